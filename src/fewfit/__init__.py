@@ -1,0 +1,21 @@
+"""fewfit: adapt a frozen pre-trained model to your task from a handful of labels."""
+
+from fewfit._version import __version__
+from fewfit.classifier import FewShotClassifier
+from fewfit.decoders import DecT, LinearProbe, ZeroShot
+from fewfit.models import FrozenModel, load_model
+from fewfit.observations import Observations
+from fewfit.prompts import Template, Verbalizer
+
+__all__ = [
+    "DecT",
+    "FewShotClassifier",
+    "FrozenModel",
+    "LinearProbe",
+    "Observations",
+    "Template",
+    "Verbalizer",
+    "ZeroShot",
+    "__version__",
+    "load_model",
+]

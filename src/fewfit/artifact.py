@@ -1,0 +1,230 @@
+"""A fitted task on disk: data only, a few kilobytes, checked byte by byte when it is read.
+
+An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``. Nothing else
+in the folder is read, nothing is imported by a name from a file, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+
+from fewfit.errors import ArtifactError
+
+MANIFEST, TENSORS = "manifest.json", "decoder.safetensors"
+SCHEMA_VERSION = 1
+
+_MANIFEST_LIMIT = 16 * 2**20
+_TENSORS_LIMIT = 2 * 2**30
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DecoderEntry(_Strict):
+    """Which decoder, by its name in the fixed table, and with which parameters."""
+
+    name: str
+    parameters: dict[str, str | int | float | bool | None]
+
+
+class CalibrationEntry(_Strict):
+    """Which calibration, by its name in the fixed table."""
+
+    name: str
+    content_free: list[str]
+
+
+class Example(_Strict):
+    """An input and the probabilities that it must give again."""
+
+    row: dict[str, str]
+    probabilities: list[float]
+
+
+class Manifest(_Strict):
+    """Everything about a fitted task but its arrays."""
+
+    schema_version: Literal[1]
+    fewfit_version: str
+    template: str
+    labels: list[tuple[str | int, list[str]]]
+    calibration: CalibrationEntry
+    decoder: DecoderEntry
+    model_spec: str | None
+    model_identity: dict[str, str]
+    n_examples: int
+    example: Example
+    files: dict[str, str]
+
+
+def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an artifact so that `folder` holds the old one or the new one, never half of one.
+
+    Both files go to a folder beside it, are flushed to disk and read back, and the folder is then
+    renamed into place.
+
+    Parameters
+    ----------
+    folder : path
+        May hold an older artifact, which is replaced; any other existing folder that is not empty
+        is refused.
+    manifest : Manifest
+        Its `files` are filled in here.
+    arrays : mapping of str to ndarray
+
+    Raises
+    ------
+    ArtifactError
+        If the folder is something else than an artifact, or the files cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ArtifactError(f"{folder} exists and is not a folder; name another one")
+    if folder.is_dir() and any(entry.name not in (MANIFEST, TENSORS) for entry in folder.iterdir()):
+        raise ArtifactError(f"{folder} holds other files than an artifact; name another folder")
+    # safetensors 0.8.0 writes arrays that are not C-contiguous as garbage.
+    tensors = safetensors.numpy.save({k: np.array(v, order="C") for k, v in arrays.items()})
+    text = _dump(manifest.model_copy(update={"files": {TENSORS: _sha256(tensors)}}))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error}") from error
+    try:
+        _flushed(fresh / TENSORS, tensors)
+        _flushed(fresh / MANIFEST, text)
+        _, back = read(fresh)
+        for name, array in arrays.items():
+            if not np.array_equal(back[name], array):
+                raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
+        fresh.chmod(0o755)
+        _swap(fresh, folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Read an artifact and check every byte of it.
+
+    Returns
+    -------
+    (Manifest, dict of str to ndarray)
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, too large, a link, or differs from its checksum; if the manifest has
+        an unknown, missing or ill-typed entry or a newer schema; if an array is not finite.
+    """
+    folder = Path(folder)
+    manifest = _parse(_bytes(folder / MANIFEST, _MANIFEST_LIMIT), folder / MANIFEST)
+    if set(manifest.files) != {TENSORS}:
+        raise ArtifactError(f"{folder / MANIFEST} lists other files than {TENSORS!r}")
+    tensors = _bytes(folder / TENSORS, _TENSORS_LIMIT)
+    if _sha256(tensors) != manifest.files[TENSORS]:
+        raise ArtifactError(f"{folder / TENSORS} differs from its checksum: it is damaged")
+    try:
+        arrays = safetensors.numpy.load(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / TENSORS} is not a safetensors file: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
+            raise ArtifactError(f"{folder / TENSORS}: array {name!r} is not finite floating point")
+    return manifest, arrays
+
+
+def _dump(manifest: Manifest) -> bytes:
+    """Serialise with a checksum over everything else in the file."""
+    entries = manifest.model_dump(mode="json")
+    entries["checksum"] = _sha256(_canonical(entries))
+    return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def _parse(data: bytes, path: Path) -> Manifest:
+    try:
+        entries = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+        checksum = entries.pop("checksum")
+        canonical = _canonical(entries)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not the manifest of an artifact ({error})") from error
+    version = entries.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {version!r}; this fewfit reads {SCHEMA_VERSION}. Load it "
+            "with the fewfit that wrote it, or upgrade"
+        )
+    if checksum != _sha256(canonical):
+        raise ArtifactError(f"{path} differs from its checksum: it was damaged or edited by hand")
+    try:
+        return Manifest.model_validate_json(canonical)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise ArtifactError(f"{path}: {where}: {problem['msg']}") from error
+
+
+def _canonical(entries: Mapping[str, Any]) -> bytes:
+    return json.dumps(entries, sort_keys=True, ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return entries
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    try:
+        info = path.lstat()
+        if not stat.S_ISREG(info.st_mode):
+            raise ArtifactError(f"{path} is not a regular file; links are not followed")
+        if info.st_size > limit:
+            raise ArtifactError(f"{path} has {info.st_size} bytes, more than the {limit} allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _flushed(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Rename `fresh` to `folder`; an older artifact there steps aside first and is deleted last."""
+    if not folder.exists():
+        fresh.rename(folder)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    folder.rename(aside / folder.name)
+    try:
+        fresh.rename(folder)
+    except OSError:
+        (aside / folder.name).rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

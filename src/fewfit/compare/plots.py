@@ -1,0 +1,53 @@
+"""Plots, for people who look before they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fewfit.compare.grid import Summary
+from fewfit.errors import MissingExtraError
+
+
+def plot_accuracy(summaries: Sequence[Summary], path: Path, *, title: str) -> None:
+    """Write accuracy against shots, one line per method with +- one sd, as a PNG.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError('plots need matplotlib: pip install "fewfit[plot]"') from error
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    styles = zip(("o-", "s--", "^-.", "D:", "v-", "P--"), _COLOURS, strict=True)
+    methods = list(dict.fromkeys(item.method for item in summaries))
+    for method, (style, colour) in zip(methods, styles, strict=False):
+        points = [item for item in summaries if item.method == method]
+        axes.errorbar(
+            [item.shots for item in points],
+            [item.accuracy for item in points],
+            yerr=[item.sd for item in points],
+            fmt=style,
+            color=colour,
+            capsize=3,
+            label=method,
+        )
+    shots = sorted({item.shots for item in summaries})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shots, [str(n) for n in shots])
+    axes.minorticks_off()
+    axes.set_xlabel("labelled examples per class")
+    axes.set_ylabel("accuracy (mean ± sd over seeds)")
+    axes.set_title(title)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#333333")

@@ -1,0 +1,140 @@
+"""The contract of a decoder: observations and labels in, class probabilities out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from fewfit.errors import ArtifactError, InputError
+
+Floats = NDArray[Any]
+
+
+class Decoder(ClassifierMixin, BaseEstimator):
+    """Base of all decoders: scikit-learn classifiers on the arrays of an observation.
+
+    ``X`` holds hidden states, shape (N, H); ``scores`` holds calibrated class scores in units of
+    log-odds, shape (N, K), columns in the order of ``classes_``. Either may be absent, as far as
+    :attr:`requires` allows: ``scores=None``, or an ``X`` with no columns.
+
+    A decoder implements :meth:`_fit` and :meth:`_log_odds`, and lists in :attr:`fitted_arrays`
+    the arrays that it learns, which is all that is ever saved of it.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What it needs of the frozen model: a subset of {"hidden", "scores"}."""
+
+    fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
+
+    classes_: NDArray[Any]
+    n_features_in_: int
+
+    def fit(self, X: ArrayLike, y: ArrayLike, *, scores: ArrayLike | None = None) -> Self:
+        """Fit the decoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, H)
+            Hidden states, float32 or float64; float64 arithmetic unless X is float32.
+        y : array-like of shape (N,)
+            Labels, at least two classes.
+        scores : array-like of shape (N, K), optional
+            Calibrated class scores in units of log-odds.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If there is only one class or `scores` has another shape; scikit-learn's ValueError
+            for NaN, infinite, or empty input.
+        """
+        hidden: Floats
+        hidden, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=[np.float64, np.float32],
+            ensure_min_features=1 if scores is None else 0,
+        )
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(
+                f"y: at least two classes are needed, got 1 class ({self.classes_[0]!r})"
+            )
+        self._fit(hidden, codes, self._checked(scores, hidden))
+        return self
+
+    def predict_proba(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> Floats:
+        """Return the probability of each class, shape (N, K), columns as in ``classes_``."""
+        check_is_fitted(self)
+        hidden: Floats = validate_data(
+            self,
+            X,
+            reset=False,
+            dtype=[np.float64, np.float32],
+            ensure_min_features=1 if scores is None else 0,
+        )
+        return softmax(self._log_odds(hidden, self._checked(scores, hidden)), axis=1)
+
+    def predict(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> NDArray[Any]:
+        """Return the most probable class of each row, shape (N,); ties go to the first class."""
+        best = self.predict_proba(X, scores=scores).argmax(axis=1)
+        return self.classes_[best]
+
+    def restore(self, arrays: Mapping[str, Floats], classes: NDArray[Any]) -> Self:
+        """Put saved arrays back in place of :meth:`fit`.
+
+        Raises
+        ------
+        ArtifactError
+            If an array is missing, unknown, or of a shape that does not fit the others.
+        """
+        who = type(self).__name__
+        if set(arrays) != set(self.fitted_arrays):
+            raise ArtifactError(
+                f"{who} has the arrays {sorted(self.fitted_arrays)}, the artifact {sorted(arrays)}"
+            )
+        sizes = {"K": len(classes)}
+        for name, axes in self.fitted_arrays.items():
+            shape = arrays[name].shape
+            if len(shape) != len(axes) or any(
+                sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+            ):
+                raise ArtifactError(f"{who}: array {name!r} of shape {shape} does not fit {axes}")
+            setattr(self, name, arrays[name])
+        self.classes_ = classes
+        if "H" in sizes:
+            self.n_features_in_ = sizes["H"]
+        return self
+
+    @abstractmethod
+    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+        """Learn the arrays of :attr:`fitted_arrays`; y holds positions in ``classes_``."""
+
+    @abstractmethod
+    def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
+        """Return (N, K) numbers whose softmax over K is the probability."""
+
+    def _checked(self, scores: ArrayLike | None, X: Floats) -> Floats | None:
+        if scores is None:
+            return None
+        array = check_array(scores, dtype=X.dtype, input_name="scores")
+        if array.shape != (len(X), len(self.classes_)):
+            raise InputError(
+                f"scores: expected shape {(len(X), len(self.classes_))}, one column per class, got "
+                f"{array.shape}"
+            )
+        return array

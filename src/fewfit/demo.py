@@ -1,0 +1,106 @@
+"""The whole story on the built-in data: few labels, a table, a plot, a saved classifier."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+
+from fewfit.calibration import ContextualCalibration
+from fewfit.classifier import FewShotClassifier, open_model
+from fewfit.compare import Features, Summary, few_shot_grid, sample_shots, summarise
+from fewfit.compare.plots import plot_accuracy
+from fewfit.compare.tables import shots_table
+from fewfit.datasets import load_support_desk
+from fewfit.decoders import DecT, LinearProbe, ZeroShot
+from fewfit.prompts import Template, Verbalizer
+from fewfit.task import Task
+
+TEMPLATE = "{text} This is about {mask}."
+LABELS = {
+    "billing": "billing",
+    "bug_report": "a software bug",
+    "cancellation": "cancelling a subscription",
+    "delivery": "delivery",
+    "feedback": "feedback",
+    "login": "logging in",
+    "privacy": "privacy",
+    "product_question": "a question before buying",
+    "returns": "returning an item",
+    "warranty_repair": "a warranty repair",
+}
+NEW_TEXTS = (
+    "the parcel says handed over but there is nothing at my door",
+    "Why was I debited twice this month?",
+    "screen went black after a week, can somebody fix it or do I buy a new one",
+    "How do I get you to erase everything you know about me?",
+    "it crashes as soon as I open the camera tab",
+)
+SHOTS = (1, 4, 16)
+TEST_PER_CLASS = 40
+
+Say = Callable[[str], object]
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
+
+
+def run_demo(
+    output: Path, *, seeds: int, model: str, store: str | None, say: Say, bar: Bar
+) -> list[Summary]:
+    """Run the demo; `say` gets the lines to print, `bar` makes a progress bar."""
+    texts, labels = load_support_desk()
+    y = np.array(labels)
+    test_rows = np.sort(sample_shots(y, TEST_PER_CLASS, seed=12345))
+    pool_rows = np.setdiff1d(np.arange(len(y)), test_rows)
+    verbalizer = Verbalizer(LABELS)
+    say(
+        f"Support desk: {len(verbalizer.classes)} classes, {len(pool_rows)} labelled messages to "
+        f"draw from, {len(test_rows)} to test on. Frozen model: {model}."
+    )
+
+    task = Task(open_model(model, store), Template(TEMPLATE), verbalizer, ContextualCalibration())
+    start = time.perf_counter()
+    with bar("asking", len(texts) + 1) as progress:
+        task, answers, queries = task.begin([{"text": text} for text in texts], progress=progress)
+    seconds = time.perf_counter() - start
+    say(f"Asked {queries} queries in {seconds:.1f} s (what the store already has costs none).\n")
+
+    hidden, scores = task.features(answers)
+    everything = Features(hidden, scores, y)
+    methods = {"zero-shot": ZeroShot(), "linear probe": LinearProbe(), "DecT": DecT()}
+    with bar("fitting", len(SHOTS) * seeds * len(methods)) as progress:
+        cells = few_shot_grid(
+            everything[pool_rows],
+            everything[test_rows],
+            methods,
+            shots=SHOTS,
+            seeds=range(seeds),
+            progress=progress,
+        )
+    summaries = summarise(cells)
+    say(shots_table(summaries))
+    say(
+        f"\nAccuracy on {len(test_rows)} messages, mean ± sd over {seeds} samples. Every decoder "
+        "saw the same samples and the same answers.\n"
+    )
+
+    output.mkdir(parents=True, exist_ok=True)
+    plot = output / "accuracy.png"
+    plot_accuracy(summaries, plot, title="Support desk, 10 classes")
+
+    sample = pool_rows[sample_shots(y[pool_rows], max(SHOTS), seed=0)]
+    classifier = FewShotClassifier(
+        model, template=TEMPLATE, labels=LABELS, decoder=DecT(), store=store
+    ).fit([texts[i] for i in sample], y[sample])
+    folder = output / "classifier"
+    classifier.save(folder)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    say(f"Saved DecT, {max(SHOTS)} shots: {folder} ({size / 1024:.0f} KiB). Reloaded, it says:")
+    again = FewShotClassifier.load(folder, model=classifier.task_.model, verify=True)
+    probabilities = again.predict_proba(NEW_TEXTS)
+    for text, p in zip(NEW_TEXTS, probabilities, strict=True):
+        say(f"  {again.classes_[p.argmax()]:<16} {p.max():.2f}  {text}")
+    say(f"\nPlot: {plot}")
+    return summaries

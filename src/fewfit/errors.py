@@ -1,0 +1,82 @@
+"""Every error and warning that fewfit raises on purpose.
+
+One tree with one root, so that ``except FewfitError`` catches all of it::
+
+    FewfitError
+    ├── InputError          data, labels, template or argument is wrong   (also a ValueError)
+    ├── CapabilityError     the frozen model cannot give what a method needs
+    ├── CalibrationError    the prior over labels cannot be removed this way
+    ├── ModelError          the frozen model could not be loaded or did not answer
+    ├── MissingExtraError   an optional dependency is not installed       (also an ImportError)
+    ├── StoreError          the observation store cannot be used
+    └── ArtifactError       a saved task is damaged or foreign
+        └── ModelMismatchError   ... was fitted on another frozen model
+
+Each message says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class FewfitError(Exception):
+    """Root of all errors raised on purpose; ``exit_code`` is the status of the command line."""
+
+    exit_code = 1
+
+
+class InputError(FewfitError, ValueError):
+    """Data, labels, template or an argument is wrong; raised before any query is paid for."""
+
+    exit_code = 2
+
+
+class CapabilityError(FewfitError):
+    """A method requires something of the frozen model that this model does not give."""
+
+    exit_code = 2
+
+
+class CalibrationError(FewfitError, ArithmeticError):
+    """The calibration is undefined for these content-free scores."""
+
+    exit_code = 2
+
+
+class ModelError(FewfitError, RuntimeError):
+    """The frozen model could not be found, verified or loaded, or gave no usable answer."""
+
+    exit_code = 3
+
+
+class MissingExtraError(FewfitError, ImportError):
+    """An optional dependency is missing; the message is the ``pip`` command to run."""
+
+    exit_code = 3
+
+
+class ArtifactError(FewfitError, ValueError):
+    """A saved task is incomplete, damaged, tampered with, or not from fewfit."""
+
+    exit_code = 4
+
+
+class ModelMismatchError(ArtifactError):
+    """The artifact was fitted on another frozen model than the one at hand."""
+
+
+class StoreError(FewfitError, OSError):
+    """The observation store cannot be read or written."""
+
+    exit_code = 5
+
+
+class FewfitWarning(UserWarning):
+    """Root of all warnings."""
+
+
+class TruncationWarning(FewfitWarning):
+    """Some texts were longer than the model reads and were cut."""
+
+
+class StoreWarning(FewfitWarning):
+    """Something in the store was damaged and was asked again."""

@@ -1,0 +1,158 @@
+"""The contract of a frozen model: whatever answers a rendered prompt and is never changed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+
+from fewfit.errors import CapabilityError
+from fewfit.observations import Batch, Observations, ScoreSpace, gather
+from fewfit.prompts import Prompt
+
+Progress = Callable[[int], object]
+"""Called with the number of prompts answered since the last call."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a frozen model gives for one query, declared before any query is asked.
+
+    Attributes
+    ----------
+    scores : ScoreSpace or None
+        The space of its label-word scores; None if it gives no scores.
+    hidden : bool
+        Whether it gives the hidden state at the slot.
+    score_scale : float
+        The factor that turns differences of its scores into differences of log-odds: 1 for
+        logits and log-probabilities, the inverse training temperature for similarities.
+    max_labels : int or None
+        How many label words one query can score; None for no limit.
+    """
+
+    scores: ScoreSpace | None
+    hidden: bool
+    score_scale: float = 1.0
+    max_labels: int | None = None
+
+    def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
+        """Refuse a method that needs more than this model gives.
+
+        Parameters
+        ----------
+        requires : frozenset of {"scores", "hidden"}
+            What the method needs.
+        who : str
+            Name of the method, for the message.
+        n_words : int
+            Number of label words that will be asked.
+
+        Raises
+        ------
+        CapabilityError
+        """
+        given = {"scores": self.scores is not None, "hidden": self.hidden}
+        for need in sorted(requires):
+            if not given[need]:
+                raise CapabilityError(
+                    f"{who} needs {need!r}, which this frozen model does not give; choose another "
+                    "decoder or another model"
+                )
+        if self.max_labels is not None and n_words > self.max_labels and self.scores is not None:
+            raise CapabilityError(
+                f"{n_words} label words, but this frozen model scores at most {self.max_labels} "
+                "in one query"
+            )
+
+
+class FrozenModel(ABC):
+    """Base of all frozen models. A new way of asking implements three members.
+
+    Attributes
+    ----------
+    spec : str or None
+        The string from which :func:`fewfit.load_model` makes this model again; None if only
+        code can make it.
+    """
+
+    spec: str | None = None
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What the model gives. Cheap: no weights are loaded for it."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, str]:
+        """Everything that decides the model's answers, as named strings.
+
+        Observations are stored under it and artifacts are bound to it, so two models with the
+        same identity must give the same answers. It holds no secret and no machine path. Cheap:
+        no weights are loaded for it.
+        """
+
+    @abstractmethod
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        """Answer the prompts, batch by batch, in whatever order is fastest.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt
+        words : sequence of str
+            The label words to score, the columns of the scores.
+
+        Yields
+        ------
+        (positions, observations)
+            Where in `prompts` the answers belong, and the answers. Each position comes once.
+        """
+
+    def observe(
+        self,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        *,
+        progress: Progress | None = None,
+    ) -> Observations:
+        """Answer the prompts; a prompt that occurs twice is asked once.
+
+        Parameters
+        ----------
+        prompts : sequence of Prompt, length N >= 1
+        words : sequence of str, length W
+        progress : callable, optional
+            Called with the number of prompts newly answered.
+
+        Returns
+        -------
+        Observations
+            N rows, in the order of `prompts`.
+        """
+        distinct = list(dict.fromkeys(prompts))
+        place = {prompt: i for i, prompt in enumerate(distinct)}
+        positions = np.array([place[prompt] for prompt in prompts], dtype=np.intp)
+
+        def counted() -> Iterator[Batch]:
+            for batch in self.stream(distinct, tuple(words)):
+                yield batch
+                if progress is not None:
+                    progress(len(batch[0]))
+
+        answers = gather(counted(), len(distinct))
+        if len(distinct) == len(prompts):
+            return answers
+        repeated = np.ones(len(prompts), dtype=bool)
+        repeated[np.unique(positions, return_index=True)[1]] = False
+        spread = answers[positions]
+        return replace(spread, asked=spread.asked & ~repeated)
+
+    def __sklearn_clone__(self) -> Self:
+        return self  # cloning an estimator never copies a model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self

