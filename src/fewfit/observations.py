@@ -158,10 +158,9 @@ def concatenate(parts: Sequence[Observations]) -> Observations:
     InputError
         If there is nothing to join, or the parts differ in anything but their rows.
     """
-    ends = np.cumsum([len(part) for part in parts])
-    starts = [0, *ends[:-1]]
-    batches = ((np.arange(a, b), part) for a, b, part in zip(starts, ends, parts, strict=True))
-    return gather(batches, int(ends[-1]) if len(parts) else 0)
+    ends = np.cumsum([0, *(len(part) for part in parts)])
+    batches = ((np.arange(*ends[i : i + 2]), part) for i, part in enumerate(parts))
+    return gather(batches, int(ends[-1]))
 
 
 def gather(batches: Iterable[Batch], n: int) -> Observations:

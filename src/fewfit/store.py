@@ -172,6 +172,9 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        for place in (path, path.parent):  # SQLite would open it and fail at the first answer
+            if not os.access(place, os.W_OK):
+                raise PermissionError(f"{place} is read-only")
         connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise StoreError(f"the store {path} cannot be opened: {error}") from error

@@ -123,9 +123,9 @@ class EmbeddedEncoder(FrozenModel):
         Only one window of texts is held in tokens at a time, so memory does not grow with the
         number of texts.
         """
+        network, tokenizer = self._network, self._tokenizer
         import torch
 
-        network, tokenizer = self._network, self._tokenizer
         by_length = np.argsort([-len(text) for text in texts], kind="stable")
         for start in range(0, len(texts), _WINDOW):
             window = by_length[start : start + _WINDOW]

