@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from fewfit import DecT, LinearProbe, ZeroShot
 from fewfit.compare import (
     Features,
+    draw_samples,
     expected_calibration_error,
     few_shot_grid,
     measure,
@@ -84,9 +85,8 @@ def test_the_grid_gives_every_method_the_same_samples():
 
     methods = {"spy": Spy(), "again": Spy(), "dect": DecT(), "probe": LinearProbe()}
     ticks = []
-    cells = few_shot_grid(
-        train, test, methods, shots=[1, 4], seeds=[0, 1, 2], progress=ticks.append
-    )
+    samples = draw_samples(train.y, shots=[1, 4], seeds=[0, 1, 2])
+    cells = few_shot_grid(train, test, methods, samples, progress=ticks.append)
     assert len(cells) == sum(ticks) == 24
     assert seen[::2] == seen[1::2]
     assert len(set(seen)) == 6

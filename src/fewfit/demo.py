@@ -11,7 +11,14 @@ import numpy as np
 
 from fewfit.calibration import ContextualCalibration
 from fewfit.classifier import FewShotClassifier, open_model
-from fewfit.compare import Features, Summary, few_shot_grid, sample_shots, summarise
+from fewfit.compare import (
+    Features,
+    Summary,
+    draw_samples,
+    few_shot_grid,
+    sample_shots,
+    summarise,
+)
 from fewfit.compare.plots import plot_accuracy
 from fewfit.compare.tables import shots_table
 from fewfit.datasets import load_support_desk
@@ -70,15 +77,10 @@ def run_demo(
     hidden, scores = task.features(answers)
     everything = Features(hidden, scores, y)
     methods = {"zero-shot": ZeroShot(), "linear probe": LinearProbe(), "DecT": DecT()}
-    with bar("fitting", len(SHOTS) * seeds * len(methods)) as progress:
-        cells = few_shot_grid(
-            everything[pool_rows],
-            everything[test_rows],
-            methods,
-            shots=SHOTS,
-            seeds=range(seeds),
-            progress=progress,
-        )
+    train, test = everything[pool_rows], everything[test_rows]
+    samples = draw_samples(train.y, shots=SHOTS, seeds=range(seeds))
+    with bar("fitting", len(samples) * len(methods)) as progress:
+        cells = few_shot_grid(train, test, methods, samples, progress=progress)
     summaries = summarise(cells)
     say(shots_table(summaries))
     say(

@@ -54,13 +54,28 @@ class Features:
         return Features(self.hidden[index], scores, self.y[index])
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Which rows of the training pool a few-shot classifier sees."""
+
+    shots: int
+    seed: int
+    rows: NDArray[np.intp]
+
+
+def draw_samples(
+    y: NDArray[np.generic], *, shots: Sequence[int], seeds: Sequence[int]
+) -> list[Sample]:
+    """Draw one sample per number of shots and seed; see :func:`sample_shots`."""
+    return [Sample(n, seed, sample_shots(y, n, seed=seed)) for n in shots for seed in seeds]
+
+
 def few_shot_grid(
     train: Features,
     test: Features,
     methods: Mapping[str, Decoder],
+    samples: Sequence[Sample],
     *,
-    shots: Sequence[int],
-    seeds: Sequence[int],
     progress: Callable[[int], object] | None = None,
 ) -> list[Cell]:
     """Fit every decoder on every sample; the samples are the same for all decoders.
@@ -71,32 +86,31 @@ def few_shot_grid(
         The pool that samples are drawn from, and the test set.
     methods : mapping of str to Decoder
         Decoders by name; each is cloned for each cell.
-    shots : sequence of int
-        Examples per class.
-    seeds : sequence of int
-        Seeds of the samples.
+    samples : sequence of Sample
+        Rows of `train`.
     progress : callable, optional
         Called with 1 after each cell.
 
     Returns
     -------
     list of Cell
-        In the order shots, seeds, methods. No query is asked.
+        Sample by sample, in the order of `methods`. No query is asked.
     """
     cells: list[Cell] = []
-    for n in shots:
-        for seed in seeds:
-            sample = train[sample_shots(train.y, n, seed=seed)]
-            for name, decoder in methods.items():
-                start = time.perf_counter()
-                fitted = clone(decoder).fit(sample.hidden, sample.y, scores=sample.scores)
-                middle = time.perf_counter()
-                proba = fitted.predict_proba(test.hidden, scores=test.scores)
-                end = time.perf_counter()
-                metrics = measure(test.y, proba, fitted.classes_)
-                cells.append(Cell(name, n, seed, metrics, middle - start, end - middle))
-                if progress is not None:
-                    progress(1)
+    for sample in samples:
+        drawn = train[sample.rows]
+        for name, decoder in methods.items():
+            start = time.perf_counter()
+            fitted = clone(decoder).fit(drawn.hidden, drawn.y, scores=drawn.scores)
+            middle = time.perf_counter()
+            proba = fitted.predict_proba(test.hidden, scores=test.scores)
+            end = time.perf_counter()
+            metrics = measure(test.y, proba, fitted.classes_)
+            cells.append(
+                Cell(name, sample.shots, sample.seed, metrics, middle - start, end - middle)
+            )
+            if progress is not None:
+                progress(1)
     return cells
 
 

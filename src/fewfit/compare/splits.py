@@ -40,7 +40,7 @@ def sample_shots(
     Examples
     --------
     >>> sample_shots(["a", "b", "a", "b", "a"], 1, seed=0)
-    array([1, 2])
+    array([1, 4])
     """
     if shots < 1:
         raise InputError(f"shots: at least 1 is needed, got {shots}")

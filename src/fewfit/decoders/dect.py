@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from sklearn.utils import check_random_state
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.errors import InputError
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_CACHED = 2**15
 
 
 class DecT(Decoder):
@@ -149,11 +149,11 @@ def fit_projection(
         Where the projection starts; the prototypes.
     """
     W, r = W.copy(), initial_radii(X @ W.T, y, len(z))
-    state = {"W": _Moments(W), "r": _Moments(r)}
+    moments_W, moments_r, dW = _Moments(W), _Moments(r), np.empty_like(W)
     for step in range(1, n_steps + 1):
-        _, dW, dr = loss_and_gradient(X, y, prior, W, z, r, normalize=normalize)
-        state["W"].update(W, dW, lr, step)
-        state["r"].update(r, dr, lr, step)
+        _, dW, dr = loss_and_gradient(X, y, prior, W, z, r, normalize=normalize, out=dW)
+        moments_W.update(W, dW, lr, step)
+        moments_r.update(r, dr, lr, step)
     return W, r
 
 
@@ -175,24 +175,29 @@ def loss_and_gradient(
     r: Floats,
     *,
     normalize: bool,
+    out: Floats | None = None,
 ) -> tuple[float, Floats, Floats]:
-    """Return the mean cross-entropy and its gradients with respect to W and r."""
+    """Return the mean cross-entropy and its gradients by W (written to `out`) and by r."""
     N = len(X)
     x, norm = _project(X, W, normalize=normalize)
     d = _distances(x, z)
-    log_p = log_softmax(r - d + prior, axis=1)
-    loss = -float(log_p[np.arange(N), y].mean())
+    s = r - d + prior
+    s -= s.max(axis=1, keepdims=True)
+    g = np.exp(s)
+    total = g.sum(axis=1)
+    rows = np.arange(N)
+    loss = float((np.log(total) - s[rows, y]).mean())
 
-    g = np.exp(log_p)  # dL/ds = (p - onehot) / N
-    g[np.arange(N), y] -= 1
-    g /= N
+    g /= total[:, None]
+    g[rows, y] -= 1
+    g /= N  # dL/ds = (p - onehot) / N
     # ds/dx = -(x - z) / d, taken as 0 where x lies on the prototype.
     pull = np.divide(g, d, out=np.zeros_like(g), where=d > 0)
     dx = pull @ z - pull.sum(axis=1, keepdims=True) * x
     if normalize:  # through x = u / ||u||
         dx -= (dx * x).sum(axis=1, keepdims=True) * x
         dx = np.divide(dx, norm, out=np.zeros_like(dx), where=norm > 0)
-    return loss, dx.T @ X, g.sum(axis=0)
+    return loss, np.matmul(dx.T, X, out=out), g.sum(axis=0)
 
 
 def _project(X: Floats, W: Floats, *, normalize: bool) -> tuple[Floats, Floats]:
@@ -202,28 +207,35 @@ def _project(X: Floats, W: Floats, *, normalize: bool) -> tuple[Floats, Floats]:
 
 
 def _distances(x: Floats, z: Floats) -> Floats:
-    return np.stack([np.linalg.norm(x - prototype, axis=1) for prototype in z], axis=1)
+    d = np.empty((len(x), len(z)), dtype=x.dtype)
+    for k, prototype in enumerate(z):
+        difference = x - prototype
+        d[:, k] = np.einsum("nd,nd->n", difference, difference)
+    return np.sqrt(d, out=d)
 
 
 class _Moments:
-    """Adam's running moments for one array, updated in place and without temporaries."""
+    """Adam's running moments of one array, divided by 1 - beta, which saves passes over memory."""
 
     def __init__(self, parameter: Floats) -> None:
-        self.first = np.zeros_like(parameter)
-        self.second = np.zeros_like(parameter)
-        self._buffer = np.empty_like(parameter)
+        self.first = np.zeros(parameter.size, parameter.dtype)
+        self.second = np.zeros(parameter.size, parameter.dtype)
 
     def update(self, parameter: Floats, gradient: Floats, lr: float, step: int) -> None:
-        buffer = self._buffer
-        self.first *= _BETA1
-        self.first += np.multiply(gradient, 1 - _BETA1, out=buffer)
-        self.second *= _BETA2
-        np.multiply(gradient, gradient, out=buffer)
-        buffer *= 1 - _BETA2
-        self.second += buffer
-        np.sqrt(self.second, out=buffer)
-        buffer *= 1 / np.sqrt(1 - _BETA2**step)
-        buffer += _EPSILON
-        np.divide(self.first, buffer, out=buffer)
-        buffer *= lr / (1 - _BETA1**step)
-        parameter -= buffer
+        """Take one step on `parameter` in place; `gradient` is overwritten."""
+        scale = np.sqrt((1 - _BETA2) / (1 - _BETA2**step))
+        rate = lr * (1 - _BETA1) / (1 - _BETA1**step) / scale
+        flat, slope = parameter.reshape(-1), gradient.reshape(-1)
+        for start in range(0, flat.size, _CACHED):  # all passes over one piece, then the next
+            piece = slice(start, start + _CACHED)
+            first, second, g = self.first[piece], self.second[piece], slope[piece]
+            first *= _BETA1
+            first += g
+            g *= g
+            second *= _BETA2
+            second += g
+            np.sqrt(second, out=g)
+            g += _EPSILON / scale
+            np.divide(first, g, out=g)
+            g *= rate
+            flat[piece] -= g

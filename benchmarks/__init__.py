@@ -1,0 +1,1 @@
+"""Benchmarks: each is a command whose output is committed under ``results/``."""
