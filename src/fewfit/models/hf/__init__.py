@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
-from fewfit.models.hf.files import Checkpoint
+from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
 from fewfit.models.hf.plan import Plan, make_plan, slot_alone
 from fewfit.models.local import Budget, import_torch, in_batches, windows
@@ -37,8 +37,8 @@ class TransformersModel(FrozenModel):
         The model reads the prompt up to the slot; the state of the last token and the scores of
         the next. Nothing but punctuation may stand behind the slot: it is left out.
     encoder-decoder
-        The slot is the sentinel ``<extra_id_0>`` of T5's family, the decoder is fed its start
-        token and that sentinel, and is read there. [Cui et al. 2023, and OpenPrompt, do the same]
+        The slot is the sentinel ``<extra_id_0>`` of T5's family. The decoder is fed its start token
+        and that sentinel, as when T5 learned to fill gaps, and is read there.
 
     The head is computed at the slot alone, and in the space ``logit`` only for the label words'
     tokens as long as each is a single one.
@@ -119,29 +119,7 @@ class TransformersModel(FrozenModel):
 
         Options are those of the constructor but `device`.
         """
-        name = spec.removeprefix("hf:")
-        options: dict[str, Any] = {}
-        if not Checkpoint(name).local_folder and "?" in name:
-            name, _, query = name.rpartition("?")
-            try:
-                pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
-            except ValueError as error:
-                raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
-            options = dict(pairs)
-            known = {"space", "multi_token", "dtype", "max_tokens"}
-            if set(options) - known or len(options) != len(pairs):
-                raise InputError(
-                    f"model: {query!r} in {spec!r}: each of {sorted(known)} may be given once, "
-                    "nothing else"
-                )
-            if "max_tokens" in options:
-                if not options["max_tokens"].isdecimal():
-                    raise InputError(f"model: max_tokens in {spec!r} is not a number")
-                options["max_tokens"] = int(options["max_tokens"])
-        if not Checkpoint(name).local_folder and "@" in name:
-            name, _, options["revision"] = name.rpartition("@")
-        if not name or options.get("revision") == "":
-            raise InputError(f"model: {spec!r} is not hf:NAME_OR_PATH[@REVISION]")
+        name, options = parse_spec(spec)
         return cls(name, **options)
 
     @cached_property
@@ -161,8 +139,8 @@ class TransformersModel(FrozenModel):
     def capabilities(self) -> Capabilities:
         return Capabilities(scores=self.space, hidden=True, full_vocabulary=True)
 
-    @cached_property
-    def identity(self) -> Mapping[str, str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @property
+    def identity(self) -> Mapping[str, str]:
         return {
             "kind": f"transformers-{self.checkpoint.kind}",
             "architecture": self.checkpoint.architecture,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ class PromptEncoder:
         self._first_id = wrapper.bos_token_id
         if self._first_id is None:
             self._first_id = wrapper.eos_token_id
+        special = [t for t in backend.get_added_tokens_decoder().values() if t.special]
         self.slot_id: int | None = None
         if kind != "causal":
             token = wrapper.mask_token if kind == "masked" else SENTINEL
@@ -89,6 +91,7 @@ class PromptEncoder:
             )
             self._stand_in_id = backend.token_to_id(self._stand_in)
         backend.encode_special_tokens = True
+        self._leaks = self._reachable([token.content for token in special])
         marks = backend.encode("a").special_tokens_mask
         self._suffix = len(list(takewhile(bool, reversed(marks))))
 
@@ -171,11 +174,27 @@ class PromptEncoder:
             found.append(ids)
         return found
 
+    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
+        """The special tokens that the vocabulary holds as ordinary pieces too.
+
+        Switching special tokens off does not help against these (SentencePiece's unigram models
+        have them): they are broken by a space after their first character.
+        """
+        found = [
+            re.escape(name)
+            for name in names
+            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
+        ]
+        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
+
     def _prepared(self, parts: Sequence[Part]) -> list[Part]:
         """Take one space before the slot away, and all behind it where nobody reads it."""
         out: list[Part] = []
         for part in parts:
             if part.kind != "mask":
+                if self._leaks is not None:
+                    text = self._leaks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part.text)
+                    part = Part(part.kind, text)
                 out.append(part)
                 continue
             if out and out[-1].kind == "literal":

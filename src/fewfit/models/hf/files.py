@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import parse_qsl
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 
 Kind = Literal["masked", "causal", "seq2seq"]
+
+OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (
@@ -73,7 +76,7 @@ class Checkpoint:
             resolved = hub.HfApi().resolve_revision(self.name, revision=self.revision)
         except Exception as error:  # the hub's client has a family of errors of its own
             raise self._unknown(error) from error
-        return str(resolved)
+        return resolved.resolved  # as a string it would still be the branch's name
 
     @cached_property
     def description(self) -> Path:
@@ -168,6 +171,43 @@ class Checkpoint:
         return ModelError(
             f"model: {self.name!r}{at} is no folder here and cannot be had from the hub ({reason})"
         )
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``hf:NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
+
+    Returns
+    -------
+    (str, dict)
+        The name, and the options for the constructor.
+
+    Raises
+    ------
+    InputError
+    """
+    name = spec.removeprefix("hf:")
+    options: dict[str, Any] = {}
+    if not Checkpoint(name).local_folder and "?" in name:
+        name, _, query = name.rpartition("?")
+        try:
+            pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
+        except ValueError as error:
+            raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
+        options = dict(pairs)
+        if set(options) - set(OPTIONS) or len(options) != len(pairs):
+            raise InputError(
+                f"model: {query!r} in {spec!r}: each of {list(OPTIONS)} may be given once, "
+                "nothing else"
+            )
+        if "max_tokens" in options:
+            if not options["max_tokens"].isdecimal():
+                raise InputError(f"model: max_tokens in {spec!r} is not a number")
+            options["max_tokens"] = int(options["max_tokens"])
+    if not Checkpoint(name).local_folder and "@" in name:
+        name, _, options["revision"] = name.rpartition("@")
+    if not name or options.get("revision") == "":
+        raise InputError(f"model: {spec!r} is not hf:NAME_OR_PATH[@REVISION]")
+    return name, options
 
 
 def _hub() -> Any:

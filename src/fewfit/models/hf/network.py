@@ -75,6 +75,7 @@ class Network:
             self._start_id = self._pad_id
         self._lock = threading.Lock()  # slots and columns are those of one call
         self._slots: Any = None
+        self._taken: Any = None
         self._body: Any = model.get_decoder() if kind == "seq2seq" else model.base_model
         self._body.register_forward_hook(self._take_slots)
         head = model.get_output_embeddings()
