@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import json
+import os
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -658,3 +662,100 @@ def test_nothing_is_printed_or_warned(checkpoints, capfd):
         TransformersModel(checkpoints["t5"]).observe(prompts(TEXTS), WORDS)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_several_templates_in_one_call_keep_their_own_words_and_limits(checkpoints):
+    model = TransformersModel(checkpoints["gpt2"])
+    first, second = prompts(TEXTS), prompts(TEXTS, "{text}\nit was ({mask})")
+    mixed = model.observe([p for pair in zip(first, second, strict=True) for p in pair], WORDS)
+    expected = model.observe(first, WORDS)
+    np.testing.assert_allclose(mixed.scores[::2], expected.scores, atol=1e-5)
+    np.testing.assert_allclose(mixed.scores[1::2], model.observe(second, WORDS).scores, atol=1e-5)
+
+
+def test_threads_may_share_a_model(checkpoints):
+    model = TransformersModel(checkpoints["bert"])
+    expected = model.observe(prompts(TEXTS), [*WORDS, "news", "sad"]).scores
+    pairs = [(0, 1), (1, 2), (2, 3), (3, 0)] * 4
+
+    def ask(pair):
+        words = [[*WORDS, "news", "sad"][i] for i in pair]
+        return model.observe(prompts(TEXTS), words).scores
+
+    with ThreadPoolExecutor(4) as pool:
+        for pair, scores in zip(pairs, pool.map(ask, pairs), strict=True):
+            np.testing.assert_allclose(scores, expected[:, list(pair)], atol=1e-5)
+
+
+# Real checkpoints
+
+
+def shared(*parts):
+    root = Path(os.environ.get("FEWFIT_SHARED", Path(__file__).parents[1].parent / "shared"))
+    path = root.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(parts)} is not under FEWFIT_SHARED ({root})")
+    return path
+
+
+def sst2(split, n):
+    with gzip.open(shared("data", "sst2", f"{split}.jsonl.gz"), "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:n]
+    return [rows[i]["text"] for i in chosen], [rows[i]["label"] for i in chosen]
+
+
+SENTIMENT = {"negative": "bad", "positive": "great"}
+
+
+def test_decoder_tuning_on_a_real_masked_model(tmp_path):
+    model = load_model(f"hf:{shared('models', 'minilm-mlm')}")
+    X, y = sst2("train", 64)
+    clf = FewShotClassifier(
+        model,
+        template="{text} in summary , it was {mask} .",
+        labels=SENTIMENT,
+        decoder=DecT(),
+        store=tmp_path / "store.sqlite",
+    ).fit(X, y)
+    texts, labels = sst2("test", 200)
+    accuracy = clf.score(texts, labels)
+    # 200 rows: three standard errors above a coin's 0.5 are 0.606
+    assert accuracy > 0.606
+    clf.save(tmp_path / "task")
+    again = FewShotClassifier.load(tmp_path / "task", model=model, store=None, verify=True)
+    assert (again.predict(texts[:20]) == clf.predict(texts[:20])).all()
+
+
+def test_the_masked_model_fills_the_slot_sensibly():
+    model = load_model(f"hf:{shared('models', 'minilm-mlm')}?space=logprob")
+    asked = prompts([""], "{text}the movie was really {mask} .")
+    found = model.observe(asked, ["good", "of", "paris"])
+    assert found.scores[0].argmax() == 0
+    assert 0 < found.label_mass[0] < 1
+
+
+def test_decoder_tuning_runs_on_a_real_causal_model(tmp_path):
+    """The checkpoint knows children's stories only: that the path is right is all it can show."""
+    folder = shared("models", "stories260K")
+    model = load_model(f"hf:{folder}")
+    X, y = sst2("train", 32)
+    clf = FewShotClassifier(
+        model,
+        template="{text} She was very {mask}.",
+        labels={"negative": "sad", "positive": "happy"},
+        decoder=DecT(),
+        store=None,
+    ).fit(X, y)
+    assert clf.n_queries_ == 33
+    assert np.isfinite(clf.predict_proba(X)).all()
+    tokenizer, network = loaded(folder, "tokenizer"), loaded(folder, "causal").float()
+    ids = tokenizer(f"{X[0]} She was very", return_tensors="pt").input_ids
+    sad, happy = (tokenizer.convert_tokens_to_ids(t) for t in (["▁sa", "d"], ["▁happy"]))
+    log_probs = network(torch.cat([ids, torch.tensor([sad[:1]])], dim=1)).logits[0]
+    first = log_probs[-2].detach()
+    after = log_probs[-1].detach().log_softmax(-1)[sad[1]]
+    observed = clf.observe(X[:1])
+    expected = [first[sad[0]] + after, first[happy[0]]]
+    np.testing.assert_allclose(observed.scores[0], expected, atol=1e-4)
+    assert observed.n_tokens[0] == ids.shape[1]

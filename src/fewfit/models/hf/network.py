@@ -132,7 +132,9 @@ class Network:
         import torch
         from transformers.modeling_outputs import BaseModelOutput
 
-        wanted = None if columns is None else torch.tensor(columns, device=self.device)
+        wanted = (
+            None if columns is None else torch.tensor(columns, dtype=torch.long, device=self.device)
+        )
         with self._lock, torch.inference_mode():
             self._slots = slots
             narrowed = self._head is not None
