@@ -19,6 +19,7 @@ from hf_checkpoints import KINDS, build
 
 from fewfit import DecT, FewShotClassifier, Template, load_model
 from fewfit.errors import (
+    CapabilityError,
     InputError,
     LabelWordWarning,
     MissingExtraError,
@@ -27,6 +28,7 @@ from fewfit.errors import (
     TruncationWarning,
 )
 from fewfit.models import TransformersModel
+from fewfit.models.hf import network
 from fewfit.models.local import Budget, in_batches
 from fewfit.observations import Status
 
@@ -150,8 +152,6 @@ def test_the_head_is_computed_for_the_label_words_at_the_slot_alone(checkpoints,
 @pytest.mark.parametrize("name", KINDS)
 def test_a_head_that_is_not_understood_is_computed_whole(checkpoints, name, monkeypatch):
     expected = TransformersModel(checkpoints[name]).observe(prompts(TEXTS), WORDS)
-    from fewfit.models.hf import network
-
     monkeypatch.setattr(network, "_project", lambda states, head, columns: states[..., :2])
     model = TransformersModel(checkpoints[name])
     found = model.observe(prompts(TEXTS), WORDS)
@@ -642,8 +642,6 @@ def test_the_classifier_asks_once_and_an_artifact_is_bound_to_the_model(
 
 
 def test_the_ratio_of_logits_is_for_the_logit_space(checkpoints):
-    from fewfit.errors import CapabilityError
-
     X, y = data()
     clf = FewShotClassifier(
         TransformersModel(checkpoints["bert"], space="logprob"),
@@ -759,3 +757,12 @@ def test_decoder_tuning_runs_on_a_real_causal_model(tmp_path):
     expected = [first[sad[0]] + after, first[happy[0]]]
     np.testing.assert_allclose(observed.scores[0], expected, atol=1e-4)
     assert observed.n_tokens[0] == ids.shape[1]
+
+
+def test_a_method_that_needs_the_vocabulary_or_gradients_says_so(checkpoints):
+    given = TransformersModel(checkpoints["bert"]).capabilities
+    given.check(frozenset({"full_vocabulary", "hidden", "scores"}), who="kNN", n_words=2)
+    with pytest.raises(CapabilityError, match="tuning needs 'gradients'"):
+        given.check(frozenset({"gradients"}), who="tuning", n_words=2)
+    with pytest.raises(CapabilityError, match="kNN needs 'full_vocabulary'"):
+        load_model("fake").capabilities.check(frozenset({"full_vocabulary"}), who="kNN", n_words=2)
