@@ -16,6 +16,8 @@ import pytest
 import torch
 import transformers
 from hf_checkpoints import KINDS, build
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fewfit import DecT, FewShotClassifier, Template, load_model
 from fewfit.errors import (
@@ -766,3 +768,31 @@ def test_a_method_that_needs_the_vocabulary_or_gradients_says_so(checkpoints):
         given.check(frozenset({"gradients"}), who="tuning", n_words=2)
     with pytest.raises(CapabilityError, match="kNN needs 'full_vocabulary'"):
         load_model("fake").capabilities.check(frozenset({"full_vocabulary"}), who="kNN", n_words=2)
+
+
+@functools.cache
+def encoder_of(folder):
+    return TransformersModel(folder)._encoder
+
+
+UGLY = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.lists(
+    st.sampled_from(
+        ["[MASK]", "</s>", "<extra_id_0>", "<|endoftext|>", "<pad>", " ", "é🙂", "x", "{"]
+    )
+).map("".join)
+
+
+@given(first=UGLY, second=UGLY, limit=st.integers(14, 40), name=st.sampled_from(sorted(KINDS)))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_text_moves_the_slot_or_overruns_the_limit(checkpoints, first, second, limit, name):
+    encoder = encoder_of(checkpoints[name])
+    template = Template("{a} and {b} it was {mask}.")
+    empty = encoder.encode([template.render({"a": "", "b": ""})], 64)[0]
+    [item] = encoder.encode([template.render({"a": first, "b": second})], limit)
+    assert len(item.ids) <= limit
+    # " it was" and what the tokenizer puts at the end stand where they stood
+    keep = 2 if KINDS[name] == "causal" else len(empty.ids) - empty.slot + 2
+    assert item.ids[-keep:] == empty.ids[-keep:]
+    assert len(item.ids) - item.slot == len(empty.ids) - empty.slot
+    if encoder.slot_id is not None:
+        assert item.ids.count(encoder.slot_id) == 1

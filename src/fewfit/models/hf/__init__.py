@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -16,8 +16,9 @@ from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
 from fewfit.models.hf.plan import Plan, make_plan, slot_alone
+from fewfit.models.hf.scores import observe
 from fewfit.models.local import Budget, import_torch, in_batches, windows
-from fewfit.observations import Batch, Observations, ScoreSpace, Status
+from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 
 __all__ = ["TransformersModel"]
@@ -204,7 +205,10 @@ class TransformersModel(FrozenModel):
         }
         for frame, positions in groups.items():
             plan = plans[frame]
-            answer = partial(self._answer, plan=plan, words=tuple(words))
+
+            def answer(batch: Sequence[Encoded], plan: Plan = plan) -> Observations:
+                return observe(self._network, batch, plan, tuple(words), self.space)
+
             yield from self._batches(prompts, positions, plan.limit, answer)
 
     def vocabulary_log_probs(
@@ -249,34 +253,6 @@ class TransformersModel(FrozenModel):
             for rows, block in in_batches(lengths, ask, self._budget):
                 yield where[rows], block
 
-    def _answer(
-        self, batch: Sequence[Encoded], *, plan: Plan, words: tuple[str, ...]
-    ) -> Observations:
-        import torch
-
-        hidden = normaliser = None
-        scores: Any = torch.empty((len(batch), len(words)))
-        mass: Any = torch.full((len(batch),), torch.nan)
-        runs = self._network.run(batch, plan.steps, plan.columns)
-        for step, (states, logits) in zip(plan.steps, runs, strict=True):
-            hidden = states[:, 0] if hidden is None else hidden
-            if plan.columns is not None:
-                scores = logits[:, 0]
-                continue
-            total = logits.logsumexp(-1)
-            normaliser = total[:, 0] if normaliser is None else normaliser
-            scores = scores.to(logits.device)
-            for w in step.words:
-                token = torch.tensor(plan.ids[w], device=logits.device)
-                at = torch.arange(len(token), device=logits.device)
-                scores[:, w] = (logits[:, at, token] - total[:, at]).sum(-1)
-        if self.space is ScoreSpace.LOGPROB and plan.mass:
-            mass = scores[:, list(plan.mass)].exp().sum(-1)
-        if self.space is ScoreSpace.LOGIT and normaliser is not None:
-            scores = scores + normaliser[:, None]
-        arrays = (x.cpu().numpy() for x in (scores, hidden, mass) if x is not None)
-        return _observations(batch, words, self.space, *arrays)
-
     @cached_property
     def _encoder(self) -> PromptEncoder:
         import_torch("a local model", "hf")
@@ -299,30 +275,3 @@ class TransformersModel(FrozenModel):
     @cached_property
     def _budget(self) -> Budget:
         return Budget() if self.device == "cpu" else Budget(tokens=16_384, rows=512)
-
-
-def _observations(
-    batch: Sequence[Encoded],
-    words: tuple[str, ...],
-    space: ScoreSpace,
-    scores: NDArray[np.float32],
-    hidden: NDArray[np.float32],
-    mass: NDArray[np.float32],
-) -> Observations:
-    """Put the numbers together; a row that is not finite counts as not answered."""
-    status = np.where([item.truncated for item in batch], Status.TRUNCATED, Status.OK)
-    broken = ~(np.isfinite(scores).all(axis=1) & np.isfinite(hidden).all(axis=1))
-    if broken.any():
-        scores, hidden, mass = scores.copy(), hidden.copy(), mass.copy()
-        scores[broken] = hidden[broken] = mass[broken] = np.nan
-        status = np.where(broken, Status.FAILED, status)
-    return Observations(
-        columns=words,
-        scores=scores,
-        space=space,
-        hidden=hidden,
-        label_mass=mass,
-        n_tokens=np.array([len(item.ids) for item in batch]),
-        status=status,
-        asked=np.ones(len(batch), dtype=bool),
-    )
