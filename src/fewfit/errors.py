@@ -78,5 +78,9 @@ class TruncationWarning(FewfitWarning):
     """Some texts were longer than the model reads and were cut."""
 
 
+class LabelWordWarning(FewfitWarning):
+    """Two label words are one and the same to the frozen model."""
+
+
 class StoreWarning(FewfitWarning):
     """Something in the store was damaged and was asked again."""

@@ -6,8 +6,16 @@ from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.embedded import EmbeddedEncoder
 from fewfit.models.fake import FakeModel
+from fewfit.models.hf import TransformersModel
 
-__all__ = ["Capabilities", "EmbeddedEncoder", "FakeModel", "FrozenModel", "load_model"]
+__all__ = [
+    "Capabilities",
+    "EmbeddedEncoder",
+    "FakeModel",
+    "FrozenModel",
+    "TransformersModel",
+    "load_model",
+]
 
 
 def load_model(spec: str | FrozenModel) -> FrozenModel:
@@ -16,8 +24,10 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     Parameters
     ----------
     spec : str or FrozenModel
-        ``"embedded"``, the sentence encoder that needs no network, or ``"fake"``, the toy model
-        for tests.
+        ``"embedded"``, the sentence encoder that needs no network;
+        ``"hf:NAME_OR_PATH[@REVISION][?option=value&...]"``, a language model of transformers, from
+        a folder or the hub (:meth:`TransformersModel.from_spec`); or ``"fake"``, the toy model for
+        tests.
 
     Returns
     -------
@@ -37,4 +47,8 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         model = FakeModel()
         model.spec = "fake"
         return model
-    raise InputError(f"model: {spec!r} is not known; choose 'embedded' or 'fake'")
+    if spec.startswith("hf:"):
+        return TransformersModel.from_spec(spec)
+    raise InputError(
+        f"model: {spec!r} is not known; choose 'embedded', 'hf:NAME_OR_PATH' or 'fake'"
+    )

@@ -32,19 +32,25 @@ class Capabilities:
         logits and log-probabilities, the inverse training temperature for similarities.
     max_labels : int or None
         How many label words one query can score; None for no limit.
+    full_vocabulary : bool
+        Whether it gives the log-probability of every token of its vocabulary at the slot.
+    gradients : bool
+        Whether its weights and their gradients are at hand.
     """
 
     scores: ScoreSpace | None
     hidden: bool
     score_scale: float = 1.0
     max_labels: int | None = None
+    full_vocabulary: bool = False
+    gradients: bool = False
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.
 
         Parameters
         ----------
-        requires : frozenset of {"scores", "hidden"}
+        requires : frozenset of {"scores", "hidden", "full_vocabulary", "gradients"}
             What the method needs.
         who : str
             Name of the method, for the message.
@@ -55,7 +61,12 @@ class Capabilities:
         ------
         CapabilityError
         """
-        given = {"scores": self.scores is not None, "hidden": self.hidden}
+        given = {
+            "scores": self.scores is not None,
+            "hidden": self.hidden,
+            "full_vocabulary": self.full_vocabulary,
+            "gradients": self.gradients,
+        }
         for need in sorted(requires):
             if not given[need]:
                 raise CapabilityError(

