@@ -32,12 +32,16 @@ class Capabilities:
         logits and log-probabilities, the inverse training temperature for similarities.
     max_labels : int or None
         How many label words one query can score; None for no limit.
+    top_k : int or None
+        How many of its most probable tokens the model lists; the score of a label word that is
+        not among them is censored. None if every label word is scored.
     """
 
     scores: ScoreSpace | None
     hidden: bool
     score_scale: float = 1.0
     max_labels: int | None = None
+    top_k: int | None = None
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.
@@ -95,6 +99,11 @@ class FrozenModel(ABC):
         same identity must give the same answers. It holds no secret and no machine path. Cheap:
         no weights are loaded for it.
         """
+
+    @property
+    def retries(self) -> int:
+        """How many attempts were made again so far, beside the first of each query."""
+        return 0
 
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
