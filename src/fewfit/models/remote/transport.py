@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -103,6 +104,7 @@ class Transport:
         self._secure = ssl.create_default_context() if split.scheme == "https" else None
         self._key_env = key_env
         self._idle: deque[tuple[float, HTTPConnection]] = deque()
+        weakref.finalize(self, _close, self._idle)
 
     def headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json", "User-Agent": "fewfit"}
@@ -130,11 +132,6 @@ class Transport:
 
     def give_back(self, connection: HTTPConnection) -> None:
         self._idle.append((time.monotonic(), connection))
-
-    def close(self) -> None:
-        """Close the idle connections; a later request opens new ones."""
-        while self._idle:
-            self._idle.pop()[1].close()
 
     def _key(self) -> str:
         assert self._key_env is not None
@@ -300,6 +297,11 @@ class _Response(HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         self.fp = io.BufferedReader(_Timed(sock, ends))
+
+
+def _close(idle: deque[tuple[float, HTTPConnection]]) -> None:
+    while idle:
+        idle.pop()[1].close()
 
 
 def check_url(url: str, what: str) -> str:
