@@ -16,7 +16,6 @@ import time
 import traceback
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -23,7 +23,7 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         tests; or a server, as ``DIALECT:URL?OPTION=VALUE&...``, for example
         ``"vllm:http://localhost:8000?model=Qwen3-8B"``. Dialects: ``openai`` (completions),
         ``openai-chat``, ``vllm``, ``sglang``, ``llamacpp``, ``ollama``, ``embeddings``, ``tei``.
-        Options: :class:`fewfit.models.remote.base.Options`. A key is never part of it.
+        Options: :class:`fewfit.models.remote.options.Options`. A key is never part of it.
 
     Returns
     -------

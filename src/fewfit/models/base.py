@@ -73,6 +73,16 @@ class Capabilities:
             )
 
 
+@dataclass(frozen=True)
+class Check:
+    """One finding about a model, for ``fewfit doctor``: what, how it came out, in numbers."""
+
+    name: str
+    outcome: str
+    detail: str
+    value: float | None = None
+
+
 class FrozenModel(ABC):
     """Base of all frozen models. A new way of asking implements three members.
 
@@ -120,6 +130,15 @@ class FrozenModel(ABC):
         (positions, observations)
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Try what a server may ignore without saying so, with at most one query.
+
+        Raises
+        ------
+        ModelError
+        """
+        return []
 
     def observe(
         self,

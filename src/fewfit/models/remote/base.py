@@ -7,7 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,45 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.models.base import FrozenModel
+from fewfit.models.base import Check, FrozenModel
+from fewfit.models.remote.options import Options, check_url, options_of
 from fewfit.models.remote.pool import answer_all
-from fewfit.models.remote.transport import Limits, RowError, Session, Transport, check_url
+from fewfit.models.remote.transport import Session, Transport
+from fewfit.models.remote.verdict import RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
 
 GIVE_UP = 16
 """Prompts in a row without a usable answer after which a run stops: the server is the problem."""
-
-_SECRETIVE = ("key", "api_key", "apikey", "token", "access_token", "password", "secret")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options(Limits):
-    """What may follow the ``?`` of a spec, or be passed by keyword; see also :class:`Limits`.
-
-    Attributes
-    ----------
-    model : str or None
-        The model's name on the server.
-    served_as : str or None
-        The name that replies carry, where a proxy answers under another one than was asked for.
-    fingerprint : str or None
-        Your word for which weights answer. It takes the address's place in the model's identity,
-        so that stored answers and artifacts stay valid when the server moves.
-    key_env : str or None
-        Name of the environment variable with the API key.
-    hidden : str or None
-        Address of a server that embeds the prompt; its vector is the hidden state.
-    top_k : int or None
-        How many of its most probable tokens the server is asked to list.
-    """
-
-    model: str | None = None
-    served_as: str | None = None
-    fingerprint: str | None = None
-    key_env: str | None = None
-    hidden: str | None = None
-    top_k: int | None = None
 
 
 class Answer(NamedTuple):
@@ -64,15 +35,6 @@ class Answer(NamedTuple):
     hidden: NDArray[np.float32] | None = None
     label_mass: float = float("nan")
     n_tokens: int = -1
-
-
-@dataclass(frozen=True)
-class FieldCheck:
-    """Whether a server did what a field of the request asks; for ``fewfit doctor``."""
-
-    field: str
-    outcome: str
-    detail: str
 
 
 class RemoteModel(FrozenModel):
@@ -224,8 +186,14 @@ class RemoteModel(FrozenModel):
     def _asking(self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]) -> Any:
         """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        """Try the fields that servers are known to ignore, with at most one query."""
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        try:
+            return self._check_fields(self.session(), prompt, words)
+        except RowError as error:
+            raise ModelError(f"{self.scheme}: {error}") from None
+
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Do the work of :meth:`check_fields`; dialects with nothing to try leave it."""
         return []
 
     def same(self, what: str, value: Any) -> None:
@@ -286,32 +254,3 @@ class RemoteModel(FrozenModel):
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
-
-
-def options_of(scheme: str, given: Mapping[str, Any]) -> Options:
-    """Check options by name and type; text is converted, as it comes from a spec.
-
-    Raises
-    ------
-    InputError
-        The message repeats no value that could be a key.
-    """
-    types = {field.name: str(field.type) for field in fields(Options)}
-    values: dict[str, Any] = {}
-    for name, value in given.items():
-        if name.casefold() in _SECRETIVE:
-            raise InputError(
-                f"{scheme}: {name}= does not belong in a model's address, which is written to "
-                "artifacts; put the key into an environment variable and add key_env=ITS_NAME"
-            )
-        if name not in types:
-            raise InputError(f"{scheme}: there is no option {name!r}; there are {sorted(types)}")
-        kind = int if "int" in types[name] else float if "float" in types[name] else str
-        try:
-            values[name] = value if value is None else kind(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{scheme}: option {name!r} is a {kind.__name__}") from None
-        least = {"top_k": 1, "connections": 1, "timeout": 1e-3, "deadline": 1e-3}.get(name, 0)
-        if kind is not str and value is not None and not values[name] >= least:
-            raise InputError(f"{scheme}: option {name!r} is at least {least}")
-    return Options(**values)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.base import Capabilities
-from fewfit.models.remote.base import Answer, FieldCheck, RemoteModel
+from fewfit.models.base import Capabilities, Check
+from fewfit.models.remote.base import Answer, RemoteModel
 from fewfit.models.remote.replies import field, items, vector
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.models.similarity import LabelSentences
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
@@ -97,11 +98,11 @@ class TextEmbeddingsInference(_Embeddings):
             raise RowError(f"/embed: expected {len(texts)} vectors in the reply")
         return [vector(row) for row in rows]
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        norm = float(np.linalg.norm(self._embedded(self.session(), [prompt.user_text])[0]))
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        norm = float(np.linalg.norm(self._embedded(session, [prompt.user_text])[0]))
         unit = abs(norm - 1) < 1e-3
         return [
-            FieldCheck(
+            Check(
                 "normalize",
                 "ignored, or the model does it" if unit else "honoured",
                 f"asked for false; the vector's length is {norm:.3f}",

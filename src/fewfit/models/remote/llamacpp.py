@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from fewfit.models.remote.base import FieldCheck
+from fewfit.models.base import Check
 from fewfit.models.remote.causal import Listed, TopTokens, Vector
 from fewfit.models.remote.replies import count, field, log_probabilities, token_ids, vector
 from fewfit.models.remote.slot import before_slot, first_tokens
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.prompts import Prompt
 
 
@@ -66,10 +67,10 @@ class LlamaCpp(TopTokens):
             values = values[0]
         return vector(values)
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        listed, _ = self._listed(self.session(), before_slot(prompt))
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        listed, _ = self._listed(session, before_slot(prompt))
         return [
-            FieldCheck(
+            Check(
                 "n_probs",
                 "honoured" if len(listed) >= (self.top_k) else "in part",
                 f"asked for {self.top_k} tokens, {len(listed)} listed",

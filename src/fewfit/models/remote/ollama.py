@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fewfit.models.remote.causal import Listed, TopTokens, Vector
 from fewfit.models.remote.replies import count, field, log_probabilities, vector
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 
 
 class Ollama(TopTokens):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewfit.models.remote.base import FieldCheck
+from fewfit.models.base import Check
 from fewfit.models.remote.causal import Listed, TopTokens, Vector
 from fewfit.models.remote.replies import count, field, items, log_probabilities, vector
 from fewfit.models.remote.slot import before_slot
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.prompts import Prompt
 
 
@@ -56,20 +57,20 @@ class OpenAICompletions(_OpenAI):
             raise RowError("logprobs.top_logprobs is not one object for one token")
         return log_probabilities(top[0].items()), _prompt_tokens(reply)
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         text = before_slot(prompt)
-        reply = self.session().post("/v1/completions", {**self._body(text), "echo": True})
+        reply = session.post("/v1/completions", {**self._body(text), "echo": True})
         choice = self._choice(reply)
         top = field(choice, "logprobs", "top_logprobs")
         last = len(top[-1] or ()) if isinstance(top, list) and top else 0
         echoed = str(choice.get("text", "")).startswith(text)
         return [
-            FieldCheck(
+            Check(
                 "logprobs",
                 "honoured" if last >= (self.top_k) else "in part",
                 f"asked for {self.top_k} tokens, {last} listed",
             ),
-            FieldCheck(
+            Check(
                 "echo",
                 "honoured" if echoed else "ignored",
                 "not needed: only the token after the prompt is scored",
@@ -109,8 +110,8 @@ class OpenAIChat(_OpenAI):
         pairs = [(field(entry, "token"), field(entry, "logprob")) for entry in top]
         return log_probabilities(pairs), _prompt_tokens(reply)
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        reply = self.session().post("/v1/chat/completions", self._body(before_slot(prompt)))
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        reply = session.post("/v1/chat/completions", self._body(before_slot(prompt)))
         choice = self._choice(reply)
         listed = len(field(choice, "logprobs", "content", 0, "top_logprobs"))
         first = str(field(choice, "logprobs", "content", 0).get("token", ""))
@@ -118,12 +119,12 @@ class OpenAIChat(_OpenAI):
             field(choice, "message").get("reasoning_content")
         )
         return [
-            FieldCheck(
+            Check(
                 "top_logprobs",
                 "honoured" if listed >= (self.top_k) else "in part",
                 f"asked for {self.top_k} tokens, {listed} listed",
             ),
-            FieldCheck(
+            Check(
                 "answers at once",
                 "no" if thinks else "yes",
                 f"the answer begins with {first!r}",

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 
 GROUP_SECONDS = 0.05
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.remote.transport import RowError
+from fewfit.models.remote.verdict import RowError
 
 SUM_TOLERANCE = 1e-2
 """How far above 1 listed probabilities may sum: servers compute them in bfloat16."""

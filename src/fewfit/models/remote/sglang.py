@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
-from fewfit.models.base import Capabilities
-from fewfit.models.remote.base import FieldCheck
+from fewfit.models.base import Capabilities, Check
 from fewfit.models.remote.causal import ChosenTokens, Vector
 from fewfit.models.remote.replies import count, field, log_probabilities, token_ids, vector
 from fewfit.models.remote.slot import before_slot
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -81,19 +81,18 @@ class SGLang(ChosenTokens):
         self.same("weight_version", meta.get("weight_version"))
         return meta
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        session = self.session()
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         ids = self._tokenizer(session)(" " + words[0])[:1]
         meta = self._generate(session, before_slot(prompt), ids)
         listed = [token for token, _ in _listed(meta)]
         states = meta.get("hidden_states")
         return [
-            FieldCheck(
+            Check(
                 "token_ids_logprob",
                 "honoured" if listed == ids else "ignored",
                 f"asked for token {ids[0]}, got {listed}",
             ),
-            FieldCheck(
+            Check(
                 "return_hidden_states",
                 "ignored" if states is None else "honoured",
                 "no hidden state" if states is None else f"{len(_last(states))} numbers",

@@ -19,59 +19,18 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import ModelError
+from fewfit.models.remote.options import Limits
+from fewfit.models.remote.verdict import RowError, Transient, read_reply
 
 BODY_LIMIT = 16 * 2**20
-LONGEST_WAIT = 60.0
 
 _IDLE_SECONDS = 4.0  # servers commonly drop a quiet connection after 5
-_TRANSIENT = {408, 409, 425, 429}
-_HOPELESS = {401, 402, 403, 404, 405, 501}
-
-
-class RowError(Exception):
-    """This prompt got no usable answer; others may. Never leaves ``models/remote``."""
-
-
-class _Transient(Exception):
-    """An attempt failed in a way that may pass; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How patient and how parallel; none of it changes an answer.
-
-    Attributes
-    ----------
-    connections : int
-        Requests under way at once.
-    retries : int
-        Further attempts after the first, for one request.
-    timeout : float
-        Seconds for one attempt, to the last byte of its reply.
-    deadline : float
-        Seconds for one request with all its attempts and the waits between them.
-    backoff : float
-        Longest wait before the second attempt, in seconds; it doubles from there to 8 times. The
-        server's ``Retry-After`` comes first, up to 60 s.
-    """
-
-    connections: int = 16
-    retries: int = 5
-    timeout: float = 60.0
-    deadline: float = 300.0
-    backoff: float = 1.0
 
 
 class Transport:
@@ -192,7 +151,7 @@ class Session:
             left = ends - time.monotonic()
             try:
                 return self._attempt(method, path, payload, min(limits.timeout, left))
-            except _Transient as error:
+            except Transient as error:
                 wait = error.wait
                 if wait is None:
                     longest = min(2**attempt, 8) * limits.backoff
@@ -227,51 +186,14 @@ class Session:
             raise ModelError(f"the server's certificate is not trusted: {error.reason}") from None
         except (OSError, HTTPException) as error:
             what = str(error) or type(error).__name__
-            raise _Transient(transport.redacted(f"no reply: {what}")) from None
+            raise Transient(transport.redacted(f"no reply: {what}")) from None
         finally:
             self._busy.discard(connection)
             if keep:
                 transport.give_back(connection)
             else:
                 connection.close()
-        if 200 <= reply.status < 300:
-            return self._parse(data, reply)
-        raise self._refusal(reply, data)
-
-    def _parse(self, data: bytes, reply: HTTPResponse) -> Any:
-        if reply.getheader("Content-Encoding", "identity") != "identity":
-            raise RowError("the reply is compressed, which was not asked for")
-        try:
-            return json.loads(
-                data.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_once
-            )
-        except RowError:
-            raise
-        except (ValueError, RecursionError):
-            kind = reply.getheader("Content-Type", "nothing")
-            start = self.transport.redacted(data[:60].decode("utf-8", "replace"))
-            raise _Transient(
-                f"HTTP {reply.status}, but the body ({kind}) is not whole JSON: {start!r}"
-            ) from None
-
-    def _refusal(self, reply: HTTPResponse, data: bytes) -> Exception:
-        status = reply.status
-        detail = self.transport.redacted(data[:2000].decode("utf-8", "replace"))
-        said = f"HTTP {status}: {_message(detail)}"
-        if 300 <= status < 400:
-            target = urlsplit(reply.getheader("Location", ""))
-            where = f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
-            return ModelError(
-                f"the server redirects to {where} (HTTP {status}); redirects are not followed, "
-                "since the key would go along. Name the final address"
-            )
-        if status in _HOPELESS or (status == 429 and "insufficient_quota" in detail):
-            return ModelError(
-                f"the server refuses ({said}). Nothing that was answered is asked again"
-            )
-        if status in _TRANSIENT or status >= 500:
-            return _Transient(said, _retry_after(reply))
-        return RowError(said)
+        return read_reply(reply, data, transport.redacted)
 
 
 class _Timed(io.RawIOBase):
@@ -304,25 +226,6 @@ def _close(idle: deque[tuple[float, HTTPConnection]]) -> None:
         idle.pop()[1].close()
 
 
-def check_url(url: str, what: str) -> str:
-    """Return `url` without a trailing slash, or refuse it without repeating what it may hide."""
-    try:
-        split = urlsplit(url)
-        bad = split.scheme not in ("http", "https") or not split.hostname or split.port == 0
-    except ValueError:
-        bad, split = True, urlsplit("")
-    if split.username is not None or split.password is not None or "@" in split.netloc:
-        raise InputError(
-            f"{what}: a key or a password does not belong in the address, which is written to "
-            "artifacts; put it into an environment variable and name that with key_env=NAME"
-        )
-    if bad:
-        raise InputError(f"{what}: the address must be http://host[:port][/path] or https://...")
-    if split.query or split.fragment:
-        raise InputError(f"{what}: the address has a part after ? or # that is not known")
-    return url.rstrip("/")
-
-
 def _body(reply: HTTPResponse) -> bytes:
     if reply.length is not None and reply.length > BODY_LIMIT:
         reply.will_close = True
@@ -335,41 +238,3 @@ def _body(reply: HTTPResponse) -> bytes:
     if not reply.isclosed():
         reply.read()  # the end of a chunked body, so that the connection can be used again
     return data
-
-
-def _retry_after(reply: HTTPResponse) -> float | None:
-    """Seconds to wait: milliseconds, seconds or a date; None if there is none that makes sense."""
-    milliseconds, value = reply.getheader("Retry-After-Ms"), reply.getheader("Retry-After", "")
-    try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return min(seconds, LONGEST_WAIT) if seconds >= 0 else None
-
-
-def _message(detail: str) -> str:
-    """What a server's error says, in one short line."""
-    try:
-        error = json.loads(detail)
-        error = error.get("error", error.get("detail", error.get("message", error)))
-        if isinstance(error, dict):
-            error = error.get("message", error)
-        detail = error if isinstance(error, str) else json.dumps(error)
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    short = " ".join(detail.split())
-    return short if len(short) <= 200 else short[:200] + "…"
-
-
-def _no_constant(name: str) -> Any:
-    raise RowError(f"the reply holds {name}, which is not JSON")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise RowError("the reply is ambiguous: a key occurs twice in one object")
-    return entries

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
-from fewfit.models.base import Capabilities
-from fewfit.models.remote.base import FieldCheck
+from fewfit.models.base import Capabilities, Check
 from fewfit.models.remote.causal import ChosenTokens, Vector
 from fewfit.models.remote.replies import (
     count,
@@ -21,7 +20,8 @@ from fewfit.models.remote.replies import (
     vector,
 )
 from fewfit.models.remote.slot import before_slot
-from fewfit.models.remote.transport import RowError, Session
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -109,14 +109,13 @@ class VLLM(ChosenTokens):
         self.check_name(reply)
         return vector(field(items(field(reply, "data"), 1, "data")[0], "data"))
 
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[FieldCheck]:
-        session = self.session()
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         ids = self._tokenizer(session)(" " + words[0])[:1]
         listed = self._listed(self._complete(session, before_slot(prompt), ids))
         names = [str(token) for token, _ in listed]
         honoured = names[:1] == [f"token_id:{ids[0]}"] or f"token_id:{ids[0]}" in names
         return [
-            FieldCheck(
+            Check(
                 "logprob_token_ids",
                 "honoured" if honoured else "ignored",
                 f"asked for token {ids[0]}, got {', '.join(names)}",
