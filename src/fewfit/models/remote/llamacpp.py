@@ -7,7 +7,7 @@ from typing import Any
 
 from fewfit.models.base import Check
 from fewfit.models.remote.causal import Listed, TopTokens, Vector
-from fewfit.models.remote.replies import count, field, log_probabilities, token_ids, vector
+from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot, first_tokens
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
@@ -63,9 +63,7 @@ class LlamaCpp(TopTokens):
         reply = session.post("/embedding", {"content": text, "embd_normalize": -1})
         values = field(reply, 0, "embedding") if isinstance(reply, list) else reply
         values = field(values, "embedding") if isinstance(values, dict) else values
-        if isinstance(values, list) and len(values) == 1 and isinstance(values[0], list):
-            values = values[0]
-        return vector(values)
+        return last_vector(values)
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         listed, _ = self._listed(session, before_slot(prompt))

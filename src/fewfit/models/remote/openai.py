@@ -7,7 +7,7 @@ from typing import Any
 
 from fewfit.models.base import Check
 from fewfit.models.remote.causal import Listed, TopTokens, Vector
-from fewfit.models.remote.replies import count, field, items, log_probabilities, vector
+from fewfit.models.remote.replies import count, field, items, last_vector, log_probabilities
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
@@ -23,7 +23,7 @@ class _OpenAI(TopTokens):
             {"model": self.options.model, "input": text, "encoding_format": "float"},
         )
         self.check_name(reply)
-        return vector(field(items(field(reply, "data"), 1, "data")[0], "embedding"))
+        return last_vector(field(items(field(reply, "data"), 1, "data")[0], "embedding"))
 
     def _choice(self, reply: Any) -> Any:
         """Return the only choice of a reply, after checking who answered."""
@@ -43,7 +43,8 @@ class OpenAICompletions(_OpenAI):
     The prompt up to the slot is continued by one token. Scores are log-probabilities of the label
     words among the `top_k` (default 5, OpenAI's limit) most probable tokens; they are matched by
     their text, so a label word has to be one token. With ``hidden=URL`` the embedding of the
-    prompt from ``/v1/embeddings`` there is the hidden state, a second request of the same query.
+    prompt from ``/v1/embeddings`` there is the hidden state (where a server does not pool, that of
+    the last token), a second request of the same query.
     """
 
     scheme = "openai"

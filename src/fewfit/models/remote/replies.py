@@ -79,6 +79,8 @@ def vector(values: Any, name: str = "the vector") -> NDArray[np.float32]:
         array = np.asarray(values)
     except ValueError:
         array = np.empty(0, dtype=object)
+    if array.ndim == 2:
+        raise RowError(f"{name} is one for each token; start the server so that it pools them")
     if array.ndim != 1 or not array.size or array.dtype.kind not in "fi":
         raise RowError(f"{name} is not a list of numbers")
     with np.errstate(over="ignore"):
@@ -88,6 +90,13 @@ def vector(values: Any, name: str = "the vector") -> NDArray[np.float32]:
     if array.size > 1 and (array == array[0]).all():
         raise RowError(f"{name} is constant: all its {array.size} numbers are {array[0]:g}")
     return array
+
+
+def last_vector(values: Any, name: str = "the hidden state") -> NDArray[np.float32]:
+    """Return a vector, or the last of several: servers that do not pool give one for each token."""
+    while isinstance(values, list) and values and isinstance(values[0], list):
+        values = values[-1]
+    return vector(values, name)
 
 
 def log_probabilities(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, float]]:

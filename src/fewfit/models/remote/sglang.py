@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.remote.causal import ChosenTokens, Vector
-from fewfit.models.remote.replies import count, field, log_probabilities, token_ids, vector
+from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
-from fewfit.models.remote.verdict import RowError
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -63,7 +62,10 @@ class SGLang(ChosenTokens):
                 "sglang: the reply has no hidden state; start the server with "
                 "--return-hidden-states-mode last, or ask for label scores alone with openai:"
             )
-        hidden = vector(_last(meta["hidden_states"]), "the hidden state")
+        # One entry for each step of generation; the first is the prompt's.
+        steps = meta["hidden_states"]
+        nested = isinstance(steps, list) and steps and isinstance(steps[0], list)
+        hidden = last_vector(steps[0] if nested else steps)
         return np.array([found[i] for i in ids]), hidden, count(meta.get("prompt_tokens"))
 
     def _generate(self, session: Session, text: str, ids: Sequence[int]) -> Any:
@@ -95,7 +97,7 @@ class SGLang(ChosenTokens):
             Check(
                 "return_hidden_states",
                 "ignored" if states is None else "honoured",
-                "no hidden state" if states is None else f"{len(_last(states))} numbers",
+                "no hidden state" if states is None else "there is one",
             ),
         ]
 
@@ -103,13 +105,3 @@ class SGLang(ChosenTokens):
 def _listed(meta: Any) -> list[tuple[int, float]]:
     entries = field(meta, "output_token_ids_logprobs", 0)
     return log_probabilities([(field(entry, 1), field(entry, 0)) for entry in entries])
-
-
-def _last(states: Any) -> Any:
-    """The vector of the prompt's last token: of the first step, the last of however many rows."""
-    if not isinstance(states, list) or not states:
-        raise RowError("hidden_states is empty")
-    values = states[0] if isinstance(states[0], list) else states
-    while isinstance(values, list) and values and isinstance(values[0], list):
-        values = values[-1]
-    return values
