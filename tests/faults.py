@@ -170,7 +170,7 @@ FAULTS = [
         "expected 1",
         dialect="embeddings",
     ),
-    row("A6", "logprobs: null", edit(*LOGPROBS, to=None), "logprobs is null"),
+    row("A6", "logprobs: null", edit(*LOGPROBS, to=None), "no logprobs"),
     row("A6", "top_logprobs: []", edit(*LOGPROBS, "top_logprobs", to=[]), "top_logprobs"),
     row("A6", "top_logprobs: [{}]", edit(*TOP, to={}), "lists no token"),
     row("A6", "text for a number", edit(*TOP, to={" good": "-0.5"}), "not a number"),

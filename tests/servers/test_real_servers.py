@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -80,9 +81,13 @@ def llama(tmp_path_factory):
 @pytest.fixture(scope="module")
 def transformers_serve(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serve")
+    checkpoint = shutil.copytree(CHECKPOINT, folder / "stories")
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (checkpoint / "chat_template.jinja").write_text(template)
     run = "from transformers.cli.transformers import main; main()"
-    command = [f"{SERVERS}/bin/python", "-c", run, "serve", str(CHECKPOINT), "--device", "cpu"]
-    yield from started(command, "/health", folder / "log")
+    command = [f"{SERVERS}/bin/python", "-c", run, "serve", str(checkpoint), "--device", "cpu"]
+    for url in started(command, "/health", folder / "log"):
+        yield url, checkpoint
 
 
 def rendered():
@@ -173,16 +178,6 @@ def test_llama_doctor(llama, scheme):
     assert checks["label mass"]["value"] > 0
 
 
-def test_llama_another_name_is_noticed_or_served(llama):
-    model = load_model(f"openai:{llama}?model=not-there&retries=0")
-    answers_or_error = None
-    try:
-        answers_or_error = model.observe(rendered()[:1], WORDS)
-    except Exception as error:
-        assert "not-there" in str(error) or "stories" in str(error)  # noqa: PT017
-    assert answers_or_error is None or len(answers_or_error) == 1
-
-
 def test_llama_resumes(llama, tmp_path):
     spec = f"openai:{llama}?model=stories&top_k=50"
     model = StoredModel(load_model(spec), tmp_path / "s.sqlite")
@@ -191,12 +186,17 @@ def test_llama_resumes(llama, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["openai", "openai-chat"])
-def test_transformers_serve_rejects_logprobs_and_that_is_said(transformers_serve, scheme):
-    spec = f"{scheme}:{transformers_serve}?model={CHECKPOINT}&retries=0"
+def test_transformers_serve_ignores_logprobs_and_that_is_said(transformers_serve, scheme):
+    url, checkpoint = transformers_serve
+    spec = f"{scheme}:{url}?model={checkpoint}&retries=0"
+    done = CliRunner().invoke(app, ["doctor", spec])
+    assert done.exit_code == 3, done.output
+    assert f"served_as={checkpoint}@main" in done.output, "it answers under another name"
+    spec = f"{spec}&served_as={checkpoint}@main"
     done = CliRunner().invoke(app, ["doctor", spec, "--json"])
     assert done.exit_code == 3, done.output
     said = " ".join(check["detail"] for check in json.loads(done.output)["checks"])
-    assert "logprobs" in said
-    with pytest.warns(ModelWarning, match="logprobs"):
+    assert "the reply has no logprobs" in said
+    with pytest.warns(ModelWarning, match="no logprobs"):
         answers = load_model(spec).observe(rendered(), WORDS)
     assert np.isnan(answers.label_mass).all()

@@ -34,6 +34,8 @@ class _OpenAI(TopTokens):
         self.same("system_fingerprint", reply.get("system_fingerprint"))
         if choice.get("finish_reason") == "content_filter":
             raise RowError("the answer was withheld by a content filter")
+        if choice.get("logprobs") is None:
+            raise RowError("the reply has no logprobs: the server ignores that they are asked for")
         return choice
 
 
