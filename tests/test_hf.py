@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hf_checkpoints import KINDS, build
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +32,7 @@ from fewfit.models import TransformersModel
 from fewfit.models.hf import network
 from fewfit.models.local import Budget, in_batches
 from fewfit.observations import Status
+from tests.hf_checkpoints import KINDS, build
 
 TEMPLATE = "{text} In summary, it was {mask}."
 WORDS = ["great", "bad"]

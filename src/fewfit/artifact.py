@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safetensors import SafetensorError
 
 from fewfit.errors import ArtifactError
@@ -69,6 +69,7 @@ class Manifest(_Strict):
     model_identity: dict[str, str]
     n_examples: int
     example: Example
+    doctor: dict[str, JsonValue] | None = None
     files: dict[str, str]
 
 

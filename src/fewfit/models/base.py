@@ -36,6 +36,9 @@ class Capabilities:
         Whether it gives the log-probability of every token of its vocabulary at the slot.
     gradients : bool
         Whether its weights and their gradients are at hand.
+    top_k : int or None
+        How many of its most probable tokens the model lists; the score of a label word that is
+        not among them is censored. None if every label word is scored.
     """
 
     scores: ScoreSpace | None
@@ -44,6 +47,7 @@ class Capabilities:
     max_labels: int | None = None
     full_vocabulary: bool = False
     gradients: bool = False
+    top_k: int | None = None
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.
@@ -80,6 +84,16 @@ class Capabilities:
             )
 
 
+@dataclass(frozen=True)
+class Check:
+    """One finding about a model, for ``fewfit doctor``: what, how it came out, in numbers."""
+
+    name: str
+    outcome: str
+    detail: str
+    value: float | None = None
+
+
 class FrozenModel(ABC):
     """Base of all frozen models. A new way of asking implements three members.
 
@@ -107,6 +121,11 @@ class FrozenModel(ABC):
         no weights are loaded for it.
         """
 
+    @property
+    def retries(self) -> int:
+        """How many attempts were made again so far, beside the first of each query."""
+        return 0
+
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         """Answer the prompts, batch by batch, in whatever order is fastest.
@@ -122,6 +141,15 @@ class FrozenModel(ABC):
         (positions, observations)
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Try what a server may ignore without saying so, with at most one query.
+
+        Raises
+        ------
+        ModelError
+        """
+        return []
 
     def observe(
         self,

