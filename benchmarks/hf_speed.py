@@ -44,7 +44,7 @@ from fewfit.prompts import Prompt
 TEMPLATE = "{text} In summary, it was {mask}."
 WORDS = ["bad", "great"]
 ROUNDS = 8
-LENGTH = 512
+LENGTH, BATCH = 512, 32  # what DecT's first release asks with
 SIZES = {"masked": "RoBERTa-base", "causal": "GPT-2 small"}
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Race hf: against hand-written loops.")
     root = Path(os.environ.get("FEWFIT_SHARED", "../shared"))
     parser.add_argument("--texts", type=int, default=2000)
-    parser.add_argument("--padded-texts", type=int, default=16)
+    parser.add_argument("--padded-texts", type=int, default=64)
     parser.add_argument("--data", type=Path, default=root / "data")
     parser.add_argument("--model", type=Path, default=root / "models/minilm-mlm")
     parser.add_argument("--device", default="cpu")
@@ -270,10 +270,10 @@ def race_padded(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit("the two loops disagree: nothing is compared")
     per_text, some = [], texts[: options.padded_texts]
     quick = []
-    for a in range(0, len(some), 8):
+    for a in range(0, len(some), BATCH):
         start = time.perf_counter()
-        padded(some[a : a + 8])
-        per_text.append((time.perf_counter() - start) / len(some[a : a + 8]))
+        padded(some[a : a + BATCH])
+        per_text.append((time.perf_counter() - start) / len(some[a : a + BATCH]))
         start = time.perf_counter()
         model.observe(prompts, WORDS)
         quick.append(time.perf_counter() - start)
