@@ -22,6 +22,7 @@ METHODS: dict[str, Decoder] = {
     "linear probe": LinearProbe(),
     "DecT": DecT(),
     "DecT, lambda = 1": DecT(lam=1.0),
+    "offset regression": OffsetLogisticRegression(),
 }
 
 

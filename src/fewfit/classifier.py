@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewfit import artifact
 from fewfit._version import __version__
 from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.decoders import DECODERS, Decoder, OffsetLogisticRegression
 from fewfit.errors import (
     ArtifactError,
     InputError,
@@ -49,7 +49,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         The label words of each class. If left out, each class is spelled by its own name, with
         underscores read as spaces.
     decoder : Decoder, optional
-        What is trained on the answers; left out, it is :class:`DecT`.
+        What is trained on the answers; left out, it is :class:`OffsetLogisticRegression`.
     calibration : {"contextual", "none", "ratio"} or Calibration, default="contextual"
         How the model's prior over labels is removed from its scores.
     store : "default", path or None, default="default"
@@ -158,7 +158,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         y = np.array(read_labels(y, len(rows)))
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
         _check_same_classes(verbalizer, y)
-        decoder = cast(Decoder, clone(self.decoder if self.decoder is not None else _default()))
+        decoder = cast(
+            Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
+        )
         calibration = make_calibration(self.calibration)
         task = Task(
             open_model(self.model, self.store, self.max_queries),
@@ -377,10 +379,6 @@ def open_model(
     if store is None:
         return model
     return StoredModel(model, default_path() if store == "default" else store)
-
-
-def _default() -> Decoder:
-    return DECODERS["dect"]()
 
 
 def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:

@@ -105,7 +105,9 @@ def fit(
     labels: Annotated[
         Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
     ] = None,
-    decoder: Annotated[str, typer.Option(help="What is trained on the answers.")] = "dect",
+    decoder: Annotated[
+        str, typer.Option(help="What is trained on the answers.")
+    ] = "offset-regression",
     calibration: Annotated[
         str, typer.Option(help="contextual, none or ratio (logits only).")
     ] = "contextual",
