@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.tasks import TASKS, run_set
 from fewfit.classifier import open_model
 from fewfit.compare import summarise
-from fewfit.decoders import Decoder, DecT, LinearProbe, ZeroShot
+from fewfit.decoders import Decoder, DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
 
 METHODS: dict[str, Decoder] = {
     "zero-shot": ZeroShot(),

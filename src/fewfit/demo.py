@@ -105,7 +105,8 @@ def run_demo(
     classifier.save(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     say(
-        f"Saved the default, {max(SHOTS)} shots: {folder} ({size / 1024:.0f} KiB). Reloaded, it says:"
+        f"Saved the default, {max(SHOTS)} shots: {folder} ({size / 1024:.0f} KiB). "
+        "Reloaded, it says:"
     )
     again = FewShotClassifier.load(folder, model=classifier.task_.model, verify=True)
     probabilities = again.predict_proba(NEW_TEXTS)

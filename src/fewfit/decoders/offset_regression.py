@@ -127,7 +127,7 @@ def _average(
     x: Floats, a: Floats, y: NDArray[np.intp], *, has_scores: bool
 ) -> tuple[float, float, Floats]:
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
-    N, K = a.shape
+    K = a.shape[1]
     Z, d, B = basis(x, y, K, max(K, _RANK))
     pairs: list[tuple[float, float]] = []
     fits: list[Floats] = []
