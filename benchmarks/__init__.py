@@ -1,0 +1,1 @@
+"""Benchmarks: each is a command that writes its results beside it."""
