@@ -61,7 +61,8 @@ class DecT(Decoder):
     The reference code differs from the paper in that the prototypes are random and frozen, and the
     radius, computed from projections that are not normalised, acts as a class bias of any sign;
     both are followed here. With one example per class every radius starts at 0. Probabilities are
-    not calibrated. Scores may be absent; then lambda * m is 0.
+    not calibrated. Scores may be absent; then lambda * m is 0. So may hidden states, from a server
+    that gives scores alone; then r is all that is learnt, a bias of the classes beside lambda * m.
 
     Examples
     --------
@@ -70,7 +71,6 @@ class DecT(Decoder):
     array(['a'], dtype='<U1')
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "H"),
         "z_": ("K", "D"),

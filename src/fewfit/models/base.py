@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -177,10 +178,12 @@ class FrozenModel(ABC):
         positions = np.array([place[prompt] for prompt in prompts], dtype=np.intp)
 
         def counted() -> Iterator[Batch]:
-            for batch in self.stream(distinct, tuple(words)):
-                yield batch
-                if progress is not None:
-                    progress(len(batch[0]))
+            asking: Any = self.stream(distinct, tuple(words))
+            with closing(asking):  # a model that asks ahead stops when we do
+                for batch in asking:
+                    yield batch
+                    if progress is not None:
+                        progress(len(batch[0]))
 
         answers = gather(counted(), len(distinct))
         if len(distinct) == len(prompts):

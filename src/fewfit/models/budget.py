@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrozenModel
@@ -65,9 +67,11 @@ class BudgetedModel(FrozenModel):
             self._left -= allowed
         answered = 0
         if allowed:
-            for positions, answers in self.model.stream(prompts[:allowed], words):
-                answered += int((answers.status != Status.FAILED).sum())
-                yield positions, answers
+            asking: Any = self.model.stream(prompts[:allowed], words)
+            with closing(asking):
+                for positions, answers in asking:
+                    answered += int((answers.status != Status.FAILED).sum())
+                    yield positions, answers
         if not suffices and self.keeps:
             raise BudgetExceededError(
                 f"the budget of {self.max_queries} queries is used up: {answered} prompts were "

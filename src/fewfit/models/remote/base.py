@@ -6,7 +6,8 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import fields
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qsl, urlencode
@@ -140,26 +141,19 @@ class RemoteModel(FrozenModel):
             raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
         reasons: Counter[str] = Counter()
         failed: list[int] = []
-        in_a_row = 0
-        for group in answer_all(lambda i: ask(prompts[i]), len(prompts), session):
-            answered = [(i, answer) for i, answer in group if isinstance(answer, Answer)]
-            for i, answer in group:
-                if isinstance(answer, Answer):
-                    in_a_row = 0
-                else:
-                    in_a_row += 1
-                    failed.append(i)
-                    reasons[str(answer)] += 1
-            if answered:
-                yield (
-                    np.array([i for i, _ in answered], dtype=np.intp),
-                    self._observations(words, [answer for _, answer in answered]),
-                )
-            if in_a_row >= GIVE_UP:
-                raise ModelError(
-                    f"{self.scheme}: {in_a_row} prompts in a row got no usable answer, the last: "
-                    f"{group[-1][1]}. Nothing that was answered is asked again"
-                )
+        guarded = _Guard(ask, self.scheme)
+        groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
+        with closing(groups):  # or it would ask on until the traceback is gone
+            for group in groups:
+                answered = [(i, answer) for i, answer in group if isinstance(answer, Answer)]
+                failures = [(i, answer) for i, answer in group if not isinstance(answer, Answer)]
+                failed += [i for i, _ in failures]
+                reasons.update(str(reason) for _, reason in failures)
+                if answered:
+                    yield (
+                        np.array([i for i, _ in answered], dtype=np.intp),
+                        self._observations(words, [answer for _, answer in answered]),
+                    )
         if failed:
             yield np.array(failed, dtype=np.intp), unanswered(words, len(failed))
             named = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
@@ -183,7 +177,9 @@ class RemoteModel(FrozenModel):
         return hidden
 
     @abstractmethod
-    def _asking(self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]) -> Any:
+    def _asking(
+        self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
+    ) -> Callable[[Prompt], Answer]:
         """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
@@ -254,3 +250,28 @@ class RemoteModel(FrozenModel):
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
+
+
+class _Guard:
+    """Asks, and stops the run when prompt after prompt gets no answer."""
+
+    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str) -> None:
+        self._ask = ask
+        self._scheme = scheme
+        self._in_a_row = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, prompt: Prompt) -> Answer:
+        try:
+            answer = self._ask(prompt)
+        except RowError as error:
+            with self._lock:
+                self._in_a_row += 1
+            if self._in_a_row >= GIVE_UP:
+                raise ModelError(
+                    f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
+                    f"{error}. Nothing that was answered is asked again"
+                ) from None
+            raise
+        self._in_a_row = 0
+        return answer

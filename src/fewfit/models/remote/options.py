@@ -100,7 +100,8 @@ def check_url(url: str, what: str) -> str:
     """Return `url` without a trailing slash, or refuse it without repeating what it may hide."""
     try:
         split = urlsplit(url)
-        bad = split.scheme not in ("http", "https") or not split.hostname or split.port == 0
+        odd = not url.isascii() or any(character <= " " for character in url)
+        bad = odd or split.scheme not in ("http", "https") or not split.hostname or split.port == 0
     except ValueError:
         bad, split = True, urlsplit("")
     if split.username is not None or split.password is not None or "@" in split.netloc:

@@ -148,13 +148,11 @@ def label_scores(
         Shapes (W,) and (W,), and the probability of the listed label words together.
     """
     ordered = sorted((value for _, value in listed), reverse=True)
-    rest = 1.0 - sum(math.exp(value) for value in ordered)
+    rest = 1.0 - sum(map(math.exp, ordered))
     bound = min(ordered[min(top_k, len(ordered)) - 1], math.log(max(rest, _LEAST_REST)))
-    scores = np.full(len(targets), bound)
-    censored = np.ones(len(targets), dtype=bool)
-    for j, spellings in enumerate(targets):
-        found = [value for token, value in listed if token in spellings]
-        if found:
-            scores[j] = min(float(np.logaddexp.reduce(found)), 0.0)
-            censored[j] = False
-    return scores, censored, float(np.exp(scores[~censored]).sum())
+    found = [
+        sum(math.exp(value) for token, value in listed if token in spellings)
+        for spellings in targets
+    ]
+    scores = np.array([min(math.log(p), 0.0) if p > 0 else bound for p in found])
+    return scores, np.array([p == 0 for p in found]), sum(found)
