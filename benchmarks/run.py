@@ -68,8 +68,8 @@ def write_results(name: str, runs: Sequence[dict[str, Any]]) -> None:
 
 def _experiment(file: ExperimentFile, name: str, entry: ModelEntry, data: Path) -> Experiment:
     train, test = read_split(data, name, "train"), read_split(data, name, "test")
-    if file.test_rows is not None and file.test_rows < len(test):
-        rows = np.sort(np.random.RandomState(0).permutation(len(test))[: file.test_rows])
+    if entry.test_rows is not None and entry.test_rows < len(test):
+        rows = np.sort(np.random.RandomState(0).permutation(len(test))[: entry.test_rows])
         test = [test[i] for i in rows]
     y = [str(row["label"]) for row in train]
     smallest = min(y.count(label) for label in set(y))

@@ -72,6 +72,13 @@ class Peer(Method):
         line = answers.readline()
         if not line:
             code = self._process.wait()
-            self._process = None
+            self.close()
             raise ModelError(f"the peer {self.name!r} ended with code {code} on {what}")
         return json.loads(line)
+
+    def close(self) -> None:
+        """End the other process; the next fit starts a new one."""
+        if self._process is not None:
+            with self._process as process:
+                process.terminate()
+            self._process = None

@@ -77,9 +77,9 @@ def _accuracy(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
             mark = ' class="tied"' if item.tied else ""
             p = "best" if item.best else f"p = {item.p_value:.3f}"
             row.append(
-                f"<span{mark}><b>{item.accuracy:.3f}</b>{spread}</span><small>"
-                f"{item.low:.3f} to {item.high:.3f}; median {item.median:.3f}, IQR "
-                f"{item.q75 - item.q25:.3f}; {p}</small>"
+                f"<span{mark}><b>{item.accuracy:.3f}</b>{spread}</span>"
+                f"<small>{item.low:.3f} to {item.high:.3f}</small><small>median "
+                f"{item.median:.3f}, IQR {item.q75 - item.q25:.3f}</small><small>{p}</small>"
             )
         rows.append(row)
     n = len(comparison.setup.seeds)
@@ -165,8 +165,8 @@ def _reliability(grouped: dict[str, list[Summary]], diagnoses: Sequence[Diagnosi
             "</figcaption></figure>"
         )
     return (
-        f'<div class="plots">{"".join(figures)}</div><p>At {diagnoses[0].shots} shots. On the '
-        "dashed line a method is right as often as it says; below it, it is too sure.</p>"
+        f'<div class="plots small">{"".join(figures)}</div><p>At {diagnoses[0].shots} shots. On '
+        "the dashed line a method is right as often as it says; below it, it is too sure.</p>"
     )
 
 

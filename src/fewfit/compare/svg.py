@@ -75,8 +75,7 @@ def line_plot(
 
 def reliability_plot(bins: Sequence[Bin], *, title: str, series: int) -> str:
     """Return accuracy against confidence, the area of a point growing with its predictions."""
-    side = 230.0
-    left, top, size = 44.0, 12.0, 168.0
+    left, top, size = 52.0, 12.0, 168.0
     total = sum(item.n for item in bins)
 
     def px(x: float) -> float:
@@ -98,7 +97,7 @@ def reliability_plot(bins: Sequence[Bin], *, title: str, series: int) -> str:
             f'<circle class="blob" cx="{px(b.confidence):.1f}" cy="{py(b.accuracy):.1f}" '
             f'r="{radius:.1f}"><title>{b.n} predictions</title></circle>'
         )
-    return _figure([*body, "</g>"], title, side, side)
+    return _figure([*body, "</g>"], title, left + size + 12, top + size + 44)
 
 
 def mark(series: int, x: float, y: float) -> str:

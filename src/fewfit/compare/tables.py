@@ -109,6 +109,8 @@ def size(value: int | None) -> str:
     """Return a number of bytes for people."""
     if value is None:
         return NONE
+    if value < 2**10:
+        return f"{value} B"
     return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
 
 
