@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -24,8 +24,17 @@ from fewfit.errors import (
 )
 from fewfit.models import FrozenModel, load_model
 from fewfit.models.base import Progress
+from fewfit.models.vocabulary import VocabularyModel
 from fewfit.observations import Observations
-from fewfit.prompts import Template, Verbalizer, read_labels, read_rows
+from fewfit.prompts import (
+    InContext,
+    Template,
+    Verbalizer,
+    View,
+    Views,
+    read_labels,
+    read_rows,
+)
 from fewfit.prompts.verbalizer import Label
 from fewfit.store import StoredModel, default_path
 from fewfit.task import Task
@@ -40,15 +49,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
-    template : str, default="{text} This is about {mask}."
-        Text with named fields and one slot for the label word.
+    template : str, View, or list of these, default="{text} This is about {mask}."
+        Text with named fields and one slot for the label word. Of several, each is asked about
+        every example: their hidden states are put side by side and their calibrated scores are
+        averaged, unless the decoder does better.
     labels : mapping of class to str or list of str, optional
         The label words of each class. If left out, each class is spelled by its own name, with
         underscores read as spaces.
     decoder : Decoder, optional
         What is trained on the answers; left out, it is :class:`DecT`.
-    calibration : {"contextual", "none", "ratio"} or Calibration, default="contextual"
-        How the model's prior over labels is removed from its scores.
+    calibration : str or Calibration, default="contextual"
+        How the model's prior over labels is removed from its scores: "none", "contextual",
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
@@ -93,7 +105,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
-        template: str = DEFAULT_TEMPLATE,
+        template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, str | Sequence[str]] | None = None,
         decoder: Decoder | None = None,
         calibration: str | Calibration = "contextual",
@@ -122,23 +134,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        template = Template(self.template)
+        template = make_views(self.template)
         rows = read_rows(X, template.fields)
         y = np.array(read_labels(y, len(rows)))
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
         _check_same_classes(verbalizer, y)
         decoder = cast(Decoder, clone(self.decoder if self.decoder is not None else _default()))
         calibration = make_calibration(self.calibration)
-        task = Task(open_model(self.model, self.store), template, verbalizer, calibration)
+        model = open_model(self.model, self.store, decoder.requires)
+        task = Task(model, template, verbalizer, calibration)
         task.check(decoder.requires, who=type(decoder).__name__)
 
-        self.task_, answers, self.n_queries_ = task.begin(rows, progress=progress)
+        codes = np.searchsorted(np.array(verbalizer.classes), y)
+        self.task_, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
         hidden, scores = self.task_.features(answers)
         self.decoder_ = decoder.fit(hidden, y, scores=scores)
         self.classes_ = self.decoder_.classes_
         self.n_examples_ = len(rows)
         self._example = artifact.Example(
-            row=dict(rows[0]), probabilities=self.decode(answers[:1])[0].tolist()
+            row=dict(rows[0]), probabilities=self.decode(answers[: len(template.views)])[0].tolist()
         )
         return self
 
@@ -157,7 +171,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         Observations
-            N rows with one score column per class; ``.queries`` says what they cost.
+            One row per example and view, with one score column per class; ``.queries`` says what
+            they cost.
         """
         check_is_fitted(self, "classes_")
         return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
@@ -174,7 +189,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ArtifactError
-            If the folder is something else, or the decoder is not one of fewfit's own.
+            If the folder is something else, or the decoder, the calibration or a view is not one
+            of fewfit's own.
         """
         check_is_fitted(self, "classes_")
         task, decoder = self.task_, self.decoder_
@@ -190,11 +206,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         manifest = artifact.Manifest(
             schema_version=artifact.SCHEMA_VERSION,
             fewfit_version=__version__,
-            template=task.template.source,
+            template=[_view_entry(view) for view in task.template.views],
             labels=task.verbalizer.to_list(),
             calibration=artifact.CalibrationEntry(
                 name=task.calibration.name,
-                content_free=list(task.calibration.content_free),
+                parameters={
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in asdict(task.calibration).items()
+                },
             ),
             decoder=artifact.DecoderEntry(name=names[0], parameters=_plain(decoder)),
             model_spec=task.model.spec,
@@ -241,29 +260,33 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         try:
             decoder = DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
-            calibration = CALIBRATIONS[manifest.calibration.name](
-                content_free=tuple(manifest.calibration.content_free)
-            )
+            parameters: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in manifest.calibration.parameters.items()
+            }
+            calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
             labels = dict(manifest.labels)
-            template, verbalizer = Template(manifest.template), Verbalizer(labels)
+            views = [_read_view(entry) for entry in manifest.template]
+            template, verbalizer = make_views(views), Verbalizer(labels)
         except (KeyError, TypeError, InputError) as error:
             raise ArtifactError(
                 f"{folder}: the manifest does not hold together: {error}"
             ) from error
         self = cls(
             spec,
-            template=manifest.template,
+            template=views if len(views) > 1 else views[0],
             labels=labels,
             decoder=decoder,
             calibration=calibration,
             store=store,
         )
-        task = Task(open_model(spec, store), template, verbalizer, calibration)
+        frozen = open_model(spec, store, decoder.requires)
+        task = Task(frozen, template, verbalizer, calibration)
         _check_identity(manifest.model_identity, task.model.identity)
         prior = arrays.pop("prior", None)
         scored = task.model.capabilities.scores is not None
         if (prior is not None) != scored or (
-            prior is not None and prior.shape != (len(verbalizer.classes),)
+            prior is not None and prior.shape != (len(views), len(verbalizer.classes))
         ):
             raise ArtifactError(f"{folder}: array 'prior' does not fit the model and the classes")
         self.task_ = replace(task, prior=prior)
@@ -285,9 +308,29 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
 
 
-def open_model(spec: str | FrozenModel, store: str | Path | None) -> FrozenModel:
-    """Return the frozen model that `spec` names, with the store in front of it unless None."""
+def make_views(template: str | View | Views | Sequence[str | View]) -> View | Views:
+    """Return the view, or the set of views, that `template` spells (InputError if it is none)."""
+    if isinstance(template, View | Views):
+        return template
+    if isinstance(template, list | tuple):
+        views = [part if isinstance(part, View) else Template(part) for part in template]
+        return views[0] if len(views) == 1 else Views(views)
+    return Template(cast(str, template))
+
+
+def open_model(
+    spec: str | FrozenModel, store: str | Path | None, requires: frozenset[str] = frozenset()
+) -> FrozenModel:
+    """Return the frozen model that `spec` names, with the store in front of it unless None.
+
+    Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
+    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
+    """
     model = load_model(spec)
+    if isinstance(model, StoredModel) and "full_vocabulary" in requires:
+        model, store = model.model, model.path
+    if "full_vocabulary" in requires:
+        model = VocabularyModel(model)
     if store is None or isinstance(model, StoredModel):
         return model
     return StoredModel(model, default_path() if store == "default" else store)
@@ -310,6 +353,26 @@ def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
             f"labels: class {min(known - seen, key=str)!r} has label words but no example in y; "
             "give it at least one example or leave it out"
         )
+
+
+def _view_entry(view: View) -> artifact.ViewEntry:
+    if type(view) is Template:
+        return artifact.ViewEntry(template=view.source, in_context=None)
+    if type(view) is InContext:
+        options = view.options()
+        options["demonstrations"] = [(dict(row), word) for row, word in view.demonstrations or ()]
+        return artifact.ViewEntry(
+            template=view.template, in_context=artifact.DemonstrationsEntry(**options)
+        )
+    raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
+
+
+def _read_view(entry: artifact.ViewEntry) -> Any:
+    if entry.in_context is None:
+        Template(entry.template)
+        return entry.template
+    options = entry.in_context.model_dump()
+    return InContext(entry.template, **options)
 
 
 def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:

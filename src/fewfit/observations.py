@@ -51,7 +51,7 @@ class Observations:
     label_mass : ndarray of shape (N,), float32
         Probability that the label words hold together at the slot; NaN where unknown.
     n_tokens : ndarray of shape (N,), int32
-        Length of each prompt as the model read it, in its tokens.
+        Length of each prompt as the model read it, in its tokens; -1 where it does not say.
     status : ndarray of shape (N,), uint8
         A :class:`Status` per row.
     asked : ndarray of shape (N,), bool

@@ -2,14 +2,38 @@
 
 from fewfit.decoders.base import Decoder
 from fewfit.decoders.dect import DecT
+from fewfit.decoders.knn_prompting import KNNPrompting
 from fewfit.decoders.linear_probe import LinearProbe
+from fewfit.decoders.mpd import MPD
+from fewfit.decoders.nearest_mean import NearestMean
+from fewfit.decoders.paraphrase_mean import ParaphraseMean
+from fewfit.decoders.pet import PET
+from fewfit.decoders.proto_verb import ProtoVerb
 from fewfit.decoders.zero_shot import ZeroShot
 
-__all__ = ["DECODERS", "DecT", "Decoder", "LinearProbe", "ZeroShot"]
+__all__ = [
+    "DECODERS",
+    "MPD",
+    "PET",
+    "DecT",
+    "Decoder",
+    "KNNPrompting",
+    "LinearProbe",
+    "NearestMean",
+    "ParaphraseMean",
+    "ProtoVerb",
+    "ZeroShot",
+]
 
 DECODERS: dict[str, type[Decoder]] = {
     "dect": DecT,
+    "knn-prompting": KNNPrompting,
     "linear-probe": LinearProbe,
+    "mpd": MPD,
+    "nearest-mean": NearestMean,
+    "paraphrase-mean": ParaphraseMean,
+    "pet": PET,
+    "protoverb": ProtoVerb,
     "zero-shot": ZeroShot,
 }
 """Name -> decoder: the fixed table that artifacts and the command line look names up in."""

@@ -71,6 +71,7 @@ class DecT(Decoder):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    reference: ClassVar[str] = "Cui et al. 2023, arXiv 2212.08408"
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "H"),
         "z_": ("K", "D"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError
 from fewfit.observations import Batch, Observations, ScoreSpace, gather
@@ -32,19 +33,22 @@ class Capabilities:
         logits and log-probabilities, the inverse training temperature for similarities.
     max_labels : int or None
         How many label words one query can score; None for no limit.
+    full_vocabulary : bool
+        Whether it gives the log-probability of every token of its vocabulary at the slot.
     """
 
     scores: ScoreSpace | None
     hidden: bool
     score_scale: float = 1.0
     max_labels: int | None = None
+    full_vocabulary: bool = False
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.
 
         Parameters
         ----------
-        requires : frozenset of {"scores", "hidden"}
+        requires : frozenset of {"scores", "hidden", "full_vocabulary"}
             What the method needs.
         who : str
             Name of the method, for the message.
@@ -55,7 +59,11 @@ class Capabilities:
         ------
         CapabilityError
         """
-        given = {"scores": self.scores is not None, "hidden": self.hidden}
+        given = {
+            "scores": self.scores is not None,
+            "hidden": self.hidden,
+            "full_vocabulary": self.full_vocabulary,
+        }
         for need in sorted(requires):
             if not given[need]:
                 raise CapabilityError(
@@ -111,6 +119,23 @@ class FrozenModel(ABC):
         (positions, observations)
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
+
+    def vocabulary_log_probs(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Return the log-probability of every token at the slot, batch by batch.
+
+        Yields
+        ------
+        (positions, log_probs)
+            Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
+
+        Raises
+        ------
+        CapabilityError
+            If the model does not give it, as :attr:`capabilities` says.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not give its full vocabulary")
 
     def observe(
         self,
