@@ -80,7 +80,7 @@ class Manifest(_Strict):
     schema_version: Literal[1]
     fewfit_version: str
     template: list[ViewEntry]
-    labels: list[tuple[str | int, list[str]]]
+    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
     calibration: CalibrationEntry
     decoder: DecoderEntry
     model_spec: str | None

@@ -53,8 +53,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
         averaged, unless the decoder does better.
-    labels : mapping of class to str or list of str, optional
-        The label words of each class. If left out, each class is spelled by its own name, with
+    labels : mapping of class to str, list of str, or mapping of str to float, optional
+        The label words of each class, with weights or without; see :class:`Verbalizer`. If
+        left out, each class is spelled by its own name, with
         underscores read as spaces.
     decoder : Decoder, optional
         What is trained on the answers; left out, it is :class:`DecT`.
@@ -106,7 +107,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         model: str | FrozenModel = "embedded",
         *,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
-        labels: Mapping[Any, str | Sequence[str]] | None = None,
+        labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         decoder: Decoder | None = None,
         calibration: str | Calibration = "contextual",
         store: str | Path | None = "default",
@@ -265,9 +266,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 for name, value in manifest.calibration.parameters.items()
             }
             calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
-            labels = dict(manifest.labels)
             views = [_read_view(entry) for entry in manifest.template]
-            template, verbalizer = make_views(views), Verbalizer(labels)
+            template, verbalizer = make_views(views), Verbalizer.from_list(manifest.labels)
         except (KeyError, TypeError, InputError) as error:
             raise ArtifactError(
                 f"{folder}: the manifest does not hold together: {error}"
@@ -275,7 +275,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self = cls(
             spec,
             template=views if len(views) > 1 else views[0],
-            labels=labels,
+            labels=verbalizer.labels,
             decoder=decoder,
             calibration=calibration,
             store=store,

@@ -111,10 +111,16 @@ class Observations:
         """Number of queries that this call paid for."""
         return int(self.asked.sum())
 
-    def by_class(self, columns: Sequence[str], word_class: Sequence[int]) -> Observations:
+    def by_class(
+        self,
+        columns: Sequence[str],
+        word_class: Sequence[int],
+        weights: Sequence[float] | None = None,
+    ) -> Observations:
         """Reduce label-word scores to class scores, the maximum over a class's words.
 
-        The maximum is DecT's rule; it is defined in every score space.
+        The maximum is DecT's rule; it is defined in every score space. With weights it is the
+        weighted mean, as in SciPrompt and MPD.
 
         Parameters
         ----------
@@ -122,14 +128,20 @@ class Observations:
             Names of the classes.
         word_class : sequence of int, length W
             For each label word the position of its class.
+        weights : sequence of float, length W, optional
+            Each word's share of its class's score; those of a class sum to 1.
         """
         if self.scores is None:
             return self
         owner = np.asarray(word_class)
-        reduced = np.stack(
-            [self.scores[:, owner == k].max(axis=1) for k in range(len(columns))],
-            axis=1,
-        )
+        if weights is None:
+            reduced = np.stack(
+                [self.scores[:, owner == k].max(axis=1) for k in range(len(columns))],
+                axis=1,
+            )
+        else:
+            share = np.asarray(weights)[:, None] * np.eye(len(columns))[owner]
+            reduced = (self.scores.astype(np.float64) @ share).astype(np.float32)
         return replace(self, columns=tuple(columns), scores=reduced)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -70,8 +70,8 @@ class Task:
         """
         task = self
         if y is not None:
-            first = [words[0] for _, words in self.verbalizer.to_list()]
-            task = replace(self, template=self.template.learn(rows, [first[k] for k in y]))
+            shown = [self.verbalizer.first[k] for k in y]
+            task = replace(self, template=self.template.learn(rows, shown))
         views, calibration = task.template.views, task.calibration
         blanks: list[list[Prompt]] = []
         if task.model.capabilities.scores is not None:
@@ -141,6 +141,7 @@ class Task:
         """Ask N times P prompts; views that spell the label words alike are asked together."""
         P = len(self.template.views)
         names = [str(name) for name in self.verbalizer.classes]
+        owners, weights = self.verbalizer.word_class, self.verbalizer.weights
         groups: dict[tuple[str, ...], list[int]] = {}
         for p, view in enumerate(self.template.views):
             words = tuple(view.spell(word) for word in self.verbalizer.words)
@@ -150,7 +151,7 @@ class Task:
             asked = [row[p] for row in prompts for p in columns]
             answers = self.model.observe(asked, words, progress=progress)
             where = np.arange(len(prompts))[:, None] * P + columns
-            batches.append((where.ravel(), answers.by_class(names, self.verbalizer.word_class)))
+            batches.append((where.ravel(), answers.by_class(names, owners, weights)))
         answers = gather(batches, len(prompts) * P)
         failed = int((answers.status == Status.FAILED).sum())
         if failed:

@@ -85,8 +85,11 @@ def fit(
     label_column: LabelColumn = "label",
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
     template: Annotated[
-        str | None,
-        typer.Option(help="Text with fields and one {mask}. [default: '{text} This is about …']"),
+        list[str] | None,
+        typer.Option(
+            help="Text with fields and one {mask}; repeat it for several views of each example. "
+            "[default: '{text} This is about …']"
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
@@ -97,7 +100,8 @@ def fit(
     ] = None,
     decoder: Annotated[str, typer.Option(help="What is trained on the answers.")] = "dect",
     calibration: Annotated[
-        str, typer.Option(help="contextual, none or ratio (logits only).")
+        str,
+        typer.Option(help="none, contextual, domain-context, batch, pmi or ratio (logits only)."),
     ] = "contextual",
     shots: Annotated[
         int | None, typer.Option(min=1, help="Use this many examples of each class, at random.")
@@ -108,16 +112,15 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a classifier from a file of labelled examples: one query each."""
-    from fewfit.classifier import DEFAULT_TEMPLATE, FewShotClassifier
+    from fewfit.classifier import DEFAULT_TEMPLATE, FewShotClassifier, make_views
     from fewfit.compare import sample_shots
     from fewfit.decoders import DECODERS
-    from fewfit.prompts import Template
 
     if decoder not in DECODERS:
         raise InputError(f"--decoder: {decoder!r} is not one of {sorted(DECODERS)}")
-    source = template or DEFAULT_TEMPLATE
+    source = template or [DEFAULT_TEMPLATE]
     table = read_table(train, format)
-    columns = _columns(table, Template(source).fields, text_column)
+    columns = _columns(table, make_views(source).fields, text_column)
     y = _label_column(table, label_column)
     if shots is not None:
         sample = sample_shots(y, shots, seed=seed)

@@ -5,6 +5,7 @@ from fewfit.decoders.dect import DecT
 from fewfit.decoders.knn_prompting import KNNPrompting
 from fewfit.decoders.linear_probe import LinearProbe
 from fewfit.decoders.mpd import MPD
+from fewfit.decoders.multi_label import MultiLabel
 from fewfit.decoders.nearest_mean import NearestMean
 from fewfit.decoders.paraphrase_mean import ParaphraseMean
 from fewfit.decoders.pet import PET
@@ -19,6 +20,7 @@ __all__ = [
     "Decoder",
     "KNNPrompting",
     "LinearProbe",
+    "MultiLabel",
     "NearestMean",
     "ParaphraseMean",
     "ProtoVerb",
