@@ -96,6 +96,7 @@ class NoCalibration(Calibration):
     """Leave the scores as they are."""
 
     name = "none"
+    requires = frozenset()
     queries_per_example = "0"
     reference = ""
 

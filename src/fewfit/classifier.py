@@ -119,7 +119,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.calibration = calibration
         self.store = store
 
-    def fit(self, X: Any, y: Any, *, progress: Progress | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | None = None
+    ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
         Parameters
@@ -128,6 +130,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             The examples; see :func:`fewfit.prompts.read_rows`.
         y : sequence of str or of int, length N
             Their classes: each has label words, and each class with label words occurs.
+        unlabelled : like X, optional
+            Further examples, for a decoder that learns from texts without labels; one query each
+            and view.
         progress : callable, optional
             Called with the number of prompts newly answered.
 
@@ -140,7 +145,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         y = np.array(read_labels(y, len(rows)))
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
         _check_same_classes(verbalizer, y)
+        pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
         decoder = cast(Decoder, clone(self.decoder if self.decoder is not None else _default()))
+        if pool_rows is not None and not decoder.unlabelled:
+            raise InputError(
+                f"unlabelled: {type(decoder).__name__} does not learn from texts without labels; "
+                "take IPET, or leave them out"
+            )
         calibration = make_calibration(self.calibration)
         model = open_model(self.model, self.store, decoder.requires)
         task = Task(model, template, verbalizer, calibration)
@@ -149,7 +160,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         codes = np.searchsorted(np.array(verbalizer.classes), y)
         self.task_, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
         hidden, scores = self.task_.features(answers)
-        self.decoder_ = decoder.fit(hidden, y, scores=scores)
+        further: dict[str, Any] = {}
+        if pool_rows is not None:
+            pool = self.task_.observe(pool_rows, progress=progress)
+            self.n_queries_ += pool.queries
+            further["pool"] = self.task_.features(pool)[0]
+        self.decoder_ = decoder.fit(hidden, y, scores=scores, **further)
         self.classes_ = self.decoder_.classes_
         self.n_examples_ = len(rows)
         self._example = artifact.Example(

@@ -2,6 +2,7 @@
 
 from fewfit.decoders.base import Decoder
 from fewfit.decoders.dect import DecT
+from fewfit.decoders.ipet import IPET
 from fewfit.decoders.knn_prompting import KNNPrompting
 from fewfit.decoders.linear_probe import LinearProbe
 from fewfit.decoders.mpd import MPD
@@ -14,6 +15,7 @@ from fewfit.decoders.zero_shot import ZeroShot
 
 __all__ = [
     "DECODERS",
+    "IPET",
     "MPD",
     "PET",
     "DecT",
@@ -29,6 +31,7 @@ __all__ = [
 
 DECODERS: dict[str, type[Decoder]] = {
     "dect": DecT,
+    "ipet": IPET,
     "knn-prompting": KNNPrompting,
     "linear-probe": LinearProbe,
     "mpd": MPD,

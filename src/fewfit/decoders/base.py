@@ -47,6 +47,9 @@ class Decoder(ClassifierMixin, BaseEstimator):
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
 
+    unlabelled: ClassVar[bool] = False
+    """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``."""
+
     classes_: NDArray[Any]
     n_features_in_: int
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fewfit.errors import InputError
@@ -31,15 +32,17 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
         Inverse strength of the L2 penalty.
     pos_weight : "balanced" or float, default="balanced"
         What each positive counts in the loss; "balanced" is negatives over positives, per label.
-    threshold : "f1" or float, default="f1"
-        Give a label where its probability is above; the paper takes 0.5. "f1" is the value with the
-        best F1 of the label in 5-fold cross-validation over the examples, and 0.5 for a label with
-        fewer than 4 positives or negatives, where that would be a guess.
+    threshold : float or "f1", default=0.5
+        Give a label where its probability is above. "f1" is the value with the best F1 of the label
+        in 5-fold cross-validation over the examples, and 0.5 for a label with fewer than 4
+        positives or negatives, where that would be a guess.
 
     Attributes
     ----------
     n_labels_ : int
         K.
+    classes_ : ndarray of shape (K,)
+        Positions of the labels, or the classes.
     mean_, scale_ : ndarray of shape (H,)
         What the hidden states are standardised with.
     coef_ : ndarray of shape (K, H)
@@ -72,7 +75,7 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
         C: float = 1.0,
         *,
         pos_weight: str | float = "balanced",
-        threshold: str | float = "f1",
+        threshold: str | float = 0.5,
     ) -> None:
         self.C = C
         self.pos_weight = pos_weight
@@ -84,8 +87,9 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (N, H)
-        y : array-like of shape (N, K) of 0 and 1
-            A label that all examples have, or none, keeps that answer.
+        y : array-like of shape (N, K) of 0 and 1, or of shape (N,)
+            A label that all examples have, or none, keeps that answer. One class per example, shape
+            (N,) or (N, 1), is one-vs-rest: the sigmoids are normalised, and the largest decides.
 
         Raises
         ------
@@ -93,15 +97,21 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
             If `y` holds anything but 0 and 1.
         """
         hidden: Floats
-        hidden, targets = validate_data(
-            self, X, y, dtype=[np.float64, np.float32], multi_output=True
-        )
-        targets = targets.reshape(len(hidden), -1)
-        if not np.isin(targets, (0, 1)).all():
-            raise InputError("y: expected 0 and 1, one column per label")
-        targets = targets.astype(int)
+        hidden, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        check_classification_targets(y)
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        self.single_ = y.ndim == 1
+        if self.single_:
+            self.classes_, codes = np.unique(y, return_inverse=True)
+            if len(self.classes_) < 2:
+                raise InputError("y: at least two classes are needed, got 1 class")
+            targets = np.eye(len(self.classes_), dtype=int)[codes]
+        else:
+            if not np.isin(y, (0, 1)).all():
+                raise InputError("y: expected 0 and 1, one column per label")
+            targets = y.astype(int)
+            self.classes_ = np.arange(targets.shape[1])
         self.n_labels_ = targets.shape[1]
-        self.classes_ = [np.array([0, 1])] * self.n_labels_
         self.mean_ = hidden.mean(axis=0)
         spread = hidden.std(axis=0)
         self.scale_ = np.where(spread > 0, spread, 1)
@@ -113,15 +123,19 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:
-        """Return the probability of each label, shape (N, K)."""
+        """Return the probability of each label, shape (N, K), each on its own."""
         check_is_fitted(self)
         hidden: Floats = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         x = (hidden - self.mean_) / self.scale_
-        return expit(x @ self.coef_.T + self.intercept_)
+        p = expit(x @ self.coef_.T + self.intercept_)
+        return p / p.sum(axis=1, keepdims=True) if self.single_ else p
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
-        """Return 1 where a label is given, shape (N, K)."""
-        return (self.predict_proba(X) > self.threshold_).astype(int)
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return 1 where a label is given, shape (N, K), or the class, shape (N,)."""
+        p = self.predict_proba(X)
+        if self.single_:
+            return self.classes_[p.argmax(axis=1)]
+        return (p > self.threshold_).astype(int)
 
     def _head(self, x: Floats, y: NDArray[Any]) -> tuple[Floats, float]:
         if y.min() == y.max():
@@ -149,9 +163,7 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         assert tags.classifier_tags is not None
-        tags.classifier_tags.multi_class = False
         tags.classifier_tags.multi_label = True
-        tags.target_tags.single_output = False
         tags.target_tags.multi_output = True
         return tags
 
