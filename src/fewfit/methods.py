@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fewfit.calibration import CALIBRATIONS
+from fewfit.compare.prompt_search import search_prompt
 from fewfit.compare.token_shift import token_shift
+from fewfit.compare.unsupervised import learn_unsupervised
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.prompts import VERBALIZERS, VIEWS
 
@@ -47,6 +49,10 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "verbalizer": VERBALIZERS,
     "decoder": DECODERS,
     "multi-label decoder": {"multi-label": MultiLabel},
+    "searcher": {
+        "prompt-search": search_prompt,
+        "unsupervised-prompts": learn_unsupervised,
+    },
     "analysis": {"token-shift": token_shift},
 }
 """Kind -> the fixed tables of the rooms."""
