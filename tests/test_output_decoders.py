@@ -15,8 +15,10 @@ from fewfit.decoders import (
     KNNPrompting,
     NearestMean,
     ParaphraseMean,
+    PromptBoosting,
     ProtoVerb,
     mpd,
+    prompt_boosting,
     proto_verb,
 )
 from fewfit.decoders.adam import minimise
@@ -292,6 +294,65 @@ def test_unlabelled_texts_cost_a_query_each_and_only_ipet_takes_them():
     with pytest.raises(InputError, match="ZeroShot does not learn from texts without labels"):
         FewShotClassifier(refused, decoder=ZeroShot(), **options).fit(texts, y, unlabelled=texts)
     assert refused.queries == 0
+
+
+# PromptBoosting
+
+
+def test_the_weight_of_a_learner_and_its_error_afterwards():
+    assert prompt_boosting.learner_weight(0.3, 2) == pytest.approx(0.847298, abs=1e-6)
+    assert prompt_boosting.learner_weight(0.3, 4) == pytest.approx(1.945910, abs=1e-6)
+    assert prompt_boosting.learner_weight(0.74, 4) > 0
+    w, wrong = np.full(10, 0.1), np.arange(10) < 3
+    w = w * np.exp(prompt_boosting.learner_weight(0.3, 2) * wrong)
+    assert w[wrong].sum() / w.sum() == pytest.approx(0.5)
+
+
+def vocabulary_task(per_class: int, seed: int, lean: float = 1.5):
+    """Distributions over 30 tokens; in each view token 3 k + 7 leans to class k, noisily."""
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(3), per_class)
+    logits = rng.standard_normal((len(y), 3, 30))
+    logits[np.arange(len(y)), :, 3 * y + 7] += lean
+    return log_softmax(logits, axis=2).reshape(len(y), -1), y
+
+
+def test_boosting_finds_the_tokens_and_several_prompts_beat_one():
+    X, y = vocabulary_task(16, 0)
+    X_test, y_test = vocabulary_task(200, 1)
+    decoder = PromptBoosting(n_views=3).fit(X, y)
+    clear, _ = vocabulary_task(16, 0, lean=4.0)
+    found = PromptBoosting(n_views=3).fit(clear, y).tokens_[:3]
+    np.testing.assert_array_equal(found, [[7, 10, 13]] * 3)
+    one = PromptBoosting().fit(X[:, :30], y).score(X_test[:, :30], y_test)
+    three = decoder.score(X_test, y_test)
+    assert one > 0.6  # chance is 1/3
+    assert three > one + 0.05
+
+
+def test_a_perfect_learner_ends_the_boosting_without_an_infinity():
+    X, y = vocabulary_task(4, 0)
+    X = X.reshape(12, 3, 30)
+    X[np.arange(12), :, 3 * y + 7] = 5
+    decoder = PromptBoosting(n_views=3).fit(X.reshape(12, -1), y)
+    assert len(decoder.alpha_) == 3
+    assert np.isfinite(decoder.alpha_).all()
+    assert decoder.score(X.reshape(12, -1), y) == 1.0
+    with pytest.raises(InputError, match="90 columns are not those of 4 views"):
+        PromptBoosting(n_views=4).fit(X.reshape(12, -1), y)
+    with pytest.raises(InputError, match="at least 1"):
+        PromptBoosting(n_rounds=0).fit(X.reshape(12, -1), y)
+
+
+def test_too_many_combinations_are_sampled():
+    candidates = [np.arange(5), np.arange(5, 10)]
+    rng = np.random.RandomState(0)
+    whole = prompt_boosting.combinations(candidates, 25, rng)
+    assert len({tuple(c) for c in whole}) == 25
+    some = prompt_boosting.combinations(candidates, 24, rng)
+    assert some.shape == (24, 2)
+    assert (some[:, 0] < 5).all()
+    assert (some[:, 1] >= 5).all()
 
 
 # MPD

@@ -67,9 +67,9 @@ def test_the_estimated_gradient_is_unbiased():
     mean = (joint * table).sum()
     expected = np.stack([table @ p[1], p[0] @ table]) - mean
     rng = np.random.default_rng(0)
-    draws = (rng.random((40_000, 4, 2)) > p[:, 0]).astype(int)
+    draws = (rng.random((15_000, 4, 2)) > p[:, 0]).astype(int)
     total = np.mean([estimate_gradient(p, z, table[z[:, 0], z[:, 1]]) for z in draws], axis=0)
-    np.testing.assert_allclose(total, expected, atol=0.05)
+    np.testing.assert_allclose(total, expected, atol=0.08)
     shifted = estimate_gradient(p, draws[0], table[draws[0][:, 0], draws[0][:, 1]] + 9)
     np.testing.assert_allclose(
         shifted, estimate_gradient(p, draws[0], table[draws[0][:, 0], draws[0][:, 1]])

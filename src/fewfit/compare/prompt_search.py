@@ -185,7 +185,7 @@ def search_prompt(
     queries, losses = 0, []
 
     def task_of(prompt: NDArray[np.intp]) -> Task:
-        source = fill(template, [vocabulary[v] for v in prompt])
+        source = fill(template, [vocabulary[int(v)] for v in prompt])
         return Task(model, view(source), verbalizer, calibration)
 
     first = task_of(policy.best())
@@ -207,7 +207,7 @@ def search_prompt(
         losses.append(float(told.mean()))
     best = policy.best()
     probability = float(policy.p[np.arange(length), best].mean())
-    return Found(fill(template, [vocabulary[v] for v in best]), probability, queries, losses)
+    return Found(fill(template, [vocabulary[int(v)] for v in best]), probability, queries, losses)
 
 
 def _loss(scores: Floats | None, y: NDArray[np.intp]) -> float:

@@ -182,5 +182,7 @@ def _reliable(
             ranked.append(sure[np.argsort(-confidence[sure], kind="stable")].tolist())
     longest = max(len(chosen) for chosen in ranked)
     turns = [chosen[j] for j in range(longest) for chosen in ranked if j < len(chosen)]
-    shown = [(dict(rows[i]), verbalizer.first[codes[i]]) for i in turns[: n + 1]]
+    shown: list[tuple[Row, str]] = [
+        (dict(rows[int(i)]), verbalizer.first[int(codes[i])]) for i in turns[: n + 1]
+    ]
     return shown, np.array(sorted(turns), dtype=np.intp)

@@ -10,6 +10,7 @@ from fewfit.decoders.multi_label import MultiLabel
 from fewfit.decoders.nearest_mean import NearestMean
 from fewfit.decoders.paraphrase_mean import ParaphraseMean
 from fewfit.decoders.pet import PET
+from fewfit.decoders.prompt_boosting import PromptBoosting
 from fewfit.decoders.proto_verb import ProtoVerb
 from fewfit.decoders.zero_shot import ZeroShot
 
@@ -25,6 +26,7 @@ __all__ = [
     "MultiLabel",
     "NearestMean",
     "ParaphraseMean",
+    "PromptBoosting",
     "ProtoVerb",
     "ZeroShot",
 ]
@@ -38,6 +40,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "nearest-mean": NearestMean,
     "paraphrase-mean": ParaphraseMean,
     "pet": PET,
+    "prompt-boosting": PromptBoosting,
     "protoverb": ProtoVerb,
     "zero-shot": ZeroShot,
 }

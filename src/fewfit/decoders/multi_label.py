@@ -97,19 +97,20 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
             If `y` holds anything but 0 and 1.
         """
         hidden: Floats
-        hidden, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
-        check_classification_targets(y)
-        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        self.single_ = y.ndim == 1
+        given: Any
+        hidden, given = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        check_classification_targets(given)
+        given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
+        self.single_ = given.ndim == 1
         if self.single_:
-            self.classes_, codes = np.unique(y, return_inverse=True)
+            self.classes_, codes = np.unique(given, return_inverse=True)
             if len(self.classes_) < 2:
                 raise InputError("y: at least two classes are needed, got 1 class")
             targets = np.eye(len(self.classes_), dtype=int)[codes]
         else:
-            if not np.isin(y, (0, 1)).all():
+            if not np.isin(given, (0, 1)).all():
                 raise InputError("y: expected 0 and 1, one column per label")
-            targets = y.astype(int)
+            targets = given.astype(int)
             self.classes_ = np.arange(targets.shape[1])
         self.n_labels_ = targets.shape[1]
         self.mean_ = hidden.mean(axis=0)

@@ -72,7 +72,7 @@ def retrieve_words(
     for k, (label, name) in enumerate(names.items()):
         words = {name: 1.0}
         for j in np.argsort(-cosine[k], kind="stable"):
-            term = terms[j].strip()
+            term = terms[int(j)].strip()
             if len(words) < n and keep[k, j] and owner[j] == k and term.casefold() not in taken:
                 words[term] = float(cosine[k, j])
                 taken.add(term.casefold())
