@@ -79,7 +79,11 @@ def main() -> None:
                 rows.setdefault((label, sample.shots), []).append(cell)
         print(name, flush=True)
     table = [
-        {"variant": label, "shots": n, **dict(zip(("accuracy", "log_loss", "ece"), mean, strict=True))}
+        {
+            "variant": label,
+            "shots": n,
+            **dict(zip(("accuracy", "log_loss", "ece"), mean, strict=True)),
+        }
         for (label, n), cells in rows.items()
         for mean in [np.mean(cells, axis=0).round(4).tolist()]
     ]
