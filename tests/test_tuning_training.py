@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training_with_the_last_good_state
         return network(torch.ones(2)).sum() * (float("nan") if step == 3 else 1.0)
 
     recipe = Recipe(steps=9, batch_size=1, optimizer="adamw", warmup=0)
-    with pytest.raises(ModelError, match="loss is nan.*step 3.*lower learning_rate"):
+    with pytest.raises(ModelError, match=r"loss is nan.*step 3.*lower learning_rate"):
         train(network, parameters, loss_of, 2, recipe)
     assert torch.equal(network.weight, seen[3])
     assert not torch.equal(seen[3], seen[2])

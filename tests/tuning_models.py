@@ -15,10 +15,11 @@ from fewfit.tuning import ChoiceExample, Trunk
 
 ARCHITECTURES = ("t5-gated", "t5-ungated", "gpt2", "llama", "bert", "roberta")
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>"]
-WORDS = (
+TEXT = (
     "a the movie film was great bad good awful really very not so dull fun is it about sport "
     "politics science yes no maybe new york city in all ? . , answer"
-).split()
+)
+WORDS = TEXT.split()
 TEMPLATE = Template("{text} it was {mask}")
 
 
@@ -133,7 +134,7 @@ def example(
 
 EXAMPLES = [
     example("the movie was fun", 0),
-    example("so dull", 2, ("great", "awful")[::-1] + ("bad",)),
+    example("so dull", 2, ("awful", "great", "bad")),
     example("the film is about sport in new york city", 1, ("yes", "no", "maybe not", "so so")),
     example("it was not good", 1),
 ]

@@ -16,7 +16,7 @@ def add_lora(
     *,
     roles: tuple[str, ...] = ("q", "k", "v", "o", "ffn.in", "ffn.out"),
     rank: int = 4,
-    alpha: float = 1.0,
+    alpha: int = 1,
 ) -> dict[str, nn.Parameter]:
     """Put low-rank modules of peft into `network`, beside the layers that play `roles`.
 
@@ -32,7 +32,7 @@ def add_lora(
         Keys of :attr:`SiteMap.layers`. The default is the baseline of T-Few's paper, without its
         training of layer norms.
     rank : int, default=4
-    alpha : float, default=1.0
+    alpha : int, default=1
         The change is scaled by alpha / rank.
 
     Returns
