@@ -21,6 +21,7 @@ from fewfit.tuning import (
     Recipe,
     SparseDelta,
     TokenLogProbs,
+    Trunk,
     add_lora,
     ranked,
     site_map,
@@ -37,7 +38,7 @@ from fewfit.tuning.costs import (
     vector_bytes,
 )
 from fewfit.tuning.sparse import MaskedUpdate
-from tests.tuning_models import EXAMPLES, example, inputs, network, trunk
+from tests.tuning_models import EXAMPLES, checkpoint, example, inputs, network, trunk
 from tests.tuning_process import RECIPE
 
 ROWS = [[item] for item in EXAMPLES]
@@ -212,6 +213,16 @@ def test_wordings_are_drawn_anew_and_can_be_drawn_again():
     assert len(set(drawn[0])) == 3
     with pytest.raises(InputError, match="row 0 is not a sequence"):
         t_few(trunk(), EXAMPLES)  # pyright: ignore[reportArgumentType]
+
+
+def test_bfloat16_weights_train_float32_vectors(tmp_path):
+    trunk_ = Trunk.load(str(checkpoint(tmp_path)), dtype="bfloat16", max_tokens=32)
+    assert trunk_.network.dtype == torch.bfloat16
+    recipe = Recipe(steps=60, batch_size=4, learning_rate=0.1, dropout=False)
+    vectors = t_few(trunk_, ROWS, recipe=recipe)
+    assert values(vectors).dtype == torch.float32
+    vectors.attach(trunk_.network)
+    assert ranked(trunk_, EXAMPLES) == [item.answer for item in EXAMPLES]
 
 
 def test_saved_vectors_are_where_training_starts():

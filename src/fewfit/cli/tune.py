@@ -83,10 +83,11 @@ def tune(
     from fewfit.tuning.training import make_accelerator
     from fewfit.tuning.vectors import TaskEntry
 
-    trunk = Trunk.load(model, dtype=dtype, max_tokens=max_tokens)
+    accelerator = make_accelerator()
+    device = str(accelerator.device)
+    trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
     rows = _rows(columns, y, templates, verbalizer)
     recipe = Recipe(steps=steps, batch_size=batch_size)
-    accelerator = make_accelerator()
     begun = time.perf_counter()
     with bar("tuning", steps, unit="step") as progress:
         vectors = t_few(
