@@ -98,18 +98,18 @@ def train_base(rows: Any, args: Any) -> Trunk:
     """Train all weights on the mixture with the language-model loss."""
     words = tokenizer([wording.prompt.text("") for row in rows for wording in row], args.vocabulary)
     torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=len(words),
-        d_model=args.width,
-        d_kv=args.width // 4,
-        num_heads=4,
-        d_ff=2 * args.width,
-        num_layers=args.layers,
-        feed_forward_proj="gated-gelu",
-        decoder_start_token_id=0,
-        tie_word_embeddings=False,
-    )
-    network = transformers.T5ForConditionalGeneration(config)
+    size: dict[str, Any] = {
+        "vocab_size": len(words),
+        "d_model": args.width,
+        "d_kv": args.width // 4,
+        "num_heads": 4,
+        "d_ff": 2 * args.width,
+        "num_layers": args.layers,
+        "feed_forward_proj": "gated-gelu",
+        "decoder_start_token_id": 0,
+        "tie_word_embeddings": False,
+    }
+    network = transformers.T5ForConditionalGeneration(transformers.T5Config(**size))
     trunk = Trunk(network, words, identity={}, max_tokens=args.max_tokens)
     recipe = Recipe(steps=args.base_steps, batch_size=16, learning_rate=1e-3, optimizer="adamw")
     with tqdm(total=args.base_steps, desc="base", disable=None) as bar:

@@ -36,18 +36,19 @@ BATCH, CHOICES, VOCABULARY = 8, 4, 2000
 def network(width: int, layers: int) -> Any:
     """A random T5 v1.1 without dropout, so that both sides compute the same."""
     torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY,
-        d_model=width,
-        d_kv=32,
-        num_heads=width // 32,
-        d_ff=width * 2,
-        num_layers=layers,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-        dropout_rate=0.0,
-    )
+    size: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "d_model": width,
+        "d_kv": 32,
+        "num_heads": width // 32,
+        "d_ff": width * 2,
+        "num_layers": layers,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "decoder_start_token_id": 0,
+        "dropout_rate": 0.0,
+    }
+    config = transformers.T5Config(**size)
     return transformers.T5ForConditionalGeneration(config).requires_grad_(False)
 
 
@@ -152,7 +153,8 @@ def seconds(call: Callable[[], object]) -> float:
 
 def ratios(slow: Callable[[], object], fast: Callable[[], object], rounds: int) -> dict[str, float]:
     """Time the two in turn; the median of the ratios of each round."""
-    slow(), fast()
+    for call in (slow, fast):
+        call()
     pairs = [(seconds(slow), seconds(fast)) for _ in range(rounds)]
     return {
         "first_ms": 1000 * statistics.median(a for a, _ in pairs),
@@ -200,7 +202,8 @@ def main() -> None:
         step = {"ours": ours, "plain": plain}[args.memory](network(args.width, args.layers), batch)
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
         before = resident("VmRSS")
-        step(), step()
+        for _ in range(2):
+            step()
         print(resident("VmHWM") - before)
         return
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +19,13 @@ from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier
 from fewfit.cli import app
-from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
+from fewfit.errors import (
+    ArtifactError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    ModelMismatchError,
+)
 from fewfit.observations import Status
 from fewfit.prompts import Template
 from fewfit.tuning import (
@@ -24,14 +33,17 @@ from fewfit.tuning import (
     Recipe,
     Trunk,
     TunedModel,
+    add_lora,
     load_start,
     load_vectors,
     ranked,
     save_vectors,
     site_map,
 )
+from fewfit.tuning.training import make_accelerator
 from fewfit.tuning.vectors import MANIFEST, TENSORS, TaskEntry
 from tests.tuning_models import EXAMPLES, checkpoint, example
+from tests.tuning_models import network as tuning_network
 
 runner = CliRunner()
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
@@ -190,8 +202,6 @@ def test_identity_follows_the_vectors_and_the_base(tuned, base, tmp_path):
 
 
 def test_damaged_and_foreign_vectors_are_refused(tuned, base, tmp_path):
-    import shutil
-
     for name, damage, message in (
         (TENSORS, lambda data: data[:-1] + b"\xff", "checksum"),
         (MANIFEST, lambda data: data.replace(b"t-few", b"t-fat"), "checksum"),
@@ -265,3 +275,28 @@ def test_a_checkpoint_without_a_language_model_is_refused(tmp_path):
     transformers.BertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="BertModel is not an encoder-decoder"):
         Trunk.load(str(tmp_path))
+
+
+def test_damaged_weights_are_reported_as_the_model_s(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "base")
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        Trunk.load(str(folder))
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "accelerate", "peft"])
+def test_a_missing_package_is_said_with_the_command_that_installs_it(package, monkeypatch):
+    def use() -> None:
+        if package == "accelerate":
+            make_accelerator()
+        elif package == "peft":
+            network = tuning_network("t5-gated")
+            add_lora(network, site_map(network))
+        else:
+            monkeypatch.delitem(sys.modules, "fewfit.tuning")
+            importlib.import_module("fewfit.tuning")
+
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=r'pip install "fewfit\[tune\]"'):
+        use()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Trunk:
             config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = kind_of(config.architectures or (), bool(config.is_encoder_decoder))
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            with _quiet():
+            with quiet():
                 network, report = getattr(transformers, _LOADERS[kind]).from_pretrained(
                     folder,
                     dtype=getattr(torch, dtype),
@@ -124,9 +124,9 @@ class Trunk:
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            if isinstance(error, ModelError):
-                raise
+        except ModelError:
+            raise
+        except Exception as error:  # whatever a broken file makes it raise
             raise ModelError(f"model: {spec!r} cannot be loaded: {error}") from error
         if report["missing_keys"]:
             raise ModelError(f"model: {spec!r} lacks the weight {min(report['missing_keys'])!r}")
@@ -213,7 +213,8 @@ def _digest(paths: Sequence[Path]) -> str:
 
 
 @contextmanager
-def _quiet() -> Any:
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing its own progress bars."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

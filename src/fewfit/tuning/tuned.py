@@ -16,7 +16,7 @@ from fewfit.prompts import Prompt
 from fewfit.tuning.choices import ChoiceExample
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.sites import site_map
-from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.trunk import Trunk, quiet
 from fewfit.tuning.vectors import MANIFEST, TENSORS, check_base, load_vectors, read_manifest
 
 _TOKENS_PER_BATCH = 4096
@@ -133,5 +133,6 @@ class TunedModel(FrozenModel):
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not an empty folder; name another one")
-        self._trunk.network.save_pretrained(folder)
-        self._trunk.tokenizer.save_pretrained(folder)
+        with quiet():
+            self._trunk.network.save_pretrained(folder)
+            self._trunk.tokenizer.save_pretrained(folder)
