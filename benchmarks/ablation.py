@@ -1,10 +1,10 @@
 """What each part of the default decoder is worth, on rows of the training split.
 
-    python -m benchmarks.ablation --data DIR [--model embedded]
+    python -m benchmarks.ablation [--model embedded]
 
-Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged on
-the rows that other samples drew, so no test row and no further query is involved. Writes
-``results/ablation_<model>.json``.
+Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged
+on the rows that other samples drew, so no test row is involved. The data are found as `make bench`
+finds them. Writes ``results/ablation_<model>.json``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tasks import collect
+from benchmarks.tasks import TASKS, data_folder, read_split
+from fewfit.calibration import ContextualCalibration
 from fewfit.classifier import open_model
-from fewfit.compare import draw_samples, measure
+from fewfit.compare import measure, sample_shots
 from fewfit.decoders import DecT, OffsetLogisticRegression, offset_regression
+from fewfit.prompts import Template, Verbalizer
+from fewfit.task import Task
 
 SETS = "sst2,agnews,trec,dbpedia,mpqa,clinc150"
 SHOTS = (1, 4, 16)
@@ -44,17 +47,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def changed(constants: dict[str, Any]) -> Iterator[None]:
     """Set constants of the decoder's module for a while."""
     before = {name: getattr(offset_regression, name) for name in constants}
-    vars(offset_regression).update(constants)
     try:
+        for name, value in constants.items():
+            setattr(offset_regression, name, value)
         yield
     finally:
-        vars(offset_regression).update(before)
+        for name, value in before.items():
+            setattr(offset_regression, name, value)
 
 
 def main() -> None:
     """Run the ablation from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--name", help="of the model, in the results; default: --model")
     parser.add_argument("--sets", default=SETS)
@@ -62,21 +66,33 @@ def main() -> None:
     args = parser.parse_args()
 
     model = open_model(args.model, "default")
-    rows: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
     for name in args.sets.split(","):
-        pool = collect(name, args.data, model, shots=SHOTS, seeds=range(args.seeds))
-        for sample in draw_samples(pool.y, shots=SHOTS, seeds=range(args.seeds)):
-            drawn = pool.features[sample.rows]
-            rest = np.setdiff1d(np.flatnonzero(pool.asked), sample.rows)
-            judge = pool.features[rest[:: max(1, len(rest) // 1000)]]
+        train = read_split(data_folder(), name, "train")
+        y = np.array([str(row["label"]) for row in train])
+        samples = [(n, sample_shots(y, n, seed=seed)) for n in SHOTS for seed in range(args.seeds)]
+        asked = np.unique(np.concatenate([rows for _, rows in samples]))
+        task = Task(
+            model,
+            Template(TASKS[name]["template"]),
+            Verbalizer(TASKS[name]["labels"]),
+            ContextualCalibration(),
+        )
+        task, answers, _ = task.begin([train[i] for i in asked])
+        hidden, scores = task.features(answers)
+        assert scores is not None
+        for n, drawn in samples:
+            i = np.searchsorted(asked, drawn)
+            j = np.setdiff1d(np.arange(len(asked)), i)
+            j = j[:: max(1, len(j) // 1000)]
             variants = [(label, OffsetLogisticRegression(), v) for label, v in VARIANTS.items()]
             for label, decoder, constants in [("DecT", DecT(), {}), *variants]:
                 with changed(constants):
-                    decoder.fit(drawn.hidden, drawn.y, scores=drawn.scores)
-                proba = decoder.predict_proba(judge.hidden, scores=judge.scores)
-                m = measure(judge.y, proba, decoder.classes_)
+                    decoder.fit(hidden[i], y[asked[i]], scores=scores[i])
+                proba = decoder.predict_proba(hidden[j], scores=scores[j])
+                m = measure(y[asked[j]], proba, decoder.classes_)
                 cell = (m.accuracy, m.log_loss, m.ece)
-                rows.setdefault((label, sample.shots), []).append(cell)
+                found.setdefault((label, n), []).append(cell)
         print(name, flush=True)
     table = [
         {
@@ -84,7 +100,7 @@ def main() -> None:
             "shots": n,
             **dict(zip(("accuracy", "log_loss", "ece"), mean, strict=True)),
         }
-        for (label, n), cells in rows.items()
+        for (label, n), cells in found.items()
         for mean in [np.mean(cells, axis=0).round(4).tolist()]
     ]
     name = args.name or args.model

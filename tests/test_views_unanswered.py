@@ -131,7 +131,7 @@ def test_a_weighted_mean_is_a_bound_if_one_of_its_words_is():
 
 
 def test_a_budget_without_a_store_never_loses_what_a_first_go_paid(tmp_path):
-    spelled = [ONE, Conjugate(ONE, str.upper, str.lower)]
+    spelled = [ONE, Conjugate(ONE, str.swapcase, str.swapcase)]
     for options, more in (
         ({"template": spelled, "decoder": ZeroShot()}, {}),
         ({"decoder": IPET()}, {"unlabelled": ["so", "so so"]}),

@@ -12,9 +12,9 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import safetensors.numpy
@@ -27,29 +27,34 @@ from fewfit.errors import ArtifactError
 MANIFEST, TENSORS = "manifest.json", "decoder.safetensors"
 SCHEMA_VERSION = 1
 
-_MANIFEST_LIMIT = 16 * 2**20
-_TENSORS_LIMIT = 2 * 2**30
+MANIFEST_LIMIT = 16 * 2**20
+TENSORS_LIMIT = 2 * 2**30
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """An entry of a manifest: no unknown field, no coercion, no NaN."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class DecoderEntry(_Strict):
+AnyManifest = TypeVar("AnyManifest", bound=Strict)
+
+
+class DecoderEntry(Strict):
     """Which decoder, by its name in the fixed table, and with which parameters."""
 
     name: str
     parameters: dict[str, str | int | float | bool | None]
 
 
-class CalibrationEntry(_Strict):
+class CalibrationEntry(Strict):
     """Which calibration, by its name in the fixed table, and with which parameters."""
 
     name: str
     parameters: dict[str, str | int | float | list[str]]
 
 
-class DemonstrationsEntry(_Strict):
+class DemonstrationsEntry(Strict):
     """The examples in front of a template; their texts are part of the artifact."""
 
     n: int
@@ -60,21 +65,21 @@ class DemonstrationsEntry(_Strict):
     demonstrations: list[tuple[dict[str, str], str]]
 
 
-class ViewEntry(_Strict):
+class ViewEntry(Strict):
     """A template, with demonstrations or without."""
 
     template: str
     in_context: DemonstrationsEntry | None
 
 
-class Example(_Strict):
+class Example(Strict):
     """An input and the probabilities that it must give again."""
 
     row: dict[str, str]
     probabilities: list[float]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """Everything about a fitted task but its arrays."""
 
     schema_version: Literal[1]
@@ -111,26 +116,51 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
     ArtifactError
         If the folder is something else than an artifact, or the files cannot be written.
     """
+    # safetensors 0.8.0 writes arrays that are not C-contiguous as garbage.
+    tensors = safetensors.numpy.save({k: np.array(v, order="C") for k, v in arrays.items()})
+    text = dump(manifest.model_copy(update={"files": {TENSORS: sha256(tensors)}}))
+
+    def verify(fresh: Path) -> None:
+        _, back = read(fresh)
+        for name, array in arrays.items():
+            if not np.array_equal(back[name], array):
+                raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
+
+    write_files(folder, {TENSORS: tensors, MANIFEST: text}, verify)
+
+
+def write_files(
+    folder: str | Path, files: Mapping[str, bytes], verify: Callable[[Path], object]
+) -> None:
+    """Let `folder` hold `files` and nothing else, or what it held before, never half of it.
+
+    Parameters
+    ----------
+    folder : path
+        New, empty, or holding files of these names only.
+    files : mapping of str to bytes
+    verify : callable
+        Given the folder that is about to be put in place; raises if it cannot be read back.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder is something else, or the files cannot be written.
+    """
     folder = Path(folder).absolute()
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ArtifactError(f"{folder} exists and is not a folder; name another one")
-    if folder.is_dir() and any(entry.name not in (MANIFEST, TENSORS) for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.name not in files for entry in folder.iterdir()):
         raise ArtifactError(f"{folder} holds other files than an artifact; name another folder")
-    # safetensors 0.8.0 writes arrays that are not C-contiguous as garbage.
-    tensors = safetensors.numpy.save({k: np.array(v, order="C") for k, v in arrays.items()})
-    text = _dump(manifest.model_copy(update={"files": {TENSORS: _sha256(tensors)}}))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be written: {error}") from error
     try:
-        _flushed(fresh / TENSORS, tensors)
-        _flushed(fresh / MANIFEST, text)
-        _, back = read(fresh)
-        for name, array in arrays.items():
-            if not np.array_equal(back[name], array):
-                raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
+        for name, data in files.items():
+            _flushed(fresh / name, data)
+        verify(fresh)
         fresh.chmod(0o755)
         _swap(fresh, folder)
     except OSError as error:
@@ -153,11 +183,11 @@ def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
         an unknown, missing or ill-typed entry or a newer schema; if an array is not finite.
     """
     folder = Path(folder)
-    manifest = _parse(_bytes(folder / MANIFEST, _MANIFEST_LIMIT), folder / MANIFEST)
+    manifest = parse(read_bytes(folder / MANIFEST, MANIFEST_LIMIT), folder / MANIFEST, Manifest)
     if set(manifest.files) != {TENSORS}:
         raise ArtifactError(f"{folder / MANIFEST} lists other files than {TENSORS!r}")
-    tensors = _bytes(folder / TENSORS, _TENSORS_LIMIT)
-    if _sha256(tensors) != manifest.files[TENSORS]:
+    tensors = read_bytes(folder / TENSORS, TENSORS_LIMIT)
+    if sha256(tensors) != manifest.files[TENSORS]:
         raise ArtifactError(f"{folder / TENSORS} differs from its checksum: it is damaged")
     try:
         arrays = safetensors.numpy.load(tensors)
@@ -169,14 +199,15 @@ def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
     return manifest, arrays
 
 
-def _dump(manifest: Manifest) -> bytes:
+def dump(manifest: Strict) -> bytes:
     """Serialise with a checksum over everything else in the file."""
     entries = manifest.model_dump(mode="json")
-    entries["checksum"] = _sha256(_canonical(entries))
+    entries["checksum"] = sha256(_canonical(entries))
     return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _parse(data: bytes, path: Path) -> Manifest:
+def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
+    """Check a manifest's checksum and entries (ArtifactError)."""
     try:
         entries = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
         checksum = entries.pop("checksum")
@@ -189,10 +220,10 @@ def _parse(data: bytes, path: Path) -> Manifest:
             f"{path} has schema version {version!r}; this fewfit reads {SCHEMA_VERSION}. Load it "
             "with the fewfit that wrote it, or upgrade"
         )
-    if checksum != _sha256(canonical):
+    if checksum != sha256(canonical):
         raise ArtifactError(f"{path} differs from its checksum: it was damaged or edited by hand")
     try:
-        return Manifest.model_validate_json(canonical)
+        return kind.model_validate_json(canonical)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
@@ -210,7 +241,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def _bytes(path: Path, limit: int) -> bytes:
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes (ArtifactError)."""
     try:
         info = path.lstat()
         if not stat.S_ISREG(info.st_mode):
@@ -245,5 +277,6 @@ def _swap(fresh: Path, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
+    """Return the hash in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

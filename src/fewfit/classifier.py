@@ -42,6 +42,8 @@ from fewfit.prompts.verbalizer import Label
 from fewfit.store import StoredModel, default_path
 from fewfit.task import MAX_CENSORED, Task
 
+_TUNED = "tuning.json"
+
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
 
 
@@ -129,6 +131,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     n_queries_: int
     n_retries_: int
     doctor_: dict[str, Any] | None
+    _example: artifact.Example | None
 
     def __init__(
         self,
@@ -290,6 +293,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         task, decoder = self.task_, self.decoder_
+        if self._example is None:
+            raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
         names = [name for name, kind in DECODERS.items() if kind is type(decoder)]
         if not names or type(task.calibration) not in CALIBRATIONS.values():
             raise ArtifactError(
@@ -337,6 +342,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         folder : path
+            Written by :meth:`save` or by ``fewfit tune``.
         model : str or FrozenModel, optional
             The frozen model to predict with, if not the one that the artifact names. It must have
             the identity of the model that the task was fitted on.
@@ -344,7 +350,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         max_queries : int, optional
         errors : {"raise", "nan"}, default="raise"
         verify : bool, default=False
-            Whether to ask the artifact's example again and compare its probabilities.
+            Whether to ask the artifact's example again and compare its probabilities. What
+            ``fewfit tune`` wrote holds no example; its model is compared by its hashes.
 
         Raises
         ------
@@ -353,6 +360,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         ModelMismatchError
             If the model is another one; the message names what differs.
         """
+        if (Path(folder) / _TUNED).is_file():
+            return cls._of_tuned(folder, model, store, max_queries, errors)
         manifest, arrays = artifact.read(folder)
         spec = model if model is not None else manifest.model_spec
         if spec is None:
@@ -406,7 +415,53 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             self._verify(folder)
         return self
 
+    @classmethod
+    def _of_tuned(
+        cls,
+        folder: str | Path,
+        model: str | FrozenModel | None,
+        store: str | Path | None,
+        max_queries: int | None,
+        errors: str,
+    ) -> Self:
+        """Rank a tuned model's own scores; `model` says where its network is now."""
+        from fewfit.tuning import TunedModel
+
+        if isinstance(model, FrozenModel):
+            raise InputError("model: tuned vectors need the string that names their checkpoint")
+        tuned = TunedModel(folder, base=model)
+        entry = tuned.manifest.task
+        if entry is None:
+            raise ArtifactError(f"{folder} holds vectors to start from, and no task")
+        labels, source = dict(entry.labels), entry.templates[0]
+        decoder, calibration = DECODERS["zero-shot"](), CALIBRATIONS["none"]()
+        self = cls(
+            tuned,
+            template=source,
+            labels=labels,
+            decoder=decoder,
+            calibration=calibration,
+            store=store,
+        )
+        verbalizer = Verbalizer(labels)
+        prior = np.zeros((1, len(verbalizer.classes)))
+        self.task_ = Task(
+            open_model(tuned, store, max_queries),
+            Template(source),
+            verbalizer,
+            calibration,
+            prior=prior,
+            errors=_check_errors(errors),
+        )
+        self.decoder_ = decoder.restore({}, np.array(verbalizer.classes))
+        self.classes_ = self.decoder_.classes_
+        self.n_queries_, self.n_examples_ = 0, tuned.manifest.n_examples
+        self.n_retries_, self.doctor_ = 0, None
+        self._example = None
+        return self
+
     def _verify(self, folder: str | Path) -> None:
+        assert self._example is not None
         again = self.predict_proba([self._example.row])[0]
         gap = float(np.abs(again - self._example.probabilities).max())
         if not gap <= 1e-4:
@@ -437,7 +492,12 @@ def open_model(
     Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
     over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
     """
-    model = load_model(spec)
+    if isinstance(spec, str) and spec.startswith("tuned:"):
+        from fewfit.tuning import TunedModel
+
+        model: FrozenModel = TunedModel(spec.removeprefix("tuned:"))
+    else:
+        model = load_model(spec)
     if isinstance(model, StoredModel):
         model, store = model.model, model.path
     if "full_vocabulary" in requires:

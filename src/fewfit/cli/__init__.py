@@ -1,5 +1,6 @@
 """The command line: arguments in, calls out."""
 
+from fewfit.cli import tune as tune  # its commands join the others
 from fewfit.cli.app import app, main
 from fewfit.cli.methods import methods
 

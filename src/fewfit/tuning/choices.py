@@ -1,0 +1,359 @@
+"""Examples with answer choices, checked, in tokens, and packed into batches.
+
+One row of a batch is one example. Its choices stand one after the other in the decoder (or behind
+the prompt of a causal model), each blind to the others, so that the prompt is read once per example
+and the cross-attention's keys and values are computed once per example, not once per choice.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewfit.errors import InputError
+from fewfit.prompts import Part, Prompt
+
+
+@dataclass(frozen=True)
+class ChoiceExample:
+    """A prompt, its answer choices, and which of them is right.
+
+    Attributes
+    ----------
+    prompt : Prompt
+        The slot is where the answer goes.
+    choices : tuple of str
+        At least two different ones.
+    answer : int
+        Position in `choices`.
+    task : int
+        Whose vectors the row uses in a mixed-task batch.
+
+    Raises
+    ------
+    InputError
+        If choices are missing, empty or equal, or the answer is not among them.
+    """
+
+    prompt: Prompt
+    choices: tuple[str, ...]
+    answer: int
+    task: int = 0
+
+    def __post_init__(self) -> None:
+        where = f"the example {self.prompt.user_text[:40]!r}"
+        if isinstance(self.choices, str) or len(self.choices) < 2:
+            raise InputError(f"choices: {where} has {self.choices!r}; at least two are needed")
+        seen: set[str] = set()
+        for choice in self.choices:
+            if not isinstance(choice, str) or not choice.strip():
+                raise InputError(f"choices: {where} has the empty choice {choice!r}")
+            if choice.strip() in seen:
+                raise InputError(
+                    f"choices: {where} has {choice!r} twice; nothing can tell them apart"
+                )
+            seen.add(choice.strip())
+        if not 0 <= self.answer < len(self.choices):
+            raise InputError(
+                f"choices: the answer of {where} is number {self.answer}, but it has "
+                f"{len(self.choices)} choices, counted from 0"
+            )
+
+    @classmethod
+    def of(
+        cls, prompt: Prompt, choices: Sequence[str], answer: str, task: int = 0
+    ) -> ChoiceExample:
+        """Make an example whose answer is given as text."""
+        if answer not in choices:
+            raise InputError(
+                f"choices: the answer {answer!r} of {prompt.user_text[:40]!r} is not one of "
+                f"{list(choices)}"
+            )
+        return cls(prompt, tuple(choices), list(choices).index(answer), task)
+
+
+class Encoded(NamedTuple):
+    """An example in tokens.
+
+    `before` and `after` are the prompt's tokens on both sides of the slot; `after` is empty but for
+    a masked model.
+    """
+
+    before: list[int]
+    after: list[int]
+    choices: list[list[int]]
+    answer: int
+    task: int
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class ChoiceBatch:
+    """What a network is fed for B examples, and where their choices' N tokens are read.
+
+    Attributes
+    ----------
+    inputs : dict of str to Tensor
+        Arguments of the network.
+    at : Tensor of shape (2, N), int64
+        Row and position of the last hidden layer that predict each token.
+    targets, choice : Tensor of shape (N,), int64
+        The token, and the choice that it belongs to.
+    example, correct : Tensor of shape (C,)
+        As in :class:`TokenLogProbs`.
+    tasks : Tensor of shape (rows,), int64
+        The task of each row of the network's batch.
+    """
+
+    inputs: dict[str, Tensor]
+    at: Tensor
+    targets: Tensor
+    choice: Tensor
+    example: Tensor
+    correct: Tensor
+    tasks: Tensor
+
+    def to(self, device: Any) -> ChoiceBatch:
+        """Return the batch on `device`."""
+        moved = {k: v.to(device) for k, v in vars(self).items() if k != "inputs"}
+        return ChoiceBatch({k: v.to(device) for k, v in self.inputs.items()}, **moved)
+
+
+class ChoiceEncoder:
+    """Turns examples into tokens for one tokenizer and kind of model.
+
+    The user's text is cut, the longest field first and from its end, where the prompt has more than
+    `max_tokens` tokens; the template never is. Special tokens in a user's text are plain text.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerFast
+    kind : {"seq2seq", "causal", "masked"}
+    max_tokens : int
+        Of the prompt.
+    """
+
+    def __init__(self, tokenizer: Any, kind: str, *, max_tokens: int) -> None:
+        self.kind, self.max_tokens = kind, max_tokens
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.encode_special_tokens = True
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._end_id = tokenizer.eos_token_id
+        self._choices: dict[str, list[int]] = {}
+        marks = self._backend.encode("a").special_tokens_mask
+        first = marks.index(0)
+        ids = self._backend.encode("a").ids
+        last = len(marks) - marks[::-1].index(0)
+        self._prefix, self._suffix = ids[:first], ids[last:]
+        if not self._prefix and kind == "causal" and tokenizer.bos_token_id is not None:
+            self._begin = [tokenizer.bos_token_id]  # only where a prompt would be empty
+        else:
+            self._begin = []
+
+    def encode(self, example: ChoiceExample, *, only_answer: bool = False) -> Encoded:
+        """Return an example in tokens.
+
+        Parameters
+        ----------
+        only_answer : bool
+            Whether the wrong choices are left out: the language-model loss does not need them.
+
+        Raises
+        ------
+        InputError
+            If the slot is not where this kind of model can answer, or two choices have the same
+            tokens.
+        """
+        choices = example.choices[example.answer :][:1] if only_answer else example.choices
+        ids = [self._choice_ids(choice) for choice in choices]
+        if len({tuple(choice) for choice in ids}) < len(ids):
+            raise InputError(f"choices: two of {list(choices)} are the same tokens to this model")
+        before, after, cut = self._prompt_ids(example.prompt)
+        answer = 0 if only_answer else example.answer
+        return Encoded(before, after, ids, answer, example.task, cut)
+
+    def _choice_ids(self, text: str) -> list[int]:
+        """Tokens of a choice as it stands behind some text, and the end token if there is one."""
+        if text not in self._choices:
+            word = text.strip()
+            if self.kind == "seq2seq":
+                ids = self._plain(word)
+            else:
+                head, whole = self._plain("a"), self._plain(f"a {word}")
+                ids = whole[len(head) :] if whole[: len(head)] == head else self._plain(word)
+            if self.kind != "masked" and self._end_id is not None:
+                ids = [*ids, self._end_id]
+            if not ids:
+                raise InputError(f"choices: {text!r} has no token in this model's vocabulary")
+            self._choices[text] = ids
+        return self._choices[text]
+
+    def _plain(self, text: str) -> list[int]:
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def _prompt_ids(self, prompt: Prompt) -> tuple[list[int], list[int], bool]:
+        parts, cut = list(prompt.parts), False
+        while True:
+            before, after = self._sides(parts)
+            excess = len(before) + len(after) - self.max_tokens
+            if excess <= 0:
+                return before, after, cut
+            cut = True
+            fields = [i for i, part in enumerate(parts) if part.kind == "field" and part.text]
+            if not fields:
+                raise InputError(
+                    f"template: {len(before) + len(after)} tokens without any text, but the limit "
+                    f"is {self.max_tokens}; shorten it"
+                )
+            longest = max(fields, key=lambda i: len(parts[i].text))
+            text = parts[longest].text
+            share = excess / max(1, len(self._plain(text)))
+            keep = min(len(text) - 1, max(0, int(len(text) * (1 - share))))
+            parts[longest] = Part("field", text[:keep])
+
+    def _sides(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+        slot = next(i for i, part in enumerate(parts) if part.kind == "mask")
+        left = "".join(part.text for part in parts[:slot]).rstrip()
+        right = "".join(part.text for part in parts[slot + 1 :])
+        if self.kind == "masked":
+            return [*self._prefix, *self._plain(left)], [*self._plain(right), *self._suffix]
+        if any(part.kind == "field" for part in parts[slot + 1 :]) or any(
+            unicodedata.category(c)[0] not in "PZC" for c in right
+        ):
+            raise InputError(
+                f"template: {right.strip()!r} stands behind {{mask}}, where this model writes its "
+                "answer; move {mask} to the end"
+            )
+        if self.kind == "seq2seq":
+            return [*self._prefix, *self._plain(left), *self._suffix], []
+        ids = [*self._prefix, *self._plain(left)] or self._begin
+        if not ids:
+            raise InputError("template: an empty text leaves nothing to read; write text before it")
+        return ids, []
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Packs encoded examples into a batch for one kind of model.
+
+    Parameters
+    ----------
+    kind : {"seq2seq", "causal", "masked"}
+    pad_id : int
+    start_id : int or None
+        What the decoder of an encoder-decoder starts with.
+    mask_id : int or None
+        The mask token of a masked model.
+    """
+
+    kind: str
+    pad_id: int
+    start_id: int | None = None
+    mask_id: int | None = None
+
+    def __call__(self, examples: Sequence[Encoded]) -> ChoiceBatch:
+        """Pack B examples."""
+        pack: Callable[[Sequence[Encoded]], tuple[dict[str, Tensor], Any, list[int]]] = {
+            "seq2seq": self._seq2seq,
+            "causal": self._causal,
+            "masked": self._masked,
+        }[self.kind]
+        inputs, at, tasks = pack(examples)
+        flat = [(b, c) for b, item in enumerate(examples) for c in range(len(item.choices))]
+        lengths = [len(examples[b].choices[c]) for b, c in flat]
+        targets = [token for b, c in flat for token in examples[b].choices[c]]
+        return ChoiceBatch(
+            inputs,
+            torch.tensor(at).T,
+            torch.tensor(targets),
+            torch.repeat_interleave(torch.arange(len(flat)), torch.tensor(lengths)),
+            torch.tensor([b for b, _ in flat]),
+            torch.tensor([c == examples[b].answer for b, c in flat]),
+            torch.tensor(tasks),
+        )
+
+    def _seq2seq(self, examples: Sequence[Encoded]) -> Any:
+        ids, mask = _padded([item.before for item in examples], self.pad_id)
+        said: list[list[int]] = []
+        segments: list[list[int]] = []
+        at: list[tuple[int, int]] = []
+        for row, item in enumerate(examples):
+            said.append([t for choice in item.choices for t in (self.start_id, *choice[:-1])])  # pyright: ignore[reportArgumentType]
+            segments.append([c for c, choice in enumerate(item.choices, 1) for _ in choice])
+            at += [(row, position) for position in range(len(said[-1]))]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "decoder_input_ids": _padded(said, self.pad_id)[0],
+            "decoder_attention_mask": _blind(segments),
+        }
+        return inputs, at, [item.task for item in examples]
+
+    def _causal(self, examples: Sequence[Encoded]) -> Any:
+        ids: list[list[int]] = []
+        segments: list[list[int]] = []
+        positions: list[list[int]] = []
+        at: list[tuple[int, int]] = []
+        for row, item in enumerate(examples):
+            line, prompt = list(item.before), len(item.before)
+            segment, position = [0] * prompt, list(range(prompt))
+            for c, choice in enumerate(item.choices, 1):
+                at.append((row, prompt - 1))
+                at += [(row, len(line) + t) for t in range(len(choice) - 1)]
+                line += choice[:-1]
+                segment += [c] * (len(choice) - 1)
+                position += range(prompt, prompt + len(choice) - 1)
+            ids.append(line)
+            segments.append(segment)
+            positions.append(position)
+        inputs = {
+            "input_ids": _padded(ids, self.pad_id)[0],
+            "attention_mask": _blind(segments),
+            "position_ids": _padded(positions, 0)[0],
+        }
+        return inputs, at, [item.task for item in examples]
+
+    def _masked(self, examples: Sequence[Encoded]) -> Any:
+        """One row for each number of tokens that an example's choices have, with as many masks."""
+        ids: list[list[int]] = []
+        at: list[tuple[int, int]] = []
+        tasks: list[int] = []
+        for item in examples:
+            rows: dict[int, int] = {}
+            for choice in item.choices:
+                if len(choice) not in rows:
+                    rows[len(choice)] = len(ids)
+                    ids.append([*item.before, *[self.mask_id] * len(choice), *item.after])  # pyright: ignore[reportArgumentType]
+                    tasks.append(item.task)
+                at += [(rows[len(choice)], len(item.before) + t) for t in range(len(choice))]
+        padded, mask = _padded(ids, self.pad_id)
+        return {"input_ids": padded, "attention_mask": mask}, at, tasks
+
+
+def _padded(sequences: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Ids and attention mask, (rows, longest), padded on the right."""
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), value)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
+def _blind(segments: Sequence[Sequence[int]]) -> Tensor:
+    """What may see what: (rows, 1, T, T), float32, 0 or the smallest number, added to the scores.
+
+    A token sees those before it in its own segment and in segment 0, the prompt. Padding is a
+    segment of its own, so that no row of the mask is empty.
+    """
+    of = _padded(segments, -1)[0]
+    same = (of[:, :, None] == of[:, None, :]) | (of[:, None, :] == 0)
+    seen = same & torch.ones(of.shape[1], of.shape[1], dtype=torch.bool).tril()
+    return torch.where(seen, 0.0, torch.finfo(torch.float32).min).unsqueeze(1)

@@ -1,0 +1,287 @@
+"""The one training loop of the wing: few parameters, resumable, on one or many processes.
+
+What is trained, on what, and with which loss are arguments; a method is a few lines around it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fewfit.errors import InputError, MissingExtraError, ModelError
+
+Progress = Callable[[int], object]
+"""Called with the number of steps made since the last call."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to train; the defaults are T-Few's, the same for every task.
+
+    Parameters
+    ----------
+    steps : int, default=1000
+    batch_size : int, default=8
+        Rows of one step, over all processes; all rows, where there are fewer.
+    learning_rate : float, default=3e-3
+        At the peak.
+    warmup : float, default=0.06
+        Share of the steps in which the rate rises linearly from 0; it then falls linearly to 0.
+    optimizer : {"adafactor", "adamw"}, default="adafactor"
+        Adafactor with the step scaled by the root mean square of the parameter (at least 1e-3).
+    clip : float, default=1.0
+        Largest norm of the gradient of all parameters together.
+    dropout : bool, default=True
+        Whether the frozen network's own dropout is active, as in the original. Its masks differ
+        with the number of processes, so results agree across numbers of processes only without.
+    micro_batch : int, optional
+        Rows that are computed at once, if not all of the batch; the gradient is the same.
+
+    Raises
+    ------
+    InputError
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 3e-3
+    warmup: float = 0.06
+    optimizer: Literal["adafactor", "adamw"] = "adafactor"
+    clip: float = 1.0
+    dropout: bool = True
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"recipe: {name} is at least 1, not {value}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise InputError(f"recipe: learning_rate is positive, not {self.learning_rate}")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"recipe: warmup is a share of the steps, not {self.warmup}")
+        if self.optimizer not in ("adafactor", "adamw"):
+            raise InputError(f"recipe: optimizer is adafactor or adamw, not {self.optimizer!r}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the step with this number, counted from 0."""
+        rising = round(self.warmup * self.steps)
+        if step < rising:
+            return self.learning_rate * step / rising
+        return self.learning_rate * max(0, self.steps - step) / max(1, self.steps - rising)
+
+    def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
+        """Return the rows of a step: each epoch a new order, its last partial batch dropped.
+
+        A function of the step alone, so that a resumed training sees what an uninterrupted one
+        would have seen.
+        """
+        size = min(self.batch_size, n_rows)
+        epoch, place = divmod(step, n_rows // size)
+        order = np.random.default_rng([seed, epoch]).permutation(n_rows)
+        return order[place * size : (place + 1) * size].tolist()
+
+
+def train(
+    network: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    loss_of: Callable[[Sequence[int], int], Tensor],
+    n_rows: int,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = 100,
+    progress: Progress | None = None,
+    accelerator: Any = None,
+    after_step: Callable[[], object] | None = None,
+) -> list[float]:
+    """Train `parameters`; nothing else changes.
+
+    Parameters
+    ----------
+    network : Module
+        What the loss runs through; only its dropout is switched here.
+    parameters : mapping of str to Parameter
+        What is trained, in place.
+    loss_of : callable
+        Takes row numbers and the step, and returns the mean loss over these rows.
+    n_rows : int
+        Rows of the training set.
+    seed : int
+        Of the order of the rows and of the dropout; global random state is left as it was.
+    checkpoint : path, optional
+        File that is written every `every` steps and at the end, and from which an interrupted
+        training goes on; the final parameters are those of an uninterrupted one.
+    progress : callable, optional
+    accelerator : accelerate.Accelerator, optional
+        Made here if left out. Under ``accelerate launch`` each process computes its share of every
+        batch, and gradients are averaged.
+    after_step : callable, optional
+        Called after each update, for methods that constrain it.
+
+    Returns
+    -------
+    list of float
+        The loss of each step.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, the batch cannot be shared out, or the checkpoint is of another
+        training.
+    ModelError
+        If the loss or its gradient is not finite. The parameters are then those of the last good
+        step, and the checkpoint, if any, is kept.
+    """
+    accelerator = accelerator or make_accelerator()
+    world, me = accelerator.num_processes, accelerator.process_index
+    size = min(recipe.batch_size, n_rows)
+    if not n_rows:
+        raise InputError("training: no rows")
+    if size % world:
+        raise InputError(f"training: a batch of {size} rows cannot be shared by {world} processes")
+    optimizer = _optimizer(recipe, list(parameters.values()))
+    key = {"recipe": asdict(recipe), "seed": seed, "rows": n_rows, "names": sorted(parameters)}
+    file = None if checkpoint is None else Path(checkpoint)
+    history = _resume(file, key, parameters, optimizer)
+    if progress is not None and history:
+        progress(len(history))
+    with _training(network, dropout=recipe.dropout):
+        for step in range(len(history), recipe.steps):
+            rows = recipe.rows(step, n_rows, seed)[me::world]
+            torch.manual_seed(int(np.random.default_rng([seed, step, me]).integers(2**63)))
+            optimizer.zero_grad(set_to_none=True)
+            part = recipe.micro_batch or len(rows)
+            loss = torch.zeros((), device=accelerator.device)
+            for start in range(0, len(rows), part):
+                some = rows[start : start + part]
+                share = loss_of(some, step) * (len(some) / len(rows))
+                accelerator.backward(share)
+                loss += share.detach().to(loss.device)
+            value = float(accelerator.reduce(loss, "mean"))
+            norm = _average_and_clip(parameters, recipe.clip, accelerator)
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                raise ModelError(
+                    f"training: the loss is {value} and its gradient's norm {norm} at step {step} "
+                    f"(rows {rows}); lower learning_rate, or use float32 weights"
+                    + (f"; {file} holds the last good state" if file and file.exists() else "")
+                )
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.rate(step)
+            optimizer.step()
+            if after_step is not None:
+                after_step()
+            history.append(value)
+            last = step + 1 == recipe.steps
+            if (
+                file is not None
+                and accelerator.is_main_process
+                and ((step + 1) % every == 0 or last)
+            ):
+                _save(file, key, parameters, optimizer, history)
+            if progress is not None:
+                progress(1)
+    accelerator.wait_for_everyone()
+    return history
+
+
+def make_accelerator() -> Any:
+    """Return an Accelerator for whatever started this process (MissingExtraError without it)."""
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise MissingExtraError('tuning needs accelerate: pip install "fewfit[tune]"') from error
+    return Accelerator()
+
+
+def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Any:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        parameters, lr=0.0, scale_parameter=True, relative_step=False, warmup_init=False
+    )
+
+
+def _average_and_clip(
+    parameters: Mapping[str, nn.Parameter], clip: float, accelerator: Any
+) -> float:
+    """Average gradients over processes and clip their common norm; returns the norm before."""
+    with_grad = [p for p in parameters.values() if p.grad is not None]
+    if accelerator.num_processes > 1:
+        flat = torch.cat([p.grad.flatten() for p in with_grad])  # pyright: ignore[reportOptionalMemberAccess]
+        flat = accelerator.reduce(flat, "mean")
+        at = 0
+        for p in with_grad:
+            p.grad = flat[at : at + p.numel()].view_as(p).clone()
+            at += p.numel()
+    return float(nn.utils.clip_grad_norm_(with_grad, clip))
+
+
+@contextmanager
+def _training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
+    """Switch dropout on if wanted, and put it and the random state back at the end."""
+    modes = {module: module.training for module in network.modules()}
+    devices = sorted({p.device.index for p in network.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        network.train(dropout)
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def _save(
+    file: Path,
+    key: Any,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Any,
+    history: list[float],
+) -> None:
+    """Write a checkpoint beside the old one, then replace it."""
+    state = {
+        "key": key,
+        "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
+        "optimizer": optimizer.state_dict(),
+        "history": history,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    torch.save(state, fresh)
+    fresh.replace(file)
+
+
+def _resume(
+    file: Path | None, key: Any, parameters: Mapping[str, nn.Parameter], optimizer: Any
+) -> list[float]:
+    """Take up a checkpoint, if there is one; returns the losses of the steps already made."""
+    if file is None or not file.exists():
+        return []
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        known, values, history = state["key"], state["parameters"], state["history"]
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise InputError(f"checkpoint: {file} cannot be read ({error}); delete it") from error
+    if known != key:
+        differs = sorted(name for name in key if known.get(name) != key[name])
+        raise InputError(
+            f"checkpoint: {file} is of another training ({', '.join(differs)} differ); delete it "
+            "or name another file"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(values[name])
+    optimizer.load_state_dict(state["optimizer"])
+    return list(history)

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+import torch
+from safetensors.torch import load_file
+
+from fewfit.errors import InputError, ModelError
+from fewfit.tuning import (
+    IA3,
+    Objective,
+    RandomSelector,
+    Recipe,
+    SparseDelta,
+    TokenLogProbs,
+    Trunk,
+    add_lora,
+    ranked,
+    site_map,
+    t_few,
+    train,
+    tune,
+    unlikelihood_loss,
+)
+from fewfit.tuning.costs import (
+    in_context_bytes,
+    in_context_flops,
+    inference_flops,
+    training_flops,
+    vector_bytes,
+)
+from fewfit.tuning.sparse import MaskedUpdate
+from tests.tuning_models import EXAMPLES, checkpoint, example, inputs, network, trunk
+from tests.tuning_process import RECIPE
+
+ROWS = [[item] for item in EXAMPLES]
+SHORT = Recipe(steps=8, batch_size=2)
+
+
+def values(vectors: IA3) -> torch.Tensor:
+    return torch.cat([v.detach() for v in vectors.of().values()])
+
+
+def test_the_schedule_of_the_paper():
+    recipe = Recipe()
+    rates = [recipe.rate(step) for step in (0, 30, 60, 530, 1000)]
+    assert rates == pytest.approx([0, 1.5e-3, 3e-3, 1.5e-3, 0])
+    assert Recipe(steps=4, warmup=0).rate(0) == 3e-3
+
+
+def test_each_epoch_has_every_row_once_and_drops_the_partial_batch():
+    recipe = Recipe(batch_size=3)
+    epochs = [
+        [row for step in range(e * 3, e * 3 + 3) for row in recipe.rows(step, 10, 5)]
+        for e in (0, 1)
+    ]
+    assert all(len(set(rows)) == 9 for rows in epochs)
+    assert epochs[0] != epochs[1]
+    assert sorted(recipe.rows(7, 2, 0)) == [0, 1]  # fewer rows than a batch
+
+
+@pytest.mark.parametrize("name", ["t5-gated", "t5-ungated", "gpt2", "bert"])
+def test_only_the_vectors_change_and_the_examples_are_learnt(name):
+    trunk_ = trunk(name)
+    before = {n: p.clone() for n, p in trunk_.network.state_dict().items()}
+    random = torch.get_rng_state()
+    recipe = Recipe(steps=60, batch_size=4, learning_rate=0.1, dropout=False)
+    vectors = t_few(trunk_, ROWS, recipe=recipe)
+    assert all(torch.equal(p, before[n]) for n, p in trunk_.network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not any(module.training for module in trunk_.network.modules())
+    assert (values(vectors) != 1).float().mean() > 0.8
+    vectors.attach(trunk_.network)
+    assert ranked(trunk_, EXAMPLES) == [item.answer for item in EXAMPLES]
+
+
+def test_a_step_of_gradient_descent_makes_wrong_tokens_less_likely():
+    trunk_ = trunk(dropout=0.0)
+    vectors = IA3(site_map(trunk_.network)).attach(trunk_.network)
+    batch = trunk_.pack([trunk_.encoder.encode(item) for item in EXAMPLES])
+    wrong = ~batch.correct[batch.choice]
+
+    def read() -> TokenLogProbs:
+        return trunk_.read(batch)[0]
+
+    before = read()
+    gradients = torch.autograd.grad(unlikelihood_loss(before), list(vectors.vectors))
+    with torch.no_grad():
+        for vector, gradient in zip(vectors.vectors, gradients, strict=True):
+            vector -= 0.01 * gradient
+        after = read()
+    assert after.log_probs[wrong].exp().mean() < before.log_probs[wrong].exp().mean()
+    assert unlikelihood_loss(after) < unlikelihood_loss(before)
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, optimizer):
+    recipe = Recipe(steps=8, batch_size=2, optimizer=optimizer)  # with dropout
+    whole = t_few(trunk(), ROWS, recipe=recipe, seed=1)
+    file = tmp_path / "training.pt"
+
+    def stop_at_five(n: int) -> None:
+        stop_at_five.made += n
+        if stop_at_five.made == 5:
+            raise KeyboardInterrupt
+
+    stop_at_five.made = 0
+    options = {"recipe": recipe, "seed": 1, "checkpoint": file}
+    with pytest.raises(KeyboardInterrupt):
+        _every(2, trunk(), progress=stop_at_five, **options)
+    assert len(torch.load(file, weights_only=True)["history"]) == 4
+    made: list[int] = []
+    resumed = _every(2, trunk(), progress=made.append, **options)
+    assert made == [4, 1, 1, 1, 1]
+    assert torch.equal(values(resumed), values(whole))
+    again = t_few(trunk(), ROWS, **options)
+    assert torch.equal(values(again), values(whole))
+    with pytest.raises(InputError, match="another training \\(seed differ"):
+        t_few(trunk(), ROWS, recipe=recipe, seed=2, checkpoint=file)
+    file.write_bytes(b"PK nothing")
+    with pytest.raises(InputError, match="cannot be read"):
+        t_few(trunk(), ROWS, **options)
+
+
+def _every(n: int, trunk_, *, recipe, seed, checkpoint, progress) -> IA3:
+    vectors = IA3(site_map(trunk_.network)).attach(trunk_.network)
+    tune(
+        trunk_,
+        ROWS,
+        vectors.of(),
+        recipe=recipe,
+        objective=Objective(),
+        seed=seed,
+        checkpoint=checkpoint,
+        every=n,
+        progress=progress,
+    )
+    return vectors
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch():
+    whole = Recipe(steps=4, batch_size=4, dropout=False, optimizer="adamw", learning_rate=0.02)
+    parts = Recipe(**{**vars(whole), "micro_batch": 1})
+    a, b = (t_few(trunk(), ROWS, recipe=recipe) for recipe in (whole, parts))
+    assert torch.allclose(values(a), values(b), atol=1e-4)
+    assert (values(a) - 1).abs().max() > 0.02
+
+
+def test_two_processes_end_where_one_does(tmp_path):
+    file = tmp_path / "two.safetensors"
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1"}
+    command = "-m torch.distributed.run --standalone --nproc_per_node 2 -m tests.tuning_process"
+    subprocess.run(
+        [sys.executable, *command.split(), str(file)],
+        check=True,
+        capture_output=True,
+        cwd=root,
+        env={**environment, "ACCELERATE_USE_CPU": "true"},
+        timeout=120,
+    )
+    two = load_file(file)
+    one = t_few(trunk(), ROWS, recipe=RECIPE, seed=3)
+    for name, vector in one.of().items():
+        assert torch.allclose(two[name], vector, atol=1e-4), name
+    assert (values(one) - 1).abs().max() > 0.02
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_with_the_last_good_state():
+    network = torch.nn.Linear(2, 1)
+    parameters = dict(network.named_parameters())
+    seen: list[torch.Tensor] = []
+
+    def loss_of(rows, step):
+        seen.append(network.weight.detach().clone())
+        return network(torch.ones(2)).sum() * (float("nan") if step == 3 else 1.0)
+
+    recipe = Recipe(steps=9, batch_size=1, optimizer="adamw", warmup=0)
+    with pytest.raises(ModelError, match=r"loss is nan.*step 3.*lower learning_rate"):
+        train(network, parameters, loss_of, 2, recipe)
+    assert torch.equal(network.weight, seen[3])
+    assert not torch.equal(seen[3], seen[2])
+
+
+def test_wordings_are_drawn_anew_and_can_be_drawn_again():
+    drawn: list[list[int]] = []
+    wordings = [[example("movie " * n, 0) for n in (1, 2, 3)] for _ in range(2)]
+
+    def run() -> torch.Tensor:
+        trunk_ = trunk()
+        pack = trunk_.pack
+        lengths: list[int] = []
+
+        def noted(items):
+            lengths.extend(len(item.before) for item in items)
+            return pack(items)
+
+        trunk_.pack = noted
+        vectors = t_few(trunk_, wordings, recipe=Recipe(steps=12, batch_size=2))
+        drawn.append(lengths)
+        return values(vectors)
+
+    assert torch.equal(run(), run())
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
+    with pytest.raises(InputError, match="row 0 is not a sequence"):
+        t_few(trunk(), EXAMPLES)  # pyright: ignore[reportArgumentType]
+
+
+def test_bfloat16_weights_train_float32_vectors(tmp_path):
+    trunk_ = Trunk.load(str(checkpoint(tmp_path)), dtype="bfloat16", max_tokens=32)
+    assert trunk_.network.dtype == torch.bfloat16
+    recipe = Recipe(steps=60, batch_size=4, learning_rate=0.1, dropout=False)
+    vectors = t_few(trunk_, ROWS, recipe=recipe)
+    assert values(vectors).dtype == torch.float32
+    vectors.attach(trunk_.network)
+    assert ranked(trunk_, EXAMPLES) == [item.answer for item in EXAMPLES]
+
+
+def test_saved_vectors_are_where_training_starts():
+    first = t_few(trunk(), ROWS, recipe=Recipe(steps=3, batch_size=2))
+    again = t_few(trunk(), ROWS, start=first.of(), recipe=Recipe(steps=1, warmup=1.0))
+    assert torch.equal(values(again), values(first))  # the rate of step 0 is zero
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"steps": 0}, "steps is at least 1"),
+        ({"batch_size": 0}, "batch_size is at least 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is positive"),
+        ({"warmup": 1.5}, "warmup is a share"),
+        ({"optimizer": "sgd"}, "adafactor or adamw"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(recipe, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**recipe)
+
+
+# ---- the other tenants ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t5-gated", "gpt2"])
+def test_lora_starts_as_nothing_and_trains_in_the_same_loop(name):
+    pytest.importorskip("peft")
+    trunk_ = trunk(name)
+    with torch.inference_mode():
+        before = trunk_.network(**inputs(name)).logits
+    frozen = {n: p.clone() for n, p in trunk_.network.named_parameters()}
+    low_rank = add_lora(trunk_.network, site_map(trunk_.network), rank=2)
+    with torch.inference_mode():
+        assert torch.equal(trunk_.network(**inputs(name)).logits, before)
+    expected = sum(
+        2 * sum(trunk_.network.get_submodule(path).weight.shape)
+        for paths in site_map(network(name)).layers.values()
+        for path in paths
+    )
+    # a fused layer plays three roles and gets one module
+    fused = 2 * 2 * 2 * (16 + 48) if name == "gpt2" else 0
+    assert sum(p.numel() for p in low_rank.values()) == expected - fused
+    recipe = Recipe(steps=5, batch_size=4, dropout=False)
+    losses = tune(trunk_, ROWS, low_rank, recipe=recipe, objective=Objective())
+    assert losses[-1] < losses[0]
+    after = {n.replace("base_layer.", ""): p for n, p in trunk_.network.named_parameters()}
+    assert all(torch.equal(after[n], p) for n, p in frozen.items())
+
+
+def test_a_random_selector_and_the_sparse_delta_that_it_leaves(tmp_path):
+    trunk_ = trunk(dropout=0.0)
+    body = {n: p for n, p in trunk_.network.named_parameters() if "block" in n}
+    masks = RandomSelector(seed=4).select(body, 50)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 50
+    again = RandomSelector(seed=4).select(body, 50)
+    assert all(torch.equal(masks[n], again[n]) for n in masks)
+    before = {n: p.clone() for n, p in trunk_.network.state_dict().items()}
+    for parameter in body.values():
+        parameter.requires_grad_(True)
+    keep = MaskedUpdate(body, masks)
+    recipe = Recipe(steps=5, batch_size=4, optimizer="adamw", learning_rate=0.01)
+    losses = tune(trunk_, ROWS, body, recipe=recipe, objective=Objective(), after_step=keep)
+    assert losses[-1] < losses[0]
+    delta = keep.delta()
+    assert 0 < delta.count <= 50
+    for n, where in delta.index.items():
+        assert masks[n].flatten()[where].all()
+    tuned = {n: p.clone() for n, p in trunk_.network.state_dict().items()}
+
+    fresh = trunk(dropout=0.0).network
+    delta.save(tmp_path / "delta.safetensors")
+    revert = SparseDelta.load(tmp_path / "delta.safetensors").apply(fresh)
+    assert all(torch.allclose(p, tuned[n], atol=1e-6) for n, p in fresh.state_dict().items())
+    revert()
+    assert all(torch.equal(p, before[n]) for n, p in fresh.state_dict().items())
+
+    twice = delta + delta
+    assert twice.count == delta.count
+    twice.apply(fresh)
+    for n, where in delta.index.items():
+        moved = (fresh.state_dict()[n] - before[n]).flatten()[where]
+        assert torch.allclose(moved, 2 * delta.value[n], atol=1e-5)
+    with pytest.raises(InputError, match="is for another one"):
+        delta.apply(network("bert"))
+    with pytest.raises(InputError, match="the budget is 1 to"):
+        RandomSelector().select(body, 10**9)
+
+
+def test_deltas_add_up_where_they_meet_and_stand_side_by_side_elsewhere():
+    base = {"w": torch.zeros(5), "u": torch.zeros(2)}
+    one = SparseDelta.between(base, {"w": torch.tensor([0.0, 1, 0, 2, 0]), "u": base["u"]})
+    two = SparseDelta.between(base, {"w": torch.tensor([0.0, 0, 5, 3, 0]), "u": torch.ones(2)})
+    both = one + two
+    assert both.index["w"].tolist() == [1, 2, 3]
+    assert both.value["w"].tolist() == [1, 5, 5]
+    assert both.value["u"].tolist() == [1, 1]
+    assert one.index.keys() == {"w"}
+
+
+# ---- costs ------------------------------------------------------------------------------------
+
+
+def test_the_costs_of_the_paper():
+    eleven = {"n_parameters": 11e9, "tokens": 103}
+    assert inference_flops(**eleven, encoder_decoder=True) == pytest.approx(1.1e12, rel=0.04)
+    trained = training_flops(**eleven, steps=1000, batch_size=8, encoder_decoder=True)
+    assert trained == pytest.approx(2.7e16, rel=0.02)
+    context = {"tokens": 103, "shots": 41, "shot_tokens": 98}
+    for n, flops in ((175e9, 1.4e15), (13e9, 1.07e14), (6.7e9, 5.5e13)):
+        found = in_context_flops(n, **context, encoder_decoder=False)
+        assert found == pytest.approx(flops, rel=0.05)
+    found = in_context_flops(11e9, **context, encoder_decoder=True)
+    assert found == pytest.approx(4.5e13, rel=0.02)
+    assert vector_bytes(1_081_344) == 4_325_376
+    assert in_context_bytes(41, 98) == pytest.approx(16e3, rel=0.01)
