@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import codecs
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier, ZeroShot
 from fewfit.calibration import ContextualCalibration
+from fewfit.cli import app
 from fewfit.decoders import DECODERS, MPD, PET, KNNPrompting, ParaphraseMean
 from fewfit.errors import ArtifactError, CapabilityError, InputError
 from fewfit.models import FakeModel
@@ -305,6 +308,34 @@ def test_views_may_read_different_fields():
     assert clf.predict(rows).shape == (6,)
     with pytest.raises(InputError, match="lacks the field 'b'"):
         clf.predict([{"a": "x"}])
+
+
+def test_decoders_are_told_the_number_of_views():
+    """Also where there are no scores to read it from."""
+    for decoder in (MPD(), DECODERS["ipet"](), DECODERS["prompt-boosting"]()):
+        model = FakeModel(space=None, vocabulary=["good", "bad", "so"])
+        clf = make(model, template=[ONE, TWO, THREE], decoder=decoder).fit(TEXTS, Y)
+        assert clf.decoder_.n_views == 3
+        assert decoder.n_views is None
+    refused = FakeModel()
+    with pytest.raises(InputError, match="MPD expects 2 views, the template has 1"):
+        make(refused, template=ONE, decoder=MPD(n_views=2)).fit(TEXTS, Y)
+    assert refused.queries == 0
+
+
+def test_several_templates_on_the_command_line(tmp_path):
+    train = tmp_path / "train.csv"
+    lines = [f"{text},{y}" for text, y in zip(TEXTS, Y, strict=True)]
+    train.write_text("\n".join(["text,label", *lines]))
+    task = str(tmp_path / "task")
+    words = ["--label", "neg=bad", "--label", "pos=good"]
+    views = ["--template", ONE, "--template", TWO, "--decoder", "mpd", "--calibration", "batch"]
+    fit = ["fit", str(train), "-o", task, "--model", "fake", "--store", "none", *words, *views]
+    result = CliRunner().invoke(app, [*fit, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["queries"] == 2 * len(TEXTS)
+    out = CliRunner().invoke(app, ["predict", task, str(train), "--store", "none"])
+    assert out.output.count("\n") == len(TEXTS) + 1
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))

@@ -185,6 +185,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         decoder = cast(
             Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
         )
+        _tell_views(decoder, len(template.views))
         pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
         if pool_rows is not None and not decoder.unlabelled:
             raise InputError(
@@ -507,6 +508,18 @@ def open_model(
     if store is None:
         return model
     return StoredModel(model, default_path() if store == "default" else store)
+
+
+def _tell_views(decoder: Decoder, P: int) -> None:
+    """Tell a decoder that cuts the hidden states into views how many there are."""
+    if "n_views" not in decoder.get_params():
+        return
+    if decoder.get_params()["n_views"] not in (None, P):
+        raise InputError(
+            f"decoder: {type(decoder).__name__} expects {decoder.get_params()['n_views']} views, "
+            f"the template has {P}; leave n_views out"
+        )
+    decoder.set_params(n_views=P)
 
 
 def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:

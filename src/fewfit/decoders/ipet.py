@@ -35,8 +35,9 @@ class IPET(Decoder):
     Parameters
     ----------
     n_views : int, optional
-        P. Left out, it is the number of views of `scores`, or 1 without scores. One pattern has no
-        others to learn from: it teaches the student directly.
+        P. Left out, it is the number of views of `scores`, or 1 without scores; the text classifier
+        fills in the number of its templates. One pattern has no others to learn from: it teaches
+        the student directly.
     generations : int, default=3
     factor : float, default=5
         Growth of the training set per generation; the unlabelled texts limit it.

@@ -38,7 +38,8 @@ class KNNPrompting(Decoder):
     -----
     The paper asks with demonstrations in front, which are not anchors themselves; here they are a
     view, :class:`fewfit.prompts.InContext`, in which no example is its own demonstration, and so
-    every label is an anchor. It keeps all distributions: A times V numbers.
+    every label is an anchor. It keeps all distributions: A times V numbers. Of several views the
+    distributions are put side by side, which makes the distance the mean of the views' distances.
 
     Examples
     --------

@@ -32,7 +32,8 @@ class MPD(Decoder):
     Parameters
     ----------
     n_views : int, optional
-        P. Left out, it is the number of views of `scores`, or 1 without scores.
+        P. Left out, it is the number of views of `scores`, or 1 without scores; the text classifier
+        fills in the number of its templates.
     n_prototypes : int, default=3
         Q.
     proto_dim : int, default=128

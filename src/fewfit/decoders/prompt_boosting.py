@@ -28,8 +28,9 @@ class PromptBoosting(Decoder):
 
     Parameters
     ----------
-    n_views : int, default=1
-        P: ``X`` holds the log-probabilities of P prompts side by side, (N, P * V).
+    n_views : int, optional
+        P: ``X`` holds the log-probabilities of P prompts side by side, (N, P * V). Left out, 1;
+        the text classifier fills in the number of its templates.
     n_rounds : int, default=100
         Weak learners at most; it ends when each prompt has a perfect one.
     n_tokens : int, optional
@@ -66,7 +67,7 @@ class PromptBoosting(Decoder):
     def __init__(
         self,
         *,
-        n_views: int = 1,
+        n_views: int | None = None,
         n_rounds: int = 100,
         n_tokens: int | None = None,
         max_combinations: int = 500,
@@ -79,12 +80,13 @@ class PromptBoosting(Decoder):
         self.random_state = random_state
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        if self.n_views < 1 or X.shape[1] % self.n_views:
-            raise InputError(f"X: {X.shape[1]} columns are not those of {self.n_views} views")
+        P = 1 if self.n_views is None else self.n_views
+        if P < 1 or X.shape[1] % P:
+            raise InputError(f"X: {X.shape[1]} columns are not those of {P} views")
         if self.n_rounds < 1 or self.max_combinations < 1:
             raise InputError("n_rounds, max_combinations: at least 1 is needed")
         N, K = len(y), len(self.classes_)
-        self.n_views_ = np.asarray(float(self.n_views))
+        self.n_views_ = np.asarray(float(P))
         log_p = self._distributions(X)
         rng = check_random_state(self.random_state)
         n_tokens = self.n_tokens or (5 if K == 2 else 3)
@@ -92,7 +94,7 @@ class PromptBoosting(Decoder):
         learners: list[tuple[float, int, NDArray[np.intp]]] = []
         errors: list[float] = []
         for round_ in range(self.n_rounds):
-            view = round_ % self.n_views
+            view = round_ % P
             candidates = telling_tokens(np.exp(log_p[:, view]), y, w, K, n_tokens)
             tried = combinations(candidates, self.max_combinations, rng)
             tokens, wrong = best_combination(log_p[:, view], y, w, tried)
@@ -103,7 +105,7 @@ class PromptBoosting(Decoder):
                 learners.append((alpha, view, tokens))
                 w = w * np.exp(alpha * wrong)
                 w /= w.sum()
-            if round_ + 1 >= self.n_views and not any(errors[-self.n_views :]):
+            if round_ + 1 >= P and not any(errors[-P:]):
                 break
         alphas, views, tokens = zip(*learners, strict=True) if learners else ([], [], [])
         self.alpha_ = np.array(alphas, dtype=float)
