@@ -109,7 +109,12 @@ def tune(
         base_identity=trunk.identity,
         recipe=recipe,
         n_examples=len(y),
-        task=TaskEntry(templates=[item.source for item in templates], labels=verbalizer.to_list()),
+        task=TaskEntry(
+            templates=[item.source for item in templates],
+            labels=[
+                (k, [word]) for k, word in zip(verbalizer.classes, verbalizer.first, strict=True)
+            ],
+        ),
     )
     report = {
         "artifact": str(output),

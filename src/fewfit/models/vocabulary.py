@@ -47,17 +47,17 @@ class VocabularyModel(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         for positions, log_probs in self.model.vocabulary_log_probs(prompts):
-            n, broken = len(positions), np.isnan(log_probs).any(axis=1, keepdims=True)
+            n, broken = len(positions), np.isnan(log_probs.sum(axis=1))
             yield (
                 positions,
                 Observations(
                     columns=tuple(words),
                     scores=None,
                     space=None,
-                    hidden=np.where(broken, np.nan, log_probs),
+                    hidden=np.where(broken[:, None], np.nan, log_probs),
                     label_mass=np.full(n, np.nan),
                     n_tokens=np.full(n, -1),
-                    status=np.where(broken[:, 0], Status.FAILED, Status.OK),
+                    status=np.where(broken, Status.FAILED, Status.OK),
                     asked=np.ones(n, dtype=bool),
                 ),
             )
