@@ -79,9 +79,8 @@ def test_a_cell_is_what_the_classifier_gives():
     cell = next(cell for cell in found.cells if (cell.shots, cell.seed) == (4, 2))
     assert cell.accuracy == clf.score(*TEST)
     assert cell.ledger.queries == clf.n_queries_ == 9
-    assert (
-        cell.ledger.tokens == sum(len(f"{t} This is about".split()) + 1 for t in [*texts, ""]) - 9
-    )
+    words = [len(f"{text} This is about .".split()) for text in [*texts, ""]]
+    assert cell.ledger.tokens == sum(words)
     assert cell.ledger.predict_queries == 40
     assert cell.ledger.parameters == 128 * 16 + 2
     assert 4 * (128 * 16 + 2 * 128) < cell.ledger.artifact_bytes < 4 * (128 * 16 + 2 * 128) + 500

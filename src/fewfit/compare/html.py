@@ -22,7 +22,7 @@ def html_report(comparison: Comparison, *, title: str = "Comparison") -> str:
     comes from the user is escaped.
     """
     grouped = lines(comparison.summaries)
-    style = (files(__package__) / "report.css").read_text(encoding="utf-8")
+    style = (files("fewfit.compare") / "report.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
