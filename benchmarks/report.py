@@ -44,7 +44,9 @@ def experiment(path: Path, file: ExperimentFile) -> str:
     tested = ", ".join(f"{name} {setup['test_rows']:,}" for name, setup in setups.items())
     source = ""
     if file.published is not None:
-        source = f" Published: {file.published.source}, on another model and the full test split."
+        source = (
+            f"\n\nPublished: {file.published.source}. On another model and the full test split."
+        )
     return (
         f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
         f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
@@ -98,17 +100,18 @@ def grid(path: Path) -> str:
             name,
             f"{item['cells']}",
             f"{item['seconds']:.1f}",
-            f"{item['of_which_decoders']:.1f}",
-            f"{item['seconds'] / content['full']['seconds']:.2f}",
+            f"{item['cpu_seconds']:.1f}",
+            f"{item['cpu_seconds'] / content['full']['cpu_seconds']:.2f}",
         ]
         for name, item in content.items()
     ]
-    header = ["grid", "cells", "seconds", "of which decoders", "/ full"]
+    header = ["grid", "cells", "seconds", "CPU seconds", "CPU / full"]
     return (
-        "\n## Speed of a comparison\n\n`python -m benchmarks grid`\n\n"
+        "\n## Speed of a comparison\n\n`OMP_NUM_THREADS=1 python -m benchmarks grid`\n\n"
         f"{full['seeds']} seeds, {full['shots']} numbers of shots, {full['decoders']} decoders, "
         f"{full['n_test'] + 1000:,} stored observations of 384 dimensions; then with one factor "
-        f"halved. All answers are in the store.\n\n{markdown_table(header, rows)}\n"
+        f"halved. One thread, beside other programs: CPU seconds count. All answers are stored."
+        f"\n\n{markdown_table(header, rows)}\n"
     )
 
 

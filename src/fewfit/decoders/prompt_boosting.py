@@ -63,6 +63,7 @@ class PromptBoosting(Decoder):
         "tokens_": ("T", "K"),
         "n_views_": (),
     }
+    fixed_arrays: ClassVar[frozenset[str]] = frozenset({"views_", "n_views_"})
 
     def __init__(
         self,
