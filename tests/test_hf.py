@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewfit import DecT, FewShotClassifier, Template, load_model
+from fewfit.decoders import KNNPrompting
 from fewfit.errors import (
     CapabilityError,
     InputError,
@@ -212,6 +213,31 @@ def test_the_whole_vocabulary_on_request(checkpoints, name):
             np.testing.assert_allclose(row, logits[0].log_softmax(-1), atol=1e-5)
             seen.append(i)
     assert sorted(seen) == list(range(len(TEXTS)))
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_distributions_over_the_vocabulary_reach_a_decoder_and_the_store(
+    checkpoints, name, tmp_path
+):
+    model = TransformersModel(checkpoints[name])
+    texts, y = ["a great movie", "a bad film", "it was great", "really bad"], ["p", "n", "p", "n"]
+    clf = FewShotClassifier(
+        model,
+        template=TEMPLATE,
+        labels={"n": "bad", "p": "great"},
+        decoder=KNNPrompting(k=1),
+        store=tmp_path / "s.sqlite",
+        max_queries=4,
+    ).fit(texts, y)
+    assert clf.n_queries_ == 4, "and none for a calibration"
+    answers = clf.observe(texts)
+    assert answers.queries == 0, "all from the store"
+    _, logits = direct(checkpoints[name], name, TEMPLATE.replace("{text}", texts[0]))
+    np.testing.assert_allclose(answers.hidden[0], logits[0].log_softmax(-1), atol=1e-5)
+    assert list(clf.predict(texts)) == y, "the nearest example of an example is itself"
+    clf.save(tmp_path / "task")
+    again = FewShotClassifier.load(tmp_path / "task", model=model, store=tmp_path / "s.sqlite")
+    np.testing.assert_array_equal(again.predict_proba(texts), clf.predict_proba(texts))
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])

@@ -48,10 +48,28 @@ class DecoderEntry(Strict):
 
 
 class CalibrationEntry(Strict):
-    """Which calibration, by its name in the fixed table."""
+    """Which calibration, by its name in the fixed table, and with which parameters."""
 
     name: str
-    content_free: list[str]
+    parameters: dict[str, str | int | float | list[str]]
+
+
+class DemonstrationsEntry(Strict):
+    """The examples in front of a template; their texts are part of the artifact."""
+
+    n: int
+    choose: str
+    separator: str
+    max_words: int | None
+    seed: int
+    demonstrations: list[tuple[dict[str, str], str]]
+
+
+class ViewEntry(Strict):
+    """A template, with demonstrations or without."""
+
+    template: str
+    in_context: DemonstrationsEntry | None
 
 
 class Example(Strict):
@@ -66,8 +84,8 @@ class Manifest(Strict):
 
     schema_version: Literal[1]
     fewfit_version: str
-    template: str
-    labels: list[tuple[str | int, list[str]]]
+    template: list[ViewEntry]
+    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
     calibration: CalibrationEntry
     decoder: DecoderEntry
     model_spec: str | None

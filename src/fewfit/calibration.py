@@ -4,24 +4,34 @@ One object does both, in a named score space:
 
 * contextual calibration (Zhao et al. 2021, arXiv 2102.09690) divides label *probabilities* by
   those of content-free inputs; here it is the same thing as a subtraction of logarithms,
+* domain-context calibration (Fei et al. 2023, arXiv 2305.19148) does so with inputs made of random
+  words of the task's own texts,
+* batch calibration (Zhou et al. 2024, arXiv 2309.17249) divides by the mean of the very rows that
+  are to be decided,
+* domain-conditional PMI (Holtzman et al. 2021, arXiv 2104.08315) divides by the probability that
+  each answer has after a premise alone,
 * DecT's calibration (Cui et al. 2023, arXiv 2212.08408, section 3.2) divides raw *logits*.
 
 Scores are class scores of shape (N, K); the prior has shape (K,), float64, in the space of the
-scores.
+scores. Each template has its own prior.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
 from fewfit.errors import CalibrationError, CapabilityError, InputError
 from fewfit.observations import ScoreSpace
+from fewfit.prompts import Part, Prompt, Row, View
+from fewfit.prompts.content_free import pseudo_documents
 
 Scores = NDArray[np.floating]
 
@@ -38,6 +48,12 @@ class Calibration(ABC):
 
     name: ClassVar[str]
     spaces: ClassVar[frozenset[ScoreSpace]] = frozenset(ScoreSpace)
+    row_independent: ClassVar[bool] = True
+    """Whether a row's calibrated score depends on that row alone."""
+    requires: ClassVar[frozenset[str]] = frozenset({"scores"})
+    labels_needed: ClassVar[str] = "none"
+    queries_per_example: ClassVar[str] = "0, and 1 per content-free text once"
+    reference: ClassVar[str]
 
     content_free: tuple[str, ...] = ()
 
@@ -48,6 +64,23 @@ class Calibration(ABC):
                 f"{self.name!r} calibration is defined for {sorted(self.spaces)}, but this frozen "
                 f"model gives {space.value!r} scores; use 'contextual'"
             )
+
+    def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
+        """Return the content-free prompts of one view; `rows` are the examples of the fit."""
+        return [view.render(dict.fromkeys(view.fields, text)) for text in self.content_free]
+
+    def fitted(self, scores: Scores, y: NDArray[np.intp], space: ScoreSpace) -> Calibration:
+        """Return this calibration with what it learns from labels; most learn nothing.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (N, P, K)
+            Class scores of the labelled examples for each view, in units of log-odds.
+        y : ndarray of shape (N,)
+            Positions of their classes.
+        space : ScoreSpace
+        """
+        return self
 
     @abstractmethod
     def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
@@ -63,6 +96,9 @@ class NoCalibration(Calibration):
     """Leave the scores as they are."""
 
     name = "none"
+    requires = frozenset()
+    queries_per_example = "0"
+    reference = ""
 
     def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
         return np.zeros(scores.shape[1])
@@ -84,14 +120,135 @@ class ContextualCalibration(Calibration):
     """
 
     name = "contextual"
+    reference = "Zhao et al. 2021, arXiv 2102.09690"
 
     content_free: tuple[str, ...] = ("",)
 
     def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
-        scores = scores.astype(np.float64)
-        if space is ScoreSpace.SIMILARITY:
-            return scores.mean(axis=0)
-        return logsumexp(log_softmax(scores, axis=1), axis=0) - np.log(len(scores))
+        return _log_mean(scores, space)
+
+    def remove(self, scores: Scores, prior: Scores) -> NDArray[np.float64]:
+        return scores.astype(np.float64) - prior
+
+
+@dataclass(frozen=True)
+class DomainContextCalibration(ContextualCalibration):
+    """Contextual calibration with pseudo-documents of the task's own words (Fei et al. 2023).
+
+    Each of `n_documents` content-free texts has one word more than the average example and is
+    drawn, with replacement, from the words of the examples that the fit is given; their labels are
+    not looked at. It sees a bias toward a label that the domain's words alone cause, which an
+    empty text cannot show. The paper's code draws from the test texts.
+
+    Attributes
+    ----------
+    n_documents : int
+        How many; each costs one query. The paper takes 20.
+    seed : int
+    """
+
+    name = "domain-context"
+    queries_per_example = "0, and 20 once"
+    reference = "Fei et al. 2023, arXiv 2305.19148"
+
+    content_free: tuple[str, ...] = ()
+    n_documents: int = 20
+    seed: int = 0
+
+    def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
+        documents = pseudo_documents(rows, view.fields, n=self.n_documents, seed=self.seed)
+        return [view.render(row) for row in documents]
+
+
+@dataclass(frozen=True)
+class BatchCalibration(Calibration):
+    """Subtract the mean of the rows that are to be decided, no extra query (Zhou et al. 2024).
+
+    The prior is the mean label probability over the batch: of the examples in `fit`, of the rows
+    of one call in `predict`. So **a row's result depends on the rows beside it**, a single row
+    becomes a tie, and predictions are pushed toward equal numbers per class: right where the
+    classes are balanced, harmful where they are not.
+
+    Attributes
+    ----------
+    strength : float or "labels"
+        gamma in ``log p - gamma * log prior``: 1 is the plain method, 0 is no calibration.
+        "labels" chooses it in [-5, 5] for the lowest log loss of the labelled examples, which is
+        the paper's few-shot form.
+    """
+
+    name = "batch"
+    row_independent = False
+    labels_needed = "none; any for strength='labels'"
+    queries_per_example = "0"
+    reference = "Zhou et al. 2024, arXiv 2309.17249"
+    bound: ClassVar[float] = 5.0
+
+    strength: float | str = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.strength, str) and self.strength != "labels":
+            raise InputError(f"strength: expected a number or 'labels', got {self.strength!r}")
+
+    def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
+        return _log_mean(scores, space)
+
+    def fitted(self, scores: Scores, y: NDArray[np.intp], space: ScoreSpace) -> BatchCalibration:
+        if self.strength != "labels":
+            return self
+        prior = np.stack([self.prior(scores[:, p], space) for p in range(scores.shape[1])])
+
+        def loss(gamma: float) -> float:
+            s = (scores - gamma * prior).mean(axis=1)
+            return -float(log_softmax(s, axis=1)[np.arange(len(y)), y].mean())
+
+        best = minimize_scalar(loss, bounds=(-self.bound, self.bound), method="bounded")
+        return replace(self, strength=float(best.x))
+
+    def remove(self, scores: Scores, prior: Scores) -> NDArray[np.float64]:
+        if isinstance(self.strength, str):
+            raise CalibrationError("strength='labels' is chosen by fit; call it, or give a number")
+        return scores.astype(np.float64) - self.strength * prior
+
+
+@dataclass(frozen=True)
+class PMICalibration(Calibration):
+    """Subtract what each answer scores after a premise without an example (Holtzman et al. 2021).
+
+    Domain-conditional pointwise mutual information, ``log P(y|x) - log P(y|premise)``: an answer
+    that is common everywhere gains nothing by it. Unlike contextual calibration the premise need
+    not be the template, and nothing is normalised over the classes, so that scores of multi-token
+    answers may be summed log-probabilities. Several label words of a class are reduced to their
+    best before the premise is removed; the paper has one answer per class.
+
+    Attributes
+    ----------
+    premise : str
+        A stub of the task with one ``{mask}`` and no field, for example ``"The topic is {mask}"``.
+        Empty means the view's own template with empty fields.
+    """
+
+    name = "pmi"
+    spaces = frozenset({ScoreSpace.LOGIT, ScoreSpace.LOGPROB})
+    queries_per_example = "0, and 1 once"
+    reference = "Holtzman et al. 2021, arXiv 2104.08315"
+
+    content_free: tuple[str, ...] = ("",)
+    premise: str = ""
+
+    def __post_init__(self) -> None:
+        if self.premise and self.premise.count("{mask}") != 1:
+            raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
+
+    def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
+        if not self.premise:
+            return super().prompts(view, rows)
+        before, _, after = self.premise.partition("{mask}")
+        parts = (Part("literal", before), Part("mask", ""), Part("literal", after))
+        return [Prompt(tuple(part for part in parts if part.kind == "mask" or part.text))]
+
+    def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
+        return scores.astype(np.float64).mean(axis=0)
 
     def remove(self, scores: Scores, prior: Scores) -> NDArray[np.float64]:
         return scores.astype(np.float64) - prior
@@ -112,6 +269,7 @@ class RatioCalibration(Calibration):
     """
 
     name = "ratio"
+    reference = "Cui et al. 2023, arXiv 2212.08408"
     spaces = frozenset({ScoreSpace.LOGIT})
     smallest: ClassVar[float] = 0.01
 
@@ -133,7 +291,15 @@ class RatioCalibration(Calibration):
 
 
 CALIBRATIONS: dict[str, type[Calibration]] = {
-    kind.name: kind for kind in (NoCalibration, ContextualCalibration, RatioCalibration)
+    kind.name: kind
+    for kind in (
+        NoCalibration,
+        ContextualCalibration,
+        DomainContextCalibration,
+        BatchCalibration,
+        PMICalibration,
+        RatioCalibration,
+    )
 }
 
 
@@ -150,3 +316,11 @@ def make_calibration(calibration: str | Calibration) -> Calibration:
     if calibration not in CALIBRATIONS:
         raise InputError(f"calibration: {calibration!r} is not one of {sorted(CALIBRATIONS)}")
     return CALIBRATIONS[calibration]()
+
+
+def _log_mean(scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
+    """Logarithm of the mean label probability over the rows; the mean score for similarities."""
+    scores = scores.astype(np.float64)
+    if space is ScoreSpace.SIMILARITY:
+        return scores.mean(axis=0)
+    return logsumexp(log_softmax(scores, axis=1), axis=0) - np.log(len(scores))

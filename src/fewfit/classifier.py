@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -27,8 +27,17 @@ from fewfit.errors import (
 from fewfit.models import FrozenModel, load_model
 from fewfit.models.base import Progress
 from fewfit.models.budget import BudgetedModel
-from fewfit.observations import Observations, Status
-from fewfit.prompts import Template, Verbalizer, read_labels, read_rows
+from fewfit.models.vocabulary import VocabularyModel
+from fewfit.observations import Observations
+from fewfit.prompts import (
+    InContext,
+    Template,
+    Verbalizer,
+    View,
+    Views,
+    read_labels,
+    read_rows,
+)
 from fewfit.prompts.verbalizer import Label
 from fewfit.store import StoredModel, default_path
 from fewfit.task import MAX_CENSORED, Task
@@ -45,25 +54,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
-    template : str, default="{text} This is about {mask}."
-        Text with named fields and one slot for the label word.
-    labels : mapping of class to str or list of str, optional
-        The label words of each class. If left out, each class is spelled by its own name, with
-        underscores read as spaces.
+    template : str, View, or list of these, default="{text} This is about {mask}."
+        Text with named fields and one slot for the label word. Of several, each is asked about
+        every example: their hidden states are put side by side and their calibrated scores are
+        averaged, unless the decoder does better.
+    labels : mapping of class to str, list of str, or mapping of str to float, optional
+        The label words of each class, with weights or without; see
+        :class:`fewfit.prompts.Verbalizer`. If left out, each class is spelled by its own name,
+        with underscores read as spaces.
     decoder : Decoder, optional
         What is trained on the answers; left out, it is :class:`OffsetLogisticRegression`.
-    calibration : {"contextual", "none", "ratio"} or Calibration, default="contextual"
-        How the model's prior over labels is removed from its scores.
+    calibration : str or Calibration, default="contextual"
+        How the model's prior over labels is removed from its scores: "none", "contextual",
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
     max_queries : int, optional
         How many queries `fit` and all calls after it may pay for together. A call that needs more
-        asks what it can, stores that and raises; the same call again goes on from there.
+        asks what it can, stores that and raises; the same call again goes on from there. Without
+        a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
+        spell the label words differently) is refused.
     errors : {"raise", "nan"}, default="raise"
         What becomes of an example that the model gave no usable answer to. "raise" raises, with
         everything else stored; "nan" leaves it out of `fit` and gives it a row of NaN in
         :meth:`predict_proba`. It never gets a guessed label: :meth:`predict` raises either way.
+        Of several views, each needs an answer.
     max_censored : float, default=0.5
         Largest share of class scores that may be bounds in `fit`, for servers that list only
         their most probable tokens.
@@ -121,8 +137,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
-        template: str = DEFAULT_TEMPLATE,
-        labels: Mapping[Any, str | Sequence[str]] | None = None,
+        template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
+        labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         decoder: Decoder | None = None,
         calibration: str | Calibration = "contextual",
         store: str | Path | None = "default",
@@ -140,7 +156,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.errors = errors
         self.max_censored = max_censored
 
-    def fit(self, X: Any, y: Any, *, progress: Progress | None = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | None = None
+    ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
         Parameters
@@ -149,6 +167,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             The examples; see :func:`fewfit.prompts.read_rows`.
         y : sequence of str or of int, length N
             Their classes: each has label words, and each class with label words occurs.
+        unlabelled : like X, optional
+            Further examples, for a decoder that learns from texts without labels; one query each
+            and view.
         progress : callable, optional
             Called with the number of prompts newly answered.
 
@@ -156,7 +177,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         -------
         self
         """
-        template = Template(self.template)
+        template = make_views(self.template)
         rows = read_rows(X, template.fields)
         y = np.array(read_labels(y, len(rows)))
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
@@ -164,30 +185,52 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         decoder = cast(
             Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
         )
-        calibration = make_calibration(self.calibration)
+        _tell_views(decoder, len(template.views))
+        pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
+        if pool_rows is not None and not decoder.unlabelled:
+            raise InputError(
+                f"unlabelled: {type(decoder).__name__} does not learn from texts without labels; "
+                "take IPET, or leave them out"
+            )
+        if pool_rows is not None and not pool_rows:
+            raise InputError("unlabelled: no examples")
         task = Task(
-            open_model(self.model, self.store, self.max_queries),
+            open_model(self.model, self.store, self.max_queries, decoder.requires),
             template,
             verbalizer,
-            calibration,
+            make_calibration(self.calibration),
             errors=_check_errors(self.errors),
             max_censored=self.max_censored,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
+        if pool_rows is not None:
+            task.check_budget("examples with and without labels")
 
         retries = task.model.retries
-        self.task_, answers, self.n_queries_ = task.begin(rows, progress=progress)
-        self.n_retries_ = task.model.retries - retries
-        answered = np.flatnonzero(answers.status != Status.FAILED)
-        _check_kept(verbalizer, y, answered)
-        answers, y = answers[answered], y[answered]
-        hidden, scores = self.task_.features(answers)
-        self.decoder_ = decoder.fit(hidden, y, scores=scores)
+        codes = np.searchsorted(np.array(verbalizer.classes), y)
+        task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
+        there = task.answered(answers)
+        _check_kept(verbalizer, y, there)
+        _report_left_out(there, "examples")
+        answers, y = task.select(answers, there), y[there]
+        hidden, scores = task.features(answers)
+        further: dict[str, Any] = {}
+        if pool_rows is not None:
+            pool = task.observe(pool_rows, progress=progress)
+            self.n_queries_ += pool.queries
+            kept = task.answered(pool)
+            if not kept.any():
+                raise ModelError("unlabelled: the model gave no usable answer to any example")
+            _report_left_out(kept, "unlabelled examples")
+            further["pool"] = task.features(task.select(pool, kept))[0]
+        self.task_, self.n_retries_ = task, task.model.retries - retries
+        self.decoder_ = decoder.fit(hidden, y, scores=scores, **further)
         self.classes_ = self.decoder_.classes_
-        self.n_examples_ = len(answered)
+        self.n_examples_ = len(y)
         self.doctor_ = None
         self._example = artifact.Example(
-            row=dict(rows[answered[0]]), probabilities=self.decode(answers[:1])[0].tolist()
+            row=dict(rows[int(there.argmax())]),
+            probabilities=self.decode(answers[: len(task.template.views)])[0].tolist(),
         )
         return self
 
@@ -221,7 +264,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         Observations
-            N rows with one score column per class; ``.queries`` says what they cost.
+            One row per example and view, with one score column per class; ``.queries`` says what
+            they cost.
         """
         check_is_fitted(self, "classes_")
         return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
@@ -229,14 +273,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     def decode(self, observations: Observations) -> NDArray[np.float64]:
         """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
 
-        A row that was not answered becomes NaN.
+        An example that was not answered, in any of its views, becomes a row of NaN.
         """
         check_is_fitted(self, "classes_")
-        answered = observations.status != Status.FAILED
-        out = np.full((len(observations), len(self.classes_)), np.nan)
-        if answered.any():
-            hidden, scores = self.task_.features(observations[answered])
-            out[answered] = self.decoder_.predict_proba(hidden, scores=scores)
+        there = self.task_.answered(observations)
+        out = np.full((len(there), len(self.classes_)), np.nan)
+        if there.any():
+            hidden, scores = self.task_.features(self.task_.select(observations, there))
+            out[there] = self.decoder_.predict_proba(hidden, scores=scores)
         return out
 
     def save(self, folder: str | Path) -> None:
@@ -245,7 +289,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ArtifactError
-            If the folder is something else, or the decoder is not one of fewfit's own.
+            If the folder is something else, or the decoder, the calibration or a view is not one
+            of fewfit's own.
         """
         check_is_fitted(self, "classes_")
         task, decoder = self.task_, self.decoder_
@@ -263,11 +308,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         manifest = artifact.Manifest(
             schema_version=artifact.SCHEMA_VERSION,
             fewfit_version=__version__,
-            template=task.template.source,
+            template=[_view_entry(view) for view in task.template.views],
             labels=task.verbalizer.to_list(),
             calibration=artifact.CalibrationEntry(
                 name=task.calibration.name,
-                content_free=list(task.calibration.content_free),
+                parameters={
+                    name: list(value) if isinstance(value, tuple) else value
+                    for name, value in asdict(task.calibration).items()
+                },
             ),
             decoder=artifact.DecoderEntry(name=names[0], parameters=_plain(decoder)),
             model_spec=task.model.spec,
@@ -323,19 +371,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         try:
             decoder = DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
-            calibration = CALIBRATIONS[manifest.calibration.name](
-                content_free=tuple(manifest.calibration.content_free)
-            )
-            labels = dict(manifest.labels)
-            template, verbalizer = Template(manifest.template), Verbalizer(labels)
+            parameters: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in manifest.calibration.parameters.items()
+            }
+            calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
+            views = [_read_view(entry) for entry in manifest.template]
+            template, verbalizer = make_views(views), Verbalizer.from_list(manifest.labels)
         except (KeyError, TypeError, InputError) as error:
             raise ArtifactError(
                 f"{folder}: the manifest does not hold together: {error}"
             ) from error
         self = cls(
             spec,
-            template=manifest.template,
-            labels=labels,
+            template=views if len(views) > 1 else views[0],
+            labels=verbalizer.labels,
             decoder=decoder,
             calibration=calibration,
             store=store,
@@ -343,7 +393,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             errors=errors,
         )
         task = Task(
-            open_model(spec, store, max_queries),
+            open_model(spec, store, max_queries, decoder.requires),
             template,
             verbalizer,
             calibration,
@@ -353,7 +403,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         prior = arrays.pop("prior", None)
         scored = task.model.capabilities.scores is not None
         if (prior is not None) != scored or (
-            prior is not None and prior.shape != (len(verbalizer.classes),)
+            prior is not None and prior.shape != (len(views), len(verbalizer.classes))
         ):
             raise ArtifactError(f"{folder}: array 'prior' does not fit the model and the classes")
         self.task_ = replace(task, prior=prior)
@@ -395,7 +445,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             store=store,
         )
         verbalizer = Verbalizer(labels)
-        prior = np.zeros(len(verbalizer.classes))
+        prior = np.zeros((1, len(verbalizer.classes)))
         self.task_ = Task(
             open_model(tuned, store, max_queries),
             Template(source),
@@ -422,10 +472,27 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
 
 
+def make_views(template: str | View | Views | Sequence[str | View]) -> View | Views:
+    """Return the view, or the set of views, that `template` spells (InputError if it is none)."""
+    if isinstance(template, View | Views):
+        return template
+    if isinstance(template, list | tuple):
+        views = [part if isinstance(part, View) else Template(part) for part in template]
+        return views[0] if len(views) == 1 else Views(views)
+    return Template(cast(str, template))
+
+
 def open_model(
-    spec: str | FrozenModel, store: str | Path | None, max_queries: int | None = None
+    spec: str | FrozenModel,
+    store: str | Path | None,
+    max_queries: int | None = None,
+    requires: frozenset[str] = frozenset(),
 ) -> FrozenModel:
-    """Return the frozen model that `spec` names, behind a store and a budget unless None."""
+    """Return the frozen model that `spec` names, behind a store and a budget unless None.
+
+    Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
+    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
+    """
     if isinstance(spec, str) and spec.startswith("tuned:"):
         from fewfit.tuning import TunedModel
 
@@ -434,11 +501,25 @@ def open_model(
         model = load_model(spec)
     if isinstance(model, StoredModel):
         model, store = model.model, model.path
+    if "full_vocabulary" in requires:
+        model = VocabularyModel(model)
     if max_queries is not None:
         model = BudgetedModel(model, max_queries, keeps=store is not None)
     if store is None:
         return model
     return StoredModel(model, default_path() if store == "default" else store)
+
+
+def _tell_views(decoder: Decoder, P: int) -> None:
+    """Tell a decoder that cuts the hidden states into views how many there are."""
+    if "n_views" not in decoder.get_params():
+        return
+    if decoder.get_params()["n_views"] not in (None, P):
+        raise InputError(
+            f"decoder: {type(decoder).__name__} expects {decoder.get_params()['n_views']} views, "
+            f"the template has {P}; leave n_views out"
+        )
+    decoder.set_params(n_views=P)
 
 
 def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
@@ -462,21 +543,43 @@ def _check_errors(errors: str) -> str:
     return errors
 
 
-def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], answered: NDArray[np.intp]) -> None:
-    """Report examples that are left out of a fit; refuse if a class has none left."""
-    if len(answered) == len(y):
-        return
-    lost = set(verbalizer.classes) - set(y[answered].tolist())
+def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], there: NDArray[np.bool_]) -> None:
+    """Refuse to fit if a class has no example left."""
+    lost = set(verbalizer.classes) - set(y[there].tolist())
     if lost:
         raise ModelError(
             f"the model gave no usable answer to any example of class {min(lost, key=str)!r}; run "
             "again to ask only what is missing"
         )
-    warnings.warn(
-        f"{len(y) - len(answered)} of {len(y)} examples got no usable answer and are left out",
-        ModelWarning,
-        stacklevel=3,
-    )
+
+
+def _report_left_out(there: NDArray[np.bool_], what: str) -> None:
+    if not there.all():
+        warnings.warn(
+            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
+            ModelWarning,
+            stacklevel=3,
+        )
+
+
+def _view_entry(view: View) -> artifact.ViewEntry:
+    if type(view) is Template:
+        return artifact.ViewEntry(template=view.source, in_context=None)
+    if type(view) is InContext:
+        options = view.options()
+        options["demonstrations"] = [(dict(row), word) for row, word in view.demonstrations or ()]
+        return artifact.ViewEntry(
+            template=view.template, in_context=artifact.DemonstrationsEntry(**options)
+        )
+    raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
+
+
+def _read_view(entry: artifact.ViewEntry) -> Any:
+    if entry.in_context is None:
+        Template(entry.template)
+        return entry.template
+    options = entry.in_context.model_dump()
+    return InContext(entry.template, **options)
 
 
 def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:

@@ -116,11 +116,18 @@ class Observations:
         """Number of queries that this call paid for."""
         return int(self.asked.sum())
 
-    def by_class(self, columns: Sequence[str], word_class: Sequence[int]) -> Observations:
+    def by_class(
+        self,
+        columns: Sequence[str],
+        word_class: Sequence[int],
+        weights: Sequence[float] | None = None,
+    ) -> Observations:
         """Reduce label-word scores to class scores, the maximum over a class's words.
 
-        The maximum is DecT's rule; it is defined in every score space. A class score is censored
-        if the scores of all its words are: a bound never exceeds a score that was listed.
+        The maximum is DecT's rule; it is defined in every score space. With weights it is the
+        weighted mean, as in SciPrompt and MPD. Of a maximum, a class score is censored if the
+        scores of all its words are, since a bound never exceeds a score that was listed; a mean is
+        censored if the score of any word with weight is.
 
         Parameters
         ----------
@@ -128,19 +135,21 @@ class Observations:
             Names of the classes.
         word_class : sequence of int, length W
             For each label word the position of its class.
+        weights : sequence of float, length W, optional
+            Each word's share of its class's score; those of a class sum to 1.
         """
         if self.scores is None:
-            return self
-        owner = np.asarray(word_class)
-        reduced = np.stack(
-            [self.scores[:, owner == k].max(axis=1) for k in range(len(columns))],
-            axis=1,
-        )
+            return replace(self, columns=tuple(columns))
+        words = np.asarray(word_class)[:, None] == np.arange(len(columns))
+        if weights is None:
+            reduced = np.stack([self.scores[:, own].max(axis=1) for own in words.T], axis=1)
+        else:
+            words = words * np.asarray(weights, dtype=np.float64)[:, None]
+            reduced = (self.scores.astype(np.float64) @ words).astype(np.float32)
         censored = self.censored
         if censored is not None:
-            censored = np.stack(
-                [censored[:, owner == k].all(axis=1) for k in range(len(columns))], axis=1
-            )
+            some = np.all if weights is None else np.any
+            censored = np.stack([some(censored[:, own > 0], axis=1) for own in words.T], axis=1)
         return replace(self, columns=tuple(columns), scores=reduced, censored=censored)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

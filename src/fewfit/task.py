@@ -19,8 +19,9 @@ from fewfit.errors import (
     TruncationWarning,
 )
 from fewfit.models.base import FrozenModel, Progress
-from fewfit.observations import Observations, Status
-from fewfit.prompts import Row, Template, Verbalizer
+from fewfit.models.budget import BudgetedModel
+from fewfit.observations import Observations, Status, gather
+from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 MAX_CENSORED = 0.5
 """Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
@@ -34,20 +35,21 @@ class Task:
     Attributes
     ----------
     model : FrozenModel
-    template : Template
+    template : View or Views
+        One view, or P views that are asked about the same row.
     verbalizer : Verbalizer
     calibration : Calibration
-    prior : ndarray of shape (K,), or None
-        The model's prior over labels once it was estimated (:meth:`begin`); None before, and for
-        a model that gives no scores.
+    prior : ndarray of shape (P, K), or None
+        The model's prior over labels once it was estimated (:meth:`begin`), view by view; None
+        before, and for a model that gives no scores.
     errors : {"raise", "nan"}
-        What becomes of a row that the model gave no usable answer to.
+        What becomes of a row that the model gave no usable answer to, in any of its views.
     max_censored : float
         Largest share of class scores that may be bounds in what is fitted.
     """
 
     model: FrozenModel
-    template: Template
+    template: View | Views
     verbalizer: Verbalizer
     calibration: Calibration
     prior: NDArray[np.float64] | None = None
@@ -55,7 +57,7 @@ class Task:
     max_censored: float = MAX_CENSORED
 
     def check(self, requires: frozenset[str], *, who: str) -> None:
-        """Refuse a decoder or calibration that the model cannot serve (CapabilityError)."""
+        """Refuse what the model cannot serve (CapabilityError), or a budget (InputError)."""
         given = self.model.capabilities
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
@@ -68,29 +70,73 @@ class Task:
                 f"{self.max_censored:.0%}, max_censored); ask for more tokens (top_k), for fewer "
                 "classes, or a server that scores tokens by id (vllm, sglang)"
             )
+        if len(self._spellings()) > 1:
+            self.check_budget("views that spell the label words differently")
+
+    def check_budget(self, what: str) -> None:
+        """Refuse to ask in more than one go where a budget could lose what the first one paid."""
+        if isinstance(self.model, BudgetedModel):
+            raise InputError(
+                f"max_queries: {what} are asked apart, so that without a store a budget that ends "
+                "between them would lose answers; name a store, or leave max_queries out"
+            )
 
     def begin(
-        self, rows: Sequence[Row], *, progress: Progress | None = None
+        self,
+        rows: Sequence[Row],
+        *,
+        y: NDArray[np.intp] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[Task, Observations, int]:
         """Ask about `rows` and, in the same go, about the calibration's content-free inputs.
+
+        Parameters
+        ----------
+        rows : sequence of Row, length N
+        y : ndarray of shape (N,), optional
+            Positions of the rows' classes: for views with demonstrations, and for calibrations
+            that learn from labels.
+        progress : callable, optional
 
         Returns
         -------
         (Task, Observations, int)
-            The task with its prior, the answers to `rows`, and the queries paid for in all.
+            The task with its prior, the answers to `rows`, and the queries paid for in all. Rows
+            that were not answered have no part in the prior.
         """
-        scored = self.model.capabilities.scores is not None
-        free = self.calibration.content_free if scored else ()
-        blanks = [dict.fromkeys(self.template.fields, text) for text in free]
-        answers = self.observe([*blanks, *rows], progress=progress)
-        self._check_begun(answers, len(blanks))
-        prior = None
-        if answers.scores is not None and answers.space is not None:
-            prior = self.calibration.prior(answers.scores[: len(blanks)], answers.space)
-        return replace(self, prior=prior), answers[len(blanks) :], answers.queries
+        task = self
+        if y is not None:
+            shown = [self.verbalizer.first[k] for k in y]
+            task = replace(self, template=self.template.learn(rows, shown))
+        views, calibration = task.template.views, task.calibration
+        blanks: list[list[Prompt]] = []
+        if task.model.capabilities.scores is not None:
+            free = [calibration.prompts(view, rows) for view in views]
+            blanks = [list(prompts) for prompts in zip(*free, strict=True)]
+        everything = task._ask([*blanks, *task._prompts(rows)], progress)
+        queries, n_blanks = everything.queries, len(blanks) * len(views)
+        blank, answers = everything[:n_blanks], everything[n_blanks:]
+        task._check_begun(blank, answers)
+        if blank.scores is None or answers.scores is None or answers.space is None:
+            return task, answers, queries
+        there = task.answered(answers)
+        told = answers.scores.reshape(len(rows), len(views), -1)[there]
+        if y is not None:
+            scaled = told * task.model.capabilities.score_scale
+            calibration = calibration.fitted(scaled, y[there], answers.space)
+        source = told
+        if calibration.row_independent:
+            source = blank.scores.reshape(len(blanks), len(views), told.shape[2])
+        prior = [calibration.prior(source[:, p], answers.space) for p in range(len(views))]
+        return replace(task, calibration=calibration, prior=np.stack(prior)), answers, queries
 
     def observe(self, rows: Sequence[Row], *, progress: Progress | None = None) -> Observations:
         """Ask about `rows`; the answers have one score column per class.
+
+        Returns
+        -------
+        Observations
+            N * P rows: the P views of the first example, then those of the second, and so on.
 
         Raises
         ------
@@ -100,62 +146,112 @@ class Task:
         """
         if not rows:
             raise InputError("X: no examples")
-        prompts = [self.template.render(row) for row in rows]
-        answers = self.model.observe(prompts, self.verbalizer.words, progress=progress)
+        return self._ask(self._prompts(rows), progress)
+
+    def answered(self, observations: Observations) -> NDArray[np.bool_]:
+        """Return which examples have a usable answer in every view, shape (N,)."""
+        return np.all(self._by_example(observations.status) != Status.FAILED, axis=1)
+
+    def select(self, observations: Observations, examples: NDArray[np.bool_]) -> Observations:
+        """Return the answers to those of the N examples, with all their views."""
+        return observations[np.repeat(examples, len(self.template.views))]
+
+    def features(
+        self, observations: Observations
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return what a decoder is fed: hidden states and calibrated scores.
+
+        The hidden states have shape (N, P * H), the views of an example side by side; H is 0 if
+        the model gives none. The scores have shape (N, K), or (N, P, K) where P > 1; they are
+        without each view's prior and in units of log-odds, or None if the model gives none.
+        """
+        P = len(self.template.views)
+        hidden: Any = observations.hidden
+        if hidden is None:
+            hidden = np.empty((len(observations), 0), dtype=np.float32)
+        hidden = hidden.reshape(len(observations) // P, P * hidden.shape[1])
+        if observations.scores is None or observations.space is None or self.prior is None:
+            return hidden, None
+        views = self._by_example(observations.scores).swapaxes(0, 1)
+        prior: Any = self.prior
+        if not self.calibration.row_independent:
+            prior = [self.calibration.prior(scores, observations.space) for scores in views]
+        removed = np.stack(
+            [self.calibration.remove(*pair) for pair in zip(views, prior, strict=True)], axis=1
+        )
+        scores = (removed * self.model.capabilities.score_scale).astype(np.float32)
+        return hidden, scores if P > 1 else scores[:, 0]
+
+    def _by_example(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of shape (N, P, ...) of an array of shape (N * P, ...)."""
+        P = len(self.template.views)
+        return array.reshape(len(array) // P, P, *array.shape[1:])
+
+    def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
+        return [[view.render(row) for view in self.template.views] for row in rows]
+
+    def _spellings(self) -> dict[tuple[str, ...], list[int]]:
+        """Label words as a view asks for them -> positions of the views that spell them so."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for p, view in enumerate(self.template.views):
+            words = tuple(view.spell(word) for word in self.verbalizer.words)
+            groups.setdefault(words, []).append(p)
+        return groups
+
+    def _ask(self, prompts: Sequence[Sequence[Prompt]], progress: Progress | None) -> Observations:
+        """Ask N times P prompts; views that spell the label words alike are asked together."""
+        P = len(self.template.views)
+        names = [str(name) for name in self.verbalizer.classes]
+        owners, weights = self.verbalizer.word_class, self.verbalizer.weights
+        batches = []
+        for words, columns in self._spellings().items():
+            asked = [row[p] for row in prompts for p in columns]
+            answers = self.model.observe(asked, words, progress=progress)
+            where = np.arange(len(prompts))[:, None] * P + columns
+            batches.append((where.ravel(), answers.by_class(names, owners, weights)))
+        answers = gather(batches, len(prompts) * P)
         failed = int((answers.status == Status.FAILED).sum())
         if failed and self.errors == "raise":
             raise ModelError(
-                f"the model gave no usable answer to {failed} of {len(rows)} prompts; run again to "
-                "ask only these, or go on without them with errors='nan'"
+                f"the model gave no usable answer to {failed} of {len(answers)} prompts; run again "
+                "to ask only these, or go on without them with errors='nan'"
             )
         cut = int((answers.status == Status.TRUNCATED).sum())
         if cut:
             warnings.warn(
-                f"{cut} of {len(rows)} texts are longer than the model reads and were cut at the "
-                "end; the template is whole",
+                f"{cut} of {len(answers)} texts are longer than the model reads and were cut at "
+                "the end; the template is whole",
                 TruncationWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        names = [str(name) for name in self.verbalizer.classes]
-        answers = answers.by_class(names, self.verbalizer.word_class)
         if (rate := _censored(answers)) > 0:
             warnings.warn(
                 f"{rate:.0%} of the class scores are only upper bounds: the model lists its most "
                 "probable tokens, and the label words were not among them",
                 ModelWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return answers
 
-    def _check_begun(self, answers: Observations, n_blanks: int) -> None:
-        if (answers.status[:n_blanks] == Status.FAILED).any():
+    def _check_begun(self, blank: Observations, answers: Observations) -> None:
+        if (blank.status == Status.FAILED).any():
             raise ModelError(
                 "the model gave no usable answer to a content-free input of the calibration; run "
                 "again to ask only what is missing, or use calibration='none'"
             )
-        rate = _censored(answers[n_blanks:])
+        there = self.answered(answers)
+        if not there.any():
+            raise ModelError(
+                "the model gave no usable answer to any example; run again to ask only what is "
+                "missing"
+            )
+        rate = _censored(self.select(answers, there))
         if rate > self.max_censored:
             raise CapabilityError(
                 f"{rate:.0%} of the class scores are only bounds (allowed: "
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
                 "say, or a server that scores tokens by id. The answers are stored"
             )
-
-    def features(
-        self, observations: Observations
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return what a decoder is fed: hidden states (N, H) and calibrated scores (N, K).
-
-        The scores are without the prior and in units of log-odds, or None if the model gives none;
-        H is 0 if it gives no hidden state.
-        """
-        hidden: Any = observations.hidden
-        if hidden is None:
-            hidden = np.empty((len(observations), 0), dtype=np.float32)
-        if observations.scores is None or self.prior is None:
-            return hidden, None
-        scores = self.calibration.remove(observations.scores, self.prior)
-        return hidden, (scores * self.model.capabilities.score_scale).astype(np.float32)
 
 
 def _censored(answers: Observations) -> float:

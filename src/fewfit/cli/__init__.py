@@ -2,5 +2,8 @@
 
 from fewfit.cli import tune as tune  # its commands join the others
 from fewfit.cli.app import app, main
+from fewfit.cli.methods import methods
+
+app.command()(methods)
 
 __all__ = ["app", "main"]

@@ -100,8 +100,11 @@ def fit(
     label_column: LabelColumn = "label",
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
     template: Annotated[
-        str | None,
-        typer.Option(help="Text with fields and one {mask}. [default: '{text} This is about …']"),
+        list[str] | None,
+        typer.Option(
+            help="Text with fields and one {mask}; repeat it for several views of each example. "
+            "[default: '{text} This is about …']"
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
@@ -114,7 +117,8 @@ def fit(
         str, typer.Option(help="What is trained on the answers.")
     ] = "offset-regression",
     calibration: Annotated[
-        str, typer.Option(help="contextual, none or ratio (logits only).")
+        str,
+        typer.Option(help="none, contextual, domain-context, batch, pmi or ratio (logits only)."),
     ] = "contextual",
     shots: Annotated[
         int | None, typer.Option(min=1, help="Use this many examples of each class, at random.")
@@ -133,16 +137,15 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a classifier from a file of labelled examples: one query each."""
-    from fewfit.classifier import DEFAULT_TEMPLATE, FewShotClassifier
+    from fewfit.classifier import DEFAULT_TEMPLATE, FewShotClassifier, make_views
     from fewfit.compare import sample_shots
     from fewfit.decoders import DECODERS
-    from fewfit.prompts import Template
 
     if decoder not in DECODERS:
         raise InputError(f"--decoder: {decoder!r} is not one of {sorted(DECODERS)}")
-    source = template or DEFAULT_TEMPLATE
+    source = template or [DEFAULT_TEMPLATE]
     table = read_table(train, format)
-    columns = pick_columns(table, Template(source).fields, text_column)
+    columns = pick_columns(table, make_views(source).fields, text_column)
     y = pick_labels(table, label_column)
     if shots is not None:
         sample = sample_shots(y, shots, seed=seed)
@@ -158,7 +161,7 @@ def fit(
         max_queries=max_queries,
         errors=errors,
     )
-    found = probed(model, source, _words(classifier.labels, y)) if probe else None
+    found = probed(model, source[0], _words(classifier.labels, y)) if probe else None
     start = time.perf_counter()
     with bar("asking", len(y)) as progress:
         classifier.fit(columns, y, progress=progress)

@@ -46,7 +46,7 @@ def compare(
         Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
     ] = None,
     calibration: Annotated[
-        str, typer.Option(help="contextual, none or ratio (logits only).")
+        str, typer.Option(help="contextual, none, pmi or ratio (logits only).")
     ] = "contextual",
     drop_overlap: Annotated[
         bool, typer.Option("--drop-overlap", help="Leave out training rows that are test rows.")

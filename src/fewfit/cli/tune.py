@@ -147,8 +147,8 @@ def merge(
 
 
 def _check(verbalizer: Any, y: list[str]) -> None:
-    if len(verbalizer.words) != len(verbalizer.classes):
-        raise InputError("--label: tuning trains one answer per class; give one each")
+    if len(verbalizer.words) != len(verbalizer.classes) or verbalizer.weights:
+        raise InputError("--label: tuning trains one answer per class; give one each, no weights")
     unknown = sorted(set(y) - {str(name) for name in verbalizer.classes})
     if unknown:
         raise InputError(

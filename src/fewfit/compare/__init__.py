@@ -47,7 +47,7 @@ def compare(
     y_test: Any,
     *,
     template: str = DEFAULT_TEMPLATE,
-    labels: Mapping[Any, str | Sequence[str]] | None = None,
+    labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
     methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
     models: Sequence[str | FrozenModel] = ("embedded",),
     shots: Sequence[int] = (1, 4, 16),

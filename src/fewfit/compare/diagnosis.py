@@ -89,13 +89,8 @@ def _wrong(
     order = np.lexsort((-mean, -count))
     return [
         Wrong(
-<<<<<<< HEAD
-            row=i,
-            text=str(texts[i]),
-=======
             row=int(i),
             text=texts[int(i)],
->>>>>>> 2cda85f98a468e7e7ac9d2ddeea33e3a79c55d4d
             label=classes[int(y[i])],
             predicted=classes[int(worst[i])],
             confidence=float(mean[i]),

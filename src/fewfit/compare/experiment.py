@@ -71,7 +71,7 @@ class Experiment:
         y_test: Any,
         *,
         template: str = DEFAULT_TEMPLATE,
-        labels: Mapping[Any, str | Sequence[str]] | None = None,
+        labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
         models: Sequence[str | FrozenModel] = ("embedded",),
         shots: Sequence[int] = (1, 4, 16),
@@ -98,6 +98,7 @@ class Experiment:
         self.samples = draw_samples(self.y_train, shots=self.shots, seeds=self.seeds)
         self.methods = make_methods(methods)
         self.calibration = make_calibration(calibration)
+        self._check_calibration()
         self.tasks = self._open(models, store)
         self._jobs = list(self._plan())
 
@@ -168,6 +169,18 @@ class Experiment:
             cells=[item.cell for item in finished],
             diagnoses=diagnose(finished, y, [str(name) for name in self.classes], texts),
         )
+
+    def _check_calibration(self) -> None:
+        """Refuse a prior that depends on the rows: all samples share what was asked once."""
+        calibration, template = self.calibration, self.template
+        blanks = [dict.fromkeys(template.fields, text) for text in calibration.content_free]
+        asked = calibration.prompts(template, self.train)
+        if not calibration.row_independent or asked != [template.render(row) for row in blanks]:
+            raise InputError(
+                f"calibration: {calibration.name!r} as given here takes its prior from the rows or "
+                "from another prompt than the template, which samples cannot share; take "
+                "'contextual', 'none', 'pmi' or 'ratio'"
+            )
 
     def _open(self, models: Sequence[str | FrozenModel], store: Any) -> dict[str, Task]:
         asking = {name: method for name, method in self.methods.items() if method.asks}

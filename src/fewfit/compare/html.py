@@ -45,9 +45,15 @@ def html_report(comparison: Comparison, *, title: str = "Comparison") -> str:
     )
 
 
+def _word(word: str | tuple[str, float]) -> str:
+    return word if isinstance(word, str) else f"{word[0]} ({word[1]:g})"
+
+
 def _setup(comparison: Comparison) -> str:
     setup = comparison.setup
-    words = "; ".join(f"{name}: {', '.join(listed)}" for name, listed in setup.labels[:30])
+    words = "; ".join(
+        f"{name}: {', '.join(map(_word, listed))}" for name, listed in setup.labels[:30]
+    )
     more = f"; … {len(setup.labels) - 30} more" if len(setup.labels) > 30 else ""
     asked = ", ".join(f"{item.model}: {item.queries:,}" for item in comparison.asked)
     dropped = setup.dropped_train_rows

@@ -102,6 +102,11 @@ class DecoderMethod(Method):
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if "full_vocabulary" in self.decoder.requires:
+            raise InputError(
+                f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary, "
+                "not the answers that methods share here; use it in a FewShotClassifier"
+            )
         object.__setattr__(self, "requires", self.decoder.requires)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
@@ -167,7 +172,10 @@ class Tfidf(Method):
         return fitted[1].coef_.size + fitted[1].intercept_.size
 
 
-METHODS: tuple[str, ...] = (*DECODERS, "tfidf")
+METHODS: tuple[str, ...] = (
+    *(name for name, kind in DECODERS.items() if "full_vocabulary" not in kind.requires),
+    "tfidf",
+)
 """Names that :func:`make_methods` knows."""
 
 DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")

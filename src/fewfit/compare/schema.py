@@ -182,7 +182,7 @@ class Setup(_Strict):
 
     fewfit_version: str
     template: str
-    labels: list[tuple[str | int, list[str]]]
+    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
     calibration: str
     identities: dict[str, dict[str, str]]
     shots: list[int]

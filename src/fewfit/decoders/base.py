@@ -25,18 +25,33 @@ class Decoder(ClassifierMixin, BaseEstimator):
     log-odds, shape (N, K), columns in the order of ``classes_``. Either may be absent, as far as
     :attr:`requires` allows: ``scores=None``, or an ``X`` with no columns.
 
+    Where P views were asked about each example, ``X`` holds their hidden states side by side,
+    shape (N, P * H), and ``scores`` has shape (N, P, K). A decoder that does not declare
+    :attr:`many_views` is given the mean of the views' scores.
+
     A decoder implements :meth:`_fit` and :meth:`_log_odds`, and lists in :attr:`fitted_arrays`
     the arrays that it learns, which is all that is ever saved of it.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What it needs of the frozen model: a subset of {"hidden", "scores"}."""
+    """What it needs of the frozen model: of {"hidden", "scores", "full_vocabulary"}."""
+
+    labels_needed: ClassVar[str] = "1 per class"
+    queries_per_example: ClassVar[str] = "1 per view"
+    reference: ClassVar[str] = ""
+    """Author, year, arXiv id."""
+
+    many_views: ClassVar[bool] = False
+    """Whether :meth:`_fit` and :meth:`_log_odds` are given the scores of each view, (N, P, K)."""
 
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
 
     fixed_arrays: ClassVar[frozenset[str]] = frozenset()
     """Those of them that are kept but that training does not change."""
+
+    unlabelled: ClassVar[bool] = False
+    """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``."""
 
     classes_: NDArray[Any]
     n_features_in_: int
@@ -50,7 +65,7 @@ class Decoder(ClassifierMixin, BaseEstimator):
             Hidden states, float32 or float64; float64 arithmetic unless X is float32.
         y : array-like of shape (N,)
             Labels, at least two classes.
-        scores : array-like of shape (N, K), optional
+        scores : array-like of shape (N, K) or (N, P, K), optional
             Calibrated class scores in units of log-odds.
 
         Returns
@@ -134,10 +149,13 @@ class Decoder(ClassifierMixin, BaseEstimator):
     def _checked(self, scores: ArrayLike | None, X: Floats) -> Floats | None:
         if scores is None:
             return None
-        array = check_array(scores, dtype=X.dtype, input_name="scores")
-        if array.shape != (len(X), len(self.classes_)):
+        array = check_array(scores, dtype=X.dtype, input_name="scores", allow_nd=True)
+        N, K = len(X), len(self.classes_)
+        if array.shape != (N, K) and (array.ndim != 3 or array.shape[::2] != (N, K)):
             raise InputError(
-                f"scores: expected shape {(len(X), len(self.classes_))}, one column per class, got "
-                f"{array.shape}"
+                f"scores: expected shape {(N, K)}, one column per class, or {(N, 'P', K)} for P "
+                f"views, got {array.shape}"
             )
-        return array
+        if self.many_views:
+            return array.reshape(N, -1, K)
+        return array if array.ndim == 2 else array.mean(axis=1)

@@ -71,6 +71,7 @@ class DecT(Decoder):
     array(['a'], dtype='<U1')
     """
 
+    reference: ClassVar[str] = "Cui et al. 2023, arXiv 2212.08408"
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "H"),
         "z_": ("K", "D"),

@@ -30,6 +30,7 @@ class ZeroShot(Decoder):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
+    labels_needed: ClassVar[str] = "none"
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         pass

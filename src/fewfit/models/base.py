@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError
 from fewfit.observations import Batch, Observations, ScoreSpace, gather
@@ -151,6 +152,23 @@ class FrozenModel(ABC):
         ModelError
         """
         return []
+
+    def vocabulary_log_probs(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Return the log-probability of every token at the slot, batch by batch.
+
+        Yields
+        ------
+        (positions, log_probs)
+            Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
+
+        Raises
+        ------
+        CapabilityError
+            If the model does not give it, as :attr:`capabilities` says.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not give its full vocabulary")
 
     def observe(
         self,

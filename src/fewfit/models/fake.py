@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
@@ -35,6 +36,8 @@ class FakeModel(FrozenModel):
         Prompts answered between two yields.
     max_words : int, default=200
         Words of user text that are read; the rest is cut.
+    vocabulary : sequence of str, default=()
+        A toy vocabulary; where there is one, the model gives the probability of each of its words.
     log : path, optional
         A file to which one line (a digest of the prompt) is appended for each query, before it is
         answered: what a server would have billed, also across processes.
@@ -67,6 +70,7 @@ class FakeModel(FrozenModel):
         seed: int = 0,
         batch_size: int = 8,
         max_words: int = 200,
+        vocabulary: Sequence[str] = (),
         log: str | Path | None = None,
         seconds: float = 0.0,
         faults: Mapping[int, Exception] | None = None,
@@ -76,6 +80,7 @@ class FakeModel(FrozenModel):
         self.seed = seed
         self.batch_size = batch_size
         self.max_words = max_words
+        self.vocabulary = tuple(vocabulary)
         self.log = log
         self.seconds = seconds
         self.faults = dict(faults or {})
@@ -83,7 +88,11 @@ class FakeModel(FrozenModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(scores=self.space, hidden=self.hidden_size > 0)
+        return Capabilities(
+            scores=self.space,
+            hidden=self.hidden_size > 0,
+            full_vocabulary=bool(self.vocabulary),
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -93,6 +102,7 @@ class FakeModel(FrozenModel):
             "hidden_size": str(self.hidden_size),
             "seed": str(self.seed),
             "max_words": str(self.max_words),
+            **({"vocabulary": "\n".join(self.vocabulary)} if self.vocabulary else {}),
         }
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
@@ -106,6 +116,20 @@ class FakeModel(FrozenModel):
                 np.arange(start, start + len(batch)),
                 self._answer(batch, words, directions),
             )
+
+    def vocabulary_log_probs(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        if not self.vocabulary:
+            yield from super().vocabulary_log_probs(prompts)
+        directions = np.stack([self._vector(word) for word in self.vocabulary])
+        for start in range(0, len(prompts), self.batch_size):
+            batch = prompts[start : start + self.batch_size]
+            for prompt in batch:
+                self._bill(prompt)
+            logits = self._states(batch) @ directions.T
+            positions = np.arange(start, start + len(batch))
+            yield positions, log_softmax(logits, axis=1).astype(np.float32)
 
     def _bill(self, prompt: Prompt) -> None:
         number, self.queries = self.queries, self.queries + 1
@@ -122,17 +146,8 @@ class FakeModel(FrozenModel):
         words: Sequence[str],
         directions: NDArray[np.float64],
     ) -> Observations:
-        read = [prompt.user_text.split() for prompt in batch]
         frames = [prompt.text("").split()[: self.max_words] for prompt in batch]
-        state: Any = np.stack(
-            [
-                sum(
-                    (self._vector(word) for word in text[: self.max_words]),
-                    self._vector(""),
-                )
-                for text in read
-            ]
-        )
+        state: Any = self._states(batch)
         logits: Any = state @ directions.T
         mass = np.full(len(batch), np.nan)
         if self.space is ScoreSpace.LOGPROB:
@@ -144,7 +159,7 @@ class FakeModel(FrozenModel):
             logits = logits / (
                 np.linalg.norm(state, axis=1)[:, None] * np.linalg.norm(directions, axis=1)
             )
-        cut = [len(text) > self.max_words for text in read]
+        cut = [len(prompt.user_text.split()) > self.max_words for prompt in batch]
         return Observations(
             columns=tuple(words),
             scores=None if self.space is None else logits,
@@ -155,6 +170,11 @@ class FakeModel(FrozenModel):
             status=np.where(cut, Status.TRUNCATED, Status.OK),
             asked=np.ones(len(batch), dtype=bool),
         )
+
+    def _states(self, batch: Sequence[Prompt]) -> NDArray[np.float64]:
+        read = [prompt.user_text.split()[: self.max_words] for prompt in batch]
+        vectors: Any = [sum(map(self._vector, words), self._vector("")) for words in read]
+        return np.stack(vectors)
 
     def _vector(self, word: str) -> NDArray[np.float64]:
         seed = hashlib.sha256(f"{self.seed}\0{word.casefold()}".encode()).digest()

@@ -1,7 +1,55 @@
 """Prompts: pure text, no model."""
 
+from typing import Any
+
+from fewfit.prompts.conjugate import Conjugate
+from fewfit.prompts.in_context import InContext
+from fewfit.prompts.paraphrase import Paraphrase, paraphrased
 from fewfit.prompts.rows import Row, read_labels, read_rows
 from fewfit.prompts.template import Part, Prompt, Template
+from fewfit.prompts.trie import Trie
+from fewfit.prompts.urial import Urial
 from fewfit.prompts.verbalizer import Verbalizer
+from fewfit.prompts.views import View, Views
+from fewfit.prompts.word_lists import drop_improbable, expand_words, retrieve_words
 
-__all__ = ["Part", "Prompt", "Row", "Template", "Verbalizer", "read_labels", "read_rows"]
+__all__ = [
+    "VERBALIZERS",
+    "VIEWS",
+    "Conjugate",
+    "InContext",
+    "Paraphrase",
+    "Part",
+    "Prompt",
+    "Row",
+    "Template",
+    "Trie",
+    "Urial",
+    "Verbalizer",
+    "View",
+    "Views",
+    "drop_improbable",
+    "expand_words",
+    "paraphrased",
+    "read_labels",
+    "read_rows",
+    "retrieve_words",
+]
+
+VIEWS: dict[str, type[View] | type[Urial]] = {
+    "template": Template,
+    "in-context": InContext,
+    "conjugate": Conjugate,
+    "paraphrase": Paraphrase,
+    "urial-prefix": Urial,
+}
+"""Name -> way to turn a row into a prompt."""
+
+VERBALIZERS: dict[str, Any] = {
+    "label-words": Verbalizer,
+    "retrieved-words": retrieve_words,
+    "neighbour-words": expand_words,
+    "probable-words": drop_improbable,
+    "trie": Trie,
+}
+"""Name -> way to find label words, or to read a class from words or tokens."""

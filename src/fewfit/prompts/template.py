@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from fewfit.errors import InputError
+from fewfit.prompts.views import View
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
@@ -44,7 +45,7 @@ class Prompt:
         return tuple(part for part in self.parts if part.kind != "field")
 
 
-class Template:
+class Template(View):
     """Text with named fields and exactly one slot, ``{mask}``.
 
     Parameters

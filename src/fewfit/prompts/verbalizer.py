@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from fewfit.errors import InputError
 
@@ -15,9 +15,11 @@ class Verbalizer:
 
     Parameters
     ----------
-    labels : mapping of class to str or sequence of str
+    labels : mapping of class to str, sequence of str, or mapping of str to float
         For example ``{"negative": "bad", "positive": ["great", "good"]}``. Classes are all
-        strings or all integers.
+        strings or all integers. Words with weights, ``{"physics": 1.0, "quantum": 0.8}``, make the
+        score of every class the weighted mean of its words' scores (SciPrompt, You et al. 2024,
+        arXiv 2410.01946) and not their maximum.
 
     Attributes
     ----------
@@ -27,6 +29,8 @@ class Verbalizer:
         The W label words of all classes, class by class.
     word_class : tuple of int
         For each of the W words the position of its class in `classes`.
+    weights : tuple of float, or None
+        For each word its share of its class's score; None if the maximum counts.
 
     Raises
     ------
@@ -43,7 +47,12 @@ class Verbalizer:
     (0, 1, 1)
     """
 
-    def __init__(self, labels: Mapping[Any, str | Sequence[str]]) -> None:
+    requires: ClassVar[frozenset[str]] = frozenset({"scores"})
+    labels_needed: ClassVar[str] = "none"
+    queries_per_example: ClassVar[str] = "0"
+    reference: ClassVar[str] = ""
+
+    def __init__(self, labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]]) -> None:
         if not isinstance(labels, Mapping):
             raise InputError(
                 f"labels: expected a mapping from class to label words, got {type(labels).__name__}"
@@ -67,24 +76,46 @@ class Verbalizer:
                 owners.append(index)
         self.words = tuple(words)
         self.word_class = tuple(owners)
+        self.weights = _weights([labels[name] for name in self.classes])
 
     @classmethod
     def from_classes(cls, classes: Iterable[Label]) -> Verbalizer:
         """Let each class be spelled by its own name, underscores read as spaces."""
         return cls({name: str(name).replace("_", " ") for name in classes})
 
-    def to_list(self) -> list[tuple[Label, list[str]]]:
-        """Return ``[(class, [word, ...]), ...]``, which :class:`dict` turns back into `labels`."""
+    @property
+    def labels(self) -> dict[Label, Any]:
+        """What makes this verbalizer again."""
+        return dict(_plain(self.to_list()))
+
+    @property
+    def first(self) -> list[str]:
+        """The first label word of each class."""
+        return [self.words[self.word_class.index(k)] for k in range(len(self.classes))]
+
+    def to_list(self) -> list[tuple[Label, list[str] | list[tuple[str, float]]]]:
+        """Return ``[(class, [word, ...]), ...]``, or pairs of word and weight for the words."""
+        weights = self.weights or [0.0] * len(self.words)
+        items = list(zip(self.words, weights, self.word_class, strict=True))
         return [
             (
                 name,
-                [w for w, owner in zip(self.words, self.word_class, strict=True) if owner == k],
+                [(w, weight) for w, weight, owner in items if owner == k]
+                if self.weights
+                else [w for w, _, owner in items if owner == k],
             )
             for k, name in enumerate(self.classes)
         ]
 
+    @classmethod
+    def from_list(
+        cls, items: Iterable[tuple[Label, list[str] | list[tuple[str, float]]]]
+    ) -> Verbalizer:
+        """Make again what :meth:`to_list` returned."""
+        return cls(dict(_plain(items)))
+
     def __repr__(self) -> str:
-        return f"Verbalizer({dict(self.to_list())!r})"
+        return f"Verbalizer({self.labels!r})"
 
 
 def sort_classes(classes: Iterable[object]) -> tuple[Label, ...]:
@@ -107,7 +138,32 @@ def sort_classes(classes: Iterable[object]) -> tuple[Label, ...]:
     return tuple(sorted(distinct))
 
 
-def _words_of(name: Label, words: str | Sequence[str]) -> list[str]:
+def _plain(
+    items: Iterable[tuple[Label, list[str] | list[tuple[str, float]]]],
+) -> Iterator[tuple[Label, Any]]:
+    for name, words in items:
+        weighted = bool(words) and not isinstance(words[0], str)
+        yield name, {pair[0]: pair[1] for pair in words} if weighted else words
+
+
+def _weights(given: Sequence[Any]) -> tuple[float, ...] | None:
+    """Shares of the words, class by class; a class without weights counts its words equally."""
+    if not any(isinstance(words, Mapping) for words in given):
+        return None
+    shares: list[float] = []
+    for words in given:
+        if not isinstance(words, Mapping):
+            words = dict.fromkeys([words] if isinstance(words, str) else words, 1.0)
+        values = [float(weight) for weight in words.values()]
+        if not all(0 <= weight < float("inf") for weight in values) or not sum(values):
+            raise InputError(
+                f"labels: the weights {values} are not numbers from 0 with one above it"
+            )
+        shares += [weight / sum(values) for weight in values]
+    return tuple(shares)
+
+
+def _words_of(name: Label, words: str | Iterable[str]) -> list[str]:
     listed = [words] if isinstance(words, str) else list(words)
     if not listed:
         raise InputError(f"labels: class {name!r} has no label word")

@@ -1,0 +1,183 @@
+"""PTEC's output side: one independent decision per label. Buchner et al. 2024, arXiv 2309.12075."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from fewfit.errors import InputError
+
+Floats = NDArray[Any]
+
+
+class MultiLabel(ClassifierMixin, BaseEstimator):
+    """A logistic regression per label, and the threshold at which the label is given.
+
+    K independent sigmoids, ``p[k] = sigmoid(w[k] x + b[k])``, on standardised hidden states, with
+    the positives of a rare label weighted up in the loss (`pos_weight`). Labels do not compete: a
+    further one changes no probability of the others.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the L2 penalty.
+    pos_weight : "balanced" or float, default="balanced"
+        What each positive counts in the loss; "balanced" is negatives over positives, per label.
+    threshold : float or "f1", default=0.5
+        Give a label where its probability is above. "f1" is the value with the best F1 of the label
+        in 5-fold cross-validation over the examples, and 0.5 for a label with fewer than 4
+        positives or negatives, where that would be a guess.
+
+    Attributes
+    ----------
+    n_labels_ : int
+        K.
+    classes_ : ndarray of shape (K,)
+        Positions of the labels, or the classes.
+    mean_, scale_ : ndarray of shape (H,)
+        What the hidden states are standardised with.
+    coef_ : ndarray of shape (K, H)
+    intercept_ : ndarray of shape (K,)
+    threshold_ : ndarray of shape (K,)
+
+    Notes
+    -----
+    The paper tunes a soft prompt beside this head, which needs the model's gradients; this is the
+    part that a frozen model allows. Its own linear baseline failed for want of standardised
+    features. It is not one of the decoders of :class:`fewfit.FewShotClassifier`, whose examples
+    have one class each; give it the hidden states of ``Task.features`` or any other.
+
+    Examples
+    --------
+    >>> X = [[2.0, 0.0], [2.0, 2.0], [0.0, 2.0], [0.0, 0.0]] * 4
+    >>> Y = [[1, 0], [1, 1], [0, 1], [0, 0]] * 4
+    >>> MultiLabel().fit(X, Y).predict([[3.0, 3.0], [3.0, -1.0]])
+    array([[1, 1],
+           [1, 0]])
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    labels_needed: ClassVar[str] = "both sides of each label"
+    queries_per_example: ClassVar[str] = "1 per view"
+    reference: ClassVar[str] = "Buchner et al. 2024, arXiv 2309.12075"
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        pos_weight: str | float = "balanced",
+        threshold: str | float = 0.5,
+    ) -> None:
+        self.C = C
+        self.pos_weight = pos_weight
+        self.threshold = threshold
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit the head.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, H)
+        y : array-like of shape (N, K) of 0 and 1, or of shape (N,)
+            A label that all examples have, or none, keeps that answer. One class per example, shape
+            (N,) or (N, 1), is one-vs-rest: the sigmoids are normalised, and the largest decides.
+
+        Raises
+        ------
+        InputError
+            If `y` holds anything but 0 and 1.
+        """
+        hidden: Floats
+        given: Any
+        hidden, given = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        check_classification_targets(given)
+        given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
+        self.single_ = given.ndim == 1
+        if self.single_:
+            self.classes_, codes = np.unique(given, return_inverse=True)
+            if len(self.classes_) < 2:
+                raise InputError("y: at least two classes are needed, got 1 class")
+            targets = np.eye(len(self.classes_), dtype=int)[codes]
+        else:
+            if not np.isin(given, (0, 1)).all():
+                raise InputError("y: expected 0 and 1, one column per label")
+            targets = given.astype(int)
+            self.classes_ = np.arange(targets.shape[1])
+        self.n_labels_ = targets.shape[1]
+        self.mean_ = hidden.mean(axis=0)
+        spread = hidden.std(axis=0)
+        self.scale_ = np.where(spread > 0, spread, 1)
+        x = (hidden - self.mean_) / self.scale_
+        heads = [self._head(x, column) for column in targets.T]
+        self.coef_ = np.stack([head[0] for head in heads])
+        self.intercept_ = np.array([head[1] for head in heads])
+        self.threshold_ = np.array([self._threshold(x, column) for column in targets.T])
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Return the probability of each label, shape (N, K), each on its own."""
+        check_is_fitted(self)
+        hidden: Floats = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        x = (hidden - self.mean_) / self.scale_
+        p = expit(x @ self.coef_.T + self.intercept_)
+        return p / p.sum(axis=1, keepdims=True) if self.single_ else p
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return 1 where a label is given, shape (N, K), or the class, shape (N,)."""
+        p = self.predict_proba(X)
+        if self.single_:
+            return self.classes_[p.argmax(axis=1)]
+        return (p > self.threshold_).astype(int)
+
+    def _head(self, x: Floats, y: NDArray[Any]) -> tuple[Floats, float]:
+        if y.min() == y.max():
+            return np.zeros(x.shape[1], x.dtype), 30.0 if y[0] else -30.0
+        weight = (1 - y).sum() / y.sum() if self.pos_weight == "balanced" else self.pos_weight
+        if isinstance(weight, str) or not weight > 0:
+            raise InputError(f"pos_weight: expected 'balanced' or a number, got {weight!r}")
+        model = LogisticRegression(C=self.C, class_weight={0: 1.0, 1: weight}, max_iter=1000)
+        model.fit(x, y)
+        return model.coef_[0], float(model.intercept_[0])
+
+    def _threshold(self, x: Floats, y: NDArray[Any]) -> float:
+        if self.threshold != "f1":
+            if isinstance(self.threshold, str):
+                raise InputError(f"threshold: expected 'f1' or a number, got {self.threshold!r}")
+            return float(self.threshold)
+        if min(y.sum(), (1 - y).sum()) < 4:
+            return 0.5
+        held_out = np.empty(len(y))
+        for train, test in KFold(5 if len(y) >= 5 else 2).split(x):
+            coef, intercept = self._head(x[train], y[train])
+            held_out[test] = expit(x[test] @ coef + intercept)
+        return best_threshold(y, held_out)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        assert tags.classifier_tags is not None
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def best_threshold(y: NDArray[Any], p: Floats) -> float:
+    """Return the threshold with the best F1 of ``p > threshold``, midway between two values of p.
+
+    Of several, the one nearest to 0.5.
+    """
+    values = np.unique(p)
+    cuts = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
+    given = p[:, None] > cuts
+    true = (given & (y[:, None] == 1)).sum(axis=0)
+    f1 = 2 * true / (given.sum(axis=0) + y.sum())
+    best = cuts[f1 == f1.max()]
+    return float(best[np.abs(best - 0.5).argmin()])

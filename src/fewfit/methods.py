@@ -1,0 +1,92 @@
+"""All methods in one table, made from what each declares beside its own code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fewfit.calibration import CALIBRATIONS
+from fewfit.compare.prompt_search import search_prompt
+from fewfit.compare.token_shift import token_shift
+from fewfit.compare.unsupervised import learn_unsupervised
+from fewfit.decoders import DECODERS, MultiLabel
+from fewfit.prompts import VERBALIZERS, VIEWS
+
+
+class Method(NamedTuple):
+    """One row of the table.
+
+    Attributes
+    ----------
+    name : str
+        As it is given to ``--decoder``, ``--calibration`` and in Python.
+    kind : str
+        A key of :data:`TABLES`.
+    room : str
+        The file that holds it.
+    requires : tuple of str
+        What the frozen model must give.
+    queries : str
+        Queries per example.
+    labels : str
+        Labels needed.
+    source : str
+        Author, year, arXiv id; empty where it is common knowledge.
+    """
+
+    name: str
+    kind: str
+    room: str
+    requires: tuple[str, ...]
+    queries: str
+    labels: str
+    source: str
+
+
+TABLES: dict[str, Mapping[str, Any]] = {
+    "calibration": CALIBRATIONS,
+    "view": VIEWS,
+    "verbalizer": VERBALIZERS,
+    "decoder": DECODERS,
+    "multi-label decoder": {"multi-label": MultiLabel},
+    "searcher": {
+        "prompt-search": search_prompt,
+        "unsupervised-prompts": learn_unsupervised,
+    },
+    "analysis": {"token-shift": token_shift},
+}
+"""Kind -> the fixed tables of the rooms."""
+
+
+def list_methods() -> list[Method]:
+    """Return every method, by kind and then by name."""
+    return [
+        Method(
+            name=name,
+            kind=kind,
+            room=item.__module__.removeprefix("fewfit.").replace(".", "/") + ".py",
+            requires=tuple(sorted(item.requires)),
+            queries=item.queries_per_example,
+            labels=item.labels_needed,
+            source=item.reference,
+        )
+        for kind, table in TABLES.items()
+        for name, item in sorted(table.items())
+    ]
+
+
+def methods_table() -> str:
+    """Return the table in Markdown."""
+    header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
+    rows = [
+        (*method[:3], ", ".join(method.requires) or "–", *method[4:6], method.source or "–")  # noqa: RUF001
+        for method in list_methods()
+    ]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(header), rule, *map(line, rows)])

@@ -1,0 +1,80 @@
+"""Views: the ways in which one example is put to a frozen model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from fewfit.errors import InputError
+
+if TYPE_CHECKING:
+    from fewfit.prompts.template import Prompt
+
+
+class View(ABC):
+    """One way to turn a row into a prompt; a :class:`fewfit.Template` is the simplest.
+
+    Attributes
+    ----------
+    fields : tuple of str
+        The fields of a row that it reads.
+    """
+
+    requires: ClassVar[frozenset[str]] = frozenset()
+    labels_needed: ClassVar[str] = "none"
+    queries_per_example: ClassVar[str] = "1"
+    reference: ClassVar[str] = ""
+
+    fields: tuple[str, ...]
+
+    @abstractmethod
+    def render(self, row: Mapping[str, str]) -> Prompt:
+        """Put a row into a prompt (InputError if a field is missing)."""
+
+    def learn(self, rows: Sequence[Mapping[str, str]], words: Sequence[str]) -> View:
+        """Return this view with what it keeps of the labelled examples; most keep nothing.
+
+        Parameters
+        ----------
+        rows : sequence of Row, length N
+        words : sequence of str, length N
+            The first label word of each row's class.
+        """
+        return self
+
+    def spell(self, word: str) -> str:
+        """Return a label word as this view's prompts ask for it."""
+        return word
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views of the set that this one is."""
+        return (self,)
+
+
+class Views:
+    """Several views, asked about the same example: one query each.
+
+    Parameters
+    ----------
+    views : sequence of View, length P >= 1
+
+    Attributes
+    ----------
+    fields : tuple of str
+        The fields that any of the views reads.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        if not views:
+            raise InputError("template: an empty list; give at least one template")
+        self.views = tuple(part for view in views for part in view.views)
+        self.fields = tuple(dict.fromkeys(name for view in self.views for name in view.fields))
+
+    def learn(self, rows: Sequence[Mapping[str, str]], words: Sequence[str]) -> Views:
+        """Return the set with what each view keeps of the labelled examples."""
+        return Views([view.learn(rows, words) for view in self.views])
+
+    def __repr__(self) -> str:
+        return f"Views({list(self.views)!r})"

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fewfit.cli import app
+from fewfit.decoders import DECODERS
+from fewfit.methods import list_methods, methods_table
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
+
+
+def test_the_document_holds_the_table_of_today():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search("<!-- fewfit methods -->\n(.*)\n<!-- end -->", text, flags=re.DOTALL)
+    assert found is not None
+    assert found.group(1).strip() == methods_table(), "run: python -m tests.test_methods"
+
+
+def test_the_document_says_something_of_each_method():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    prose = text[text.index("<!-- end -->") :]
+    missing = [method.name for method in list_methods() if f"`{method.name}`" not in prose]
+    assert not missing
+
+
+def test_the_command_prints_the_same():
+    runner = CliRunner()
+    assert runner.invoke(app, ["methods"]).output.strip() == methods_table()
+    rows = json.loads(runner.invoke(app, ["methods", "--json"]).output)
+    assert [row["name"] for row in rows] == [method.name for method in list_methods()]
+    assert set(rows[0]) == {"name", "kind", "room", "requires", "queries", "labels", "source"}
+
+
+@pytest.mark.parametrize(
+    "method", list_methods(), ids=lambda method: f"{method.kind}-{method.name}"
+)
+def test_what_is_declared_is_there(method):
+    assert (Path(__file__).parents[1] / "src" / "fewfit" / method.room).is_file()
+    assert re.fullmatch(
+        r"[\w, .&üé\u0027-]+ \d{4}, arXiv \d{4}\.\d{4,5}",
+        method.source or "x 2000, arXiv 0000.0000",
+    )
+    assert method.queries
+    assert method.labels
+
+
+def test_every_decoder_is_in_the_table():
+    listed = {method.name for method in list_methods() if method.kind == "decoder"}
+    assert listed == set(DECODERS)
+
+
+if __name__ == "__main__":
+    head, tail = DOCUMENT.read_text(encoding="utf-8").split("<!-- fewfit methods -->")
+    rest = tail[tail.index("<!-- end -->") :]
+    DOCUMENT.write_text(
+        f"{head}<!-- fewfit methods -->\n{methods_table()}\n{rest}", encoding="utf-8"
+    )
