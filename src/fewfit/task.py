@@ -101,8 +101,8 @@ class Task:
         Returns
         -------
         (Task, Observations, int)
-            The task with its prior, the answers to `rows`, and the queries paid for in all. Rows
-            that were not answered have no part in the prior.
+            The task with its prior, the answers to `rows`, and the queries paid for in all. Scores
+            of rows that were not answered have no part in the prior.
         """
         task = self
         if y is not None:
