@@ -1,5 +1,6 @@
 # make demo   the whole story, offline, on the embedded model
 # make test   the test suite
+# make test-servers  real servers, built and started here; not part of make test
 # make check  lint, format, types
 # make bench  the committed benchmarks, again
 # Each sets up what it needs first; a second call of setup is instant.
@@ -13,7 +14,7 @@ PYTHON ?= python3
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-servers check bench clean
 
 setup: $(STAMP)
 
@@ -39,6 +40,10 @@ check: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+
+# Several minutes the first time: llama.cpp is compiled.
+test-servers: setup
+	@tests/servers/run.sh $(BIN)/python
 
 clean:
 	rm -rf $(VENV) demo-output

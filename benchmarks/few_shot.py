@@ -15,13 +15,14 @@ from pathlib import Path
 from benchmarks.tasks import TASKS, run_set
 from fewfit.classifier import open_model
 from fewfit.compare import summarise
-from fewfit.decoders import Decoder, DecT, LinearProbe, ZeroShot
+from fewfit.decoders import Decoder, DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
 
 METHODS: dict[str, Decoder] = {
     "zero-shot": ZeroShot(),
     "linear probe": LinearProbe(),
     "DecT": DecT(),
     "DecT, lambda = 1": DecT(lam=1.0),
+    "offset regression": OffsetLogisticRegression(),
 }
 
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewfit import DecT, FewShotClassifier, LinearProbe, ZeroShot
+from fewfit import DecT, FewShotClassifier, LinearProbe, OffsetLogisticRegression, ZeroShot
 from fewfit.artifact import MANIFEST, TENSORS, read
 from fewfit.errors import ArtifactError, FewfitError, ModelError, ModelMismatchError
 from fewfit.models import FakeModel
@@ -25,7 +25,7 @@ NEW = ["good", "bad", "", "something else entirely"]
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts") / "task"
-    clf = make().fit(TEXTS, Y)
+    clf = make(decoder=DecT()).fit(TEXTS, Y)
     clf.save(folder)
     return folder, clf.predict_proba(NEW)
 
@@ -44,7 +44,9 @@ def load(folder, **options):
     return FewShotClassifier.load(folder, **{"model": FakeModel(), "store": None, **options})
 
 
-@pytest.mark.parametrize("decoder", [DecT(proto_dim=8), LinearProbe(), ZeroShot()])
+@pytest.mark.parametrize(
+    "decoder", [DecT(proto_dim=8), LinearProbe(), OffsetLogisticRegression(), ZeroShot()]
+)
 @pytest.mark.parametrize("model", [FakeModel(), FakeModel(space="logit"), FakeModel(space=None)])
 def test_what_is_loaded_predicts_the_same_bits(tmp_path, decoder, model):
     if "scores" in decoder.requires and model.space is None:
@@ -280,7 +282,7 @@ def test_forged_tensors_are_refused(folder, change):
 
 
 def test_arrays_of_any_layout_survive(tmp_path, monkeypatch):
-    clf = make().fit(TEXTS, Y)
+    clf = make(decoder=DecT()).fit(TEXTS, Y)
     expected = clf.predict_proba(NEW)
     clf.decoder_.W_ = np.asfortranarray(clf.decoder_.W_)
     clf.decoder_.z_ = np.repeat(clf.decoder_.z_, 2, axis=1)[:, ::2]
@@ -297,7 +299,7 @@ def test_every_refusal_is_one_of_ours(folder):
 
 
 def test_it_is_small(tmp_path, embedded):
-    clf = make(embedded, labels=LABELS).fit(TEXTS, Y)
+    clf = make(embedded, labels=LABELS, decoder=DecT()).fit(TEXTS, Y)
     clf.save(tmp_path / "task")
     size = sum(file.stat().st_size for file in (tmp_path / "task").iterdir())
     assert size < 4 * (128 * 384 + 2 * 128 + 2) + 4096

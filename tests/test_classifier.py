@@ -159,7 +159,7 @@ def test_bad_input_is_refused_before_any_query(options, X, y, message):
 
 def test_what_the_model_cannot_give_is_refused_before_any_query():
     for model, options, message in [
-        (FakeModel(hidden_size=0), {"decoder": DecT()}, "DecT needs 'hidden'"),
+        (FakeModel(hidden_size=0), {"decoder": LinearProbe()}, "LinearProbe needs 'hidden'"),
         (FakeModel(space=None), {"decoder": ZeroShot()}, "ZeroShot needs 'scores'"),
         (FakeModel(), {"calibration": "ratio"}, "gives 'logprob' scores"),
     ]:
@@ -169,11 +169,13 @@ def test_what_the_model_cannot_give_is_refused_before_any_query():
 
 
 def test_scores_alone_and_hidden_states_alone():
-    scores_only = make(FakeModel(hidden_size=0), decoder=ZeroShot()).fit(TEXTS, Y)
-    assert scores_only.score(TEXTS, Y) == 1.0
-    hidden_only = make(FakeModel(space=None), decoder=DecT()).fit(TEXTS, Y)
-    assert hidden_only.n_queries_ == len(TEXTS)
-    assert hidden_only.score(TEXTS, Y) == 1.0
+    for decoder in (None, DecT(), ZeroShot()):
+        scores_only = make(FakeModel(hidden_size=0), decoder=decoder).fit(TEXTS, Y)
+        assert scores_only.score(TEXTS, Y) == 1.0
+    for decoder in (None, DecT(), LinearProbe()):
+        hidden_only = make(FakeModel(space=None), decoder=decoder).fit(TEXTS, Y)
+        assert hidden_only.n_queries_ == len(TEXTS)
+        assert hidden_only.score(TEXTS, Y) == 1.0
 
 
 def test_ratio_calibration_is_for_safely_positive_logits():

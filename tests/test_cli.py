@@ -188,7 +188,14 @@ def test_a_real_process_is_silent_in_a_pipe(artifact, tmp_path):
 def test_the_demo_tells_the_whole_story(tmp_path):
     pytest.importorskip("matplotlib")
     out = run("demo", "--output", tmp_path / "demo", "--model", "fake", "--seeds", 2).stdout
-    for line in ("10 classes", "| DecT ", "| linear probe ", "| zero-shot ", "Reloaded, it says:"):
+    for line in (
+        "10 classes",
+        "| DecT ",
+        "| offset regression",
+        "| linear probe ",
+        "| zero-shot ",
+        "Reloaded, it says:",
+    ):
         assert line in out
     assert (tmp_path / "demo" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "demo" / "classifier" / "manifest.json").exists()

@@ -38,7 +38,8 @@ def test_score_formula():
 def test_first_gradient():
     r = initial_radii(H, Y, 2)
     np.testing.assert_allclose(r, [0.707107, 0.707107], atol=1e-6)
-    loss, dW, dr = loss_and_gradient(H, Y, 0.5 * M, EYE, EYE, r, normalize=True)
+    loss, du, dr = loss_and_gradient(H, Y, 0.5 * M, EYE, r, normalize=True)
+    dW = du.T @ H
     assert loss == pytest.approx(0.287983, abs=1e-6)
     np.testing.assert_allclose(dW, [[-0.091567, -0.099395], [0.14483, 0.091567]], atol=1e-6)
     np.testing.assert_allclose(dr, [-0.059202, 0.059202], atol=1e-6)
@@ -55,7 +56,7 @@ def test_golden_fit(steps, loss, W, r):
     got_W, got_r = fit_projection(H, Y, 0.5 * M, EYE, EYE, normalize=True, lr=0.01, n_steps=steps)
     np.testing.assert_allclose(got_W, W, atol=1e-5)
     np.testing.assert_allclose(got_r, r, atol=1e-5)
-    after, _, _ = loss_and_gradient(H, Y, 0.5 * M, got_W, EYE, got_r, normalize=True)
+    after, _, _ = loss_and_gradient(H @ got_W.T, Y, 0.5 * M, EYE, got_r, normalize=True)
     assert after == pytest.approx(loss, abs=1e-6)
     np.testing.assert_array_equal(EYE, np.eye(2))
 
@@ -68,13 +69,12 @@ def test_gradient_is_the_derivative_of_the_loss(normalize):
     W, z, r = rng.standard_normal((5, 12)), rng.standard_normal((3, 5)), rng.standard_normal(3)
 
     def at(flat):
-        return loss_and_gradient(
-            X, y, scores, flat[:60].reshape(5, 12), z, flat[60:], normalize=normalize
-        )
+        u = X @ flat[:60].reshape(5, 12).T
+        return loss_and_gradient(u, y, scores, z, flat[60:], normalize=normalize)
 
     def gradient(flat):
-        _, dW, dr = at(flat)
-        return np.concatenate([dW.ravel(), dr])
+        _, du, dr = at(flat)
+        return np.concatenate([(du.T @ X).ravel(), dr])
 
     start = np.concatenate([W.ravel(), r])
     assert check_grad(lambda flat: at(flat)[0], gradient, start) < 1e-5

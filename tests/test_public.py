@@ -14,6 +14,7 @@ def test_public_names_are_pinned():
         "FrozenModel",
         "LinearProbe",
         "Observations",
+        "OffsetLogisticRegression",
         "Template",
         "Verbalizer",
         "ZeroShot",

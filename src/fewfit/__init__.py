@@ -2,7 +2,7 @@
 
 from fewfit._version import __version__
 from fewfit.classifier import FewShotClassifier
-from fewfit.decoders import DecT, LinearProbe, ZeroShot
+from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
 from fewfit.models import FrozenModel, load_model
 from fewfit.observations import Observations
 from fewfit.prompts import Template, Verbalizer
@@ -13,6 +13,7 @@ __all__ = [
     "FrozenModel",
     "LinearProbe",
     "Observations",
+    "OffsetLogisticRegression",
     "Template",
     "Verbalizer",
     "ZeroShot",

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from safetensors import SafetensorError
 
 from fewfit.errors import ArtifactError
@@ -74,6 +74,7 @@ class Manifest(Strict):
     model_identity: dict[str, str]
     n_examples: int
     example: Example
+    doctor: dict[str, JsonValue] | None = None
     files: dict[str, str]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,22 @@ from sklearn.utils.validation import check_is_fitted
 from fewfit import artifact
 from fewfit._version import __version__
 from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.decoders import DECODERS, Decoder, OffsetLogisticRegression
 from fewfit.errors import (
     ArtifactError,
     InputError,
     ModelError,
     ModelMismatchError,
+    ModelWarning,
 )
 from fewfit.models import FrozenModel, load_model
 from fewfit.models.base import Progress
-from fewfit.observations import Observations
+from fewfit.models.budget import BudgetedModel
+from fewfit.observations import Observations, Status
 from fewfit.prompts import Template, Verbalizer, read_labels, read_rows
 from fewfit.prompts.verbalizer import Label
 from fewfit.store import StoredModel, default_path
-from fewfit.task import Task
+from fewfit.task import MAX_CENSORED, Task
 
 _TUNED = "tuning.json"
 
@@ -48,12 +51,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         The label words of each class. If left out, each class is spelled by its own name, with
         underscores read as spaces.
     decoder : Decoder, optional
-        What is trained on the answers; left out, it is :class:`DecT`.
+        What is trained on the answers; left out, it is :class:`OffsetLogisticRegression`.
     calibration : {"contextual", "none", "ratio"} or Calibration, default="contextual"
         How the model's prior over labels is removed from its scores.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
+    max_queries : int, optional
+        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        asks what it can, stores that and raises; the same call again goes on from there.
+    errors : {"raise", "nan"}, default="raise"
+        What becomes of an example that the model gave no usable answer to. "raise" raises, with
+        everything else stored; "nan" leaves it out of `fit` and gives it a row of NaN in
+        :meth:`predict_proba`. It never gets a guessed label: :meth:`predict` raises either way.
+    max_censored : float, default=0.5
+        Largest share of class scores that may be bounds in `fit`, for servers that list only
+        their most probable tokens.
 
     Attributes
     ----------
@@ -66,6 +79,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         store in front of it.
     n_queries_ : int
         How many queries `fit` paid for: one per distinct prompt that the store lacked.
+    n_retries_ : int
+        How many attempts were made again for them.
+    doctor_ : dict or None
+        The report of :func:`fewfit.models.probe.probe` on the frozen model, if one was put here;
+        it is saved with the task.
 
     Raises
     ------
@@ -73,7 +91,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         From `fit` and `predict`, before any query: texts, labels, template or label words that do
         not go together.
     CapabilityError
-        Before any query: the decoder or the calibration needs what the model does not give.
+        Before any query: the decoder or the calibration needs what the model does not give. After
+        them: too many of the class scores are bounds.
+    ModelError
+        The model did not answer, or not all of it.
+    BudgetExceededError
+        More than `max_queries` are needed.
 
     Examples
     --------
@@ -90,6 +113,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     decoder_: Decoder
     task_: Task
     n_queries_: int
+    n_retries_: int
+    doctor_: dict[str, Any] | None
     _example: artifact.Example | None
 
     def __init__(
@@ -101,6 +126,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         decoder: Decoder | None = None,
         calibration: str | Calibration = "contextual",
         store: str | Path | None = "default",
+        max_queries: int | None = None,
+        errors: str = "raise",
+        max_censored: float = MAX_CENSORED,
     ) -> None:
         self.model = model
         self.template = template
@@ -108,6 +136,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.decoder = decoder
         self.calibration = calibration
         self.store = store
+        self.max_queries = max_queries
+        self.errors = errors
+        self.max_censored = max_censored
 
     def fit(self, X: Any, y: Any, *, progress: Progress | None = None) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
@@ -130,29 +161,59 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         y = np.array(read_labels(y, len(rows)))
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
         _check_same_classes(verbalizer, y)
-        decoder = cast(Decoder, clone(self.decoder if self.decoder is not None else _default()))
+        decoder = cast(
+            Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
+        )
         calibration = make_calibration(self.calibration)
-        task = Task(open_model(self.model, self.store), template, verbalizer, calibration)
+        task = Task(
+            open_model(self.model, self.store, self.max_queries),
+            template,
+            verbalizer,
+            calibration,
+            errors=_check_errors(self.errors),
+            max_censored=self.max_censored,
+        )
         task.check(decoder.requires, who=type(decoder).__name__)
 
+        retries = task.model.retries
         self.task_, answers, self.n_queries_ = task.begin(rows, progress=progress)
+        self.n_retries_ = task.model.retries - retries
+        answered = np.flatnonzero(answers.status != Status.FAILED)
+        _check_kept(verbalizer, y, answered)
+        answers, y = answers[answered], y[answered]
         hidden, scores = self.task_.features(answers)
         self.decoder_ = decoder.fit(hidden, y, scores=scores)
         self.classes_ = self.decoder_.classes_
-        self.n_examples_ = len(rows)
+        self.n_examples_ = len(answered)
+        self.doctor_ = None
         self._example = artifact.Example(
-            row=dict(rows[0]), probabilities=self.decode(answers[:1])[0].tolist()
+            row=dict(rows[answered[0]]), probabilities=self.decode(answers[:1])[0].tolist()
         )
         return self
 
     def predict_proba(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.float64]:
-        """Return the probability of each class, shape (N, K), columns as in ``classes_``."""
+        """Return the probability of each class, shape (N, K), columns as in ``classes_``.
+
+        With ``errors="nan"`` an example without a usable answer has a row of NaN.
+        """
         return self.decode(self.observe(X, progress=progress))
 
     def predict(self, X: Any, *, progress: Progress | None = None) -> NDArray[Any]:
-        """Return the most probable class of each example, shape (N,)."""
-        best = self.predict_proba(X, progress=progress).argmax(axis=1)
-        return self.classes_[best]
+        """Return the most probable class of each example, shape (N,).
+
+        Raises
+        ------
+        ModelError
+            If an example got no usable answer, with ``errors="nan"`` too: a label would be a guess.
+        """
+        probabilities = self.predict_proba(X, progress=progress)
+        failed = int(np.isnan(probabilities[:, 0]).sum())
+        if failed:
+            raise ModelError(
+                f"{failed} of {len(probabilities)} examples got no usable answer and so have no "
+                "label; predict_proba gives the others, with NaN for these"
+            )
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def observe(self, X: Any, *, progress: Progress | None = None) -> Observations:
         """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
@@ -166,10 +227,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
 
     def decode(self, observations: Observations) -> NDArray[np.float64]:
-        """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost."""
+        """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
+
+        A row that was not answered becomes NaN.
+        """
         check_is_fitted(self, "classes_")
-        hidden, scores = self.task_.features(observations)
-        return self.decoder_.predict_proba(hidden, scores=scores).astype(np.float64)
+        answered = observations.status != Status.FAILED
+        out = np.full((len(observations), len(self.classes_)), np.nan)
+        if answered.any():
+            hidden, scores = self.task_.features(observations[answered])
+            out[answered] = self.decoder_.predict_proba(hidden, scores=scores)
+        return out
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted task to a folder: data only, kilobytes; see :mod:`fewfit.artifact`.
@@ -206,6 +274,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             model_identity=dict(task.model.identity),
             n_examples=self.n_examples_,
             example=self._example,
+            doctor=self.doctor_,
             files={},
         )
         artifact.write(folder, manifest, arrays)
@@ -217,6 +286,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         *,
         model: str | FrozenModel | None = None,
         store: str | Path | None = "default",
+        max_queries: int | None = None,
+        errors: str = "raise",
         verify: bool = False,
     ) -> Self:
         """Read a fitted task. No code in it is run, and nothing is fetched.
@@ -229,6 +300,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             The frozen model to predict with, if not the one that the artifact names. It must have
             the identity of the model that the task was fitted on.
         store : "default", path or None, default="default"
+        max_queries : int, optional
+        errors : {"raise", "nan"}, default="raise"
         verify : bool, default=False
             Whether to ask the artifact's example again and compare its probabilities. What
             ``fewfit tune`` wrote holds no example; its model is compared by its hashes.
@@ -241,7 +314,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             If the model is another one; the message names what differs.
         """
         if (Path(folder) / _TUNED).is_file():
-            return cls._of_tuned(folder, model, store)
+            return cls._of_tuned(folder, model, store, max_queries, errors)
         manifest, arrays = artifact.read(folder)
         spec = model if model is not None else manifest.model_spec
         if spec is None:
@@ -266,8 +339,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             decoder=decoder,
             calibration=calibration,
             store=store,
+            max_queries=max_queries,
+            errors=errors,
         )
-        task = Task(open_model(spec, store), template, verbalizer, calibration)
+        task = Task(
+            open_model(spec, store, max_queries),
+            template,
+            verbalizer,
+            calibration,
+            errors=_check_errors(errors),
+        )
         _check_identity(manifest.model_identity, task.model.identity)
         prior = arrays.pop("prior", None)
         scored = task.model.capabilities.scores is not None
@@ -278,7 +359,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.task_ = replace(task, prior=prior)
         self.decoder_ = decoder.restore(arrays, np.array(verbalizer.classes))
         self.classes_ = self.decoder_.classes_
-        self.n_queries_, self.n_examples_ = 0, manifest.n_examples
+        self.n_queries_, self.n_retries_, self.n_examples_ = 0, 0, manifest.n_examples
+        self.doctor_ = manifest.doctor
         self._example = manifest.example
         if verify:
             self._verify(folder)
@@ -286,7 +368,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
 
     @classmethod
     def _of_tuned(
-        cls, folder: str | Path, model: str | FrozenModel | None, store: str | Path | None
+        cls,
+        folder: str | Path,
+        model: str | FrozenModel | None,
+        store: str | Path | None,
+        max_queries: int | None,
+        errors: str,
     ) -> Self:
         """Rank a tuned model's own scores; `model` says where its network is now."""
         from fewfit.tuning import TunedModel
@@ -306,15 +393,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             decoder=decoder,
             calibration=calibration,
             store=store,
+            max_queries=max_queries,
+            errors=errors,
         )
         verbalizer = Verbalizer(labels)
-        prior = np.zeros(len(verbalizer.classes))
         self.task_ = Task(
-            open_model(tuned, store), Template(source), verbalizer, calibration, prior
+            open_model(tuned, store, max_queries),
+            Template(source),
+            verbalizer,
+            calibration,
+            prior=np.zeros(len(verbalizer.classes)),
+            errors=_check_errors(errors),
         )
         self.decoder_ = decoder.restore({}, np.array(verbalizer.classes))
         self.classes_ = self.decoder_.classes_
-        self.n_queries_, self.n_examples_ = 0, tuned.manifest.n_examples
+        self.n_queries_, self.n_retries_, self.n_examples_ = 0, 0, tuned.manifest.n_examples
+        self.doctor_ = None
         self._example = None
         return self
 
@@ -329,21 +423,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
 
 
-def open_model(spec: str | FrozenModel, store: str | Path | None) -> FrozenModel:
-    """Return the frozen model that `spec` names, with the store in front of it unless None."""
+def open_model(
+    spec: str | FrozenModel, store: str | Path | None, max_queries: int | None = None
+) -> FrozenModel:
+    """Return the frozen model that `spec` names, behind a store and a budget unless None."""
     if isinstance(spec, str) and spec.startswith("tuned:"):
         from fewfit.tuning import TunedModel
 
         model: FrozenModel = TunedModel(spec.removeprefix("tuned:"))
     else:
         model = load_model(spec)
-    if store is None or isinstance(model, StoredModel):
+    if isinstance(model, StoredModel):
+        model, store = model.model, model.path
+    if max_queries is not None:
+        model = BudgetedModel(model, max_queries, keeps=store is not None)
+    if store is None:
         return model
     return StoredModel(model, default_path() if store == "default" else store)
-
-
-def _default() -> Decoder:
-    return DECODERS["dect"]()
 
 
 def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
@@ -359,6 +455,29 @@ def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
             f"labels: class {min(known - seen, key=str)!r} has label words but no example in y; "
             "give it at least one example or leave it out"
         )
+
+
+def _check_errors(errors: str) -> str:
+    if errors not in ("raise", "nan"):
+        raise InputError(f"errors: expected 'raise' or 'nan', got {errors!r}")
+    return errors
+
+
+def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], answered: NDArray[np.intp]) -> None:
+    """Report examples that are left out of a fit; refuse if a class has none left."""
+    if len(answered) == len(y):
+        return
+    lost = set(verbalizer.classes) - set(y[answered].tolist())
+    if lost:
+        raise ModelError(
+            f"the model gave no usable answer to any example of class {min(lost, key=str)!r}; run "
+            "again to ask only what is missing"
+        )
+    warnings.warn(
+        f"{len(y) - len(answered)} of {len(y)} examples got no usable answer and are left out",
+        ModelWarning,
+        stacklevel=3,
+    )
 
 
 def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:

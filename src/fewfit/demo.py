@@ -22,7 +22,7 @@ from fewfit.compare import (
 from fewfit.compare.plots import plot_accuracy
 from fewfit.compare.tables import shots_table
 from fewfit.datasets import load_support_desk
-from fewfit.decoders import DecT, LinearProbe, ZeroShot
+from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
 from fewfit.prompts import Template, Verbalizer
 from fewfit.task import Task
 
@@ -76,7 +76,12 @@ def run_demo(
 
     hidden, scores = task.features(answers)
     everything = Features(hidden, scores, y)
-    methods = {"zero-shot": ZeroShot(), "linear probe": LinearProbe(), "DecT": DecT()}
+    methods = {
+        "zero-shot": ZeroShot(),
+        "linear probe": LinearProbe(),
+        "DecT": DecT(),
+        "offset regression, the default": OffsetLogisticRegression(),
+    }
     train, test = everything[pool_rows], everything[test_rows]
     samples = draw_samples(train.y, shots=SHOTS, seeds=range(seeds))
     with bar("fitting", len(samples) * len(methods)) as progress:
@@ -93,13 +98,16 @@ def run_demo(
     plot_accuracy(summaries, plot, title="Support desk, 10 classes")
 
     sample = pool_rows[sample_shots(y[pool_rows], max(SHOTS), seed=0)]
-    classifier = FewShotClassifier(
-        model, template=TEMPLATE, labels=LABELS, decoder=DecT(), store=store
-    ).fit([texts[i] for i in sample], y[sample])
+    classifier = FewShotClassifier(model, template=TEMPLATE, labels=LABELS, store=store).fit(
+        [texts[i] for i in sample], y[sample]
+    )
     folder = output / "classifier"
     classifier.save(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    say(f"Saved DecT, {max(SHOTS)} shots: {folder} ({size / 1024:.0f} KiB). Reloaded, it says:")
+    say(
+        f"Saved the default, {max(SHOTS)} shots: {folder} ({size / 1024:.0f} KiB). "
+        "Reloaded, it says:"
+    )
     again = FewShotClassifier.load(folder, model=classifier.task_.model, verify=True)
     probabilities = again.predict_proba(NEW_TEXTS)
     for text, p in zip(NEW_TEXTS, probabilities, strict=True):

@@ -7,6 +7,7 @@ One tree with one root, so that ``except FewfitError`` catches all of it::
     ├── CapabilityError     the frozen model cannot give what a method needs
     ├── CalibrationError    the prior over labels cannot be removed this way
     ├── ModelError          the frozen model could not be loaded or did not answer
+    ├── BudgetExceededError the query budget is used up; what was answered is stored
     ├── MissingExtraError   an optional dependency is not installed       (also an ImportError)
     ├── StoreError          the observation store cannot be used
     └── ArtifactError       a saved task is damaged or foreign
@@ -48,6 +49,12 @@ class ModelError(FewfitError, RuntimeError):
     exit_code = 3
 
 
+class BudgetExceededError(FewfitError, RuntimeError):
+    """The query budget does not suffice; raised before the query that would exceed it."""
+
+    exit_code = 6
+
+
 class MissingExtraError(FewfitError, ImportError):
     """An optional dependency is missing; the message is the ``pip`` command to run."""
 
@@ -76,6 +83,14 @@ class FewfitWarning(UserWarning):
 
 class TruncationWarning(FewfitWarning):
     """Some texts were longer than the model reads and were cut."""
+
+
+class LabelWordWarning(FewfitWarning):
+    """Two label words are one and the same to the frozen model."""
+
+
+class ModelWarning(FewfitWarning):
+    """The frozen model answered only in part: rows without an answer, scores that are bounds."""
 
 
 class StoreWarning(FewfitWarning):

@@ -51,12 +51,15 @@ class Observations:
     label_mass : ndarray of shape (N,), float32
         Probability that the label words hold together at the slot; NaN where unknown.
     n_tokens : ndarray of shape (N,), int32
-        Length of each prompt as the model read it, in its tokens.
+        Length of each prompt as the model read it, in its tokens; -1 where it does not say.
     status : ndarray of shape (N,), uint8
         A :class:`Status` per row.
     asked : ndarray of shape (N,), bool
         True where this row cost a query in the call that returned it; False where it came from
         a store or repeats another row of the call.
+    censored : ndarray of shape (N, W), bool, or None
+        True where the score is only an upper bound, because the model lists its most probable
+        tokens alone and the label word was not among them. None if the model never censors.
 
     Raises
     ------
@@ -72,6 +75,7 @@ class Observations:
     n_tokens: NDArray[np.int32]
     status: NDArray[np.uint8]
     asked: NDArray[np.bool_]
+    censored: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.status)
@@ -81,6 +85,7 @@ class Observations:
             "n_tokens": (n,),
             "status": (n,),
             "asked": (n,),
+            "censored": (n, len(self.columns)),
         }
         for name, dtype in _DTYPES.items():
             value = getattr(self, name)
@@ -114,7 +119,8 @@ class Observations:
     def by_class(self, columns: Sequence[str], word_class: Sequence[int]) -> Observations:
         """Reduce label-word scores to class scores, the maximum over a class's words.
 
-        The maximum is DecT's rule; it is defined in every score space.
+        The maximum is DecT's rule; it is defined in every score space. A class score is censored
+        if the scores of all its words are: a bound never exceeds a score that was listed.
 
         Parameters
         ----------
@@ -130,7 +136,12 @@ class Observations:
             [self.scores[:, owner == k].max(axis=1) for k in range(len(columns))],
             axis=1,
         )
-        return replace(self, columns=tuple(columns), scores=reduced)
+        censored = self.censored
+        if censored is not None:
+            censored = np.stack(
+                [censored[:, owner == k].all(axis=1) for k in range(len(columns))], axis=1
+            )
+        return replace(self, columns=tuple(columns), scores=reduced, censored=censored)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         named = {name: getattr(self, name) for name in _DTYPES}
@@ -144,10 +155,27 @@ _DTYPES: dict[str, Any] = {
     "n_tokens": np.int32,
     "status": np.uint8,
     "asked": np.bool_,
+    "censored": np.bool_,
 }
+
+_UNANSWERED: dict[str, Any] = {"scores": np.nan, "hidden": np.nan, "censored": False}
 
 Batch = tuple[NDArray[np.intp], Observations]
 """Positions in the list of prompts, and the observations of the prompts at these positions."""
+
+
+def unanswered(columns: Sequence[str], n: int) -> Observations:
+    """Return `n` rows that were asked and not answered; they fit the answers of any model."""
+    return Observations(
+        columns=tuple(columns),
+        scores=None,
+        space=None,
+        hidden=np.empty((n, 0), dtype=np.float32),
+        label_mass=np.full(n, np.nan, dtype=np.float32),
+        n_tokens=np.full(n, -1, dtype=np.int32),
+        status=np.full(n, Status.FAILED, dtype=np.uint8),
+        asked=np.ones(n, dtype=bool),
+    )
 
 
 def concatenate(parts: Sequence[Observations]) -> Observations:
@@ -166,6 +194,8 @@ def concatenate(parts: Sequence[Observations]) -> Observations:
 def gather(batches: Iterable[Batch], n: int) -> Observations:
     """Put batches that arrive in any order into one block of `n` rows, copying each row once.
 
+    A batch in which no row was answered goes with any other; its numbers become NaN.
+
     Raises
     ------
     InputError
@@ -174,7 +204,12 @@ def gather(batches: Iterable[Batch], n: int) -> Observations:
     first: Observations | None = None
     block: dict[str, NDArray[Any]] = {}
     filled = np.zeros(n, dtype=np.intp)
+    failures: list[Batch] = []
     for positions, batch in batches:
+        if (batch.status == Status.FAILED).all():
+            failures.append((positions, batch))
+            filled[positions] += 1
+            continue
         arrays = batch._arrays()
         if first is None:
             first = batch
@@ -184,7 +219,13 @@ def gather(batches: Iterable[Batch], n: int) -> Observations:
             block[name][positions] = value
         filled[positions] += 1
     if first is None:
-        raise InputError("observations: nothing to gather")
+        if not failures:
+            raise InputError("observations: nothing to gather")
+        first = failures[0][1]
+        block = {k: np.empty((n, *v.shape[1:]), dtype=v.dtype) for k, v in first._arrays().items()}
+    for positions, batch in failures:
+        for name, array in block.items():
+            array[positions] = _UNANSWERED.get(name, getattr(batch, name))
     if (filled != 1).any():
         raise InputError(f"observations: row {int(np.argmax(filled != 1))} was not filled once")
     return replace(first, **block)

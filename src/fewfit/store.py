@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 
 _LOOKUP = 500
 _TIMEOUT_SECONDS = 30.0
-_HEADER = struct.Struct("<BIIfiB")  # space, W, H, label mass, tokens, status
+_HEADER = struct.Struct("<BIIfiBB")  # space, W, H, label mass, tokens, status, can be censored
 _SPACES = [None, *ScoreSpace]
 
 
@@ -94,6 +94,10 @@ class StoredModel(FrozenModel):
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
 
+    @property
+    def retries(self) -> int:
+        return self.model.retries
+
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         keys = _keys(self.identity, prompts, words)
         with _opened(self.path) as connection:
@@ -121,17 +125,19 @@ class StoredModel(FrozenModel):
             if not missing:
                 return
             positions = np.array(missing, dtype=np.intp)
-            for local, answers in self.model.stream([prompts[i] for i in missing], words):
-                where = positions[local]
-                self._write(
-                    connection,
-                    {
-                        keys[where[j]]: _pack(answers, j)
-                        for j in range(len(where))
-                        if answers.status[j] != Status.FAILED
-                    },
-                )
-                yield where, answers
+            asking: Any = self.model.stream([prompts[i] for i in missing], words)
+            with closing(asking):  # a model that asks ahead stops when the store fails
+                for local, answers in asking:
+                    where = positions[local]
+                    self._write(
+                        connection,
+                        {
+                            keys[where[j]]: _pack(answers, j)
+                            for j in range(len(where))
+                            if answers.status[j] != Status.FAILED
+                        },
+                    )
+                    yield where, answers
 
     def _write(self, connection: sqlite3.Connection, rows: dict[bytes, bytes]) -> None:
         self._unwritten.update(rows)
@@ -261,9 +267,11 @@ def _pack(answers: Observations, j: int) -> bytes:
             float(answers.label_mass[j]),
             int(answers.n_tokens[j]),
             int(answers.status[j]),
+            answers.censored is not None,
         )
         + raw(answers.scores)
         + raw(answers.hidden)
+        + (b"" if answers.censored is None else np.packbits(answers.censored[j]).tobytes())
     )
     return body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -275,11 +283,13 @@ def _unpack(blob: object, words: Sequence[str]) -> tuple[Any, ...] | None:
     body, checksum = blob[:-4], blob[-4:]
     if zlib.crc32(body).to_bytes(4, "little") != checksum:
         return None
-    space, n_words, n_hidden, mass, tokens, status = _HEADER.unpack_from(body)
-    numbers = np.frombuffer(body, dtype="<f4", offset=_HEADER.size)
+    space, n_words, n_hidden, mass, tokens, status, censors = _HEADER.unpack_from(body)
     scored = space != 0
-    if len(numbers) != n_words + n_hidden or (scored and n_words != len(words)):
+    end = _HEADER.size + 4 * (n_words + n_hidden)
+    if len(body) != end + censors * -(-n_words // 8) or (scored and n_words != len(words)):
         return None
+    numbers = np.frombuffer(body[_HEADER.size : end], dtype="<f4")
+    bits = np.frombuffer(body[end:], dtype=np.uint8)
     return (
         _SPACES[space],
         numbers[:n_words] if scored else None,
@@ -287,11 +297,12 @@ def _unpack(blob: object, words: Sequence[str]) -> tuple[Any, ...] | None:
         mass,
         tokens,
         status,
+        np.unpackbits(bits, count=n_words).astype(bool) if censors else None,
     )
 
 
 def _join(rows: Sequence[tuple[Any, ...]], words: Sequence[str]) -> Observations:
-    spaces, scores, hidden, mass, tokens, status = zip(*rows, strict=True)
+    spaces, scores, hidden, mass, tokens, status, censored = zip(*rows, strict=True)
     return Observations(
         columns=tuple(words),
         scores=None if scores[0] is None else np.stack(scores),
@@ -301,4 +312,5 @@ def _join(rows: Sequence[tuple[Any, ...]], words: Sequence[str]) -> Observations
         n_tokens=np.array(tokens),
         status=np.array(status),
         asked=np.zeros(len(rows), dtype=bool),
+        censored=None if censored[0] is None else np.stack(censored),
     )

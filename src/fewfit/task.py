@@ -11,10 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.calibration import Calibration
-from fewfit.errors import InputError, ModelError, TruncationWarning
+from fewfit.errors import (
+    CapabilityError,
+    InputError,
+    ModelError,
+    ModelWarning,
+    TruncationWarning,
+)
 from fewfit.models.base import FrozenModel, Progress
 from fewfit.observations import Observations, Status
 from fewfit.prompts import Row, Template, Verbalizer
+
+MAX_CENSORED = 0.5
+"""Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
+from them would be the server's cut-off. Two classes never exceed it while one of them is listed."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,10 @@ class Task:
     prior : ndarray of shape (K,), or None
         The model's prior over labels once it was estimated (:meth:`begin`); None before, and for
         a model that gives no scores.
+    errors : {"raise", "nan"}
+        What becomes of a row that the model gave no usable answer to.
+    max_censored : float
+        Largest share of class scores that may be bounds in what is fitted.
     """
 
     model: FrozenModel
@@ -37,6 +51,8 @@ class Task:
     verbalizer: Verbalizer
     calibration: Calibration
     prior: NDArray[np.float64] | None = None
+    errors: str = "raise"
+    max_censored: float = MAX_CENSORED
 
     def check(self, requires: frozenset[str], *, who: str) -> None:
         """Refuse a decoder or calibration that the model cannot serve (CapabilityError)."""
@@ -44,6 +60,14 @@ class Task:
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
             self.calibration.check(given.scores)
+        K = len(self.verbalizer.classes)
+        if given.top_k is not None and 1 - given.top_k / K > self.max_censored:
+            raise CapabilityError(
+                f"the model lists its {given.top_k} most probable tokens, so that of {K} classes "
+                f"at least {1 - given.top_k / K:.0%} would have no score but a bound (allowed: "
+                f"{self.max_censored:.0%}, max_censored); ask for more tokens (top_k), for fewer "
+                "classes, or a server that scores tokens by id (vllm, sglang)"
+            )
 
     def begin(
         self, rows: Sequence[Row], *, progress: Progress | None = None
@@ -59,6 +83,7 @@ class Task:
         free = self.calibration.content_free if scored else ()
         blanks = [dict.fromkeys(self.template.fields, text) for text in free]
         answers = self.observe([*blanks, *rows], progress=progress)
+        self._check_begun(answers, len(blanks))
         prior = None
         if answers.scores is not None and answers.space is not None:
             prior = self.calibration.prior(answers.scores[: len(blanks)], answers.space)
@@ -70,17 +95,18 @@ class Task:
         Raises
         ------
         ModelError
-            If a prompt was not answered. What was answered is in the store, if there is one.
+            If a prompt was not answered, unless :attr:`errors` is "nan". What was answered is in
+            the store, if there is one.
         """
         if not rows:
             raise InputError("X: no examples")
         prompts = [self.template.render(row) for row in rows]
         answers = self.model.observe(prompts, self.verbalizer.words, progress=progress)
         failed = int((answers.status == Status.FAILED).sum())
-        if failed:
+        if failed and self.errors == "raise":
             raise ModelError(
                 f"the model gave no usable answer to {failed} of {len(rows)} prompts; run again to "
-                "ask only these"
+                "ask only these, or go on without them with errors='nan'"
             )
         cut = int((answers.status == Status.TRUNCATED).sum())
         if cut:
@@ -91,7 +117,29 @@ class Task:
                 stacklevel=2,
             )
         names = [str(name) for name in self.verbalizer.classes]
-        return answers.by_class(names, self.verbalizer.word_class)
+        answers = answers.by_class(names, self.verbalizer.word_class)
+        if (rate := _censored(answers)) > 0:
+            warnings.warn(
+                f"{rate:.0%} of the class scores are only upper bounds: the model lists its most "
+                "probable tokens, and the label words were not among them",
+                ModelWarning,
+                stacklevel=2,
+            )
+        return answers
+
+    def _check_begun(self, answers: Observations, n_blanks: int) -> None:
+        if (answers.status[:n_blanks] == Status.FAILED).any():
+            raise ModelError(
+                "the model gave no usable answer to a content-free input of the calibration; run "
+                "again to ask only what is missing, or use calibration='none'"
+            )
+        rate = _censored(answers[n_blanks:])
+        if rate > self.max_censored:
+            raise CapabilityError(
+                f"{rate:.0%} of the class scores are only bounds (allowed: "
+                f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
+                "say, or a server that scores tokens by id. The answers are stored"
+            )
 
     def features(
         self, observations: Observations
@@ -108,3 +156,11 @@ class Task:
             return hidden, None
         scores = self.calibration.remove(observations.scores, self.prior)
         return hidden, (scores * self.model.capabilities.score_scale).astype(np.float32)
+
+
+def _censored(answers: Observations) -> float:
+    """Share of the scores of answered rows that are bounds."""
+    if answers.censored is None:
+        return 0.0
+    answered = answers.censored[answers.status != Status.FAILED]
+    return float(answered.mean()) if answered.size else 0.0

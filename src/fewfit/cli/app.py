@@ -1,4 +1,4 @@
-"""The commands ``fewfit demo | fit | predict | evaluate``."""
+"""The commands ``fewfit demo | fit | predict | evaluate | doctor``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fewfit._version import __version__
+from fewfit.cli.doctor import doctor, probed
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import FORMATS, Table, read_table, write_csv, writing
 from fewfit.errors import InputError
@@ -19,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Adapt a frozen pre-trained model to your task from a handful of labels.",
-    epilog="Exit codes: 0 done, 2 bad input, 3 model, 4 artifact, 5 store, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 model, 4 artifact, 5 store, "
+    "6 query budget used up, 130 interrupted.",
 )
 
 Input = Annotated[
@@ -41,6 +43,14 @@ Model = Annotated[str | None, typer.Option(help="The frozen model, if not the ar
 Store = Annotated[
     str,
     typer.Option(help="File that keeps the model's answers; 'none' keeps nothing."),
+]
+MaxQueries = Annotated[
+    int | None,
+    typer.Option(min=0, help="Stop before asking more; run again to go on from there."),
+]
+Errors = Annotated[
+    str,
+    typer.Option(help="Rows that the model cannot answer: raise, or nan to go on without them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -95,7 +105,9 @@ def fit(
     labels: Annotated[
         Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
     ] = None,
-    decoder: Annotated[str, typer.Option(help="What is trained on the answers.")] = "dect",
+    decoder: Annotated[
+        str, typer.Option(help="What is trained on the answers.")
+    ] = "offset-regression",
     calibration: Annotated[
         str, typer.Option(help="contextual, none or ratio (logits only).")
     ] = "contextual",
@@ -103,7 +115,15 @@ def fit(
         int | None, typer.Option(min=1, help="Use this many examples of each class, at random.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample that --shots draws.")] = 0,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--doctor", help="Probe the model first, and keep the report in the artifact."
+        ),
+    ] = False,
     store: Store = "default",
+    max_queries: MaxQueries = None,
+    errors: Errors = "raise",
     format: Format = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,11 +150,15 @@ def fit(
         decoder=DECODERS[decoder](),
         calibration=calibration,
         store=_store(store),
+        max_queries=max_queries,
+        errors=errors,
     )
+    found = probed(model, source, _words(classifier.labels, y)) if probe else None
     start = time.perf_counter()
     with bar("asking", len(y)) as progress:
         classifier.fit(columns, y, progress=progress)
     seconds = time.perf_counter() - start
+    classifier.doctor_ = found
     classifier.save(output)
     size = sum(file.stat().st_size for file in output.iterdir())
     report = {
@@ -143,6 +167,7 @@ def fit(
         "classes": classifier.classes_.tolist(),
         "decoder": decoder,
         "queries": classifier.n_queries_,
+        "retries": classifier.n_retries_,
         "seconds": round(seconds, 3),
         "artifact_bytes": size,
     }
@@ -165,28 +190,38 @@ def predict(
     proba: Annotated[bool, typer.Option(help="Add a column for each class.")] = False,
     model: Model = None,
     store: Store = "default",
+    max_queries: MaxQueries = None,
+    errors: Errors = "raise",
     format: Format = None,
     as_json: AsJson = False,
 ) -> None:
-    """Label new rows: the input's columns, then 'prediction' and 'probability'."""
-    classifier, columns, table = _loaded(artifact, input, text_column, model, store, format)
+    """Label new rows: the input's columns, then 'prediction' and 'probability'.
+
+    With --errors nan a row that the model cannot answer has no label: the cells stay empty.
+    """
+    classifier, columns, table = _loaded(
+        artifact, input, text_column, model, store, format, max_queries, errors
+    )
     probabilities = _predicted(classifier, columns)
+    answered = (probabilities == probabilities).all(axis=1)
     best = probabilities.argmax(axis=1)
-    predicted = [classifier.classes_[k].item() for k in best]
-    confidence = probabilities.max(axis=1)
+    predicted = [
+        classifier.classes_[k].item() if ok else None for k, ok in zip(best, answered, strict=True)
+    ]
     with writing(output) as stream:
         if as_json:
             for name, p in zip(predicted, probabilities, strict=True):
-                row = dict(zip([str(c) for c in classifier.classes_], p.tolist(), strict=True))
+                shares = p.tolist() if name is not None else [None] * len(p)
+                row = dict(zip([str(c) for c in classifier.classes_], shares, strict=True))
                 json.dump({"prediction": name, "probabilities": row}, stream, ensure_ascii=False)
                 stream.write("\n")
         else:
             shown: dict[str, Any] = dict(table)
-            shown["prediction"] = predicted
-            shown["probability"] = [f"{p:.6f}" for p in confidence]
+            shown["prediction"] = ["" if name is None else name for name in predicted]
+            shown["probability"] = [_shown(p) for p in probabilities.max(axis=1)]
             if proba:
                 for k, name in enumerate(classifier.classes_):
-                    shown[f"probability_{name}"] = [f"{p:.6f}" for p in probabilities[:, k]]
+                    shown[f"probability_{name}"] = [_shown(p) for p in probabilities[:, k]]
             write_csv(shown, stream)
 
 
@@ -199,6 +234,7 @@ def evaluate(
     label_column: LabelColumn = "label",
     model: Model = None,
     store: Store = "default",
+    max_queries: MaxQueries = None,
     format: Format = None,
     as_json: AsJson = False,
 ) -> None:
@@ -208,7 +244,9 @@ def evaluate(
     from fewfit.compare import measure
     from fewfit.compare.tables import markdown_table
 
-    classifier, columns, table = _loaded(artifact, test, text_column, model, store, format)
+    classifier, columns, table = _loaded(
+        artifact, test, text_column, model, store, format, max_queries
+    )
     y = np.array(_label_column(table, label_column))
     unknown = sorted(set(y.tolist()) - {str(name) for name in classifier.classes_})
     if unknown:
@@ -236,6 +274,19 @@ def evaluate(
     typer.echo(markdown_table(["", "value", "95 % interval"], rows))
 
 
+app.command()(doctor)
+
+
+def _words(labels: Any, y: list[str]) -> tuple[str, ...]:
+    from fewfit.prompts import Verbalizer
+
+    return (Verbalizer.from_classes(y) if labels is None else Verbalizer(labels)).words
+
+
+def _shown(probability: float) -> str:
+    return "" if probability != probability else f"{probability:.6f}"
+
+
 def _loaded(
     artifact: Path,
     input: str,
@@ -243,10 +294,14 @@ def _loaded(
     model: str | None,
     store: str,
     format: str | None,
+    max_queries: int | None = None,
+    errors: str = "raise",
 ) -> tuple[Any, Table, Table]:
     from fewfit.classifier import FewShotClassifier
 
-    classifier = FewShotClassifier.load(artifact, model=model, store=_store(store))
+    classifier = FewShotClassifier.load(
+        artifact, model=model, store=_store(store), max_queries=max_queries, errors=errors
+    )
     table = read_table(input, format)
     return classifier, _columns(table, classifier.task_.template.fields, text_column), table
 

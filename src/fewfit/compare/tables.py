@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from fewfit.compare.grid import Summary
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an aligned Markdown table; the first column to the left, the rest to the right."""
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True
+) -> str:
+    """Return an aligned Markdown table; the first column to the left, `numbers` to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         first = cells[0].ljust(widths[0])
-        rest = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+        rest = [
+            cell.rjust(width) if numbers else cell.ljust(width)
+            for cell, width in zip(cells[1:], widths[1:], strict=True)
+        ]
         return "| " + " | ".join([first, *rest]) + " |"
 
-    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    end = ":" if numbers else "-"
+    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + end for width in widths[1:])]
     return "\n".join([line(header), "|" + "|".join(rule) + "|", *map(line, rows)])
 
 

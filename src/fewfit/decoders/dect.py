@@ -6,6 +6,7 @@ Symbols, as in the paper: h hidden state (H), W projection (D, H), z prototypes 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from fewfit.decoders.base import Decoder, Floats
 from fewfit.errors import InputError
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-_CACHED = 2**15
 
 
 class DecT(Decoder):
@@ -61,7 +61,8 @@ class DecT(Decoder):
     The reference code differs from the paper in that the prototypes are random and frozen, and the
     radius, computed from projections that are not normalised, acts as a class bias of any sign;
     both are followed here. With one example per class every radius starts at 0. Probabilities are
-    not calibrated. Scores may be absent; then lambda * m is 0.
+    not calibrated. Scores may be absent; then lambda * m is 0. So may hidden states, from a server
+    that gives scores alone; then r is all that is learnt, a bias of the classes beside lambda * m.
 
     Examples
     --------
@@ -70,7 +71,6 @@ class DecT(Decoder):
     array(['a'], dtype='<U1')
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "H"),
         "z_": ("K", "D"),
@@ -121,7 +121,8 @@ class DecT(Decoder):
         return float(self.lam)
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
-        x, _ = _project(X, self.W_, normalize=self.normalize)
+        u = X @ self.W_.T
+        x = _on_the_sphere(u)[0] if self.normalize else u
         s = self.r_ - _distances(x, self.z_)
         return s if scores is None else s + self.lam_ * scores
 
@@ -148,13 +149,13 @@ def fit_projection(
     W, z : ndarray of shape (D, H), (K, D)
         Where the projection starts; the prototypes.
     """
-    W, r = W.copy(), initial_radii(X @ W.T, y, len(z))
-    moments_W, moments_r, dW = _Moments(W), _Moments(r), np.empty_like(W)
+    A, r = np.ascontiguousarray(W.T), initial_radii(X @ W.T, y, len(z))  # both products like W.T
+    moments_A, moments_r, dA = _Moments(A), _Moments(r), np.empty_like(A)
     for step in range(1, n_steps + 1):
-        _, dW, dr = loss_and_gradient(X, y, prior, W, z, r, normalize=normalize, out=dW)
-        moments_W.update(W, dW, lr, step)
+        _, du, dr = loss_and_gradient(X @ A, y, prior, z, r, normalize=normalize)
+        moments_A.update(A, np.matmul(X.T, du, out=dA), lr, step)
         moments_r.update(r, dr, lr, step)
-    return W, r
+    return np.ascontiguousarray(A.T), r
 
 
 def initial_radii(u: Floats, y: NDArray[np.intp], n_classes: int) -> Floats:
@@ -167,19 +168,14 @@ def initial_radii(u: Floats, y: NDArray[np.intp], n_classes: int) -> Floats:
 
 
 def loss_and_gradient(
-    X: Floats,
-    y: NDArray[np.intp],
-    prior: Floats,
-    W: Floats,
-    z: Floats,
-    r: Floats,
-    *,
-    normalize: bool,
-    out: Floats | None = None,
+    u: Floats, y: NDArray[np.intp], prior: Floats, z: Floats, r: Floats, *, normalize: bool
 ) -> tuple[float, Floats, Floats]:
-    """Return the mean cross-entropy and its gradients by W (written to `out`) and by r."""
-    N = len(X)
-    x, norm = _project(X, W, normalize=normalize)
+    """Return the mean cross-entropy and its gradients by u (N, D) and by r (K,).
+
+    u holds the projections W h; the gradient by W is ``du.T @ X``.
+    """
+    N = len(u)
+    x, norm = _on_the_sphere(u) if normalize else (u, None)
     d = _distances(x, z)
     s = r - d + prior
     s -= s.max(axis=1, keepdims=True)
@@ -193,17 +189,19 @@ def loss_and_gradient(
     g /= N  # dL/ds = (p - onehot) / N
     # ds/dx = -(x - z) / d, taken as 0 where x lies on the prototype.
     pull = np.divide(g, d, out=np.zeros_like(g), where=d > 0)
-    dx = pull @ z - pull.sum(axis=1, keepdims=True) * x
-    if normalize:  # through x = u / ||u||
-        dx -= (dx * x).sum(axis=1, keepdims=True) * x
-        dx = np.divide(dx, norm, out=np.zeros_like(dx), where=norm > 0)
-    return loss, np.matmul(dx.T, X, out=out), g.sum(axis=0)
+    dx = pull @ z
+    dx -= pull.sum(axis=1, keepdims=True) * x
+    if norm is not None:  # through x = u / ||u||
+        dx -= np.einsum("nd,nd->n", dx, x)[:, None] * x
+        dx /= norm
+    return loss, dx, g.sum(axis=0)
 
 
-def _project(X: Floats, W: Floats, *, normalize: bool) -> tuple[Floats, Floats]:
-    u = X @ W.T
-    norm = np.linalg.norm(u, axis=1, keepdims=True)
-    return (u / np.where(norm > 0, norm, 1) if normalize else u), norm
+def _on_the_sphere(u: Floats) -> tuple[Floats, Floats]:
+    """Return u / ||u|| and ||u|| (N, 1); a zero stays a zero."""
+    norm = np.sqrt(np.einsum("nd,nd->n", u, u))[:, None]
+    norm[norm == 0] = 1
+    return u / norm, norm
 
 
 def _distances(x: Floats, z: Floats) -> Floats:
@@ -218,24 +216,20 @@ class _Moments:
     """Adam's running moments of one array, divided by 1 - beta, which saves passes over memory."""
 
     def __init__(self, parameter: Floats) -> None:
-        self.first = np.zeros(parameter.size, parameter.dtype)
-        self.second = np.zeros(parameter.size, parameter.dtype)
+        self.first = np.zeros_like(parameter)
+        self.second = np.zeros_like(parameter)
 
     def update(self, parameter: Floats, gradient: Floats, lr: float, step: int) -> None:
         """Take one step on `parameter` in place; `gradient` is overwritten."""
-        scale = np.sqrt((1 - _BETA2) / (1 - _BETA2**step))
-        rate = lr * (1 - _BETA1) / (1 - _BETA1**step) / scale
-        flat, slope = parameter.reshape(-1), gradient.reshape(-1)
-        for start in range(0, flat.size, _CACHED):  # all passes over one piece, then the next
-            piece = slice(start, start + _CACHED)
-            first, second, g = self.first[piece], self.second[piece], slope[piece]
-            first *= _BETA1
-            first += g
-            g *= g
-            second *= _BETA2
-            second += g
-            np.sqrt(second, out=g)
-            g += _EPSILON / scale
-            np.divide(first, g, out=g)
-            g *= rate
-            flat[piece] -= g
+        # Python's floats, not NumPy's: those would turn single precision into double.
+        scale = math.sqrt((1 - _BETA2) / (1 - _BETA2**step))
+        self.first *= _BETA1
+        self.first += gradient
+        gradient *= gradient
+        self.second *= _BETA2
+        self.second += gradient
+        np.sqrt(self.second, out=gradient)
+        gradient += _EPSILON / scale
+        np.divide(self.first, gradient, out=gradient)
+        gradient *= lr * (1 - _BETA1) / (1 - _BETA1**step) / scale
+        parameter -= gradient

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -32,19 +33,29 @@ class Capabilities:
         logits and log-probabilities, the inverse training temperature for similarities.
     max_labels : int or None
         How many label words one query can score; None for no limit.
+    full_vocabulary : bool
+        Whether it gives the log-probability of every token of its vocabulary at the slot.
+    gradients : bool
+        Whether its weights and their gradients are at hand.
+    top_k : int or None
+        How many of its most probable tokens the model lists; the score of a label word that is
+        not among them is censored. None if every label word is scored.
     """
 
     scores: ScoreSpace | None
     hidden: bool
     score_scale: float = 1.0
     max_labels: int | None = None
+    full_vocabulary: bool = False
+    gradients: bool = False
+    top_k: int | None = None
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.
 
         Parameters
         ----------
-        requires : frozenset of {"scores", "hidden"}
+        requires : frozenset of {"scores", "hidden", "full_vocabulary", "gradients"}
             What the method needs.
         who : str
             Name of the method, for the message.
@@ -55,7 +66,12 @@ class Capabilities:
         ------
         CapabilityError
         """
-        given = {"scores": self.scores is not None, "hidden": self.hidden}
+        given = {
+            "scores": self.scores is not None,
+            "hidden": self.hidden,
+            "full_vocabulary": self.full_vocabulary,
+            "gradients": self.gradients,
+        }
         for need in sorted(requires):
             if not given[need]:
                 raise CapabilityError(
@@ -67,6 +83,16 @@ class Capabilities:
                 f"{n_words} label words, but this frozen model scores at most {self.max_labels} "
                 "in one query"
             )
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding about a model, for ``fewfit doctor``: what, how it came out, in numbers."""
+
+    name: str
+    outcome: str
+    detail: str
+    value: float | None = None
 
 
 class FrozenModel(ABC):
@@ -96,6 +122,11 @@ class FrozenModel(ABC):
         no weights are loaded for it.
         """
 
+    @property
+    def retries(self) -> int:
+        """How many attempts were made again so far, beside the first of each query."""
+        return 0
+
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         """Answer the prompts, batch by batch, in whatever order is fastest.
@@ -111,6 +142,15 @@ class FrozenModel(ABC):
         (positions, observations)
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Try what a server may ignore without saying so, with at most one query.
+
+        Raises
+        ------
+        ModelError
+        """
+        return []
 
     def observe(
         self,
@@ -138,10 +178,12 @@ class FrozenModel(ABC):
         positions = np.array([place[prompt] for prompt in prompts], dtype=np.intp)
 
         def counted() -> Iterator[Batch]:
-            for batch in self.stream(distinct, tuple(words)):
-                yield batch
-                if progress is not None:
-                    progress(len(batch[0]))
+            asking: Any = self.stream(distinct, tuple(words))
+            with closing(asking):  # a model that asks ahead stops when we do
+                for batch in asking:
+                    yield batch
+                    if progress is not None:
+                        progress(len(batch[0]))
 
         answers = gather(counted(), len(distinct))
         if len(distinct) == len(prompts):

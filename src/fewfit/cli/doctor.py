@@ -1,0 +1,47 @@
+"""The command ``fewfit doctor``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from fewfit.cli.output import plain_errors
+from fewfit.errors import ModelError
+
+
+@plain_errors
+def doctor(
+    model: Annotated[str, typer.Argument(help="The frozen model, for example a server's spec.")],
+    template: Annotated[
+        str, typer.Option(help="Text with fields and one {mask}.")
+    ] = "{text} It was {mask}.",
+    words: Annotated[str, typer.Option(help="Label words to try: word,word,...")] = "good,bad",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Find out with at most five queries what a frozen model really gives.
+
+    Exit code 3 if it gave no usable answer.
+    """
+    from fewfit.compare.tables import markdown_table
+
+    report = probed(model, template, words.split(","))
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        rows = [[check["name"], check["outcome"], check["detail"]] for check in report["checks"]]
+        typer.echo(f"{report['model'] or model}, {report['queries']} queries\n")
+        typer.echo(markdown_table(["check", "outcome", "detail"], rows, numbers=False))
+    if not report["answers"]:
+        raise typer.Exit(ModelError.exit_code)
+
+
+def probed(model: str, template: str, words: Sequence[str]) -> dict[str, Any]:
+    """Probe the model that a spec names; the report as JSON keeps it."""
+    from fewfit.models import load_model
+    from fewfit.models.probe import probe
+    from fewfit.prompts import Template
+
+    return probe(load_model(model), template=Template(template), words=words).to_dict()

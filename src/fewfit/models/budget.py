@@ -1,0 +1,86 @@
+"""A budget of queries in front of a frozen model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from fewfit.errors import BudgetExceededError, InputError
+from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.observations import Batch, Status
+from fewfit.prompts import Prompt
+
+
+class BudgetedModel(FrozenModel):
+    """Any frozen model, asked at most so many prompts.
+
+    It belongs between the model and its store, where answers that are stored cost nothing.
+
+    Parameters
+    ----------
+    model : FrozenModel
+    max_queries : int
+        How many prompts may be asked over the life of this object. A prompt without a usable
+        answer counts, a retry does not.
+    keeps : bool
+        Whether what is answered is stored. If so, a run that needs more than is left asks what it
+        can before it stops; if not, it asks nothing, since the answers would be lost.
+
+    Raises
+    ------
+    BudgetExceededError
+        From a run that needs more than is left.
+    """
+
+    def __init__(self, model: FrozenModel, max_queries: int, *, keeps: bool) -> None:
+        if isinstance(max_queries, bool) or not isinstance(max_queries, int) or max_queries < 0:
+            raise InputError(f"max_queries: expected a number of queries, got {max_queries!r}")
+        self.model = model
+        self.max_queries = max_queries
+        self.keeps = keeps
+        self._left = max_queries
+        self._lock = threading.Lock()
+
+    @property
+    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.spec
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.model.identity
+
+    @property
+    def retries(self) -> int:
+        return self.model.retries
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        needed = len(prompts)
+        with self._lock:
+            suffices = needed <= self._left
+            allowed = needed if suffices else self._left * self.keeps
+            self._left -= allowed
+        answered = 0
+        if allowed:
+            asking: Any = self.model.stream(prompts[:allowed], words)
+            with closing(asking):
+                for positions, answers in asking:
+                    answered += int((answers.status != Status.FAILED).sum())
+                    yield positions, answers
+        if not suffices and self.keeps:
+            raise BudgetExceededError(
+                f"the budget of {self.max_queries} queries is used up: {answered} prompts were "
+                f"answered now and are stored, {needed - answered} are left. Run again to go on "
+                "from there"
+            )
+        if not suffices:
+            raise BudgetExceededError(
+                f"{needed} queries are needed and {self._left} are left of the budget of "
+                f"{self.max_queries}. Nothing was asked, since without a store the answers would "
+                "be lost; name a store, or a larger budget"
+            )

@@ -1,0 +1,277 @@
+"""Language models of transformers as frozen models: masked, causal and encoder-decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import InputError
+from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
+from fewfit.models.hf.files import Checkpoint, parse_spec
+from fewfit.models.hf.network import Network
+from fewfit.models.hf.plan import Plan, make_plan, slot_alone
+from fewfit.models.hf.scores import observe
+from fewfit.models.local import Budget, import_torch, in_batches, windows
+from fewfit.observations import Batch, Observations, ScoreSpace
+from fewfit.prompts import Prompt
+
+__all__ = ["TransformersModel"]
+
+DTYPES = ("float32", "bfloat16", "float16")
+_READING = "1"  # a change of slot rules or word forms is another number, hence another identity
+
+
+class TransformersModel(FrozenModel):
+    """A masked, causal or encoder-decoder language model, run in this process.
+
+    Hidden state and scores come from one forward pass, read at the slot:
+
+    masked
+        The slot is the mask token; its last hidden state and the head's scores there.
+    causal
+        The model reads the prompt up to the slot; the state of the last token and the scores of
+        the next. Nothing but punctuation may stand behind the slot: it is left out.
+    encoder-decoder
+        The slot is the sentinel ``<extra_id_0>`` of T5's family. The decoder is fed its start token
+        and that sentinel, as when T5 learned to fill gaps, and is read there.
+
+    The head is computed at the slot alone, and in the space ``logit`` only for the label words'
+    tokens as long as each is a single one.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a name on the hub. Only safetensors are read, and no code of a checkpoint.
+    revision : str, optional
+        Branch, tag or commit on the hub; it is resolved to a commit, once.
+    space : {"logit", "logprob"}, default="logit"
+        Space of the scores. They differ by a constant per example, so that calibrated decisions are
+        the same; "logprob" needs the whole vocabulary at the slot, and then also tells the label
+        mass. In "logit" the label mass is NaN.
+    multi_token : {"sum", "first"}, default="sum"
+        The score of a word of several tokens. "sum": its log-probability, each token given the
+        ones before (causal, encoder-decoder), or, for a masked model, the sum over as many masks as
+        the word has tokens, all asked at once. In the space ``logit`` the log-normaliser of the
+        slot is added to it, which makes it comparable to the others. "first": the first token
+        alone, as in DecT's code.
+    dtype : {"float32", "bfloat16", "float16"}, optional
+        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. It is part of
+        the identity and of :attr:`spec`.
+    max_tokens : int, optional
+        Longer prompts are cut (the longest field first, from its end; never the template); left
+        out, what config and tokenizer declare.
+    device : str, optional
+        Left out, "cuda" or "mps" where there is one, else "cpu". Not part of the identity.
+
+    Raises
+    ------
+    InputError
+        For arguments that are not as above; when asked, before any forward pass, for a template
+        or label words that this model cannot read.
+    MissingExtraError, ModelError
+        When first asked: torch is missing, or the checkpoint cannot be had, read or understood.
+
+    Notes
+    -----
+    A query is one prompt. Words of several tokens need more forward passes for it: causal and
+    encoder-decoder models one for each distinct beginning (all tokens but the last) that is not
+    the beginning of another, masked models one for each distinct number of tokens.
+
+    A causal or encoder-decoder score is that of the word's tokens, whatever comes next: of "New"
+    and "New York" the first is never the less probable.
+
+    Prompts are sent as they are; the chat template of a chat model is not applied.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        space: Literal["logit", "logprob"] = "logit",
+        multi_token: Literal["sum", "first"] = "sum",
+        dtype: str | None = None,
+        max_tokens: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        for option, value, allowed in (
+            ("space", space, ("logit", "logprob")),
+            ("multi_token", multi_token, ("sum", "first")),
+            ("dtype", dtype, (None, *DTYPES)),
+        ):
+            if value not in allowed:
+                raise InputError(f"model: {option} is one of {allowed}, not {value!r}")
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
+        self.checkpoint = Checkpoint(str(name), revision)
+        self.space = ScoreSpace(space)
+        self.multi_token = multi_token
+        self._dtype, self._max_tokens, self._device = dtype, max_tokens, device
+
+    @classmethod
+    def from_spec(cls, spec: str) -> TransformersModel:
+        """Make the model of ``hf:NAME_OR_PATH[@REVISION][?option=value&...]``.
+
+        Options are those of the constructor but `device`.
+        """
+        name, options = parse_spec(spec)
+        return cls(name, **options)
+
+    @cached_property
+    def spec(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The string that makes this model again, pinned to the commit and the dtype."""
+        at = "" if self.checkpoint.local else f"@{self.checkpoint.commit}"
+        options: dict[str, str] = {"dtype": self.dtype}
+        if self.space is not ScoreSpace.LOGIT:
+            options["space"] = self.space.value
+        if self.multi_token != "sum":
+            options["multi_token"] = self.multi_token
+        if self._max_tokens is not None:
+            options["max_tokens"] = str(self._max_tokens)
+        return f"hf:{self.checkpoint.name}{at}?{urlencode(options)}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(scores=self.space, hidden=True, full_vocabulary=True)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {
+            "kind": f"transformers-{self.checkpoint.kind}",
+            "architecture": self.checkpoint.architecture,
+            **self.checkpoint.fingerprint,
+            "dtype": self.dtype,
+            "max_tokens": str(self.max_tokens),
+            "space": self.space.value,
+            "multi_token": self.multi_token,
+            "reading": _READING,
+        }
+
+    @cached_property
+    def dtype(self) -> str:
+        """Name of the weights' dtype."""
+        import_torch("a local model", "hf")
+        import torch
+
+        if self._dtype is not None:
+            return self._dtype
+        half = self.device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        return "bfloat16" if half else "float32"
+
+    @cached_property
+    def device(self) -> str:
+        """Where the model runs."""
+        import_torch("a local model", "hf")
+        import torch
+
+        if self._device is not None:
+            return self._device
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """How many tokens of a prompt are read."""
+        declared = self.checkpoint.max_tokens
+        limit = self._max_tokens if self._max_tokens is not None else declared
+        if limit is None:
+            raise InputError(
+                f"model: {self.checkpoint.name} does not declare how many tokens it reads; give "
+                "max_tokens"
+            )
+        if declared is not None and limit > declared:
+            raise InputError(f"model: max_tokens is {limit}, but it reads at most {declared}")
+        return limit
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        groups = self._groups(prompts)
+        plans = {
+            frame: make_plan(
+                self._encoder,
+                frame,
+                words,
+                max_tokens=self.max_tokens,
+                first_only=self.multi_token == "first",
+                columns_suffice=self.space is ScoreSpace.LOGIT,
+            )
+            for frame in groups
+        }
+        for frame, positions in groups.items():
+            plan = plans[frame]
+
+            def answer(batch: Sequence[Encoded], plan: Plan = plan) -> Observations:
+                return observe(self._network, batch, plan, tuple(words), self.space)
+
+            yield from self._batches(prompts, positions, plan.limit, answer)
+
+    def vocabulary_log_probs(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Return the log-probability of every token at the slot, batch by batch.
+
+        Yields
+        ------
+        (positions, log_probs)
+            Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
+        """
+        groups = self._groups(prompts)
+        for frame in groups:
+            self._encoder.check(frame, self.max_tokens)
+
+        def answer(batch: Sequence[Encoded]) -> NDArray[np.float32]:
+            [(_, logits)] = self._network.run(batch, [slot_alone(self._encoder)], None)
+            return logits[:, 0].log_softmax(-1).cpu().numpy()
+
+        for positions in groups.values():
+            yield from self._batches(prompts, positions, self.max_tokens, answer)
+
+    def _groups(self, prompts: Sequence[Prompt]) -> dict[Frame, list[int]]:
+        groups: dict[Frame, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            groups.setdefault(frame_of(prompt), []).append(i)
+        return groups
+
+    def _batches(
+        self, prompts: Sequence[Prompt], positions: Sequence[int], limit: int, answer: Any
+    ) -> Iterator[Any]:
+        chosen = np.array(positions, dtype=np.intp)
+        for window in windows([len(prompts[i].user_text) for i in chosen]):
+            where = chosen[window]
+            encoded = self._encoder.encode([prompts[i] for i in where], limit)
+            lengths = np.array([len(item.ids) for item in encoded])
+
+            def ask(rows: Any, encoded: Any = encoded) -> Any:
+                return answer([encoded[row] for row in rows])
+
+            for rows, block in in_batches(lengths, ask, self._budget):
+                yield where[rows], block
+
+    @cached_property
+    def _encoder(self) -> PromptEncoder:
+        import_torch("a local model", "hf")
+        point = self.checkpoint
+        return PromptEncoder(point.description, point.kind, point.name)
+
+    @cached_property
+    def _network(self) -> Network:
+        point = self.checkpoint
+        return Network(
+            point.everything,
+            point.kind,
+            point.name,
+            dtype=self.dtype,
+            device=self.device,
+            pad_id=self._encoder.pad_id,
+            slot_id=self._encoder.slot_id,
+        )
+
+    @cached_property
+    def _budget(self) -> Budget:
+        return Budget() if self.device == "cpu" else Budget(tokens=16_384, rows=512)

@@ -1,0 +1,268 @@
+"""From prompts to token ids with a known slot, and from label words to token ids."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import unicodedata
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewfit.errors import InputError, ModelError
+from fewfit.models.hf.files import Kind
+from fewfit.prompts import Part, Prompt
+
+SENTINEL = "<extra_id_0>"
+
+Frame = tuple[Part, ...]
+"""The parts of a prompt with every field empty: the template, as far as a model can see it."""
+
+
+class Encoded(NamedTuple):
+    """A prompt in tokens.
+
+    `slot` is where the slot's token stands; for a causal model, where the next one would.
+    """
+
+    ids: list[int]
+    slot: int
+    truncated: bool
+
+
+def frame_of(prompt: Prompt) -> Frame:
+    """Return what the prompts of one template have in common."""
+    return tuple(_emptied(prompt.parts))
+
+
+class PromptEncoder:
+    """Tokenises prompts and label words for one checkpoint.
+
+    A prompt is tokenised in one piece, exactly as the tokenizer itself would do it, so that merges
+    across the borders of its parts come out as in training. The slot is a token of our own, with
+    the flags of the mask (or sentinel) token that it stands for and a name that no text can hold;
+    the tokenizer's own special tokens are switched off, so that ``[MASK]`` or ``</s>`` in a user's
+    text is just text.
+
+    One space directly before the slot belongs to the word in the slot: " great" is one token of a
+    byte-level tokenizer, and "great" is another.
+    """
+
+    def __init__(self, folder: Path, kind: Kind, name: str) -> None:
+        from tokenizers import AddedToken
+        from transformers import AutoTokenizer
+
+        try:
+            wrapper: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:  # whatever a broken file makes it raise
+            raise ModelError(f"{name}: the tokenizer cannot be loaded: {error}") from error
+        backend: Any = getattr(wrapper, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelError(f"{name}: only tokenizers with a tokenizer.json are supported")
+        backend.no_padding()
+        backend.no_truncation()
+        self.name, self.kind, self.backend = name, kind, backend
+        self.pad_id: int | None = wrapper.pad_token_id
+        self._unknown_id: int | None = wrapper.unk_token_id
+        self._first_id = wrapper.bos_token_id
+        if self._first_id is None:
+            self._first_id = wrapper.eos_token_id
+        special = [t for t in backend.get_added_tokens_decoder().values() if t.special]
+        self.slot_id: int | None = None
+        if kind != "causal":
+            token = wrapper.mask_token if kind == "masked" else SENTINEL
+            self.slot_id = None if token is None else backend.token_to_id(str(token))
+            if self.slot_id is None:
+                needed = "mask token" if kind == "masked" else f"token {SENTINEL!r} (T5's family)"
+                raise ModelError(f"{name}: the tokenizer has no {needed} to stand in the slot")
+            known = backend.get_added_tokens_decoder().get(self.slot_id)
+            self._stand_in = f"\ue000{secrets.token_hex(16)}\ue000"
+            backend.add_tokens(
+                [
+                    AddedToken(
+                        self._stand_in,
+                        special=False,
+                        normalized=False,
+                        lstrip=known is not None and known.lstrip,
+                        rstrip=known is not None and known.rstrip,
+                    )
+                ]
+            )
+            self._stand_in_id = backend.token_to_id(self._stand_in)
+        backend.encode_special_tokens = True
+        self._leaks = self._reachable([token.content for token in special])
+        marks = backend.encode("a").special_tokens_mask
+        self._suffix = len(list(takewhile(bool, reversed(marks))))
+
+    def check(self, frame: Frame, limit: int) -> None:
+        """Refuse a template that this model cannot read (InputError)."""
+        slot = [part.kind for part in frame].index("mask")
+        after = frame[slot + 1 :]
+        if self.kind == "causal":
+            if any(part.kind == "field" for part in after):
+                raise InputError(
+                    "template: a causal model reads only what stands before {mask}, and a field "
+                    "comes after it; move {mask} to the end"
+                )
+            lost = "".join(part.text for part in after)
+            if any(unicodedata.category(c)[0] not in "PZC" for c in lost):
+                raise InputError(
+                    f"template: a causal model would never read {lost.strip()!r} after {{mask}}; "
+                    "move {mask} to the end"
+                )
+        length = len(self._ids(self.backend.encode(_joined(self._prepared(frame)))))
+        if length > limit:
+            raise InputError(
+                f"template: {length} tokens without any text, but {self.name} reads {limit}; "
+                "shorten the template or the label words"
+            )
+
+    def encode(self, prompts: Sequence[Prompt], limit: int) -> list[Encoded]:
+        """Tokenise prompts to at most `limit` tokens each.
+
+        The template stays whole; the user's text is cut, the longest field first and from its end.
+        """
+        prepared = [self._prepared(prompt.parts) for prompt in prompts]
+        encodings = self.backend.encode_batch_fast([_joined(parts) for parts in prepared])
+        out: list[Encoded] = []
+        for parts, encoding in zip(prepared, encodings, strict=True):
+            ids = self._ids(encoding)
+            truncated = len(ids) > limit
+            if truncated:
+                ids = self._shortened(parts, limit)
+            if self.kind == "causal":
+                out.append(Encoded(ids, len(ids), truncated))
+            else:
+                slot = ids.index(self._stand_in_id)
+                ids[slot] = self.slot_id  # pyright: ignore[reportCallIssue, reportArgumentType]
+                out.append(Encoded(ids, slot, truncated))
+        return out
+
+    def word_ids(self, frame: Frame, words: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the tokens of each word as they are after this template's text.
+
+        Raises
+        ------
+        InputError
+            If a word has no token of its own in this vocabulary.
+        """
+        slot = [part.kind for part in frame].index("mask")
+        before = frame[slot - 1] if slot else Part("literal", "")
+        context = before.text if before.kind == "literal" else ""
+        if any(part.kind == "field" for part in frame[:slot]):
+            context = "a" + context  # any text: a word is spelled otherwise at the very start
+        gap = " " if context.endswith(" ") else ""
+        found = []
+        for word in words:
+            # Where the word would merge with the text before it, it is spelled as on a new line.
+            for start in (context.removesuffix(" "), "\n"):
+                head = self._plain(start)
+                whole = self._plain(start + gap + word)
+                ids = tuple(whole[len(head) :])
+                if ids and whole[: len(head)] == head:
+                    break
+            else:
+                raise InputError(
+                    f"labels: the word {word!r} cannot be told apart from the template's text "
+                    "before {mask}; put a space before {mask}"
+                )
+            if self._unknown_id in ids:
+                raise InputError(
+                    f"labels: the word {word!r} is not in the vocabulary of {self.name}"
+                )
+            found.append(ids)
+        return found
+
+    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
+        """The special tokens that the vocabulary holds as ordinary pieces too.
+
+        Switching special tokens off does not help against these (SentencePiece's unigram models
+        have them): they are broken by a space after their first character.
+        """
+        found = [
+            re.escape(name)
+            for name in names
+            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
+        ]
+        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
+
+    def _prepared(self, parts: Sequence[Part]) -> list[Part]:
+        """Take one space before the slot away, and all behind it where nobody reads it."""
+        out: list[Part] = []
+        for part in parts:
+            if part.kind != "mask":
+                if self._leaks is not None:
+                    text = self._leaks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part.text)
+                    part = Part(part.kind, text)
+                out.append(part)
+                continue
+            if out and out[-1].kind == "literal":
+                out[-1] = Part("literal", out[-1].text.removesuffix(" "))
+            if self.kind == "causal":
+                break
+            out.append(Part("mask", self._stand_in))
+        return out
+
+    def _ids(self, encoding: Any) -> list[int]:
+        ids = encoding.ids
+        if self.kind != "causal":
+            return ids
+        ids = ids[: len(ids) - self._suffix]  # an end-of-text token would come before the slot
+        if ids:
+            return ids
+        if self._first_id is None:
+            raise InputError(
+                f"template: an empty text leaves {self.name} nothing to read; write something "
+                "before {mask}"
+            )
+        return [self._first_id]
+
+    def _plain(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def _shortened(self, parts: Sequence[Part], limit: int) -> list[int]:
+        parts = list(parts)
+        while True:
+            encoding = self.backend.encode(_joined(parts))
+            ids = self._ids(encoding)
+            excess = len(ids) - limit
+            if excess <= 0:
+                return ids
+            inside = _tokens_of_fields(parts, encoding.offsets)
+            keep = {i: len(ends) for i, ends in inside.items()}
+            for _ in range(excess):
+                longest = max(keep, key=keep.__getitem__)
+                keep[longest] = max(0, keep[longest] - 1)
+            if not any(keep[i] < len(ends) for i, ends in inside.items()):
+                return self._ids(self.backend.encode(_joined(_emptied(parts))))
+            for i, ends in inside.items():
+                if keep[i] < len(ends):
+                    text = parts[i].text[: ends[keep[i] - 1] if keep[i] else 0]
+                    # Bytes of one character can be several tokens: always lose at least one.
+                    text = text if len(text) < len(parts[i].text) else text[:-1]
+                    parts[i] = Part("field", text)
+
+
+def _joined(parts: Sequence[Part]) -> str:
+    return "".join(part.text for part in parts)
+
+
+def _emptied(parts: Sequence[Part]) -> list[Part]:
+    return [Part("field", "") if part.kind == "field" else part for part in parts]
+
+
+def _tokens_of_fields(
+    parts: Sequence[Part], offsets: Sequence[tuple[int, int]]
+) -> dict[int, list[int]]:
+    """For each field, where in its text each of its tokens ends."""
+    found: dict[int, list[int]] = {}
+    start = 0
+    for i, part in enumerate(parts):
+        stop = start + len(part.text)
+        if part.kind == "field" and part.text:
+            found[i] = [
+                min(b, stop) - start for a, b in offsets if start < b and a < stop and a < b
+            ]
+        start = stop
+    return found

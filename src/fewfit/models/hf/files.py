@@ -1,0 +1,255 @@
+"""Where a checkpoint lies, what it is, and the hashes that name it. No weights are loaded here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from fewfit.errors import InputError, MissingExtraError, ModelError
+
+Kind = Literal["masked", "causal", "seq2seq"]
+
+OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "*.model",
+)
+CONFIG = ("config.json",)
+
+# These count positions from the padding token's on, so that many of them are never reached.
+_OFFSET_POSITIONS = frozenset(
+    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+)
+_UNLIMITED = 10**9  # tokenizers without a limit declare 1e30
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of transformers: a folder, or a repository of the hub at one commit.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a name on the hub.
+    revision : str or None
+        Branch, tag or commit; only for the hub.
+    """
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def local_folder(self) -> bool:
+        """Whether there is a folder of this name."""
+        return bool(self.name) and Path(self.name).expanduser().is_dir()
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether it is a folder and not a name on the hub; decided once, when first asked."""
+        if self.local_folder:
+            if self.revision is not None:
+                raise InputError(f"model: the folder {self.name!r} has no revision; leave out '@'")
+            return True
+        if self.name.startswith((".", "/", "~")) or "\\" in self.name or self.name.count("/") > 1:
+            raise ModelError(f"model: there is no folder {self.name!r}")
+        return False
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit that the revision means; without a network, the one in the hub's cache."""
+        hub = _hub()
+        try:
+            resolved = hub.HfApi().resolve_revision(self.name, revision=self.revision)
+        except Exception as error:  # the hub's client has a family of errors of its own
+            raise self._unknown(error) from error
+        return resolved.resolved  # as a string it would still be the branch's name
+
+    @cached_property
+    def description(self) -> Path:
+        """The folder with config and tokenizer."""
+        return self._folder((*CONFIG, *TOKENIZER))
+
+    @cached_property
+    def everything(self) -> Path:
+        """The folder with the weights too, which are safetensors or are refused."""
+        folder = self._folder((*CONFIG, *TOKENIZER, *WEIGHTS))
+        if (folder / "adapter_config.json").exists():
+            raise ModelError(f"{self.name}: merge the adapter into the weights first")
+        if not any(path.suffix == ".safetensors" for path in _matching(folder, WEIGHTS)):
+            raise ModelError(
+                f"{self.name}: no model.safetensors. Other formats can run code when they are "
+                "read and are refused; load the model where you trust it and save_pretrained() it"
+            )
+        return folder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.json."""
+        config = _json(self.description / "config.json", self.name)
+        if config is None:
+            raise ModelError(f"{self.name}: no config.json; this is no checkpoint of transformers")
+        return config
+
+    @cached_property
+    def architecture(self) -> str:
+        """The class that the checkpoint was saved from, for example BertForMaskedLM."""
+        return next(iter(self.config.get("architectures") or ()), "")
+
+    @cached_property
+    def kind(self) -> Kind:
+        """How the model reads a slot."""
+        name = self.architecture
+        if self.config.get("is_encoder_decoder"):
+            return "seq2seq"
+        if name.endswith(("ForMaskedLM", "ForPreTraining")):
+            return "masked"
+        if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+            return "causal"
+        raise ModelError(
+            f"{self.name}: {name or 'a checkpoint without architectures in config.json'} is not a "
+            "masked, causal or encoder-decoder language model; it has no head to score words with"
+        )
+
+    @cached_property
+    def max_tokens(self) -> int | None:
+        """How many tokens the model reads; None if neither config nor tokenizer says."""
+        config = self.config.get("text_config") or self.config
+        positions = config.get("max_position_embeddings") or config.get("n_positions")
+        if positions and config.get("model_type") in _OFFSET_POSITIONS:
+            positions -= (config.get("pad_token_id") or 0) + 1
+        declared = _json(self.description / "tokenizer_config.json", self.name) or {}
+        limits = [positions, declared.get("model_max_length")]
+        known = [int(limit) for limit in limits if limit and limit < _UNLIMITED]
+        return min(known, default=None)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """What names the files: a commit of the hub, or their sha256. Holds no path."""
+        if not self.local:
+            return {"repository": self.name, "commit": self.commit}
+        folder = self.everything
+        return {
+            f"{role}_sha256": _digest(_matching(folder, patterns))
+            for role, patterns in (
+                ("weights", WEIGHTS),
+                ("config", CONFIG),
+                ("tokenizer", TOKENIZER),
+            )
+        }
+
+    def _folder(self, patterns: Sequence[str]) -> Path:
+        if self.local:
+            return Path(self.name).expanduser()
+        try:
+            return Path(
+                _hub().snapshot_download(
+                    self.name, revision=self.commit, allow_patterns=list(patterns)
+                )
+            )
+        except ModelError:
+            raise
+        except Exception as error:  # the hub's client has a family of errors of its own
+            raise self._unknown(error) from error
+
+    def _unknown(self, error: Exception) -> ModelError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        at = f" at revision {self.revision!r}" if self.revision else ""
+        return ModelError(
+            f"model: {self.name!r}{at} is no folder here and cannot be had from the hub ({reason})"
+        )
+
+
+def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
+    """Split ``hf:NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
+
+    Returns
+    -------
+    (str, dict)
+        The name, and the options for the constructor.
+
+    Raises
+    ------
+    InputError
+    """
+    name = spec.removeprefix("hf:")
+    options: dict[str, Any] = {}
+    if not Checkpoint(name).local_folder and "?" in name:
+        name, _, query = name.rpartition("?")
+        try:
+            pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
+        except ValueError as error:
+            raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
+        options = dict(pairs)
+        if set(options) - set(OPTIONS) or len(options) != len(pairs):
+            raise InputError(
+                f"model: {query!r} in {spec!r}: each of {list(OPTIONS)} may be given once, "
+                "nothing else"
+            )
+        if "max_tokens" in options:
+            if not options["max_tokens"].isdecimal():
+                raise InputError(f"model: max_tokens in {spec!r} is not a number")
+            options["max_tokens"] = int(options["max_tokens"])
+    if not Checkpoint(name).local_folder and "@" in name:
+        name, _, options["revision"] = name.rpartition("@")
+    if not name or options.get("revision") == "":
+        raise InputError(f"model: {spec!r} is not hf:NAME_OR_PATH[@REVISION]")
+    return name, options
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MissingExtraError(
+            'models of the hub need huggingface_hub: pip install "fewfit[hf]"'
+        ) from error
+    return huggingface_hub
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Hash names and contents; a shard that an index names elsewhere is not overlooked."""
+    whole = hashlib.sha256()
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        whole.update(f"{path.name}\0{digest}\n".encode())
+        if path.name.endswith(".index.json"):
+            index = _json(path, path.name) or {}
+            shards = set(index.get("weight_map", {}).values())
+            strangers = sorted(shards - {other.name for other in paths})
+            if strangers:
+                raise ModelError(f"{path} names a file that is missing or elsewhere: {strangers}")
+    return whole.hexdigest()
+
+
+def _json(path: Path, name: str) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{name}: {path.name} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{name}: {path.name} is not a JSON object")
+    return content

@@ -1,0 +1,80 @@
+"""From a network's numbers at the slot to observations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.models.hf.encoding import Encoded
+from fewfit.models.hf.network import Network
+from fewfit.models.hf.plan import Plan
+from fewfit.observations import Observations, ScoreSpace, Status
+
+
+def observe(
+    network: Network,
+    batch: Sequence[Encoded],
+    plan: Plan,
+    words: tuple[str, ...],
+    space: ScoreSpace,
+) -> Observations:
+    """Answer one batch of prompts of one template.
+
+    A word's log-probability is the sum over its tokens; in the space ``logit`` the log-normaliser
+    of the slot is added, which leaves a word of one token with its logit. A row that is not finite
+    counts as not answered.
+    """
+    import torch
+
+    hidden = normaliser = None
+    scores: Any = torch.empty((len(batch), len(words)))
+    mass: Any = torch.full((len(batch),), torch.nan)
+    runs = network.run(batch, plan.steps, plan.columns)
+    for step, (states, logits) in zip(plan.steps, runs, strict=True):
+        hidden = states[:, 0] if hidden is None else hidden
+        if plan.columns is not None:
+            scores = logits[:, 0]
+            continue
+        total = logits.logsumexp(-1)
+        normaliser = total[:, 0] if normaliser is None else normaliser
+        scores = scores.to(logits.device)
+        for w in step.words:
+            token = torch.tensor(plan.ids[w], device=logits.device)
+            at = torch.arange(len(token), device=logits.device)
+            scores[:, w] = (logits[:, at, token] - total[:, at]).sum(-1)
+    if space is ScoreSpace.LOGPROB and plan.mass:
+        mass = scores[:, list(plan.mass)].exp().sum(-1)
+    if space is ScoreSpace.LOGIT and normaliser is not None:
+        scores = scores + normaliser[:, None]
+    arrays = (x.cpu().numpy() for x in (scores, hidden, mass) if x is not None)
+    return _observations(batch, words, space, *arrays)
+
+
+def _observations(
+    batch: Sequence[Encoded],
+    words: tuple[str, ...],
+    space: ScoreSpace,
+    scores: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    mass: NDArray[np.float32],
+) -> Observations:
+    status = np.where([item.truncated for item in batch], Status.TRUNCATED, Status.OK)
+    broken = ~(np.isfinite(scores).all(axis=1) & np.isfinite(hidden).all(axis=1))
+    if broken.any():
+        scores, hidden, mass = scores.copy(), hidden.copy(), mass.copy()
+        scores[broken] = hidden[broken] = np.nan
+        mass[broken] = np.nan
+        status = np.where(broken, Status.FAILED, status)
+    return Observations(
+        columns=words,
+        scores=scores,
+        space=space,
+        hidden=hidden,
+        label_mass=mass,
+        n_tokens=np.array([len(item.ids) for item in batch]),
+        status=status,
+        asked=np.ones(len(batch), dtype=bool),
+    )

@@ -1,0 +1,277 @@
+"""What all remote frozen models share: spec, identity, and the run over many prompts."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import fields
+from typing import Any, ClassVar, NamedTuple, Self
+from urllib.parse import parse_qsl, urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import InputError, ModelError, ModelWarning
+from fewfit.models.base import Check, FrozenModel
+from fewfit.models.remote.options import Options, check_url, options_of
+from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.transport import Session, Transport
+from fewfit.models.remote.verdict import RowError
+from fewfit.observations import Batch, Observations, Status, unanswered
+from fewfit.prompts import Prompt
+
+GIVE_UP = 16
+"""Prompts in a row without a usable answer after which a run stops: the server is the problem."""
+
+
+class Answer(NamedTuple):
+    """What one reply says: scores (W,), censored (W,), hidden (H,), label mass, prompt tokens."""
+
+    scores: NDArray[np.float64] | None = None
+    censored: NDArray[np.bool_] | None = None
+    hidden: NDArray[np.float32] | None = None
+    label_mass: float = float("nan")
+    n_tokens: int = -1
+
+
+class RemoteModel(FrozenModel):
+    """Base of the server dialects: what they share is here, what differs is in four members.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server, without a key; ``/v1`` at its end may be given or left out.
+    **options
+        See :class:`Options`; which of them a dialect has is in its own documentation.
+
+    Notes
+    -----
+    One prompt is one query. A prompt without a usable answer becomes a row of NaN with
+    ``Status.FAILED`` and a reason in a :class:`~fewfit.errors.ModelWarning`; it does not touch the
+    others. What makes asking on pointless stops the run: a key that is refused, a used-up quota,
+    another model's name in a reply, 16 prompts in a row without an answer. Retries are counted in
+    :attr:`retries`, and do not count as queries.
+
+    Raises
+    ------
+    InputError
+        For an address or option that is not known, or that holds a key.
+    ModelError
+        When asked, if the run has to stop.
+    """
+
+    scheme: ClassVar[str]
+    has: ClassVar[frozenset[str]] = frozenset()
+    """Which of the options ``hidden`` and ``top_k`` this dialect has."""
+    needs_model: ClassVar[bool] = True
+    key_hosts: ClassVar[Mapping[str, str]] = {"api.openai.com": "OPENAI_API_KEY"}
+    """Where a key is sent without ``key_env``: nowhere else, so that no key goes to a stranger."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self.url = check_url(url, self.scheme).removesuffix("/v1")
+        self.options = options_of(self.scheme, options)
+        for name in ("hidden", "top_k"):
+            if getattr(self.options, name) is not None and name not in self.has:
+                raise InputError(f"{self.scheme}: there is no option {name!r}")
+        if self.needs_model and not self.options.model:
+            raise InputError(f"{self.scheme}: which model? Add ?model=NAME to the address")
+        self._transport = Transport(self.url, key_env=self._key_env(self.url), limits=self.options)
+        self._second: Transport | None = None
+        if self.options.hidden is not None:
+            address = check_url(self.options.hidden, f"{self.scheme}: hidden").removesuffix("/v1")
+            self._second = Transport(address, key_env=self._key_env(address), limits=self.options)
+        self._pinned: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_spec(cls, rest: str) -> Self:
+        """Make the model from what follows ``scheme:`` in a spec."""
+        url, _, query = rest.partition("?")
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if len(dict(pairs)) != len(pairs):
+            raise InputError(f"{cls.scheme}: an option is given twice")
+        return cls(url, **dict(pairs))
+
+    @property
+    def spec(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Scheme, address and options without ``key_env``.
+
+        An artifact that names an environment variable could have a stranger's server told what is
+        in it; whoever loads the artifact says where the key is.
+        """
+        defaults = Options()
+        given = {
+            field.name: getattr(self.options, field.name)
+            for field in fields(Options)
+            if field.name != "key_env"
+            and getattr(self.options, field.name) != getattr(defaults, field.name)
+        }
+        return f"{self.scheme}:{self.url}" + (f"?{urlencode(given)}" if given else "")
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Scheme, model, and which server: its address, or the user's ``fingerprint`` for it."""
+        options, given = self.options, self.capabilities
+        return {
+            "kind": self.scheme,
+            "model": options.model or "",
+            "server": options.fingerprint or f"{self.url} {options.hidden or ''}".strip(),
+            "top_k": str(given.top_k),
+            "hidden": str(given.hidden),
+        }
+
+    @property
+    def retries(self) -> int:
+        return self._transport.retries + (self._second.retries if self._second else 0)
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far, retries not counted: queries, and what goes with them."""
+        return self._transport.requests + (self._second.requests if self._second else 0)
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        session = self.session()
+        try:
+            ask = self._asking(session, prompts, words)
+        except RowError as error:
+            raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
+        reasons: Counter[str] = Counter()
+        failed: list[int] = []
+        guarded = _Guard(ask, self.scheme)
+        groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
+        with closing(groups):  # or it would ask on until the traceback is gone
+            for group in groups:
+                answered = [(i, answer) for i, answer in group if isinstance(answer, Answer)]
+                failures = [(i, answer) for i, answer in group if not isinstance(answer, Answer)]
+                failed += [i for i, _ in failures]
+                reasons.update(str(reason) for _, reason in failures)
+                if answered:
+                    yield (
+                        np.array([i for i, _ in answered], dtype=np.intp),
+                        self._observations(words, [answer for _, answer in answered]),
+                    )
+        if failed:
+            yield np.array(failed, dtype=np.intp), unanswered(words, len(failed))
+            named = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+            warnings.warn(
+                f"{self.scheme}: {len(failed)} of {len(prompts)} prompts got no usable answer: "
+                f"{named}",
+                ModelWarning,
+                stacklevel=2,
+            )
+
+    def session(self) -> Session:
+        """Begin a run of requests."""
+        return Session(self._transport)
+
+    def _second_session(self, session: Session) -> Session | None:
+        """Begin requests to the server at ``hidden=``; they stop together with `session`."""
+        return None if self._second is None else Session(self._second, beside=session)
+
+    def _checked(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.same("the length of the hidden state", len(hidden))
+        return hidden
+
+    @abstractmethod
+    def _asking(
+        self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
+    ) -> Callable[[Prompt], Answer]:
+        """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        try:
+            return self._check_fields(self.session(), prompt, words)
+        except RowError as error:
+            raise ModelError(f"{self.scheme}: {error}") from None
+
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Do the work of :meth:`check_fields`; dialects with nothing to try leave it."""
+        return []
+
+    def same(self, what: str, value: Any) -> None:
+        """Stop the run if `value` is not what the server said before (ModelError)."""
+        if value is None:
+            return
+        with self._lock:
+            before = self._pinned.setdefault(what, value)
+        if before != value:
+            raise ModelError(
+                f"{self.scheme}: {what} was {before!r} and is now {value!r}: another model answers "
+                "under the same name. Nothing that was answered is asked again; if the change is "
+                "meant, start with another fingerprint=... and so without the old answers"
+            )
+
+    def check_name(self, reply: Any) -> None:
+        """Stop the run if a reply names another model than was asked for (ModelError)."""
+        name = reply.get("model") if isinstance(reply, dict) else None
+        expected = self.options.served_as or self.options.model
+        if isinstance(name, str) and expected is not None and name != expected:
+            raise ModelError(
+                f"{self.scheme}: asked for model {expected!r}, answered by {name!r}. Ask for the "
+                "model by that name, or, if they are the same model, add served_as=" + name
+            )
+        self.same("the model's name", name)
+
+    def _observations(self, words: Sequence[str], answers: Sequence[Answer]) -> Observations:
+        space = self.capabilities.scores
+
+        def stacked(name: str) -> Any:
+            rows = [getattr(answer, name) for answer in answers]
+            return None if rows[0] is None else np.stack(rows)
+
+        return Observations(
+            columns=tuple(words),
+            scores=stacked("scores"),
+            space=space,
+            hidden=stacked("hidden"),
+            label_mass=np.array([answer.label_mass for answer in answers]),
+            n_tokens=np.array([answer.n_tokens for answer in answers]),
+            status=np.full(len(answers), Status.OK),
+            asked=np.ones(len(answers), dtype=bool),
+            censored=stacked("censored"),
+        )
+
+    def _key_env(self, url: str) -> str | None:
+        host = url.partition("://")[2].partition("/")[0]
+        secure = url.startswith("https://")
+        return self.options.key_env or (self.key_hosts.get(host) if secure else None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec!r})"
+
+    def __reduce__(self) -> Any:
+        given = {field.name: getattr(self.options, field.name) for field in fields(Options)}
+        return _restore, (type(self), self.url, given)
+
+
+def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
+    return kind(url, **options)
+
+
+class _Guard:
+    """Asks, and stops the run when prompt after prompt gets no answer."""
+
+    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str) -> None:
+        self._ask = ask
+        self._scheme = scheme
+        self._in_a_row = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, prompt: Prompt) -> Answer:
+        try:
+            answer = self._ask(prompt)
+        except RowError as error:
+            with self._lock:
+                self._in_a_row += 1
+            if self._in_a_row >= GIVE_UP:
+                raise ModelError(
+                    f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
+                    f"{error}. Nothing that was answered is asked again"
+                ) from None
+            raise
+        self._in_a_row = 0
+        return answer

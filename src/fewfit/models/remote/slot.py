@@ -1,0 +1,101 @@
+"""Where a left-to-right model meets the slot: the text before it, and the words that fit there."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from fewfit.errors import InputError, ModelWarning
+from fewfit.prompts import Prompt
+
+Tokenize = Callable[[str], list[int]]
+
+
+def before_slot(prompt: Prompt) -> str:
+    """Return the prompt up to the slot, without the spaces just before it.
+
+    Those spaces belong to the label word: tokens begin with the space before their word. Literal
+    text after the slot is left out, since a left-to-right model would not have read it.
+
+    Raises
+    ------
+    InputError
+        If a field comes after the slot, or none before it.
+    """
+    kinds = [part.kind for part in prompt.parts]
+    slot = kinds.index("mask")
+    if "field" in kinds[slot:] or "field" not in kinds[:slot]:
+        raise InputError(
+            "template: this model reads from left to right, so every field has to come before "
+            "{mask}"
+        )
+    return "".join(part.text for part in prompt.parts[:slot]).rstrip(" ")
+
+
+def context(prompt: Prompt) -> str:
+    """Return the template's own text just before the slot, the same for every row."""
+    slot = next(i for i, part in enumerate(prompt.parts) if part.kind == "mask")
+    return prompt.parts[slot - 1].text if prompt.parts[slot - 1].kind == "literal" else ""
+
+
+def spellings(prompt: Prompt, words: Sequence[str]) -> list[set[str]]:
+    """For each word the token texts that spell it at the slot.
+
+    The word as it stands, and with the space before the slot if there is one: servers that rebuild
+    token text from a sentencepiece vocabulary drop it.
+    """
+    spaced = context(prompt).endswith(" ")
+    return [{word, " " + word} if spaced else {word} for word in words]
+
+
+def first_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> list[int]:
+    """For each word the token that it begins with at the slot, found by tokenising it in place.
+
+    Warns
+    -----
+    ModelWarning
+        If a word is more than one token; only its first is scored.
+
+    Raises
+    ------
+    InputError
+        If two words begin with the same token, or a word melts into the text before it.
+    """
+    text = context(prompt)
+    before = text.rstrip(" ")
+    start = tokenize(before) if before else []
+    found: dict[int, str] = {}
+    longer: list[str] = []
+    for word in words:
+        ids = tokenize(text + word)
+        if ids[: len(start)] != start or len(ids) == len(start):
+            raise InputError(
+                f"template: {word!r} melts into the text before it, {text[-20:]!r}, when the model "
+                "reads it; put a space before {mask}"
+            )
+        token = ids[len(start)]
+        if token in found:
+            raise InputError(
+                f"labels: {found[token]!r} and {word!r} begin with the same token of this model, "
+                "which scores one token; choose words that differ at their beginning"
+            )
+        found[token] = word
+        if len(ids) > len(start) + 1:
+            longer.append(word)
+    if longer:
+        warnings.warn(
+            f"{len(longer)} of {len(words)} label words are several tokens of this model and are "
+            f"scored by their first: {', '.join(map(repr, longer[:5]))}",
+            ModelWarning,
+            stacklevel=2,
+        )
+    return list(found)
+
+
+def by_template(prompts: Sequence[Prompt]) -> dict[str, Prompt]:
+    """Check every prompt, and return one for each distinct text before the slot."""
+    found: dict[str, Prompt] = {}
+    for prompt in prompts:
+        before_slot(prompt)
+        found.setdefault(context(prompt), prompt)
+    return found

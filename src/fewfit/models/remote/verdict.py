@@ -1,0 +1,123 @@
+"""What a reply means: JSON to read, a reason to try again, to give up on the row, or to stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
+from typing import Any
+from urllib.parse import urlsplit
+
+from fewfit.errors import ModelError
+
+LONGEST_WAIT = 60.0
+
+_TRANSIENT = {408, 409, 425, 429}
+_HOPELESS = {401, 402, 403, 404, 405, 501}
+
+Redact = Callable[[str], str]
+
+
+class RowError(Exception):
+    """This prompt got no usable answer; others may. Never leaves ``models/remote``."""
+
+
+class Transient(Exception):
+    """An attempt failed in a way that may pass; `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def read_reply(reply: HTTPResponse, data: bytes, redacted: Redact) -> Any:
+    """Return the JSON of a reply.
+
+    Raises
+    ------
+    Transient
+        If the same request may fare better later: too many requests, an error of the server, a
+        body that is not whole.
+    RowError
+        If this request has no answer.
+    ModelError
+        If no request will have one.
+    """
+    if 200 <= reply.status < 300:
+        return _parse(reply, data, redacted)
+    raise _refusal(reply, data, redacted)
+
+
+def _parse(reply: HTTPResponse, data: bytes, redacted: Redact) -> Any:
+    if reply.getheader("Content-Encoding", "identity") != "identity":
+        raise RowError("the reply is compressed, which was not asked for")
+    try:
+        return json.loads(
+            data.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_once
+        )
+    except RowError:
+        raise
+    except (ValueError, RecursionError):
+        kind = reply.getheader("Content-Type", "nothing")
+        start = redacted(data[:60].decode("utf-8", "replace"))
+        raise Transient(
+            f"HTTP {reply.status}, but the body ({kind}) is not whole JSON: {start!r}"
+        ) from None
+
+
+def _refusal(reply: HTTPResponse, data: bytes, redacted: Redact) -> Exception:
+    status = reply.status
+    detail = redacted(data[:2000].decode("utf-8", "replace"))
+    said = f"HTTP {status}: {_message(detail)}"
+    if 300 <= status < 400:
+        target = urlsplit(reply.getheader("Location", ""))
+        where = f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
+        return ModelError(
+            f"the server redirects to {where} (HTTP {status}); redirects are not followed, "
+            "since the key would go along. Name the final address"
+        )
+    if status in _HOPELESS or (status == 429 and "insufficient_quota" in detail):
+        return ModelError(f"the server refuses ({said}). Nothing that was answered is asked again")
+    if status in _TRANSIENT or status >= 500:
+        return Transient(said, _retry_after(reply))
+    return RowError(said)
+
+
+def _retry_after(reply: HTTPResponse) -> float | None:
+    """Seconds to wait: milliseconds, seconds or a date; None if there is none that makes sense."""
+    milliseconds, value = reply.getheader("Retry-After-Ms"), reply.getheader("Retry-After", "")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(seconds, LONGEST_WAIT) if seconds >= 0 else None
+
+
+def _message(detail: str) -> str:
+    """What a server's error says, in one short line."""
+    try:
+        error = json.loads(detail)
+        error = error.get("error", error.get("detail", error.get("message", error)))
+        if isinstance(error, dict):
+            error = error.get("message", error)
+        detail = error if isinstance(error, str) else json.dumps(error)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    short = " ".join(detail.split())
+    return short if len(short) <= 200 else short[:200] + "…"
+
+
+def _no_constant(name: str) -> Any:
+    raise RowError(f"the reply holds {name}, which is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise RowError("the reply is ambiguous: a key occurs twice in one object")
+    return entries

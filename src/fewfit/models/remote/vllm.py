@@ -1,0 +1,123 @@
+"""vLLM's dialect: any token scored by its id, and hidden states from a second server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import ModelError
+from fewfit.models.base import Capabilities, Check
+from fewfit.models.remote.causal import ChosenTokens, Vector
+from fewfit.models.remote.replies import (
+    count,
+    field,
+    items,
+    log_probabilities,
+    token_ids,
+    vector,
+)
+from fewfit.models.remote.slot import before_slot
+from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
+from fewfit.observations import ScoreSpace
+from fewfit.prompts import Prompt
+
+MAX_LABELS = 128
+
+
+class VLLM(ChosenTokens):
+    """``vllm:URL?model=NAME``: ``/v1/completions`` with ``logprob_token_ids``, and ``/tokenize``.
+
+    Scores are log-probabilities of the label words' first tokens, at most 128 words. With
+    ``hidden=URL`` of a second server of the same model (``--runner pooling --convert embed
+    --pooler-config '{"pooling_type": "LAST"}'``), its ``/pooling`` vector of the prompt, not
+    normalised, is the hidden state: a second request of the same query. Servers older than July
+    2026 ignore ``logprob_token_ids``, which is noticed at the first reply.
+    """
+
+    scheme = "vllm"
+    has: ClassVar[frozenset[str]] = frozenset({"hidden"})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            scores=ScoreSpace.LOGPROB, hidden=self._second is not None, max_labels=MAX_LABELS
+        )
+
+    def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
+        def tokenize(text: str) -> list[int]:
+            body = {"model": self.options.model, "prompt": text, "add_special_tokens": False}
+            return token_ids(session.post("/tokenize", body))
+
+        return tokenize
+
+    def _scored(
+        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+    ) -> tuple[NDArray[np.float64], Vector | None, int]:
+        reply = self._complete(session, text, ids)
+        found = dict(self._listed(reply))
+        missing = [i for i in ids if f"token_id:{i}" not in found]
+        if missing:
+            raise ModelError(
+                f"vllm: the server does not honour logprob_token_ids (token {missing[0]} was asked "
+                "for and is not in the reply); it is older than July 2026. Upgrade it, or ask "
+                "for its most probable tokens with openai: in place of vllm:"
+            )
+        hidden = None if second is None else self._pooled(second, text)
+        usage = reply.get("usage")
+        n_tokens = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1
+        return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
+
+    def _complete(self, session: Session, text: str, ids: Sequence[int]) -> Any:
+        reply = session.post(
+            "/v1/completions",
+            {
+                "model": self.options.model,
+                "prompt": text,
+                "max_tokens": 1,
+                "temperature": 0,
+                "logprobs": 1,
+                "logprob_token_ids": list(ids),
+                "return_tokens_as_token_ids": True,
+            },
+        )
+        self.check_name(reply)
+        return reply
+
+    def _listed(self, reply: Any) -> list[tuple[Any, float]]:
+        choice = items(field(reply, "choices"), 1, "choices")[0]
+        self.same("system_fingerprint", reply.get("system_fingerprint"))
+        top = field(choice, "logprobs", "top_logprobs", 0)
+        if not isinstance(top, dict):
+            raise RowError("logprobs.top_logprobs is not a list of objects")
+        return log_probabilities(top.items())
+
+    def _pooled(self, session: Session, text: str) -> Vector:
+        reply = session.post(
+            "/pooling",
+            {
+                "model": self.options.model,
+                "input": text,
+                "task": "embed",
+                "use_activation": False,
+                "encoding_format": "float",
+            },
+        )
+        self.check_name(reply)
+        return vector(field(items(field(reply, "data"), 1, "data")[0], "data"))
+
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        ids = self._tokenizer(session)(" " + words[0])[:1]
+        listed = self._listed(self._complete(session, before_slot(prompt), ids))
+        names = [str(token) for token, _ in listed]
+        honoured = names[:1] == [f"token_id:{ids[0]}"] or f"token_id:{ids[0]}" in names
+        return [
+            Check(
+                "logprob_token_ids",
+                "honoured" if honoured else "ignored",
+                f"asked for token {ids[0]}, got {', '.join(names)}",
+            )
+        ]

@@ -1,0 +1,287 @@
+"""Faults of servers, tried one by one: what the server does, and what has to become of it.
+
+``python -m tests.faults`` writes the table of docs/reliability.md from this list.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import Literal
+
+from tests.fake_server import Reply, Request, edited
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "reliability.md"
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of the reply to one prompt out of six.
+
+    `times` is how often in a row it happens (None: always). `outcome` is "answered" (all six, after
+    exactly `times` retries), "row" (this row fails, five are answered) or "stops" (the run ends
+    with ModelError). `says` is in the warning or the error.
+    """
+
+    code: str
+    what: str
+    reply: Callable[[Request], Reply]
+    outcome: Literal["answered", "row", "stops"]
+    says: str = ""
+    times: int | None = None
+    retries: int = 0
+    dialect: str = "openai"
+    options: str = ""
+
+    @property
+    def happens(self) -> str:
+        if self.outcome == "answered":
+            return "retried, answered" if self.retries else "answered"
+        return {"row": "this row fails", "stops": "the run stops"}[self.outcome]
+
+
+def again(code: str, what: str, reply: Callable[[Request], Reply]) -> Fault:
+    """A fault that passes after one retry."""
+    return Fault(code, what, reply, "answered", times=1, retries=1)
+
+
+def row(code: str, what: str, reply: Callable[[Request], Reply], says: str, **more: str) -> Fault:
+    return Fault(code, what, reply, "row", says, **more)  # pyright: ignore[reportArgumentType]
+
+
+def stops(code: str, what: str, reply: Callable[[Request], Reply], says: str, **more: str) -> Fault:
+    return Fault(code, what, reply, "stops", says, **more)  # pyright: ignore[reportArgumentType]
+
+
+def busy(**headers: str) -> Callable[[Request], Reply]:
+    return lambda request: Reply({"error": {"message": "slow down"}}, 429, headers)
+
+
+def status(code: int, body: object = None, **headers: str) -> Callable[[Request], Reply]:
+    return lambda request: Reply(body or {"error": {"message": "no"}}, code, headers)
+
+
+def raw(data: bytes, **headers: str) -> Callable[[Request], Reply]:
+    return lambda request: Reply(raw=data, headers=headers)
+
+
+def edit(*path: object, to: object) -> Callable[[Request], Reply]:
+    return lambda request: edited(request.honest, *path, to=to)
+
+
+def number(text: bytes) -> Callable[[Request], Reply]:
+    """Replace the first log-probability by `text`, which JSON may not allow."""
+
+    def replied(request: Request) -> Reply:
+        marked = edited(request.honest, *TOP, to={" good": "MARK"})
+        return Reply(raw=marked.data().replace(b'"MARK"', text))
+
+    return replied
+
+
+def whole(**changes: object) -> Callable[[Request], Reply]:
+    def replied(request: Request) -> Reply:
+        return Reply(**{"body": request.honest.body, **changes})  # pyright: ignore
+
+    return replied
+
+
+def twice(request: Request) -> Reply:
+    choice = request.honest.body["choices"][0]
+    return edited(request.honest, "choices", to=[choice, choice])
+
+
+def doubled_key(request: Request) -> Reply:
+    return Reply(raw=b'{"model": "other", ' + request.honest.data()[1:])
+
+
+def bom(request: Request) -> Reply:
+    return Reply(raw=b"\xef\xbb\xbf" + request.honest.data())
+
+
+def chunked(request: Request) -> Reply:
+    size = 2**20
+    data = b"%x\r\n%s\r\n0\r\n\r\n" % (size, b" " * size)
+    return Reply(raw=data, headers={"Transfer-Encoding": "chunked", "Content-Length": ""})
+
+
+def date(seconds: float) -> str:
+    return formatdate(time.time() + seconds, usegmt=True)
+
+
+HTML = b"<html><body>Please sign in to the hotel's network</body></html>"
+TOP = ("choices", 0, "logprobs", "top_logprobs", 0)
+LOGPROBS = ("choices", 0, "logprobs")
+QUOTA = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+
+FAULTS = [
+    again("A1", "429, Retry-After in seconds", busy(**{"Retry-After": "0"})),
+    again("A1", "429, Retry-After in milliseconds", busy(**{"Retry-After-Ms": "5"})),
+    again("A1", "429, Retry-After as a date in the past", busy(**{"Retry-After": date(-9)})),
+    row(
+        "A1", "429, Retry-After 9999 s: beyond the deadline", busy(**{"Retry-After": "9999"}), "429"
+    ),
+    again("A1", "429, Retry-After negative", busy(**{"Retry-After": "-5"})),
+    again("A1", "429, Retry-After garbage", busy(**{"Retry-After": "soon"})),
+    again("A1", "429 without Retry-After", busy()),
+    row("A1", "429 for ever", busy(), "429"),
+    again("A2", "500", status(500)),
+    again("A2", "502 with HTML", lambda request: Reply(raw=HTML, status=502)),
+    again("A2", "503 while the model loads", status(503, {"error": {"message": "Loading model"}})),
+    again("A2", "504", status(504)),
+    again("A2", "529", status(529)),
+    row("A2", "500 for ever", status(500), "HTTP 500"),
+    again("A3", "connection closed without a reply", whole(cut=0)),
+    again("A3", "connection closed in the middle of the body", whole(cut=20)),
+    again("A3", "body of one byte per 20 ms, for longer than the timeout", whole(drip=0.02)),
+    again("A3", "reply after the timeout", whole(delay=0.6)),
+    again("A3", "a proxy's HTML with 200, once", raw(HTML)),
+    row("A3", "a proxy's HTML with 200, always", raw(HTML), "not whole JSON"),
+    again("A4", "truncated JSON", raw(b'{"choices": [')),
+    row("A4", "gzip, not asked for", whole(headers={"Content-Encoding": "gzip"}), "compressed"),
+    row(
+        "A4",
+        "100 MB announced",
+        lambda request: Reply(raw=b" ", headers={"Content-Length": str(10**8)}, cut=1),
+        "bytes",
+    ),
+    row("A4", "an endless chunked body", chunked, "bytes allowed"),
+    Fault("A4", "wrong content type", whole(headers={"Content-Type": "text/plain"}), "answered"),
+    Fault("A4", "byte order mark", bom, "answered"),
+    row("A4", "the same key twice", doubled_key, "key occurs twice"),
+    row("A4", "NaN", number(b"NaN"), "NaN"),
+    row("A4", "Infinity", number(b"-Infinity"), "-Infinity"),
+    row("A4", "1e400", number(b"-1e400"), "log-probability"),
+    row("A4", "200 with an error", raw(b'{"error": {"message": "overloaded"}}'), "overloaded"),
+    row("A4", "200 with a list", raw(b"[]"), "lacks choices"),
+    row("A5", "choices: []", edit("choices", to=[]), "expected 1"),
+    row("A5", "choices: null", edit("choices", to=None), "choices is null"),
+    row("A5", "the only choice has index 1", edit("choices", 0, "index", to=1), "indices"),
+    row("A5", "two choices of the same index", twice, "expected 1"),
+    row(
+        "A5",
+        "two embeddings for one text",
+        lambda r: edited(r.honest, "data", to=r.honest.body["data"] * 2),
+        "expected 1",
+        dialect="embeddings",
+    ),
+    row("A6", "logprobs: null", edit(*LOGPROBS, to=None), "no logprobs"),
+    row("A6", "top_logprobs: []", edit(*LOGPROBS, "top_logprobs", to=[]), "top_logprobs"),
+    row("A6", "top_logprobs: [{}]", edit(*TOP, to={}), "lists no token"),
+    row("A6", "text for a number", edit(*TOP, to={" good": "-0.5"}), "not a number"),
+    row("A6", "a positive log-probability", edit(*TOP, to={" good": 0.5}), "log-probability"),
+    row("A6", "all tokens at -9999", edit(*TOP, to={" good": -9999.0}), "lists no token"),
+    row(
+        "A6",
+        "probabilities that sum to 1.2",
+        edit(*TOP, to={" good": -0.5108, " bad": -0.5108}),
+        "sum to 1.2",
+    ),
+    Fault("A6", "a token of broken UTF-8", edit(*TOP, to={"�": -1, " good": -1}), "answered"),
+    Fault("A6", "ties", edit(*TOP, to={" bad": -1.5, " good": -1.5}), "answered"),
+    Fault("A6", "fewer tokens than asked for", edit(*TOP, to={" good": -0.1}), "answered"),
+    stops(
+        "A7",
+        "logprob_token_ids ignored (an older vLLM)",
+        edit(*TOP, to={"token_id:3": -0.5}),
+        "logprob_token_ids",
+        dialect="vllm",
+    ),
+    stops(
+        "A7",
+        "return_hidden_states ignored",
+        edit("meta_info", "hidden_states", to=None),
+        "return-hidden-states",
+        dialect="sglang",
+    ),
+    row("A7", "logprobs ignored", edit("logprobs", to=None), "logprobs", dialect="ollama"),
+    row("A7", "logprobs rejected", status(422, {"detail": "Unsupported: logprobs"}), "Unsupported"),
+    row(
+        "A8",
+        "finish_reason: content_filter",
+        edit("choices", 0, "finish_reason", to="content_filter"),
+        "content filter",
+    ),
+    row(
+        "A8",
+        "a refusal",
+        edit("choices", 0, "message", "refusal", to="I can't"),
+        "refused",
+        dialect="openai-chat",
+    ),
+    stops("A9", "another model's name in the reply", edit("model", to="toy-2"), "served_as=toy-2"),
+    stops(
+        "A9",
+        "system_fingerprint changes",
+        edit("system_fingerprint", to="fp2"),
+        "system_fingerprint was",
+    ),
+    stops(
+        "A9",
+        "weight_version changes",
+        edit("meta_info", "weight_version", to="2"),
+        "weight_version was",
+        dialect="sglang",
+    ),
+    stops(
+        "A10",
+        "the vector's length changes",
+        edit("data", 0, "embedding", to=[0.5, 1.0]),
+        "length",
+        dialect="embeddings",
+    ),
+    row(
+        "A10",
+        "a number that overflows float32",
+        edit("data", 0, "embedding", 0, to=1e39),
+        "not finite",
+        dialect="embeddings",
+    ),
+    row(
+        "A10",
+        "a constant vector",
+        edit("data", 0, "embedding", to=[0.0] * 12),
+        "constant",
+        dialect="embeddings",
+    ),
+    row(
+        "A10",
+        "base64 in place of numbers",
+        edit("data", 0, "embedding", to="AACAPwAAAEA="),
+        "base64",
+        dialect="embeddings",
+    ),
+    row("A10", "a null in the vector", edit(0, 3, to=None), "not a list", dialect="tei"),
+    row("A10", "a prompt that was cut", edit("truncated", to=True), "cut", dialect="llamacpp"),
+    stops(
+        "A13",
+        "a redirect to another host",
+        lambda request: Reply({}, 307, {"Location": "http://elsewhere.example/v1/completions"}),
+        "redirects to http://elsewhere.example",
+    ),
+    stops("A14", "401: the key expires in mid-run", status(401), "refuses"),
+    stops("A14", "402: payment required", status(402), "refuses"),
+    stops("A14", "429 with insufficient_quota", status(429, QUOTA), "quota"),
+    stops("A14", "404: the model was unloaded", status(404), "refuses"),
+]
+
+
+def table() -> str:
+    """Render the list as Markdown."""
+    lines = ["| | what the server does | dialect | what happens |", "|---|---|---|---|"]
+    for fault in FAULTS:
+        lines.append(f"| {fault.code} | {fault.what} | {fault.dialect} | {fault.happens} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    text = DOCUMENT.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    tail = rest.split(END)[1]
+    DOCUMENT.write_text(f"{head}{BEGIN}\n{table()}{END}{tail}", encoding="utf-8")
+    print(json.dumps({"faults": len(FAULTS), "document": str(DOCUMENT)}))  # noqa: T201
