@@ -13,8 +13,9 @@ from fewfit.errors import InputError, ModelError
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import CLASSES
 from fewfit.models.local import no_progress_bar
-from fewfit.tuning.choices import ChoiceBatch, ChoiceEncoder, Packer
+from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
+from fewfit.tuning.packing import ChoiceBatch, Packer
 
 MAX_TOKENS = 256
 """Of a prompt, in T-Few's recipe."""
