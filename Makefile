@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[embedded,parquet,plot]' --group dev
+		--editable '.[embedded,hf,parquet,plot,tune]' --group dev
 	@touch $(STAMP)
 
 demo: setup

@@ -9,54 +9,107 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fewfit.compare.tables import markdown_table
+from benchmarks.spec import FOLDER, ExperimentFile, read_experiment
+from fewfit.compare.tables import NONE, markdown_table, seconds, size
 
 HERE = Path(__file__).parent
 INTRODUCTION = """# Results
 
 Made by `python -m benchmarks.report` from the files in `results/`, each written by the command that
-stands above its table. Accuracy is the mean ± standard deviation over samples of the training
-split; test rows are those of the test split, all of them unless a table says otherwise. DIR is a
-folder with `<set>/{train,test}.jsonl.gz`, one JSON object with `text` (or the template's fields)
-and `label` per line.
-"""
-ORIENTATION = """
-Prompts are in `tasks.toml`. Scores of the embedded model are similarities × 20, the inverse
-temperature that the encoder was trained with, after subtraction of the empty text's scores; DecT
-adds them with weight lambda = 1/n.
+stands above its table; what is run is said in `experiments/`. Accuracy is the mean ± standard
+deviation over samples of the training split, all methods on the same samples. A star marks the
+best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md). DIR
+is a folder with `<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and
+`label` per line.
 """
 
 
-def few_shot(path: Path) -> str:
-    """One section for one model: a row per set and method, a column per number of shots."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    sets: list[dict[str, Any]] = content["sets"]
-    shots = sorted({row["shots"] for item in sets for row in item["rows"]})
+def experiment(path: Path, file: ExperimentFile) -> str:
+    """One section for one experiment: a row per set, model and method, a column per shots."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    shots = sorted({item["shots"] for run in runs for item in run["summaries"]})
     rows = []
-    for item in sets:
-        methods = dict.fromkeys(row["method"] for row in item["rows"])
-        for method in methods:
-            cells = {row["shots"]: row for row in item["rows"] if row["method"] == method}
-            label = f"{item['set']}, {method}"
-            rows.append([label, *(accuracy(cells.get(n)) for n in shots)])
-    names = ",".join(item["set"] for item in sets)
-    command = (
-        f"python -m benchmarks.few_shot --data DIR --model {content['model']} --sets {names} "
-        f"--shots {','.join(map(str, shots))} --seeds {content['seeds']}"
-    )
-    queries = sum(item["queries"] for item in sets)
-    header = ["set, method", *(f"{n} shot{'s' * (n > 1)}" for n in shots)]
+    for run in runs:
+        where = f"{run['set']}, {run['model']}"
+        for method in dict.fromkeys(item["method"] for item in run["summaries"]):
+            cells = {i["shots"]: i for i in run["summaries"] if i["method"] == method}
+            rows.append([f"{where}: {method}", *(measured(cells.get(n)) for n in shots)])
+    if file.published is not None:
+        for method, values in file.published.accuracy.items():
+            cells = [values.get(str(n)) or values.get("0") for n in shots]
+            where = f"*published, {file.published.model}*: {method}"
+            rows.append([where, *(published(cell) for cell in cells)])
+    header = ["accuracy, %", *(f"{n} shot{'s' * (n > 1)}" for n in shots)]
+    setups = {run["set"]: run["setup"] for run in runs}
+    tested = ", ".join(f"{name} {setup['test_rows']:,}" for name, setup in setups.items())
+    source = ""
+    if file.published is not None:
+        source = f" Published: {file.published.source}, on another model and the full test split."
     return (
-        f"\n## Accuracy from a few labels: {content['model']}\n\n`{command}`\n{ORIENTATION}\n"
-        + markdown_table(header, rows)
-        + f"\n\n{content['seeds']} samples per cell. All methods share the same {queries:,} "
-        "queries, one per distinct text and one per set for the calibration.\n"
+        f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
+        f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
+        f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
     )
 
 
-def accuracy(row: dict[str, Any] | None) -> str:
-    """Return ``mean ± sd``, or a dash where the set is too small for these shots."""
-    return "–" if row is None else f"{row['accuracy']:.3f} ± {row['sd']:.3f}"
+def costs(path: Path) -> str:
+    """What the methods of an experiment cost, at its largest number of shots."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    rows = []
+    for run in runs:
+        largest = max(item["shots"] for item in run["summaries"])
+        for item in (i for i in run["summaries"] if i["shots"] == largest):
+            rows.append(
+                [
+                    f"{run['set']}: {item['method']}, {largest} shots",
+                    f"{item['queries']:,}",
+                    seconds(item["fit_seconds"]),
+                    f"{item['parameters']:,}",
+                    size(item["artifact_bytes"]),
+                ]
+            )
+    header = ["cost of fitting", "queries", "fit", "parameters", "artifact"]
+    return (
+        f"\n{markdown_table(header, rows)}\n\nMedians over samples. The fit of a decoder starts "
+        "from the model's answers, that of a peer from the texts. Taken while other programs ran: "
+        "read the orders of magnitude.\n"
+    )
+
+
+def measured(item: dict[str, Any] | None) -> str:
+    """Return ``mean ± sd`` in percent, with a star where it cannot be told from the best."""
+    if item is None:
+        return NONE
+    spread = "" if item["sd"] is None else f" ± {100 * item['sd']:.1f}"
+    return f"{100 * item['accuracy']:.1f}{spread}{' *' if item['tied'] else '  '}"
+
+
+def published(values: list[float] | None) -> str:
+    """Return what a paper gives, as it gives it."""
+    return NONE if values is None else " ± ".join(f"{value:.1f}" for value in values) + "  "
+
+
+def grid(path: Path) -> str:
+    """The section on the speed of a comparison."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    full = content.pop("size")
+    rows = [
+        [
+            name,
+            f"{item['cells']}",
+            f"{item['seconds']:.1f}",
+            f"{item['of_which_decoders']:.1f}",
+            f"{item['seconds'] / content['full']['seconds']:.2f}",
+        ]
+        for name, item in content.items()
+    ]
+    header = ["grid", "cells", "seconds", "of which decoders", "/ full"]
+    return (
+        "\n## Speed of a comparison\n\n`python -m benchmarks grid`\n\n"
+        f"{full['seeds']} seeds, {full['shots']} numbers of shots, {full['decoders']} decoders, "
+        f"{full['n_test'] + 1000:,} stored observations of 384 dimensions; then with one factor "
+        f"halved. All answers are in the store.\n\n{markdown_table(header, rows)}\n"
+    )
 
 
 def speed(path: Path) -> str:
@@ -100,9 +153,16 @@ def speed(path: Path) -> str:
 def main() -> None:
     """Write RESULTS.md."""
     results = HERE / "results"
-    sections = [few_shot(path) for path in sorted(results.glob("few_shot_*.json"))]
-    if (results / "speed.json").exists():
-        sections.append(speed(results / "speed.json"))
+    sections = []
+    for path in sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem.startswith("dect_")):
+        found = results / f"{path.stem}.json"
+        if found.exists():
+            sections.append(experiment(found, read_experiment(path)))
+            if path.stem == "setfit":
+                sections.append(costs(found))
+    for name, section in (("grid", grid), ("speed", speed)):
+        if (results / f"{name}.json").exists():
+            sections.append(section(results / f"{name}.json"))
     (HERE / "RESULTS.md").write_text(INTRODUCTION + "".join(sections), encoding="utf-8")
 
 

@@ -200,7 +200,7 @@ def in_context(trunk: Trunk, rows: Any, test: Any, recipe: Recipe, seed: int) ->
         shown.append(Prompt(tuple(parts)).text(item.choices[item.answer]))
     before = Part("literal", " ".join(shown) + " ")
     longer = fresh(trunk)
-    longer.encoder.max_tokens = 4 * trunk.encoder.max_tokens
+    longer.encoder.max_tokens = 8 * trunk.encoder.max_tokens
     told = [ChoiceExample(Prompt((before, *e.prompt.parts)), e.choices, e.answer) for e in test]
     return accuracy(longer, told), 4 * len(trunk.encoder._plain(before.text))
 

@@ -6,19 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
-from fewfit import DecT, LinearProbe, ZeroShot
-from fewfit.compare import (
-    Features,
-    draw_samples,
-    expected_calibration_error,
-    few_shot_grid,
-    measure,
-    sample_shots,
-    summarise,
-)
+from fewfit.compare import expected_calibration_error, measure, sample_shots
 from fewfit.datasets import load_support_desk
 from fewfit.errors import InputError
-from tests.conftest import task_arrays
 
 
 def test_the_sample_is_dects():
@@ -68,33 +58,6 @@ def test_calibration_error():
     # two bins: (0.6, 0.6) half right, (0.9) right: 2/3 * 0.1 + 1/3 * 0.1
     value = expected_calibration_error(np.array([0.6, 0.6, 0.9]), np.array([1, 0, 1], bool))
     assert value == pytest.approx(0.1)
-
-
-def test_the_grid_gives_every_method_the_same_samples():
-    X, y, scores = task_arrays(40)
-    train, test = (
-        Features(X[rows].astype(np.float32), scores[rows].astype(np.float32), y[rows])
-        for rows in (slice(60), slice(60, None))
-    )
-    seen = []
-
-    class Spy(ZeroShot):
-        def fit(self, X, y, *, scores=None):
-            seen.append(np.asarray(X).tobytes())
-            return super().fit(X, y, scores=scores)
-
-    methods = {"spy": Spy(), "again": Spy(), "dect": DecT(), "probe": LinearProbe()}
-    ticks = []
-    samples = draw_samples(train.y, shots=[1, 4], seeds=[0, 1, 2])
-    cells = few_shot_grid(train, test, methods, samples, progress=ticks.append)
-    assert len(cells) == sum(ticks) == 24
-    assert seen[::2] == seen[1::2]
-    assert len(set(seen)) == 6
-    summaries = {(item.method, item.shots): item for item in summarise(cells)}
-    zero = [cell.metrics.accuracy for cell in cells if cell.method == "spy" and cell.shots == 1]
-    assert summaries["spy", 1].accuracy == pytest.approx(np.mean(zero))
-    assert summaries["spy", 1].sd == pytest.approx(0)
-    assert summaries["dect", 4].accuracy > 0.9
 
 
 def test_the_support_desk_is_what_the_issue_of_few_labels_looks_like():

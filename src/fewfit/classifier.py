@@ -393,22 +393,21 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             decoder=decoder,
             calibration=calibration,
             store=store,
-            max_queries=max_queries,
-            errors=errors,
         )
         verbalizer = Verbalizer(labels)
+        prior = np.zeros(len(verbalizer.classes))
         self.task_ = Task(
             open_model(tuned, store, max_queries),
             Template(source),
             verbalizer,
             calibration,
-            prior=np.zeros(len(verbalizer.classes)),
+            prior=prior,
             errors=_check_errors(errors),
         )
         self.decoder_ = decoder.restore({}, np.array(verbalizer.classes))
         self.classes_ = self.decoder_.classes_
-        self.n_queries_, self.n_retries_, self.n_examples_ = 0, 0, tuned.manifest.n_examples
-        self.doctor_ = None
+        self.n_queries_, self.n_examples_ = 0, tuned.manifest.n_examples
+        self.n_retries_, self.doctor_ = 0, None
         self._example = None
         return self
 

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
-from fewfit.calibration import ContextualCalibration
-from fewfit.classifier import FewShotClassifier, open_model
-from fewfit.compare import (
-    Features,
-    Summary,
-    draw_samples,
-    few_shot_grid,
-    sample_shots,
-    summarise,
-)
+from fewfit.classifier import FewShotClassifier
+from fewfit.compare import Bar, Comparison, compare, sample_shots
 from fewfit.compare.plots import plot_accuracy
-from fewfit.compare.tables import shots_table
+from fewfit.compare.tables import accuracy_table
 from fewfit.datasets import load_support_desk
 from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
-from fewfit.prompts import Template, Verbalizer
-from fewfit.task import Task
 
 TEMPLATE = "{text} This is about {mask}."
 LABELS = {
@@ -50,52 +39,54 @@ SHOTS = (1, 4, 16)
 TEST_PER_CLASS = 40
 
 Say = Callable[[str], object]
-Bar = Callable[[str, int], AbstractContextManager[Callable[[int], object]]]
 
 
 def run_demo(
     output: Path, *, seeds: int, model: str, store: str | None, say: Say, bar: Bar
-) -> list[Summary]:
+) -> Comparison:
     """Run the demo; `say` gets the lines to print, `bar` makes a progress bar."""
     texts, labels = load_support_desk()
     y = np.array(labels)
     test_rows = np.sort(sample_shots(y, TEST_PER_CLASS, seed=12345))
     pool_rows = np.setdiff1d(np.arange(len(y)), test_rows)
-    verbalizer = Verbalizer(LABELS)
     say(
-        f"Support desk: {len(verbalizer.classes)} classes, {len(pool_rows)} labelled messages to "
-        f"draw from, {len(test_rows)} to test on. Frozen model: {model}."
+        f"Support desk: {len(LABELS)} classes, {len(pool_rows)} labelled messages to draw from, "
+        f"{len(test_rows)} to test on. Frozen model: {model}."
     )
-
-    task = Task(open_model(model, store), Template(TEMPLATE), verbalizer, ContextualCalibration())
     start = time.perf_counter()
-    with bar("asking", len(texts) + 1) as progress:
-        task, answers, queries = task.begin([{"text": text} for text in texts], progress=progress)
-    seconds = time.perf_counter() - start
-    say(f"Asked {queries} queries in {seconds:.1f} s (what the store already has costs none).\n")
-
-    hidden, scores = task.features(answers)
-    everything = Features(hidden, scores, y)
-    methods = {
-        "zero-shot": ZeroShot(),
-        "linear probe": LinearProbe(),
-        "DecT": DecT(),
-        "offset regression, the default": OffsetLogisticRegression(),
-    }
-    train, test = everything[pool_rows], everything[test_rows]
-    samples = draw_samples(train.y, shots=SHOTS, seeds=range(seeds))
-    with bar("fitting", len(samples) * len(methods)) as progress:
-        cells = few_shot_grid(train, test, methods, samples, progress=progress)
-    summaries = summarise(cells)
-    say(shots_table(summaries))
+    found = compare(
+        [texts[i] for i in pool_rows],
+        y[pool_rows],
+        [texts[i] for i in test_rows],
+        y[test_rows],
+        template=TEMPLATE,
+        labels=LABELS,
+        methods={
+            "zero-shot": ZeroShot(),
+            "linear probe": LinearProbe(),
+            "DecT": DecT(),
+            "offset regression, the default": OffsetLogisticRegression(),
+        },
+        models=[model],
+        shots=SHOTS,
+        seeds=seeds,
+        store=store,
+        bar=bar,
+    )
+    queries = sum(item.queries for item in found.asked)
+    say(
+        f"Asked {queries} queries (what the store already has costs none) and fitted "
+        f"{len(found.cells)} decoders in {time.perf_counter() - start:.1f} s.\n"
+    )
+    say(accuracy_table(found.summaries))
     say(
         f"\nAccuracy on {len(test_rows)} messages, mean ± sd over {seeds} samples. Every decoder "
-        "saw the same samples and the same answers.\n"
+        "saw the same samples and the same answers. * the best, or not to be told apart from it.\n"
     )
 
     output.mkdir(parents=True, exist_ok=True)
     plot = output / "accuracy.png"
-    plot_accuracy(summaries, plot, title="Support desk, 10 classes")
+    plot_accuracy(found.summaries, plot, title="Support desk, 10 classes")
 
     sample = pool_rows[sample_shots(y[pool_rows], max(SHOTS), seed=0)]
     classifier = FewShotClassifier(model, template=TEMPLATE, labels=LABELS, store=store).fit(
@@ -113,4 +104,4 @@ def run_demo(
     for text, p in zip(NEW_TEXTS, probabilities, strict=True):
         say(f"  {again.classes_[p.argmax()]:<16} {p.max():.2f}  {text}")
     say(f"\nPlot: {plot}")
-    return summaries
+    return found

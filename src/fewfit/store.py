@@ -139,6 +139,18 @@ class StoredModel(FrozenModel):
                     )
                     yield where, answers
 
+    def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:
+        """Return how many of these distinct prompts need not be asked; nothing is asked."""
+        if not self.path.exists():
+            return 0
+        keys = _keys(self.identity, prompts, words)
+        held = 0
+        with _opened(self.path) as connection:
+            for start in range(0, len(keys), _LOOKUP):
+                found = _read(connection, keys[start : start + _LOOKUP])
+                held += sum(_unpack(blob, words) is not None for blob in found.values())
+        return held
+
     def _write(self, connection: sqlite3.Connection, rows: dict[bytes, bytes]) -> None:
         self._unwritten.update(rows)
         if not self._unwritten:

@@ -1,4 +1,4 @@
-"""The commands ``fewfit demo | fit | predict | evaluate | doctor``."""
+"""The commands ``fewfit demo | fit | predict | evaluate``; others have files of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from fewfit._version import __version__
+from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
+from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor, probed
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import FORMATS, Table, read_table, write_csv, writing
@@ -53,6 +55,9 @@ Errors = Annotated[
     typer.Option(help="Rows that the model cannot answer: raise, or nan to go on without them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+app.command()(compare)
 
 
 def main() -> None:
@@ -137,8 +142,8 @@ def fit(
         raise InputError(f"--decoder: {decoder!r} is not one of {sorted(DECODERS)}")
     source = template or DEFAULT_TEMPLATE
     table = read_table(train, format)
-    columns = _columns(table, Template(source).fields, text_column)
-    y = _label_column(table, label_column)
+    columns = pick_columns(table, Template(source).fields, text_column)
+    y = pick_labels(table, label_column)
     if shots is not None:
         sample = sample_shots(y, shots, seed=seed)
         columns = {name: [column[i] for i in sample] for name, column in columns.items()}
@@ -146,7 +151,7 @@ def fit(
     classifier = FewShotClassifier(
         model,
         template=source,
-        labels=_label_words(label, labels),
+        labels=read_label_words(label, labels),
         decoder=DECODERS[decoder](),
         calibration=calibration,
         store=_store(store),
@@ -247,7 +252,7 @@ def evaluate(
     classifier, columns, table = _loaded(
         artifact, test, text_column, model, store, format, max_queries
     )
-    y = np.array(_label_column(table, label_column))
+    y = np.array(pick_labels(table, label_column))
     unknown = sorted(set(y.tolist()) - {str(name) for name in classifier.classes_})
     if unknown:
         raise InputError(
@@ -303,60 +308,12 @@ def _loaded(
         artifact, model=model, store=_store(store), max_queries=max_queries, errors=errors
     )
     table = read_table(input, format)
-    return classifier, _columns(table, classifier.task_.template.fields, text_column), table
+    return classifier, pick_columns(table, classifier.task_.template.fields, text_column), table
 
 
 def _predicted(classifier: Any, columns: Table) -> Any:
     with bar("asking", len(next(iter(columns.values())))) as progress:
         return classifier.predict_proba(columns, progress=progress)
-
-
-def _columns(table: Table, fields: tuple[str, ...], text_column: str | None) -> Table:
-    """Pick the template's fields; `text_column` renames the only one."""
-    if text_column is not None:
-        if len(fields) != 1:
-            raise InputError(
-                f"--text-column is for a template with one field; this one has {list(fields)}, "
-                "which are the columns that are read"
-            )
-        if text_column not in table:
-            raise InputError(f"--text-column: no column {text_column!r}; there are {sorted(table)}")
-        return {fields[0]: table[text_column]}
-    for name in fields:
-        if name not in table:
-            raise InputError(
-                f"the template needs column {name!r}; there are {sorted(table)}. Rename it, or "
-                "name the right one with --text-column"
-            )
-    return {name: table[name] for name in fields}
-
-
-def _label_column(table: Table, name: str) -> list[str]:
-    if name not in table:
-        raise InputError(f"--label-column: no column {name!r}; there are {sorted(table)}")
-    for i, value in enumerate(table[name]):
-        if value is None or value == "" or value != value:
-            raise InputError(f"column {name!r}: the label of row {i} is missing")
-    return [str(value) for value in table[name]]
-
-
-def _label_words(inline: list[str] | None, path: Path | None) -> dict[str, Any] | None:
-    if inline and path is not None:
-        raise InputError("--label and --labels say the same thing; give one of them")
-    if path is not None:
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"--labels: {path} is not a JSON object of words: {error}") from error
-    if not inline:
-        return None
-    words: dict[str, Any] = {}
-    for item in inline:
-        name, equals, listed = item.partition("=")
-        if not equals or name in words:
-            raise InputError(f"--label: expected CLASS=word[,word] once per class, got {item!r}")
-        words[name] = listed.split(",")
-    return words
 
 
 def _store(value: str) -> str | None:

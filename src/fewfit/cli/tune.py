@@ -15,11 +15,9 @@ from fewfit.cli.app import (
     Input,
     LabelColumn,
     TextColumn,
-    _columns,
-    _label_column,
-    _label_words,
     app,
 )
+from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import read_table
 from fewfit.errors import InputError
@@ -73,9 +71,9 @@ def tune(
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     fields = tuple(dict.fromkeys(field for item in templates for field in item.fields))
     table = read_table(train, format)
-    columns = _columns(table, fields, text_column)
-    y = _label_column(table, label_column)
-    words = _label_words(label, labels)
+    columns = pick_columns(table, fields, text_column)
+    y = pick_labels(table, label_column)
+    words = read_label_words(label, labels)
     verbalizer = Verbalizer.from_classes(y) if words is None else Verbalizer(words)
     _check(verbalizer, y)
 

@@ -1,27 +1,126 @@
-"""The same splits, prompts and observations for every method, and the cost of each."""
+"""The same samples, prompts and answers for every method, and the cost of each.
 
-from fewfit.compare.grid import (
-    Cell,
-    Features,
-    Sample,
-    Summary,
-    draw_samples,
-    few_shot_grid,
-    summarise,
-)
+``from fewfit.compare import compare`` is the way in; ``fewfit.compare`` itself is this room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fewfit.calibration import Calibration
+from fewfit.classifier import DEFAULT_TEMPLATE
+from fewfit.compare.experiment import Bar, Cost, Experiment
+from fewfit.compare.methods import DEFAULT_METHODS, METHODS, Features, Method
 from fewfit.compare.metrics import Metrics, expected_calibration_error, measure
-from fewfit.compare.splits import sample_shots
+from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
+from fewfit.compare.splits import draw_samples, sample_shots
+from fewfit.decoders import Decoder
+from fewfit.models import FrozenModel
 
 __all__ = [
+    "DEFAULT_METHODS",
+    "METHODS",
+    "Bar",
     "Cell",
+    "Comparison",
+    "Cost",
+    "Experiment",
     "Features",
+    "Ledger",
+    "Method",
     "Metrics",
-    "Sample",
     "Summary",
+    "compare",
     "draw_samples",
     "expected_calibration_error",
-    "few_shot_grid",
     "measure",
     "sample_shots",
-    "summarise",
 ]
+
+
+def compare(
+    X_train: Any,
+    y_train: Any,
+    X_test: Any,
+    y_test: Any,
+    *,
+    template: str = DEFAULT_TEMPLATE,
+    labels: Mapping[Any, str | Sequence[str]] | None = None,
+    methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
+    models: Sequence[str | FrozenModel] = ("embedded",),
+    shots: Sequence[int] = (1, 4, 16),
+    seeds: int | Sequence[int] = 5,
+    calibration: str | Calibration = "contextual",
+    store: str | Path | None = "default",
+    drop_overlap: bool = False,
+    output: str | Path | None = None,
+    price_per_token: float | None = None,
+    bar: Bar | None = None,
+) -> Comparison:
+    """Compare methods on your task: which one, with how many labels, at what cost.
+
+    Every method gets the same samples of the training pool, the same prompts and the same answers.
+    Only rows that some sample holds, and the test rows, are asked about.
+
+    Parameters
+    ----------
+    X_train, y_train : as for :meth:`FewShotClassifier.fit`
+        The pool that samples are drawn from.
+    X_test, y_test : as for :meth:`FewShotClassifier.fit`
+        The test set; no text of it may be in the pool.
+    template, labels, calibration, store : as for :class:`FewShotClassifier`
+    methods : sequence of str, or mapping of str to Decoder or Method
+        Names out of :data:`METHODS`, or decoders with other parameters under names of yours.
+    models : sequence of str or FrozenModel, default=("embedded",)
+        Methods that need no frozen model run once for all of them.
+    shots : sequence of int, default=(1, 4, 16)
+        Labelled examples per class.
+    seeds : int or sequence of int, default=5
+        How many samples to draw for each number of shots, or their seeds.
+    drop_overlap : bool, default=False
+        Whether rows of the pool whose text is in the test set are left out; if not, they are an
+        error. Case and white space do not make texts different.
+    output, price_per_token, bar : as for :meth:`Experiment.run`
+
+    Returns
+    -------
+    Comparison
+        Cells, their summaries, and how each method errs.
+
+    Raises
+    ------
+    InputError
+        Before any query: labels, template or words that do not go together, too few examples of a
+        class, a row in both the pool and the test set.
+    CapabilityError
+        Before any query: a method needs what a model does not give.
+
+    Examples
+    --------
+    >>> from fewfit.compare import compare
+    >>> found = compare(
+    ...     ["so good", "quite good", "so bad", "bad taste"], ["yes", "yes", "no", "no"],
+    ...     ["good", "bad"], ["yes", "no"], labels={"no": "bad", "yes": "good"},
+    ...     methods=["zero-shot", "dect"], models=["fake"], shots=[1, 2], seeds=3, store=None,
+    ... )
+    >>> [(item.method, item.shots, item.accuracy, item.queries) for item in found.summaries]
+    [('zero-shot', 1, 1.0, 1), ('dect', 1, 1.0, 3), ('zero-shot', 2, 1.0, 1), ('dect', 2, 1.0, 5)]
+    """
+    experiment = Experiment(
+        X_train,
+        y_train,
+        X_test,
+        y_test,
+        template=template,
+        labels=labels,
+        methods=methods,
+        models=models,
+        shots=shots,
+        seeds=seeds,
+        calibration=calibration,
+        store=store,
+        drop_overlap=drop_overlap,
+    )
+    return experiment.run(output, price_per_token=price_per_token, bar=bar)

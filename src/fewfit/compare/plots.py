@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewfit.compare.grid import Summary
+from fewfit.compare.schema import Summary
 from fewfit.errors import MissingExtraError
 
 
@@ -32,7 +32,7 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path, *, title: str) -> No
         axes.errorbar(
             [item.shots for item in points],
             [item.accuracy for item in points],
-            yerr=[item.sd for item in points],
+            yerr=[item.sd or 0.0 for item in points],
             fmt=style,
             color=colour,
             capsize=3,

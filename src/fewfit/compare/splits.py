@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Which rows of the training pool a few-shot classifier sees."""
+
+    shots: int
+    seed: int
+    rows: NDArray[np.intp]
+
+
+def draw_samples(
+    y: NDArray[np.generic], *, shots: Sequence[int], seeds: Sequence[int]
+) -> list[Sample]:
+    """Draw one sample per number of shots and seed; see :func:`sample_shots`."""
+    return [Sample(n, seed, sample_shots(y, n, seed=seed)) for n in shots for seed in seeds]
 
 
 def sample_shots(
@@ -58,3 +76,56 @@ def sample_shots(
     sample = np.concatenate(chosen)
     rng.shuffle(sample)
     return sample
+
+
+def overlap(
+    train: Sequence[Mapping[str, str]], test: Sequence[Mapping[str, str]], *, drop: bool
+) -> NDArray[np.intp]:
+    """Return the positions of the training rows whose text is not in the test set.
+
+    Texts are the same if they differ in nothing but case and white space.
+
+    Parameters
+    ----------
+    drop : bool
+        Whether other rows are left out; if not, they are an error.
+
+    Raises
+    ------
+    InputError
+        Naming the first training row that is in the test set, unless `drop`; or if none is left.
+    """
+    seen = {_folded(row): i for i, row in reversed(list(enumerate(test)))}
+    shared = {i: seen[key] for i, row in enumerate(train) if (key := _folded(row)) in seen}
+    if shared and not drop:
+        first = min(shared)
+        raise InputError(
+            f"train row {first} has the text of test row {shared[first]}, and {len(shared)} of "
+            f"{len(train)} train rows are in the test set; leave them out with drop_overlap=True "
+            "(--drop-overlap), or split again"
+        )
+    kept = [i for i in range(len(train)) if i not in shared]
+    if not kept:
+        raise InputError("every train row is in the test set")
+    return np.array(kept, dtype=np.intp)
+
+
+def check_classes(classes: Sequence[object], y_train: Any, y_test: Any) -> None:
+    """Refuse labels that do not go with the classes (InputError)."""
+    known = set(classes)
+    for where, y in (("train", y_train), ("test", y_test)):
+        strange = set(y.tolist()) - known
+        if strange:
+            raise InputError(
+                f"{where}: class {min(strange, key=str)!r} is not one of {list(classes)}"
+            )
+    absent = known - set(y_train.tolist())
+    if absent:
+        raise InputError(
+            f"train: class {min(absent, key=str)!r} has label words but no example; give it some "
+            "or leave it out"
+        )
+
+
+def _folded(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(" ".join(row[name].split()).casefold() for name in sorted(row))

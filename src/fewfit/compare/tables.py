@@ -1,10 +1,15 @@
-"""Results as Markdown tables."""
+"""Results as Markdown tables and CSV."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 
-from fewfit.compare.grid import Summary
+from fewfit.compare.schema import Comparison, Summary
+
+NONE = "\N{EN DASH}"
+"""Stands in tables for a number that there is not."""
 
 
 def markdown_table(
@@ -26,21 +31,97 @@ def markdown_table(
     return "\n".join([line(header), "|" + "|".join(rule) + "|", *map(line, rows)])
 
 
-def shots_table(summaries: Sequence[Summary]) -> str:
-    """Return accuracy (mean ± sd) by method and shots, and what fitting the last one took."""
-    methods = list(dict.fromkeys(item.method for item in summaries))
+def accuracy_table(summaries: Sequence[Summary]) -> str:
+    """Return accuracy by method and shots; ``*`` marks the best and what is tied with it."""
     shots = sorted({item.shots for item in summaries})
-    cells = {(item.method, item.shots): item for item in summaries}
-    header = ["method", *(f"{n} shot{'s' * (n > 1)}" for n in shots), "queries/example", "fit, ms"]
+    rows = [
+        [name, *(_accuracy(next((i for i in items if i.shots == n), None)) for n in shots)]
+        for name, items in lines(summaries).items()
+    ]
+    return markdown_table(["accuracy", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
+
+
+def cost_table(summaries: Sequence[Summary]) -> str:
+    """Return quality and cost by method, at the largest number of shots."""
+    largest = max(item.shots for item in summaries)
+    last = {name: items[-1] for name, items in lines(summaries).items()}
+    priced = any(item.cost is not None for item in last.values())
+    header = [f"{largest} shot{'s' * (largest > 1)}", "macro F1", "log loss", "ECE", "queries"]
+    header += ["tokens", "fit", "predict", "memory", "parameters", "artifact"]
+    rows = [
+        [
+            name,
+            f"{item.macro_f1:.3f}",
+            f"{item.log_loss:.3f}",
+            f"{item.ece:.3f}",
+            f"{item.queries:,}",
+            f"{item.tokens:,}",
+            seconds(item.fit_seconds),
+            seconds(item.predict_seconds),
+            size(item.peak_memory),
+            f"{item.parameters:,}",
+            size(item.artifact_bytes),
+            *([f"{item.cost or 0:.4g}"] if priced else []),
+        ]
+        for name, item in last.items()
+    ]
+    return markdown_table([*header, *(["cost"] if priced else [])], rows)
+
+
+def report(comparison: Comparison) -> str:
+    """Return both tables and how to read them, for a terminal."""
+    setup, summaries = comparison.setup, comparison.summaries
+    seeds = f"{len(setup.seeds)} sample{'s' * (len(setup.seeds) > 1)}"
+    return (
+        f"{accuracy_table(summaries)}\n\n"
+        f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
+        "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %).\n\n"
+        f"{cost_table(summaries)}\n\n"
+        "Queries and tokens are those of fitting; one more query for each row to predict."
+    )
+
+
+def write_csv(comparison: Comparison, path: str | Path) -> None:
+    """Write one line per cell: its metrics and its ledger."""
     rows = []
-    for method in methods:
-        row = [cells[method, n] for n in shots]
-        rows.append(
-            [
-                method,
-                *(f"{item.accuracy:.3f} ± {item.sd:.3f}" for item in row),
-                "1",
-                f"{1000 * row[-1].fit_seconds:.1f}",
-            ]
-        )
-    return markdown_table(header, rows)
+    for cell in comparison.cells:
+        entries = cell.model_dump()
+        ledger = entries.pop("ledger")
+        rows.append({**entries, **ledger})
+    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
+    """Group summaries by method and model, which is named where there are several."""
+    several = len({item.model for item in summaries if item.model is not None}) > 1
+    grouped: dict[str, list[Summary]] = {}
+    for item in sorted(summaries, key=lambda item: item.shots):
+        name = f"{item.method}, {item.model}" if several and item.model else item.method
+        grouped.setdefault(name, []).append(item)
+    return grouped
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration for people."""
+    if value is None:
+        return NONE
+    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def size(value: int | None) -> str:
+    """Return a number of bytes for people."""
+    if value is None:
+        return NONE
+    if value < 2**10:
+        return f"{value} B"
+    return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
+
+
+def _accuracy(item: Summary | None) -> str:
+    if item is None:
+        return NONE
+    spread = "" if item.sd is None else f" ± {item.sd:.3f}"
+    return f"{item.accuracy:.3f}{spread}{' *' if item.tied else '  '}"

@@ -35,6 +35,9 @@ class Decoder(ClassifierMixin, BaseEstimator):
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
     """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
 
+    fixed_arrays: ClassVar[frozenset[str]] = frozenset()
+    """Those of them that are kept but that training does not change."""
+
     classes_: NDArray[Any]
     n_features_in_: int
 

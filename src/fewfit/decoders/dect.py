@@ -77,6 +77,7 @@ class DecT(Decoder):
         "r_": ("K",),
         "lam_": (),
     }
+    fixed_arrays: ClassVar[frozenset[str]] = frozenset({"z_", "lam_"})
 
     def __init__(
         self,

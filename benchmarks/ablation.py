@@ -1,0 +1,113 @@
+"""What each part of the default decoder is worth, on rows of the training split.
+
+    python -m benchmarks.ablation [--model embedded]
+
+Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged
+on the rows that other samples drew, so no test row is involved. The data are found as `make bench`
+finds them. Writes ``results/ablation_<model>.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tasks import TASKS, data_folder, read_split
+from fewfit.calibration import ContextualCalibration
+from fewfit.classifier import open_model
+from fewfit.compare import measure, sample_shots
+from fewfit.decoders import DecT, OffsetLogisticRegression, offset_regression
+from fewfit.prompts import Template, Verbalizer
+from fewfit.task import Task
+
+SETS = "sst2,agnews,trec,dbpedia,mpqa,clinc150"
+SHOTS = (1, 4, 16)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "b = 1, not learnt": {"_STRENGTHS": ()},
+    "b also 4 and 1/4": {"_STRENGTHS": (0.0, 0.25, 0.5, 2.0, 4.0)},
+    "b = 0 counts as 1/4 in the prior": {"_ZERO": 0.25},
+    "t = 8, not learnt": {"_VARIANCES": (8.0,)},
+    "t up to 32": {"_VARIANCES": (2.0, 8.0, 32.0)},
+    "t up to 512": {"_VARIANCES": (2.0, 8.0, 32.0, 128.0, 512.0)},
+    "label bias from the rows alone": {"_EMPTY": 0.0},
+    "label bias from the empty input alone": {"_EMPTY": 1e9},
+    "no sharpness": {"_SHARPNESS": (1.0,)},
+    "sharpness up to 2": {"_SHARPNESS": (0.125, 0.25, 0.5, 1.0, 2.0)},
+}
+
+
+@contextmanager
+def changed(constants: dict[str, Any]) -> Iterator[None]:
+    """Set constants of the decoder's module for a while."""
+    before = {name: getattr(offset_regression, name) for name in constants}
+    try:
+        for name, value in constants.items():
+            setattr(offset_regression, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(offset_regression, name, value)
+
+
+def main() -> None:
+    """Run the ablation from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--name", help="of the model, in the results; default: --model")
+    parser.add_argument("--sets", default=SETS)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+
+    model = open_model(args.model, "default")
+    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    for name in args.sets.split(","):
+        train = read_split(data_folder(), name, "train")
+        y = np.array([str(row["label"]) for row in train])
+        samples = [(n, sample_shots(y, n, seed=seed)) for n in SHOTS for seed in range(args.seeds)]
+        asked = np.unique(np.concatenate([rows for _, rows in samples]))
+        task = Task(
+            model,
+            Template(TASKS[name]["template"]),
+            Verbalizer(TASKS[name]["labels"]),
+            ContextualCalibration(),
+        )
+        task, answers, _ = task.begin([train[i] for i in asked])
+        hidden, scores = task.features(answers)
+        assert scores is not None
+        for n, drawn in samples:
+            i = np.searchsorted(asked, drawn)
+            j = np.setdiff1d(np.arange(len(asked)), i)
+            j = j[:: max(1, len(j) // 1000)]
+            variants = [(label, OffsetLogisticRegression(), v) for label, v in VARIANTS.items()]
+            for label, decoder, constants in [("DecT", DecT(), {}), *variants]:
+                with changed(constants):
+                    decoder.fit(hidden[i], y[asked[i]], scores=scores[i])
+                proba = decoder.predict_proba(hidden[j], scores=scores[j])
+                m = measure(y[asked[j]], proba, decoder.classes_)
+                cell = (m.accuracy, m.log_loss, m.ece)
+                found.setdefault((label, n), []).append(cell)
+        print(name, flush=True)
+    table = [
+        {
+            "variant": label,
+            "shots": n,
+            **dict(zip(("accuracy", "log_loss", "ece"), mean, strict=True)),
+        }
+        for (label, n), cells in found.items()
+        for mean in [np.mean(cells, axis=0).round(4).tolist()]
+    ]
+    name = args.name or args.model
+    path = Path(__file__).parent / "results" / f"ablation_{name.replace(':', '_')}.json"
+    text = {"model": name, "sets": args.sets, "seeds": args.seeds, "rows": table}
+    path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Run experiments, as far as this machine can, and keep what they gave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.spec import ExperimentFile, ModelEntry
+from benchmarks.tasks import read_split
+from fewfit.cli.output import bar
+from fewfit.compare import Comparison, Cost, Experiment, Method
+from fewfit.compare.tables import accuracy_table
+from fewfit.decoders import Decoder
+from fewfit.errors import FewfitError
+from fewfit.store import default_path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run_experiment(
+    name: str, file: ExperimentFile, data: Path, *, models: Sequence[str] = (), dry: bool = False
+) -> None:
+    """Run every set on every model and write ``results/NAME.json``; print what cannot be run.
+
+    Parameters
+    ----------
+    models : sequence of str, optional
+        Frozen models to use in place of those of the file.
+    dry : bool
+        Whether only the number of queries is printed.
+    """
+    entries = [ModelEntry(spec=spec) for spec in models] or file.models
+    runs: list[dict[str, Any]] = []
+    for set_name in file.sets:
+        for entry in entries:
+            where = f"{name}: {set_name} on {entry.spec}"
+            if not (data / set_name).is_dir():
+                print(f"{where}: skipped, no folder {data / set_name}")
+                continue
+            try:
+                experiment = _experiment(file, set_name, entry, data)
+                output = default_path().parent / "benchmarks" / name / set_name
+                if dry:
+                    print(f"{where}: {_queries(experiment.cost(output))} queries to ask")
+                    continue
+                found = experiment.run(output, bar=bar)
+            except FewfitError as error:
+                print(f"{where}: skipped, {error}")
+                continue
+            print(f"{where}\n{accuracy_table(found.summaries)}\n", flush=True)
+            runs.append({"set": set_name, "model": entry.spec, **_kept(found)})
+            write_results(name, runs)
+
+
+def write_results(name: str, runs: Sequence[dict[str, Any]]) -> None:
+    """Put runs into the result file; runs of other sets and models that it holds stay there."""
+    path = RESULTS / f"{name}.json"
+    old = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
+    merged = {(run["set"], run["model"]): run for run in [*old, *runs]}
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps({"experiment": name, "runs": list(merged.values())}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _experiment(file: ExperimentFile, name: str, entry: ModelEntry, data: Path) -> Experiment:
+    train, test = read_split(data, name, "train"), read_split(data, name, "test")
+    if entry.test_rows is not None and entry.test_rows < len(test):
+        rows = np.sort(np.random.RandomState(0).permutation(len(test))[: entry.test_rows])
+        test = [test[i] for i in rows]
+    y = [str(row["label"]) for row in train]
+    smallest = min(y.count(label) for label in set(y))
+    prompt = file.prompt(name)
+    return Experiment(
+        train,
+        y,
+        test,
+        [str(row["label"]) for row in test],
+        template=prompt.template,
+        labels=prompt.labels,
+        methods=dict(_methods(file)),
+        models=[entry.spec],
+        shots=[n for n in file.shots if n <= smallest],
+        seeds=file.seeds,
+        calibration=entry.calibration,
+        drop_overlap=True,
+    )
+
+
+def _methods(file: ExperimentFile) -> Iterator[tuple[str, Method | Decoder]]:
+    for name, entry in file.methods.items():
+        yield name, entry.make(name)
+
+
+def _queries(costs: Sequence[Cost]) -> str:
+    return f"{sum(cost.queries for cost in costs):,}"
+
+
+def _kept(found: Comparison) -> dict[str, Any]:
+    """What is committed: no text of anyone's, and no cell, of which the summaries are made."""
+    content = found.model_dump(mode="json")
+    return {key: content[key] for key in ("setup", "asked", "summaries")}

@@ -1,0 +1,135 @@
+"""Experiments as TOML files: what they may say, checked when they are read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from benchmarks.peers import Peer
+from benchmarks.tasks import TASKS
+from fewfit.compare import METHODS, Method
+from fewfit.compare.methods import make_methods
+from fewfit.decoders import DECODERS, Decoder
+from fewfit.errors import InputError
+from fewfit.prompts import Template, Verbalizer
+
+FOLDER = Path(__file__).parent / "experiments"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prompt(_Strict):
+    """How one data set is asked: fields are columns of its files."""
+
+    template: str
+    labels: dict[str, str | list[str]]
+
+    @model_validator(mode="after")
+    def _sound(self) -> Prompt:
+        Template(self.template)
+        Verbalizer(self.labels)
+        return self
+
+
+class ModelEntry(_Strict):
+    """A frozen model, the calibration of its scores, and how many test rows it is asked about.
+
+    `test_rows` are taken at random with seed 0; all rows if it is left out.
+    """
+
+    spec: str
+    calibration: str = "contextual"
+    test_rows: Annotated[int, Field(gt=0)] | None = None
+
+
+class MethodEntry(_Strict):
+    """A row: a decoder with parameters, a peer, or else the method of this name."""
+
+    decoder: str | None = None
+    parameters: dict[str, str | float | int | bool] = {}
+    peer: str | None = None
+
+    def make(self, name: str) -> Method | Decoder:
+        """Return the method; MissingExtraError where a peer is not installed."""
+        if self.peer is not None:
+            return Peer(self.peer)
+        if self.decoder is None and name not in DECODERS:
+            return make_methods([name])[name]
+        return DECODERS[self.decoder or name](**self.parameters)
+
+    def check(self, name: str) -> None:
+        """Refuse what :meth:`make` would not understand."""
+        if self.peer is not None and (self.decoder or self.parameters):
+            raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")
+        if self.peer is None:
+            if (self.decoder or name) not in METHODS:
+                raise ValueError(f"method {name!r}: {self.decoder or name!r} is unknown")
+            try:
+                self.make(name)
+            except TypeError as error:
+                raise ValueError(f"method {name!r}: {error}") from error
+
+
+class Published(_Strict):
+    """Accuracies that a paper reports, in percent: method -> shots -> [mean, sd] or [mean]."""
+
+    model: str
+    source: str
+    accuracy: dict[str, dict[str, Annotated[list[float], Field(min_length=1, max_length=2)]]]
+
+
+class ExperimentFile(_Strict):
+    """One file under ``experiments/``.
+
+    Attributes
+    ----------
+    sets : list of str
+        Data sets; prompts that the file does not give are those of ``tasks.toml``.
+    """
+
+    title: str
+    note: str = ""
+    sets: list[str]
+    prompts: dict[str, Prompt] = {}
+    models: list[ModelEntry]
+    methods: dict[str, MethodEntry]
+    shots: list[int]
+    seeds: list[int]
+    published: Published | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ExperimentFile:
+        for name in self.sets:
+            if name not in self.prompts and name not in TASKS:
+                raise ValueError(f"set {name!r} has no prompt here and none in tasks.toml")
+        for name, entry in self.methods.items():
+            entry.check(name)
+        return self
+
+    def prompt(self, name: str) -> Prompt:
+        """Return the prompt of a set."""
+        return self.prompts.get(name) or Prompt(**TASKS[name])
+
+
+def read_experiment(path: Path) -> ExperimentFile:
+    """Read and check an experiment.
+
+    Raises
+    ------
+    InputError
+        If it is not TOML, has an unknown key, or says something that cannot be run.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return ExperimentFile.model_validate(content)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"])) or "the file"
+        raise InputError(f"{path}: {where}: {problem['msg']}") from error

@@ -1,0 +1,130 @@
+"""The command ``fewfit compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
+from fewfit.cli.output import bar, plain_errors
+from fewfit.cli.tables import read_table
+from fewfit.errors import InputError
+
+
+@plain_errors
+def compare(
+    train: Annotated[str, typer.Argument(help="Labelled rows to draw the few examples from.")],
+    test: Annotated[str, typer.Argument(help="Labelled rows to measure on.")],
+    methods: Annotated[
+        str, typer.Option(help="Names, by commas: zero-shot, linear-probe, dect, tfidf, ...")
+    ] = "zero-shot,tfidf,linear-probe,dect",
+    models: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
+    shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
+    seeds: Annotated[int, typer.Option(min=1, help="Samples for each number of shots.")] = 5,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for report.html, comparison.json and cells.csv; a run "
+            "that was stopped continues from it.",
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column of the text, for a template with one field.")
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    template: Annotated[str | None, typer.Option(help="Text with fields and one {mask}.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="CLASS=word or CLASS=word,word; repeat for each class."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option(help="contextual, none or ratio (logits only).")
+    ] = "contextual",
+    drop_overlap: Annotated[
+        bool, typer.Option("--drop-overlap", help="Leave out training rows that are test rows.")
+    ] = False,
+    price_per_token: Annotated[
+        float | None, typer.Option(min=0.0, help="Price of a token, to have costs in money.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many queries would be asked.")
+    ] = False,
+    store: Annotated[
+        str, typer.Option(help="File that keeps the model's answers; 'none' keeps nothing.")
+    ] = "default",
+    format: Annotated[
+        str | None, typer.Option(help="Format of both files, if their names do not tell.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Compare methods on your task: same samples, same answers, every cost on the table."""
+    from fewfit.classifier import DEFAULT_TEMPLATE
+    from fewfit.compare import Experiment
+    from fewfit.compare.html import html_report
+    from fewfit.compare.tables import report, write_csv
+    from fewfit.prompts import Template
+
+    source = template or DEFAULT_TEMPLATE
+    splits = []
+    for path in (train, test):
+        table = read_table(path, format)
+        splits += [
+            pick_columns(table, Template(source).fields, text_column),
+            pick_labels(table, label_column),
+        ]
+    experiment = Experiment(
+        *splits,
+        template=source,
+        labels=read_label_words(label, labels),
+        methods=_names(methods),
+        models=_names(models),
+        shots=[_number(item) for item in _names(shots)],
+        seeds=seeds,
+        calibration=calibration,
+        store=None if store == "none" else store,
+        drop_overlap=drop_overlap,
+    )
+    if dry_run:
+        costs = experiment.cost(output)
+        if as_json:
+            typer.echo(json.dumps([cost._asdict() for cost in costs]))
+            return
+        for cost in costs:
+            typer.echo(
+                f"{cost.model}: {cost.queries} queries to ask "
+                f"({cost.prompts} prompts, {cost.prompts - cost.queries} in the store)"
+            )
+        if not costs:
+            typer.echo("no frozen model is asked")
+        return
+    found = experiment.run(output, price_per_token=price_per_token, bar=bar)
+    if output is not None:
+        found.write(output / "comparison.json")
+        write_csv(found, output / "cells.csv")
+        page = html_report(found, title=f"{Path(train).name}, {Path(test).name}")
+        (output / "report.html").write_text(page, encoding="utf-8")
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    typer.echo(report(found))
+    if output is not None:
+        typer.echo(f"\nIn {output}: report.html, comparison.json, cells.csv")
+
+
+def _names(value: str) -> list[str]:
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _number(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError as error:
+        raise InputError(f"--shots: {value!r} is not a whole number") from error

@@ -1,0 +1,200 @@
+"""What is compared: decoders on a frozen model's answers, and peers that read the texts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from fewfit.decoders import DECODERS, Decoder
+from fewfit.errors import InputError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A set of examples as methods see it.
+
+    Attributes
+    ----------
+    hidden : ndarray of shape (N, H), float32
+    scores : ndarray of shape (N, K), float32, or None
+        Both as :meth:`fewfit.task.Task.features` gives them.
+    y : ndarray of shape (N,)
+        Labels.
+    prompts : ndarray of shape (N,), object
+        The rendered :class:`Prompt` of each row; `texts` are the user's texts in them.
+    n_tokens : ndarray of shape (N,), int
+        Length of each prompt, in the frozen model's tokens.
+    """
+
+    hidden: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    y: NDArray[Any]
+    prompts: NDArray[np.object_]
+    n_tokens: NDArray[np.integer]
+
+    @property
+    def texts(self) -> list[str]:
+        """The user's text of each row, its fields joined by a space."""
+        return [prompt.user_text for prompt in self.prompts]
+
+    def __getitem__(self, index: slice | NDArray[np.intp]) -> Features:
+        scores = None if self.scores is None else self.scores[index]
+        return Features(
+            self.hidden[index], scores, self.y[index], self.prompts[index], self.n_tokens[index]
+        )
+
+
+class Method(ABC):
+    """Something that is fitted on a few labelled examples and gives class probabilities.
+
+    Attributes
+    ----------
+    asks : bool
+        Whether it works on a frozen model's answers; if not, it reads the texts, needs no model
+        and is run once for all models.
+    learns : bool
+        Whether it looks at the labelled examples at all; if not, they need not be asked about.
+    in_process : bool
+        Whether its memory can be traced here.
+    requires : frozenset of {"scores", "hidden"}
+        What it needs of the frozen model.
+    """
+
+    asks: ClassVar[bool] = False
+    in_process: ClassVar[bool] = True
+    learns: bool = True
+    requires: frozenset[str] = frozenset()
+
+    @abstractmethod
+    def key(self) -> str:
+        """Everything about the method that decides its predictions."""
+
+    @abstractmethod
+    def fit(self, sample: Features, classes: NDArray[Any]) -> Any:
+        """Return the fitted method; the classes are sorted, and each occurs in the sample."""
+
+    @abstractmethod
+    def predict_proba(self, fitted: Any, test: Features) -> NDArray[Any]:
+        """Return probabilities (N, K)."""
+
+    @abstractmethod
+    def arrays(self, fitted: Any) -> Arrays:
+        """Return all that must be kept to predict again."""
+
+    @abstractmethod
+    def parameters(self, fitted: Any) -> int:
+        """Return how many numbers training changed."""
+
+
+@dataclass(frozen=True)
+class DecoderMethod(Method):
+    """One of fewfit's decoders, or yours."""
+
+    decoder: Decoder
+    asks: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "requires", self.decoder.requires)
+        object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
+
+    def key(self) -> str:
+        kind = type(self.decoder)
+        return f"{kind.__module__}.{kind.__qualname__} {sorted(self.decoder.get_params().items())}"
+
+    def fit(self, sample: Features, classes: NDArray[Any]) -> Decoder:
+        decoder: Any = clone(self.decoder)
+        if self.learns:
+            return decoder.fit(sample.hidden, sample.y, scores=sample.scores)
+        # It is told the names of the classes, and nothing about the examples.
+        K = len(classes)
+        scores = None if sample.scores is None else np.zeros((K, K), np.float32)
+        hidden = np.zeros((K, sample.hidden.shape[1]), np.float32)
+        return decoder.fit(hidden, classes, scores=scores)
+
+    def predict_proba(self, fitted: Decoder, test: Features) -> NDArray[Any]:
+        return fitted.predict_proba(test.hidden, scores=test.scores)
+
+    def arrays(self, fitted: Decoder) -> Arrays:
+        return {name: np.asarray(getattr(fitted, name)) for name in fitted.fitted_arrays}
+
+    def parameters(self, fitted: Decoder) -> int:
+        trained = set(fitted.fitted_arrays) - fitted.fixed_arrays
+        return sum(np.size(getattr(fitted, name)) for name in trained)
+
+
+@dataclass(frozen=True)
+class Tfidf(Method):
+    """Logistic regression on TF-IDF of words and word pairs: what needs no frozen model at all.
+
+    Sublinear term frequency, C = 10; scikit-learn does the rest.
+    """
+
+    def key(self) -> str:
+        return "tf-idf, 1-2-grams, sublinear, C=10"
+
+    def fit(self, sample: Features, classes: NDArray[Any]) -> Any:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        # Symbols are words too: a sample of emoji has a vocabulary.
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+        pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
+        return pipeline.fit(sample.texts, sample.y)
+
+    def predict_proba(self, fitted: Any, test: Features) -> NDArray[Any]:
+        return fitted.predict_proba(test.texts)
+
+    def arrays(self, fitted: Any) -> Arrays:
+        words, regression = fitted[0], fitted[1]
+        vocabulary = "\n".join(words.get_feature_names_out()).encode("utf-8")
+        return {
+            "vocabulary": np.frombuffer(vocabulary, dtype=np.uint8),
+            "idf": words.idf_,
+            "coef": regression.coef_,
+            "intercept": regression.intercept_,
+        }
+
+    def parameters(self, fitted: Any) -> int:
+        return fitted[1].coef_.size + fitted[1].intercept_.size
+
+
+METHODS: tuple[str, ...] = (*DECODERS, "tfidf")
+"""Names that :func:`make_methods` knows."""
+
+DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
+
+
+def make_methods(
+    methods: Sequence[str] | Mapping[str, Method | Decoder],
+) -> dict[str, Method]:
+    """Return methods by name, from names or from a mapping of name to method or decoder.
+
+    Raises
+    ------
+    InputError
+        For no method, an unknown name, or one given twice.
+    """
+    if not methods or isinstance(methods, str):
+        raise InputError(f"methods: give a list of some of {list(METHODS)}")
+    if isinstance(methods, Mapping):
+        return {
+            name: DecoderMethod(method) if isinstance(method, Decoder) else method
+            for name, method in methods.items()
+        }
+    if len(set(methods)) != len(methods):
+        raise InputError(f"methods: one is given twice in {list(methods)}")
+    made: dict[str, Method] = {}
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"methods: {name!r} is not one of {list(METHODS)}")
+        made[name] = DecoderMethod(DECODERS[name]()) if name in DECODERS else Tfidf()
+    return made

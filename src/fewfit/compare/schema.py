@@ -1,0 +1,222 @@
+"""What a comparison gives, as data: the schema of ``comparison.json`` (see docs/compare.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fewfit.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Ledger(_Strict):
+    """What one fitted method cost, measured by the same code for every method.
+
+    Attributes
+    ----------
+    queries, tokens : int
+        Distinct prompts that fitting needs answered, those of the calibration included, and their
+        length in the frozen model's tokens. Counted whether the store had them or not. A frozen
+        model generates nothing, so all tokens are prompt tokens.
+    predict_queries, predict_tokens : int
+        The same for the test set.
+    fit_seconds, predict_seconds : float
+        Wall clock from answers (for a text method: from texts) to the fitted method, and to the
+        probabilities of the test set. What the frozen model took is in :class:`Asked`.
+    peak_memory : int or None
+        Most bytes allocated by Python and NumPy at one time in fitting and predicting, beyond what
+        was there before; traced in a second, untimed run of the first seed. None elsewhere, and
+        for a method that runs in another process.
+    parameters : int
+        Numbers that training changes.
+    artifact_bytes : int
+        Size of the fitted arrays as one safetensors file.
+    """
+
+    queries: int
+    tokens: int
+    predict_queries: int
+    predict_tokens: int
+    fit_seconds: float
+    predict_seconds: float
+    peak_memory: int | None
+    parameters: int
+    artifact_bytes: int
+
+
+class Cell(_Strict):
+    """One method on one model, fitted on one sample, measured on the test set.
+
+    ``model`` is None for a method that reads the texts itself. The metrics are those of
+    :class:`fewfit.compare.Metrics`.
+    """
+
+    method: str
+    model: str | None
+    shots: int
+    seed: int
+    accuracy: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+    ledger: Ledger
+
+
+class Summary(_Strict):
+    """The cells of one method, model and number of shots, over seeds.
+
+    Attributes
+    ----------
+    accuracy, sd : float
+        Mean and sample standard deviation over seeds (None for one seed), as DecT reports.
+    median, q25, q75 : float
+        As T-Few reports: median, and the quartiles whose difference is the IQR.
+    low, high : float
+        95 % bootstrap interval of the mean accuracy, over test rows and seeds.
+    macro_f1, log_loss, ece : float
+        Means over seeds.
+    best : bool
+        Whether the mean accuracy is the highest at this number of shots (the first of equals).
+    p_value : float or None
+        Of the paired test against the best, Holm-corrected; None for the best itself.
+    tied : bool
+        Whether it cannot be told apart from the best at the 5 % level; true for the best.
+    queries, tokens, fit_seconds, predict_seconds, parameters, artifact_bytes
+        Medians of the ledger over seeds.
+    peak_memory : int or None
+        The maximum over the seeds that were traced.
+    seconds : float or None
+        Fitting, plus its queries at the pace at which the frozen model answered in this comparison;
+        None where the store had all answers and no pace is known.
+    cost : float or None
+        Price of the tokens of fitting and of the test set, if a price was given.
+    """
+
+    method: str
+    model: str | None
+    shots: int
+    seeds: int
+    accuracy: float
+    sd: float | None
+    median: float
+    q25: float
+    q75: float
+    low: float
+    high: float
+    macro_f1: float
+    log_loss: float
+    ece: float
+    best: bool
+    p_value: float | None
+    tied: bool
+    queries: int
+    tokens: int
+    fit_seconds: float
+    predict_seconds: float
+    peak_memory: int | None
+    parameters: int
+    artifact_bytes: int
+    seconds: float | None
+    cost: float | None
+
+
+class Bin(_Strict):
+    """A bin of the reliability diagram: `n` predictions of this mean confidence and accuracy."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+class Wrong(_Strict):
+    """A test row that was predicted wrong, with the mean probability of the wrong class."""
+
+    row: int
+    text: str
+    label: str
+    predicted: str
+    confidence: float
+
+
+class Diagnosis(_Strict):
+    """How one method errs at one number of shots.
+
+    Attributes
+    ----------
+    reliability : list of Bin
+        15 bins of equal width over all seeds; bins without a prediction are left out.
+    confusion : list of list of int
+        Rows are true classes, columns predicted ones, summed over seeds.
+    wrong : list of Wrong
+        The most confidently wrong rows: those that most seeds agree on, then the surest.
+    """
+
+    method: str
+    model: str | None
+    shots: int
+    reliability: list[Bin]
+    confusion: list[list[int]]
+    wrong: list[Wrong]
+
+
+class Asked(_Strict):
+    """What a frozen model was asked in this comparison, resumed runs included.
+
+    ``seconds`` is the wall clock of asking, reading the store included.
+    """
+
+    model: str
+    queries: int
+    seconds: float
+
+
+class Setup(_Strict):
+    """What was compared."""
+
+    fewfit_version: str
+    template: str
+    labels: list[tuple[str | int, list[str]]]
+    calibration: str
+    identities: dict[str, dict[str, str]]
+    shots: list[int]
+    seeds: list[int]
+    train_rows: int
+    test_rows: int
+    dropped_train_rows: int
+    price_per_token: float | None
+
+
+class Comparison(_Strict):
+    """Everything a comparison found; ``write`` and ``read`` keep it as JSON."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    setup: Setup
+    asked: list[Asked]
+    summaries: list[Summary]
+    cells: list[Cell]
+    diagnoses: list[Diagnosis]
+
+    def write(self, path: str | Path) -> None:
+        """Write as JSON."""
+        Path(path).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Comparison:
+        """Read what :meth:`write` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or is not of this schema.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InputError(f"{path} is not a comparison of this schema: {error}") from error
