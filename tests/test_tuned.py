@@ -251,7 +251,7 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
     ("arguments", "code", "message"),
     [
         (["--method", "lora"], 2, "is not one of"),
-        (["--model", "hf:/nowhere"], 3, "is not a folder with a checkpoint"),
+        (["--model", "hf:/nowhere"], 3, "there is no folder '/nowhere'"),
         (["--label", "neg=bad"], 2, "at least two classes"),
         (["--label", "neg=bad", "--label", "other=good"], 2, "'pos' has no answer"),
         (["--label", "neg=bad,awful", "--label", "pos=good"], 2, "one answer per class"),
@@ -273,7 +273,7 @@ def test_a_checkpoint_without_a_language_model_is_refused(tmp_path):
     size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.BertConfig(**size, intermediate_size=8, vocab_size=30)
     transformers.BertModel(config).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="BertModel is not an encoder-decoder"):
+    with pytest.raises(ModelError, match="BertModel is not a masked, causal or"):
         Trunk.load(str(tmp_path))
 
 

@@ -8,7 +8,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(f'tuning needs {error.name}: pip install "fewfit[tune]"') from error
 
-from fewfit.tuning.choices import ChoiceBatch, ChoiceEncoder, ChoiceExample, Packer
+from fewfit.tuning.choices import ChoiceEncoder, ChoiceExample
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.lora import add_lora
 from fewfit.tuning.losses import (
@@ -19,6 +19,7 @@ from fewfit.tuning.losses import (
     rank,
     unlikelihood_loss,
 )
+from fewfit.tuning.packing import ChoiceBatch, Packer
 from fewfit.tuning.selector import RandomSelector, Selector
 from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, site_map
 from fewfit.tuning.sparse import MaskedUpdate, SparseDelta

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,18 +10,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
-from fewfit.tuning.choices import ChoiceBatch, ChoiceEncoder, Packer
+from fewfit.models.hf.files import Checkpoint, parse_spec
+from fewfit.models.hf.network import CLASSES
+from fewfit.models.local import no_progress_bar
+from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
+from fewfit.tuning.packing import ChoiceBatch, Packer
 
 MAX_TOKENS = 256
 """Of a prompt, in T-Few's recipe."""
-
-_LOADERS = {
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
-    "masked": "AutoModelForMaskedLM",
-}
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 class Trunk:
@@ -61,7 +54,7 @@ class Trunk:
     ) -> None:
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
         self.identity, self.spec = dict(identity), spec
-        self.kind = kind_of([type(network).__name__], bool(network.config.is_encoder_decoder))
+        self.kind = kind_of(network)
         self.encoder = ChoiceEncoder(tokenizer, self.kind, max_tokens=max_tokens)
         config = network.config
         pad = next((i for i in (config.pad_token_id, tokenizer.pad_token_id) if i is not None), 0)
@@ -85,12 +78,13 @@ class Trunk:
         device: str | None = None,
         max_tokens: int = MAX_TOKENS,
     ) -> Trunk:
-        """Load a checkpoint from a folder; only safetensors are read, and no code.
+        """Load a checkpoint; only safetensors are read, and no code.
 
         Parameters
         ----------
         spec : str
-            ``"hf:FOLDER"``, or the folder.
+            ``"hf:NAME_OR_PATH[@REVISION]"``, as for :func:`fewfit.load_model`; its options `dtype`
+            and `max_tokens` go before the arguments.
         dtype : {"float32", "bfloat16"}, default="float32"
             Of the frozen weights; what is trained is always float32.
         device : str, optional
@@ -99,33 +93,29 @@ class Trunk:
         Raises
         ------
         InputError, ModelError
-            If there is no such folder, or no language model can be read from it.
+            If there is no such checkpoint, or no language model can be read from it.
         """
         import transformers
-        from transformers import AutoConfig, AutoTokenizer
 
+        name, options = parse_spec(spec)
+        point = Checkpoint(name, options.pop("revision", None))
+        dtype = options.pop("dtype", dtype)
+        max_tokens = options.pop("max_tokens", max_tokens)
+        if options:
+            raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
         if dtype not in ("float32", "bfloat16"):
             raise InputError(f"model: dtype is float32 or bfloat16 for tuning, not {dtype!r}")
-        folder = Path(spec.removeprefix("hf:")).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"model: {spec!r} is not a folder with a checkpoint (config.json, safetensors, "
-                "tokenizer.json); tuning needs the weights in a folder"
-            )
+        folder, loader = point.everything, getattr(transformers, CLASSES[point.kind])
         try:
-            config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            kind = kind_of(config.architectures or (), bool(config.is_encoder_decoder))
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            with quiet():
-                network, report = getattr(transformers, _LOADERS[kind]).from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            with no_progress_bar():
+                network, report = loader.from_pretrained(
                     folder,
                     dtype=getattr(torch, dtype),
                     use_safetensors=True,
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-        except ModelError:
-            raise
         except Exception as error:  # whatever a broken file makes it raise
             raise ModelError(f"model: {spec!r} cannot be loaded: {error}") from error
         if report["missing_keys"]:
@@ -134,8 +124,8 @@ class Trunk:
         return cls(
             network.to(device),
             tokenizer,
-            identity={**fingerprint(folder), "dtype": dtype, "max_tokens": str(max_tokens)},
-            spec=f"hf:{folder}",
+            identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(max_tokens)},
+            spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
         )
 
@@ -179,48 +169,16 @@ class Trunk:
         return output
 
 
-def kind_of(architectures: Sequence[str], encoder_decoder: bool) -> str:
-    """Return the kind of language model that a class of transformers is."""
-    name = architectures[0] if architectures else ""
-    if name.endswith("ForConditionalGeneration") and encoder_decoder:
+def kind_of(network: Any) -> str:
+    """Return the kind of language model that a network is."""
+    name = type(network).__name__
+    if network.config.is_encoder_decoder and name.endswith("ForConditionalGeneration"):
         return "seq2seq"
     if name.endswith("ForMaskedLM"):
         return "masked"
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal"
     raise ModelError(
-        f"model: {name or 'a checkpoint without architectures'} is not an encoder-decoder, causal "
-        "or masked language model; it has no head to score choices with"
+        f"model: {name} is not an encoder-decoder, causal or masked language model; it has no head "
+        "to score choices with"
     )
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    """Hash a checkpoint's weights, config and tokenizer."""
-    files = {
-        "weights": sorted(folder.glob("model*.safetensors")),
-        "config": [folder / "config.json"],
-        "tokenizer": [folder / name for name in _TOKENIZER if (folder / name).exists()],
-    }
-    return {f"{role}_sha256": _digest(paths) for role, paths in files.items()}
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    entries = []
-    for path in paths:
-        with path.open("rb") as stream:
-            entries.append([path.name, hashlib.file_digest(stream, "sha256").hexdigest()])
-    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bars."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -11,12 +11,13 @@ import torch
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.local import no_progress_bar
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 from fewfit.tuning.choices import ChoiceExample
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.sites import site_map
-from fewfit.tuning.trunk import Trunk, quiet
+from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.vectors import MANIFEST, TENSORS, check_base, load_vectors, read_manifest
 
 _TOKENS_PER_BATCH = 4096
@@ -133,6 +134,6 @@ class TunedModel(FrozenModel):
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not an empty folder; name another one")
-        with quiet():
+        with no_progress_bar():
             self._trunk.network.save_pretrained(folder)
             self._trunk.tokenizer.save_pretrained(folder)

@@ -13,7 +13,7 @@ from fewfit.models.hf.files import Kind
 from fewfit.models.hf.plan import Step
 from fewfit.models.local import no_progress_bar, pad
 
-_CLASSES: dict[Kind, str] = {
+CLASSES: dict[Kind, str] = {
     "masked": "AutoModelForMaskedLM",
     "causal": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
@@ -48,7 +48,7 @@ class Network:
         import torch
         import transformers
 
-        loader = getattr(transformers, _CLASSES[kind])
+        loader = getattr(transformers, CLASSES[kind])
         try:
             with no_progress_bar():
                 model, report = loader.from_pretrained(
