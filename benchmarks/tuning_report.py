@@ -71,7 +71,8 @@ def tfew(path: Path) -> str:
         f"16 rows on {', '.join(content['mixture'])}; 32 examples of each set below, "
         f"{given['seeds']} draws, median accuracy (interquartile range) on "
         f"{next(iter(sets.values()))['test_rows']} test rows. {given['steps']} steps stand for the "
-        f"paper's 1,000. On its own mixture the base reaches {known}. Seconds include the testing and are those of a shared machine.\n\n"
+        f"paper's 1,000. On its own mixture the base reaches {known}. "
+        "Seconds include the testing and are those of a shared machine.\n\n"
         + markdown_table(["method", *sets, "seconds", "KiB kept"], rows)
         + "\n"
     )
