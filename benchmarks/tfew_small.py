@@ -108,9 +108,11 @@ def train_base(rows: Any, args: Any) -> Trunk:
         "feed_forward_proj": "gated-gelu",
         "decoder_start_token_id": 0,
         "tie_word_embeddings": False,
-        "initializer_factor": 0.1,  # with 1 the embeddings start far too wide for so few steps
     }
     network = transformers.T5ForConditionalGeneration(transformers.T5Config(**size))
+    with torch.no_grad():  # T5's embeddings start too wide for so few steps
+        network.shared.weight.mul_(0.3)
+        network.lm_head.weight.mul_(0.3)
     trunk = Trunk(network, words, identity={}, max_tokens=args.max_tokens)
     recipe = Recipe(steps=args.base_steps, batch_size=16, learning_rate=1e-3, optimizer="adamw")
     with tqdm(total=args.base_steps, desc="base", disable=None) as bar:
