@@ -126,7 +126,7 @@ def encoding(n: int = 5000, repeats: int = 3) -> dict[str, float]:
 
 
 def second_fit(n: int = 1000, repeats: int = 3) -> dict[str, float]:
-    """The first fit on new texts against the second, which asks nothing."""
+    """The first fit of DecT on new texts against the second, which asks nothing."""
     rows = texts(n, seed=1)
     y = ["good" if i % 2 else "bad" for i in range(n)]
     model = EmbeddedEncoder()
@@ -134,7 +134,7 @@ def second_fit(n: int = 1000, repeats: int = 3) -> dict[str, float]:
     pairs, queries = [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            clf = FewShotClassifier(model, store=f"{folder}/store.sqlite")
+            clf = FewShotClassifier(model, decoder=DecT(), store=f"{folder}/store.sqlite")
             first = timed(lambda clf=clf: clf.fit(rows, y))
             second = timed(lambda clf=clf: clf.fit(rows, y))
             queries.append(clf.n_queries_)

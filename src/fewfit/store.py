@@ -9,7 +9,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -238,22 +238,21 @@ def _keys(
 ) -> list[bytes]:
     """Hash each prompt with everything else that decides its answer; no two inputs collide."""
     common = hashlib.blake2b(digest_size=20, person=b"fewfit-v1")
-    for item in (*sum(sorted(identity.items()), ()), "", *words):
-        _feed(common, item)
+    common.update(_joined((*sum(sorted(identity.items()), ()), "", *words)))
     keys = []
     for prompt in prompts:
         digest = common.copy()
-        for part in prompt.parts:
-            _feed(digest, part.kind)
-            _feed(digest, part.text)
+        digest.update(_joined([text for part in prompt.parts for text in part]))
         keys.append(digest.digest())
     return keys
 
 
-def _feed(digest: Any, text: str) -> None:
-    data = text.encode("utf-8", "surrogatepass")
-    digest.update(len(data).to_bytes(8, "little"))
-    digest.update(data)
+def _joined(texts: Iterable[str]) -> bytes:
+    """Join texts so that no two lists of texts give the same bytes: each after its length."""
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return b"".join(
+        [piece for data in encoded for piece in (len(data).to_bytes(8, "little"), data)]
+    )
 
 
 def _read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
