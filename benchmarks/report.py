@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tuning_report
 from benchmarks.spec import FOLDER, ExperimentFile, read_experiment
 from fewfit.compare.tables import NONE, markdown_table, seconds, size
 
@@ -153,6 +154,55 @@ def speed(path: Path) -> str:
     )
 
 
+def averages(path: Path) -> str:
+    """Averages over the sets of an experiment, and how far the last method is behind simpler ones."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    cells = {
+        (run["set"], row["method"], row["shots"]): row for run in runs for row in run["summaries"]
+    }
+    sets = [run["set"] for run in runs]
+    methods = list(dict.fromkeys(method for _, method, _ in cells))
+    last, simple = methods[-1], ("zero-shot", "linear-probe")
+    rows, regrets = [], []
+    for n in sorted({shots for _, _, shots in cells}):
+        served = [name for name in sets if (name, last, n) in cells]
+        for method in methods:
+            mean = {
+                key: sum(cells[name, method, n][key] for name in served) / len(served)
+                for key in ("accuracy", "log_loss", "ece")
+            }
+            rows.append(
+                [
+                    f"{n} shot{'s' * (n > 1)}, {method}",
+                    f"{100 * mean['accuracy']:.1f}",
+                    f"{mean['log_loss']:.2f}",
+                    f"{mean['ece']:.3f}",
+                ]
+            )
+        behind = {
+            name: 100 * max(cells[name, other, n]["accuracy"] for other in simple)
+            - 100 * cells[name, last, n]["accuracy"]
+            for name in served
+        }
+        worst = max(behind, key=behind.__getitem__)
+        over = sum(value > 1 for value in behind.values())
+        regrets.append([str(n), f"{over} of {len(served)}", f"{behind[worst]:.1f}", worst])
+    return (
+        f"\nAverages over the {len(sets)} sets.\n\n"
+        + markdown_table(["", "accuracy, %", "log loss", "calibration error"], rows)
+        + f"\n\nRegret: where {last} is behind the better of {' and '.join(simple)}, in points.\n\n"
+        + markdown_table(["shots", "sets behind by over 1", "worst", "set"], regrets)
+        + "\n"
+    )
+
+
+def http(path: Path) -> str:
+    """The section on remote models: the table that the benchmark itself wrote."""
+    table = path.with_suffix(".md").read_text(encoding="utf-8")
+    command = "\n\n`python -m benchmarks.http_throughput --rounds 5`\n"
+    return "\n#" + table.replace("\n", command, 1)
+
+
 def main() -> None:
     """Write RESULTS.md."""
     results = HERE / "results"
@@ -163,7 +213,16 @@ def main() -> None:
             sections.append(experiment(found, read_experiment(path)))
             if path.stem == "setfit":
                 sections.append(costs(found))
-    for name, section in (("grid", grid), ("speed", speed)):
+            if path.stem == "default_decoder":
+                sections.append(averages(found))
+    programs = {
+        "grid": grid,
+        "speed": speed,
+        "http_throughput": http,
+        "tuning_speed": tuning_report.speed,
+        "tfew_small": tuning_report.tfew,
+    }
+    for name, section in programs.items():
         if (results / f"{name}.json").exists():
             sections.append(section(results / f"{name}.json"))
     (HERE / "RESULTS.md").write_text(INTRODUCTION + "".join(sections), encoding="utf-8")
