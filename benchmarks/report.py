@@ -155,7 +155,7 @@ def speed(path: Path) -> str:
 
 
 def averages(path: Path) -> str:
-    """Averages over the sets of an experiment, and how far the last method is behind simpler ones."""
+    """Averages over an experiment's sets, and how far its last method is behind simpler ones."""
     runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
     cells = {
         (run["set"], row["method"], row["shots"]): row for run in runs for row in run["summaries"]

@@ -221,9 +221,10 @@ def test_only_the_answer_is_read_where_wrong_choices_do_not_matter():
 def test_mixed_tasks_are_ranked_as_each_would_be_alone():
     trunk_ = trunk()
     vectors = IA3(site_map(trunk_.network), n_tasks=2).attach(trunk_.network)
+    generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for vector in vectors.vectors:
-            vector.copy_(torch.randn(vector.shape))
+            vector.copy_(3 * torch.randn(vector.shape, generator=generator))
     texts = ["so dull", "the movie was fun", "very good", "awful", "not so great", "a film"]
     alone = [
         ranked(trunk_, [example(text, 0, task=task) for text in texts], vectors=vectors)
