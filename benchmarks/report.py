@@ -134,10 +134,15 @@ def speed(path: Path) -> str:
             f"{encoding['ratio_of_throughput']:.2f}",
         ],
         [
-            f"first fit on {second['texts']:,} texts / second fit, which asks "
+            f"first fit on {second['texts']:,} texts, weights loaded in it / second fit, with "
             f"{second['queries_of_the_second']:.0f} queries",
             f"{second['first_seconds']:.2f} s / {second['second_seconds']:.3f} s",
             f"{second['ratio']:.0f}",
+        ],
+        [
+            "the same, the weights loaded before",
+            f"{second['loaded_seconds']:.2f} s / {second['second_seconds']:.3f} s",
+            f"{second['ratio_loaded']:.0f}",
         ],
         [
             f"growth of peak memory from 2,048 to {memory['texts']:,} texts / the observations",
@@ -196,6 +201,29 @@ def averages(path: Path) -> str:
     )
 
 
+def ablation(path: Path) -> str:
+    """The section on the parts of the default decoder: a row for each variant."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    cells = {(row["variant"], row["shots"]): row for row in content["rows"]}
+    shots = sorted({n for _, n in cells})
+    rows = [
+        [variant, *(_accuracy_and_losses(cells[variant, n]) for n in shots)]
+        for variant in dict.fromkeys(variant for variant, _ in cells)
+    ]
+    return (
+        "\n## The default decoder, part by part\n\n"
+        f"`python -m benchmarks.ablation --seeds {content['seeds']}`\n\n"
+        f"Rows of the training splits of {content['sets']} that the sample did not draw; "
+        f"{content['seeds']} samples. Accuracy in %, log loss, calibration error.\n\n"
+        + markdown_table(["variant", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
+        + "\n"
+    )
+
+
+def _accuracy_and_losses(row: dict[str, Any]) -> str:
+    return f"{100 * row['accuracy']:.1f}  {row['log_loss']:.3f}  {row['ece']:.3f}"
+
+
 def http(path: Path) -> str:
     """The section on remote models: the table that the benchmark itself wrote."""
     table = path.with_suffix(".md").read_text(encoding="utf-8")
@@ -216,6 +244,7 @@ def main() -> None:
             if path.stem == "default_decoder":
                 sections.append(averages(found))
     programs = {
+        "ablation_embedded": ablation,
         "grid": grid,
         "speed": speed,
         "http_throughput": http,
