@@ -16,8 +16,7 @@ class LinearProbe(OffsetLogisticRegression):
 
     It is :class:`OffsetLogisticRegression` without an offset: L2 penalties are weighed by their
     closed-form leave-one-out likelihood on the labelled examples and the fits averaged, so that
-    no validation set is needed. On 20 data sets its accuracy is that of scikit-learn's regression
-    with a cross-validated penalty, at a better log loss (``docs/default-decoder.md``).
+    no validation set is needed.
 
     Attributes
     ----------
