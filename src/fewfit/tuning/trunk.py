@@ -60,11 +60,15 @@ class Trunk:
         pad = next((i for i in (config.pad_token_id, tokenizer.pad_token_id) if i is not None), 0)
         start = getattr(config, "decoder_start_token_id", None)
         self.pack = Packer(
-            self.kind, pad, start if start is not None else pad, tokenizer.mask_token_id
+            self.kind,
+            pad,
+            start if start is not None else pad,
+            tokenizer.mask_token_id,
+            positions=config.model_type == "encoder-decoder",
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
-        body = network.get_decoder() if self.kind == "seq2seq" else network.base_model
+        body = (network.get_decoder() if self.kind == "seq2seq" else network).base_model
         body.register_forward_hook(self._narrow)
         self._at: Tensor | None = None
         self._taken: Tensor | None = None
@@ -172,7 +176,9 @@ class Trunk:
 def kind_of(network: Any) -> str:
     """Return the kind of language model that a network is."""
     name = type(network).__name__
-    if network.config.is_encoder_decoder and name.endswith("ForConditionalGeneration"):
+    if network.config.is_encoder_decoder and name.endswith(
+        ("ForConditionalGeneration", "EncoderDecoderModel")
+    ):
         return "seq2seq"
     if name.endswith("ForMaskedLM"):
         return "masked"
