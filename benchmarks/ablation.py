@@ -20,9 +20,9 @@ import numpy as np
 
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.calibration import ContextualCalibration
-from fewfit.classifier import open_model
 from fewfit.compare import measure, sample_shots
 from fewfit.decoders import DecT, OffsetLogisticRegression, offset_regression
+from fewfit.opening import open_model
 from fewfit.prompts import Template, Verbalizer
 from fewfit.task import Task
 

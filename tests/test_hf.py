@@ -32,6 +32,8 @@ from fewfit.errors import (
 from fewfit.models import TransformersModel
 from fewfit.models.hf import network
 from fewfit.models.local import Budget, in_batches
+from fewfit.models.probe import TEXTS as PROBED
+from fewfit.models.probe import probe
 from fewfit.observations import Status
 from tests.hf_checkpoints import KINDS, build
 
@@ -238,6 +240,24 @@ def test_distributions_over_the_vocabulary_reach_a_decoder_and_the_store(
     clf.save(tmp_path / "task")
     again = FewShotClassifier.load(tmp_path / "task", model=model, store=tmp_path / "s.sqlite")
     np.testing.assert_array_equal(again.predict_proba(texts), clf.predict_proba(texts))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_doctor_says_how_much_probability_the_words_carry(checkpoints, name):
+    template = Template(TEMPLATE)
+    report = probe(TransformersModel(checkpoints[name]), template=template, words=WORDS)
+    [found] = [check for check in report.checks if check.name == "label mass"]
+    _, logits = direct(checkpoints[name], name, TEMPLATE.replace("{text}", PROBED[0]))
+    mass = float(logits[0].softmax(-1)[token_ids(checkpoints[name], name)].sum())
+    assert found.value == pytest.approx(mass, rel=1e-4)
+    assert report.queries == 5
+
+
+def test_doctor_cannot_sum_the_probabilities_of_several_masks(checkpoints):
+    [found] = TransformersModel(checkpoints["bert"]).check_fields(
+        prompts(TEXTS)[0], ["New York", "bad"]
+    )
+    assert (found.outcome, found.value) == ("note", None)
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])

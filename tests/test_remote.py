@@ -22,7 +22,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from fewfit import FewShotClassifier, Template, ZeroShot, load_model
-from fewfit.classifier import open_model
 from fewfit.errors import (
     BudgetExceededError,
     CapabilityError,
@@ -33,6 +32,7 @@ from fewfit.errors import (
 from fewfit.models.remote import transport
 from fewfit.models.remote.base import GIVE_UP
 from fewfit.observations import Status
+from fewfit.opening import open_model
 from fewfit.store import StoredModel
 from tests import faults
 from tests.fake_server import (
@@ -667,7 +667,7 @@ def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
         """
         import sys
         from fewfit import Template
-        from fewfit.classifier import open_model
+        from fewfit.opening import open_model
         template = Template("{text} It was {mask}.")
         prompts = [template.render({"text": f"text {i}"}) for i in range(150)]
         answers = open_model(sys.argv[1], sys.argv[2]).observe(prompts, ["good", "bad"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,36 +12,19 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
-from fewfit import artifact
-from fewfit._version import __version__
-from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
-from fewfit.decoders import DECODERS, Decoder, OffsetLogisticRegression
-from fewfit.errors import (
-    ArtifactError,
-    InputError,
-    ModelError,
-    ModelMismatchError,
-    ModelWarning,
-)
-from fewfit.models import FrozenModel, load_model
+from fewfit import persistence
+from fewfit.artifact import Example
+from fewfit.calibration import Calibration, make_calibration
+from fewfit.decoders import Decoder, OffsetLogisticRegression
+from fewfit.errors import InputError, ModelError, ModelWarning
+from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
-from fewfit.models.budget import BudgetedModel
-from fewfit.models.vocabulary import VocabularyModel
 from fewfit.observations import Observations
-from fewfit.prompts import (
-    InContext,
-    Template,
-    Verbalizer,
-    View,
-    Views,
-    read_labels,
-    read_rows,
-)
+from fewfit.opening import open_model
+from fewfit.persistence import Fitted
+from fewfit.prompts import Template, Verbalizer, View, make_views, read_labels, read_rows
 from fewfit.prompts.verbalizer import Label
-from fewfit.store import StoredModel, default_path
 from fewfit.task import MAX_CENSORED, Task
-
-_TUNED = "tuning.json"
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
 
@@ -131,7 +113,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     n_queries_: int
     n_retries_: int
     doctor_: dict[str, Any] | None
-    _example: artifact.Example | None
+    n_examples_: int
+    _example: Example | None
 
     def __init__(
         self,
@@ -199,7 +182,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             template,
             verbalizer,
             make_calibration(self.calibration),
-            errors=_check_errors(self.errors),
+            errors=self.errors,
             max_censored=self.max_censored,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
@@ -223,12 +206,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 raise ModelError("unlabelled: the model gave no usable answer to any example")
             _report_left_out(kept, "unlabelled examples")
             further["pool"] = task.features(task.select(pool, kept))[0]
-        self.task_, self.n_retries_ = task, task.model.retries - retries
-        self.decoder_ = decoder.fit(hidden, y, scores=scores, **further)
-        self.classes_ = self.decoder_.classes_
-        self.n_examples_ = len(y)
-        self.doctor_ = None
-        self._example = artifact.Example(
+        self.n_retries_ = task.model.retries - retries
+        decoder = decoder.fit(hidden, y, scores=scores, **further)
+        self._keep(Fitted(task, decoder, n_examples=len(y), example=None))
+        self._example = Example(
             row=dict(rows[int(there.argmax())]),
             probabilities=self.decode(answers[: len(task.template.views)])[0].tolist(),
         )
@@ -293,39 +274,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             of fewfit's own.
         """
         check_is_fitted(self, "classes_")
-        task, decoder = self.task_, self.decoder_
-        if self._example is None:
-            raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
-        names = [name for name, kind in DECODERS.items() if kind is type(decoder)]
-        if not names or type(task.calibration) not in CALIBRATIONS.values():
-            raise ArtifactError(
-                "only fewfit's own decoders and calibrations can be saved, since nothing in an "
-                f"artifact is imported by name; this one has {type(decoder).__name__}"
-            )
-        arrays = {name: getattr(decoder, name) for name in decoder.fitted_arrays}
-        if task.prior is not None:
-            arrays["prior"] = task.prior
-        manifest = artifact.Manifest(
-            schema_version=artifact.SCHEMA_VERSION,
-            fewfit_version=__version__,
-            template=[_view_entry(view) for view in task.template.views],
-            labels=task.verbalizer.to_list(),
-            calibration=artifact.CalibrationEntry(
-                name=task.calibration.name,
-                parameters={
-                    name: list(value) if isinstance(value, tuple) else value
-                    for name, value in asdict(task.calibration).items()
-                },
-            ),
-            decoder=artifact.DecoderEntry(name=names[0], parameters=_plain(decoder)),
-            model_spec=task.model.spec,
-            model_identity=dict(task.model.identity),
-            n_examples=self.n_examples_,
-            example=self._example,
-            doctor=self.doctor_,
-            files={},
-        )
-        artifact.write(folder, manifest, arrays)
+        fitted = Fitted(self.task_, self.decoder_, self.n_examples_, self._example, self.doctor_)
+        persistence.save(fitted, folder)
 
     @classmethod
     def load(
@@ -361,153 +311,31 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         ModelMismatchError
             If the model is another one; the message names what differs.
         """
-        if (Path(folder) / _TUNED).is_file():
-            return cls._of_tuned(folder, model, store, max_queries, errors)
-        manifest, arrays = artifact.read(folder)
-        spec = model if model is not None else manifest.model_spec
-        if spec is None:
-            raise ModelError(
-                f"{folder} was fitted on a model that only code can make; pass it as model=..."
-            )
-        try:
-            decoder = DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
-            parameters: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in manifest.calibration.parameters.items()
-            }
-            calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
-            views = [_read_view(entry) for entry in manifest.template]
-            template, verbalizer = make_views(views), Verbalizer.from_list(manifest.labels)
-        except (KeyError, TypeError, InputError) as error:
-            raise ArtifactError(
-                f"{folder}: the manifest does not hold together: {error}"
-            ) from error
+        fitted, model = persistence.load(folder, model, store, max_queries, errors)
+        task = fitted.task
+        views = [v.source if type(v) is Template else v for v in task.template.views]
         self = cls(
-            spec,
+            model,
             template=views if len(views) > 1 else views[0],
-            labels=verbalizer.labels,
-            decoder=decoder,
-            calibration=calibration,
+            labels=task.verbalizer.labels,
+            decoder=clone(fitted.decoder),
+            calibration=task.calibration,
             store=store,
             max_queries=max_queries,
             errors=errors,
         )
-        task = Task(
-            open_model(spec, store, max_queries, decoder.requires),
-            template,
-            verbalizer,
-            calibration,
-            errors=_check_errors(errors),
-        )
-        _check_identity(manifest.model_identity, task.model.identity)
-        prior = arrays.pop("prior", None)
-        scored = task.model.capabilities.scores is not None
-        if (prior is not None) != scored or (
-            prior is not None and prior.shape != (len(views), len(verbalizer.classes))
-        ):
-            raise ArtifactError(f"{folder}: array 'prior' does not fit the model and the classes")
-        self.task_ = replace(task, prior=prior)
-        self.decoder_ = decoder.restore(arrays, np.array(verbalizer.classes))
-        self.classes_ = self.decoder_.classes_
-        self.n_queries_, self.n_retries_, self.n_examples_ = 0, 0, manifest.n_examples
-        self.doctor_ = manifest.doctor
-        self._example = manifest.example
-        if verify:
-            self._verify(folder)
+        self.n_queries_ = self.n_retries_ = 0
+        self._keep(fitted)
+        if verify and fitted.example is not None:
+            again = self.predict_proba([fitted.example.row])[0]
+            persistence.verify(fitted, folder, again)
         return self
 
-    @classmethod
-    def _of_tuned(
-        cls,
-        folder: str | Path,
-        model: str | FrozenModel | None,
-        store: str | Path | None,
-        max_queries: int | None,
-        errors: str,
-    ) -> Self:
-        """Rank a tuned model's own scores; `model` says where its network is now."""
-        from fewfit.tuning import TunedModel
-
-        if isinstance(model, FrozenModel):
-            raise InputError("model: tuned vectors need the string that names their checkpoint")
-        tuned = TunedModel(folder, base=model)
-        entry = tuned.manifest.task
-        if entry is None:
-            raise ArtifactError(f"{folder} holds vectors to start from, and no task")
-        labels, source = dict(entry.labels), entry.templates[0]
-        decoder, calibration = DECODERS["zero-shot"](), CALIBRATIONS["none"]()
-        self = cls(
-            tuned,
-            template=source,
-            labels=labels,
-            decoder=decoder,
-            calibration=calibration,
-            store=store,
-        )
-        verbalizer = Verbalizer(labels)
-        prior = np.zeros((1, len(verbalizer.classes)))
-        self.task_ = Task(
-            open_model(tuned, store, max_queries),
-            Template(source),
-            verbalizer,
-            calibration,
-            prior=prior,
-            errors=_check_errors(errors),
-        )
-        self.decoder_ = decoder.restore({}, np.array(verbalizer.classes))
-        self.classes_ = self.decoder_.classes_
-        self.n_queries_, self.n_examples_ = 0, tuned.manifest.n_examples
-        self.n_retries_, self.doctor_ = 0, None
-        self._example = None
-        return self
-
-    def _verify(self, folder: str | Path) -> None:
-        assert self._example is not None
-        again = self.predict_proba([self._example.row])[0]
-        gap = float(np.abs(again - self._example.probabilities).max())
-        if not gap <= 1e-4:
-            raise ArtifactError(
-                f"{folder}: the example of the artifact gives probabilities that differ by "
-                f"{gap:.2g} from those it was saved with"
-            )
-
-
-def make_views(template: str | View | Views | Sequence[str | View]) -> View | Views:
-    """Return the view, or the set of views, that `template` spells (InputError if it is none)."""
-    if isinstance(template, View | Views):
-        return template
-    if isinstance(template, list | tuple):
-        views = [part if isinstance(part, View) else Template(part) for part in template]
-        return views[0] if len(views) == 1 else Views(views)
-    return Template(cast(str, template))
-
-
-def open_model(
-    spec: str | FrozenModel,
-    store: str | Path | None,
-    max_queries: int | None = None,
-    requires: frozenset[str] = frozenset(),
-) -> FrozenModel:
-    """Return the frozen model that `spec` names, behind a store and a budget unless None.
-
-    Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
-    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
-    """
-    if isinstance(spec, str) and spec.startswith("tuned:"):
-        from fewfit.tuning import TunedModel
-
-        model: FrozenModel = TunedModel(spec.removeprefix("tuned:"))
-    else:
-        model = load_model(spec)
-    if isinstance(model, StoredModel):
-        model, store = model.model, model.path
-    if "full_vocabulary" in requires:
-        model = VocabularyModel(model)
-    if max_queries is not None:
-        model = BudgetedModel(model, max_queries, keeps=store is not None)
-    if store is None:
-        return model
-    return StoredModel(model, default_path() if store == "default" else store)
+    def _keep(self, fitted: Fitted) -> None:
+        self.task_, self.decoder_ = fitted.task, fitted.decoder
+        self.classes_ = fitted.decoder.classes_
+        self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
+        self._example = fitted.example
 
 
 def _tell_views(decoder: Decoder, P: int) -> None:
@@ -537,12 +365,6 @@ def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
         )
 
 
-def _check_errors(errors: str) -> str:
-    if errors not in ("raise", "nan"):
-        raise InputError(f"errors: expected 'raise' or 'nan', got {errors!r}")
-    return errors
-
-
 def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], there: NDArray[np.bool_]) -> None:
     """Refuse to fit if a class has no example left."""
     lost = set(verbalizer.classes) - set(y[there].tolist())
@@ -560,41 +382,3 @@ def _report_left_out(there: NDArray[np.bool_], what: str) -> None:
             ModelWarning,
             stacklevel=3,
         )
-
-
-def _view_entry(view: View) -> artifact.ViewEntry:
-    if type(view) is Template:
-        return artifact.ViewEntry(template=view.source, in_context=None)
-    if type(view) is InContext:
-        options = view.options()
-        options["demonstrations"] = [(dict(row), word) for row, word in view.demonstrations or ()]
-        return artifact.ViewEntry(
-            template=view.template, in_context=artifact.DemonstrationsEntry(**options)
-        )
-    raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
-
-
-def _read_view(entry: artifact.ViewEntry) -> Any:
-    if entry.in_context is None:
-        Template(entry.template)
-        return entry.template
-    options = entry.in_context.model_dump()
-    return InContext(entry.template, **options)
-
-
-def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:
-    for field in sorted({*fitted, *given}):
-        if fitted.get(field) != given.get(field):
-            raise ModelMismatchError(
-                f"the artifact was fitted on another frozen model: {field} was "
-                f"{fitted.get(field)!r}, this model has {given.get(field)!r}"
-            )
-
-
-def _plain(decoder: Decoder) -> dict[str, Any]:
-    """Parameters as JSON keeps them; a random state that is not a number cannot be kept."""
-    parameters: dict[str, Any] = {}
-    for name, value in decoder.get_params().items():
-        value = value.item() if isinstance(value, np.generic) else value
-        parameters[name] = None if isinstance(value, np.random.RandomState) else value
-    return parameters

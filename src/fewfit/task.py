@@ -56,6 +56,10 @@ class Task:
     errors: str = "raise"
     max_censored: float = MAX_CENSORED
 
+    def __post_init__(self) -> None:
+        if self.errors not in ("raise", "nan"):
+            raise InputError(f"errors: expected 'raise' or 'nan', got {self.errors!r}")
+
     def check(self, requires: frozenset[str], *, who: str) -> None:
         """Refuse what the model cannot serve (CapabilityError), or a budget (InputError)."""
         given = self.model.capabilities

@@ -15,7 +15,7 @@ import numpy as np
 
 from fewfit._version import __version__
 from fewfit.calibration import Calibration, make_calibration
-from fewfit.classifier import DEFAULT_TEMPLATE, open_model
+from fewfit.classifier import DEFAULT_TEMPLATE
 from fewfit.compare.cell import Answers, run_cell
 from fewfit.compare.diagnosis import diagnose
 from fewfit.compare.journal import Journal
@@ -26,6 +26,7 @@ from fewfit.compare.statistics import summarise
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.models import FrozenModel
+from fewfit.opening import open_model
 from fewfit.prompts import Template, Verbalizer, read_labels, read_rows
 from fewfit.store import StoredModel
 from fewfit.task import Task

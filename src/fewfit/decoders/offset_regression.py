@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
+from fewfit.decoders.threads import one_thread
 
 _STRENGTHS = (0.0, 0.5, 2.0)  # of the offset, beside 1
 _ZERO = 0.5  # what a strength of 0 counts as in the prior
@@ -110,7 +111,8 @@ class OffsetLogisticRegression(Decoder):
         a = a - bias
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
-        b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
+        with one_thread():
+            b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)

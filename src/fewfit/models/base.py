@@ -145,7 +145,7 @@ class FrozenModel(ABC):
         """
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        """Try what a server may ignore without saying so, with at most one query.
+        """Try what answers do not show, such as a field that a server ignores; at most one query.
 
         Raises
         ------

@@ -87,8 +87,8 @@ def probe(
 
     Notes
     -----
-    Queries: one on the fields of the request (servers only), one alone, the same again with the
-    words in reverse order, and two at once.
+    Queries: one of the model's own (:meth:`FrozenModel.check_fields`), one alone, the same again
+    with the words in reverse order, and two at once.
     """
     template = template or Template("{text} It was {mask}.")
     first, second = (template.render(dict.fromkeys(template.fields, text)) for text in TEXTS)
@@ -162,18 +162,24 @@ def _contents(report: Report, answers: Observations) -> None:
             f"{len(listed)} of {len(report.words)}: {', '.join(listed) or 'none'}",
             len(listed) / len(report.words),
         )
-    mass = float(answers.label_mass[0])
     if answers.space is ScoreSpace.LOGPROB:
-        outcome = "problem" if mass < LITTLE_MASS else "ok"
-        advice = "; choose words or a template so that the model would say them"
-        detail = f"{mass:.2%} of the probability at the slot"
-        report.add("label mass", outcome, detail + advice * (mass < LITTLE_MASS), mass)
+        report.checks.append(check_mass(float(answers.label_mass[0])))
     if answers.hidden is not None:
         norm = float(np.linalg.norm(answers.hidden[0]))
         unit = abs(norm - 1) < 1e-3
         detail = f"{answers.hidden.shape[1]} numbers, length {norm:.4g}"
         note = ": normalised, which loses the length" if unit else ""
         report.add("hidden state's length", "note" if unit else "ok", detail + note, norm)
+
+
+def check_mass(mass: float) -> Check:
+    """Judge the share of the probability at the slot that the label words have together."""
+    if np.isnan(mass):
+        return Check("label mass", "note", "unknown: a word takes several slots", None)
+    little = mass < LITTLE_MASS
+    advice = "; choose words or a template so that the model would say them"
+    detail = f"{mass:.2%} of the probability at the slot"
+    return Check("label mass", "problem" if little else "ok", detail + advice * little, mass)
 
 
 def _noise(

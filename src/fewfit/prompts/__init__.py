@@ -6,7 +6,7 @@ from fewfit.prompts.conjugate import Conjugate
 from fewfit.prompts.in_context import InContext
 from fewfit.prompts.paraphrase import Paraphrase, paraphrased
 from fewfit.prompts.rows import Row, read_labels, read_rows
-from fewfit.prompts.template import Part, Prompt, Template
+from fewfit.prompts.template import Part, Prompt, Template, make_views
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
 from fewfit.prompts.verbalizer import Verbalizer
@@ -30,6 +30,7 @@ __all__ = [
     "Views",
     "drop_improbable",
     "expand_words",
+    "make_views",
     "paraphrased",
     "read_labels",
     "read_rows",

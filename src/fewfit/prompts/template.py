@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from fewfit.errors import InputError
-from fewfit.prompts.views import View
+from fewfit.prompts.views import View, Views
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([A-Za-z_][A-Za-z0-9_]*)\}|[{}]")
 
@@ -122,6 +122,16 @@ class Template(View):
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"
+
+
+def make_views(template: str | View | Views | Sequence[str | View]) -> View | Views:
+    """Return the view, or the set of views, that `template` spells (InputError if it is none)."""
+    if isinstance(template, View | Views):
+        return template
+    if isinstance(template, list | tuple):
+        views = [part if isinstance(part, View) else Template(part) for part in template]
+        return views[0] if len(views) == 1 else Views(views)
+    return Template(cast(str, template))
 
 
 def _value(row: Mapping[str, str], name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -11,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
-from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.base import Capabilities, Check, FrozenModel
 from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
 from fewfit.models.hf.plan import Plan, make_plan, slot_alone
 from fewfit.models.hf.scores import observe
 from fewfit.models.local import Budget, import_torch, in_batches, windows
+from fewfit.models.probe import check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -210,6 +212,15 @@ class TransformersModel(FrozenModel):
                 return observe(self._network, batch, plan, tuple(words), self.space)
 
             yield from self._batches(prompts, positions, plan.limit, answer)
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Say how much probability the words carry, which logits do not show."""
+        if self.space is not ScoreSpace.LOGIT:
+            return []
+        _ = self._network
+        normalised = copy(self)
+        normalised.space = ScoreSpace.LOGPROB
+        return [check_mass(float(normalised.observe([prompt], words).label_mass[0]))]
 
     def vocabulary_log_probs(
         self, prompts: Sequence[Prompt]
