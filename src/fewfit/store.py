@@ -18,6 +18,7 @@ import numpy as np
 
 from fewfit.errors import StoreError, StoreWarning
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 
@@ -93,6 +94,10 @@ class StoredModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
 
     @property
     def retries(self) -> int:

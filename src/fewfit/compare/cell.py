@@ -16,6 +16,9 @@ from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.metrics import measure
 from fewfit.compare.schema import Cell, Ledger
+from fewfit.models import FrozenModel
+from fewfit.models.costs import Size, in_context_bytes, in_context_flops, inference_flops
+from fewfit.observations import ScoreSpace
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +34,26 @@ class Answers:
     test : Features
     free_tokens : tuple of int
         Tokens of each content-free prompt of the calibration.
+    model : FrozenModel or None
+        Who gave them.
     """
 
     pool: Features
     place: NDArray[np.intp]
     test: Features
     free_tokens: tuple[int, ...]
+    model: FrozenModel | None
+
+    @property
+    def size(self) -> Size | None:
+        """The frozen model's, where it is known."""
+        return None if self.model is None else self.model.size
+
+    @property
+    def in_context(self) -> bool:
+        """Whether examples could stand in its prompts, as they cannot for a sentence encoder."""
+        space = None if self.model is None else self.model.capabilities.scores
+        return space not in (None, ScoreSpace.SIMILARITY)
 
 
 def run_cell(
@@ -67,6 +84,7 @@ def run_cell(
     paid = sample.n_tokens[_first(sample)] if method.asks and method.learns else []
     free = answers.free_tokens if method.asks else ()
     asked = test.n_tokens[_first(test)] if method.asks else []
+    size = answers.size
     arrays = {key: np.array(value, order="C") for key, value in method.arrays(fitted).items()}
     ledger = Ledger(
         queries=len(paid) + len(free),
@@ -77,7 +95,8 @@ def run_cell(
         predict_seconds=end - middle,
         peak_memory=peak_memory(again) if traced else None,
         parameters=method.parameters(fitted),
-        artifact_bytes=len(safetensors.numpy.save(arrays)),
+        artifact_bytes=len(safetensors.numpy.save(arrays)) + (size.task_bytes if size else 0),
+        **_flops(size, np.array(paid), np.array(free), np.array(asked), answers.in_context),
     )
     cell = Cell(
         method=name,
@@ -110,6 +129,30 @@ def peak_memory(call: Callable[[], object]) -> int:
     finally:
         if not tracing:
             tracemalloc.stop()
+
+
+def _flops(
+    size: Size | None,
+    paid: NDArray[np.integer],
+    free: NDArray[np.integer],
+    asked: NDArray[np.integer],
+    in_context: bool,
+) -> dict[str, float]:
+    """What the frozen model computes, from the tokens of the sample, the blanks and the test."""
+    if size is None or min([0, *paid, *free, *asked]) < 0:
+        return {}  # a model may not say how many tokens it read
+    kind = {"encoder_decoder": size.encoder_decoder}
+    query = float(asked.mean())
+    known = {
+        "fit_flops": size.task_flops
+        + inference_flops(size.n_parameters, float(paid.sum() + free.sum()), **kind),
+        "predict_flops": inference_flops(size.n_parameters, query, **kind),
+    }
+    if len(paid) and in_context:
+        shown = {"shots": len(paid), "shot_tokens": float(paid.mean())}
+        known["in_context_flops"] = in_context_flops(size.n_parameters, query, **shown, **kind)
+        known["in_context_bytes"] = in_context_bytes(**shown)
+    return known
 
 
 def _first(features: Features) -> NDArray[np.intp]:

@@ -262,7 +262,9 @@ class Experiment:
         everything = Features(hidden, scores, y, asked, tokens)
         place = np.full(len(self.train), -1)
         place[drawn] = np.arange(len(drawn))
-        return Answers(everything[pool], place, everything[test], tuple(tokens[free].tolist()))
+        model = None if name is None else self.tasks[name].model
+        free_tokens = tuple(tokens[free].tolist())
+        return Answers(everything[pool], place, everything[test], free_tokens, model)
 
     def _setup(self, price: float | None) -> Setup:
         return Setup(
