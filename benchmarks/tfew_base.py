@@ -167,7 +167,7 @@ def trainable(trunk: Trunk) -> dict[str, Any]:
 def validated(
     trunk: Trunk, held: Mapping[str, Sequence[Sequence[ChoiceExample]]]
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of rank classification in each set's first wording, and that of its largest class."""
+    """Accuracy of rank classification in a set's first wording, beside its largest class."""
     found = {}
     for name, rows in held.items():
         asked = [row[0] for row in rows]

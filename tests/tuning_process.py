@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.distributed
 from accelerate import PartialState
@@ -14,5 +16,5 @@ if __name__ == "__main__":
         main()
     finally:
         state = PartialState()  # the one that the training made
-        print(f"process of {state.num_processes}, {torch.distributed.get_backend()}", flush=True)
+        sys.stdout.write(f"process of {state.num_processes}, {torch.distributed.get_backend()}\n")
         state.destroy_process_group()
