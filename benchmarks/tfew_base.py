@@ -181,9 +181,24 @@ def validated(
     return found
 
 
+class Clock:
+    """Processor seconds, in a file, so that a training that was interrupted adds up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._begun = path, time.process_time()
+        self._before = float(path.read_text(encoding="ascii")) if path.exists() else 0.0
+        self.seconds = self._before
+
+    def tick(self) -> None:
+        """Keep what has passed."""
+        self.seconds = self._before + time.process_time() - self._begun
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(f"{self.seconds:.1f}", encoding="ascii")
+
+
 def pretrain(output: Path, rows: Any, steps: int) -> dict[str, Any]:
     """Train (IA)^3 vectors alone on the mixture, to start from; writes ``output/vectors``."""
-    trunk = Trunk.load(f"hf:{output}", max_tokens=MAX_TOKENS)
+    trunk = Trunk.load(f"hf:{output}", dtype="bfloat16", max_tokens=MAX_TOKENS)
     recipe = Recipe(steps=steps, batch_size=16)
     begun = time.process_time()
     with tqdm(total=steps, desc="vectors", mininterval=20) as bar:
@@ -222,8 +237,13 @@ def main() -> None:
     train += cloze(args.data, words, args.cloze_rows)
     before = validated(trunk, held)
     print(len(train), "rows; before:", before, flush=True)
-    begun = time.process_time()
+    clock = Clock(args.output / "cpu_seconds")
     with tqdm(total=args.steps, desc="base", mininterval=20) as bar:
+
+        def made(steps: int) -> None:
+            clock.tick()
+            bar.update(steps)
+
         losses = tune(
             trunk,
             train,
@@ -236,7 +256,7 @@ def main() -> None:
                 dropout=False,
             ),
             objective=LM,
-            progress=bar.update,
+            progress=made,
             checkpoint=args.output / "training.pt",
             every=500,
         )
@@ -248,7 +268,7 @@ def main() -> None:
         "sets": list(held),
         "parameters": network.num_parameters(),
         "trained_parameters": sum(p.numel() for p in trainable(trunk).values()),
-        "cpu_seconds": round(time.process_time() - begun),
+        "cpu_seconds": round(clock.seconds),
         "loss": [round(float(np.mean(part)), 3) for part in np.array_split(losses, 20)],
         "validation_before": before,
         "validation": validated(trunk, held),

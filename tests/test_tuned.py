@@ -412,6 +412,17 @@ def test_a_checkpoint_without_a_language_model_is_refused(tmp_path):
         Trunk.load(str(tmp_path))
 
 
+def test_a_decoder_that_cannot_be_told_positions_is_refused(tmp_path):
+    import transformers
+
+    size = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 30}
+    config = transformers.BartConfig(**size, encoder_attention_heads=2, decoder_attention_heads=2)
+    folder = checkpoint(tmp_path)
+    transformers.BartForConditionalGeneration(config).save_pretrained(folder)
+    with pytest.raises(ModelError, match="counts positions from its start"):
+        Trunk.load(str(folder))
+
+
 def test_damaged_weights_are_reported_as_the_model_s(base, tmp_path):
     folder = shutil.copytree(base, tmp_path / "base")
     data = (folder / "model.safetensors").read_bytes()

@@ -203,6 +203,17 @@ def test_half_precision_weights_train_float32_vectors(dtype, error, tmp_path):
     assert ranked(trunk_, EXAMPLES) == ranked(trunk_, EXAMPLES, batch_size=1)
 
 
+def test_low_rank_weights_are_float32_on_bfloat16_layers():
+    pytest.importorskip("peft")
+    trunk_ = trunk(dropout=0.0)
+    trunk_.network.bfloat16()
+    low_rank = add_lora(trunk_.network, site_map(trunk_.network), rank=2)
+    assert {p.dtype for p in low_rank.values()} == {torch.float32}
+    recipe = Recipe(steps=9, optimizer="adamw", learning_rate=0.02)
+    losses = tune(trunk_, ROWS, low_rank, recipe=recipe, objective=Objective())
+    assert losses[-1] < losses[0]
+
+
 def test_gradients_too_small_for_float16_still_train():
     """Of 1e-9 and less, which float16 cannot hold: its smallest number is 6e-8."""
     network = torch.nn.Linear(1, 1, dtype=torch.float16)
