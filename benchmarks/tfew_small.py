@@ -66,7 +66,7 @@ def with_vectors(objective: Objective, start: Path | None = None) -> Method:
     """T-Few with some of its losses."""
 
     def fit(trunk: Trunk, rows: Any, recipe: Recipe, seed: int) -> tuple[Predict, int]:
-        found = None if start is None else load_start(start)
+        found = None if start is None else load_start(start, trunk.identity)
         vectors = t_few(trunk, rows, start=found, recipe=recipe, objective=objective, seed=seed)
         vectors.attach(trunk.network)
         return lambda test: answered(trunk, test), 4 * vectors.count
@@ -79,7 +79,7 @@ def vectors_alone(start: Path) -> Method:
 
     def fit(trunk: Trunk, rows: Any, recipe: Recipe, seed: int) -> tuple[Predict, int]:
         vectors = IA3(site_map(trunk.network))
-        vectors.set(load_start(start))
+        vectors.set(load_start(start, trunk.identity))
         vectors.attach(trunk.network)
         return lambda test: answered(trunk, test), 0
 
