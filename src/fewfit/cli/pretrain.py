@@ -124,7 +124,8 @@ def _rows(path: Path) -> list[Any]:
         try:
             table = read_table(str(path.parent / task.train))
             y = pick_labels(table, task.label_column)
-            verbalizer = answers_of(y, task.labels and Verbalizer(task.labels))
+            given = None if task.labels is None else Verbalizer(task.labels)
+            verbalizer = answers_of(y, given)
             templates = [Template(source) for source in task.templates]
             rows += wordings(table, y, templates, verbalizer, task.text_column)
         except InputError as error:
