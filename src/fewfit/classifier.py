@@ -248,6 +248,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             make_calibration(self.calibration),
             errors=self.errors,
             max_censored=self.max_censored,
+            reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
         return task

@@ -56,8 +56,9 @@ class Capabilities:
 
         Parameters
         ----------
-        requires : frozenset of {"scores", "hidden", "full_vocabulary", "gradients"}
-            What the method needs.
+        requires : frozenset of str
+            What the method needs: "scores", "word_scores" (those of each label word, which come
+            with them), "hidden", "full_vocabulary", "gradients".
         who : str
             Name of the method, for the message.
         n_words : int
@@ -69,6 +70,7 @@ class Capabilities:
         """
         given = {
             "scores": self.scores is not None,
+            "word_scores": self.scores is not None,
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
             "gradients": self.gradients,
