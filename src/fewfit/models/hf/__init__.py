@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
@@ -160,6 +161,12 @@ class TransformersModel(FrozenModel):
             "multi_token": self.multi_token,
             "reading": _READING,
         }
+
+    @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs, from the weights' files; None before those of a hub are here."""
+        n = self.checkpoint.n_parameters
+        return None if n is None else Size(n, self.checkpoint.kind == "seq2seq")
 
     @cached_property
     def dtype(self) -> str:
