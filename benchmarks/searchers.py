@@ -38,7 +38,8 @@ from fewfit.compare.bbt import black_box_tune
 from fewfit.compare.policy_network import reinforce_prompt
 from fewfit.compare.prompt_search import search_prompt
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
-from fewfit.models import FrozenModel, load_model
+from fewfit.models import FrozenModel
+from fewfit.opening import load_model
 from fewfit.prompts import Row, Template, Verbalizer
 from fewfit.store import StoredModel
 from fewfit.task import Task
