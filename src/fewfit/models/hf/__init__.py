@@ -270,6 +270,18 @@ class TransformersModel(FrozenModel):
         for positions in groups.values():
             yield from self._batches(prompts, positions, self.max_tokens, answer)
 
+    def output_vectors(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Return words and their rows of the output matrix: :func:`expand_words` takes both.
+
+        Returns
+        -------
+        (words, vectors)
+            The W words of letters that are a single token after a space, sorted, and an array of
+            shape (W, H), float32.
+        """
+        words = self._encoder.whole_words()
+        return list(words), self._network.output_rows(list(words.values()))
+
     def _groups(self, prompts: Sequence[Prompt]) -> dict[Frame, list[int]]:
         groups: dict[Frame, list[int]] = {}
         for i, prompt in enumerate(prompts):
