@@ -23,6 +23,8 @@ from fewfit.models.budget import BudgetedModel
 from fewfit.observations import Observations, Status, gather
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
+DEFAULT_TEMPLATE = "{text} This is about {mask}."
+
 MAX_CENSORED = 0.5
 """Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
 from them would be the server's cut-off. Two classes never exceed it while one of them is listed."""
@@ -46,6 +48,8 @@ class Task:
         What becomes of a row that the model gave no usable answer to, in any of its views.
     max_censored : float
         Largest share of class scores that may be bounds in what is fitted.
+    reads_words : bool
+        Whether the scores of the label words take the place of the hidden states.
     """
 
     model: FrozenModel
@@ -55,6 +59,7 @@ class Task:
     prior: NDArray[np.float64] | None = None
     errors: str = "raise"
     max_censored: float = MAX_CENSORED
+    reads_words: bool = False
 
     def __post_init__(self) -> None:
         if self.errors not in ("raise", "nan"):
@@ -242,11 +247,18 @@ class Task:
         """Return what a decoder is fed: hidden states and calibrated scores.
 
         The hidden states have shape (N, P * H), the views of an example side by side; H is 0 if
-        the model gives none. The scores have shape (N, K), or (N, P, K) where P > 1; they are
-        without each view's prior and in units of log-odds, or None if the model gives none.
+        the model gives none. If :attr:`reads_words`, they are the scores of the W label words, less
+        their mean over the words and in units of log-odds, (N, P * W).
+
+        The scores have shape (N, K), or (N, P, K) where P > 1; they are without each view's prior
+        and in units of log-odds, or None if the model gives none.
         """
         P = len(self.template.views)
         hidden: Any = observations.hidden
+        if self.reads_words and observations.word_scores is not None:
+            words = observations.word_scores
+            hidden = words - words.mean(axis=1, keepdims=True)
+            hidden *= self.model.capabilities.score_scale
         if hidden is None:
             hidden = np.empty((len(observations), 0), dtype=np.float32)
         hidden = hidden.reshape(len(observations) // P, P * hidden.shape[1])

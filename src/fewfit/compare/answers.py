@@ -89,6 +89,8 @@ class Answers:
         free: Sequence[Prompt],
         rows: Sequence[int],
         classes: NDArray[Any],
+        *,
+        reads_words: bool = False,
     ) -> tuple[Features, Features]:
         """Return a sample and the test set as a method under this calibration sees them.
 
@@ -104,11 +106,13 @@ class Answers:
         rows : sequence of int
             The sample's rows of the training pool; none for a method that learns nothing.
         classes : ndarray of shape (K,)
+        reads_words : bool
+            As in :class:`Task`.
         """
         here = np.array([self.place[row] for row in rows], dtype=np.intp)
         if self.task is None or self.observations is None:
             return self._features(None, here), self._features(None, slice(0, self.n_test))
-        task = replace(self.task, calibration=calibration)
+        task = replace(self.task, calibration=calibration, reads_words=reads_words)
         if len(rows) or calibration.row_independent:
             blank = self.observations[np.array([self.free[p] for p in free], dtype=np.intp)]
             codes = np.searchsorted(classes, self.y[here])

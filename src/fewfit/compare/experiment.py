@@ -150,7 +150,10 @@ class Experiment:
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
                     rows = job.sample.rows.tolist() if self._learns(job) else []
-                    sample, test = answers.cell(job.calibration, job.free, rows, self.classes)
+                    words = "word_scores" in self.methods[job.method].requires
+                    sample, test = answers.cell(
+                        job.calibration, job.free, rows, self.classes, reads_words=words
+                    )
                     finished = run_cell(
                         job.method,
                         self.methods[job.method],

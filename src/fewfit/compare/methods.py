@@ -65,9 +65,9 @@ class Method(ABC):
         Whether it looks at the labelled examples at all; if not, they need not be asked about.
     in_process : bool
         Whether its memory can be traced here.
-    requires : frozenset of {"scores", "hidden", "full_vocabulary"}
-        What it needs of the frozen model. With "full_vocabulary" the hidden states are the
-        log-probabilities of all tokens, and there are no scores.
+    requires : frozenset of {"scores", "word_scores", "hidden", "full_vocabulary"}
+        What it needs of the frozen model. With "word_scores" the hidden states are those of the
+        label words; with "full_vocabulary" the log-probabilities of all tokens, without scores.
     calibration : Calibration or None
         How its scores are calibrated; None is the comparison's way.
     """

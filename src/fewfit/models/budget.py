@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
@@ -50,7 +51,8 @@ class BudgetedModel(FrozenModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.model.capabilities
+        # A model with a soft prompt is another object, whose queries would not count here.
+        return replace(self.model.capabilities, soft_prompts=False)
 
     @property
     def identity(self) -> Mapping[str, str]:
