@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tuning_report
+from benchmarks import searchers_report, tuning_report
 from benchmarks.spec import FOLDER, ExperimentFile, read_experiment
 from fewfit.compare.tables import NONE, markdown_table, seconds, size
 
@@ -245,6 +245,8 @@ def main() -> None:
                 sections.append(averages(found))
     programs = {
         "ablation_embedded": ablation,
+        "searchers": searchers_report.searchers,
+        "searchers_long": searchers_report.searchers,
         "grid": grid,
         "speed": speed,
         "http_throughput": http,

@@ -38,6 +38,7 @@ from fewfit.compare.bbt import black_box_tune
 from fewfit.compare.policy_network import reinforce_prompt
 from fewfit.compare.prompt_search import search_prompt
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
+from fewfit.errors import FewfitError
 from fewfit.models import FrozenModel, load_model
 from fewfit.prompts import Row, Template, Verbalizer
 from fewfit.store import StoredModel
@@ -214,11 +215,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         "seeds": args.seeds,
         "trials": args.trials,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "options": argv_of(args),
         "sets": {},
     }
     chosen = args.methods.split(";") if args.methods else METHODS
     with tempfile.TemporaryDirectory() as folder:
-        run(model, args, {name: METHODS[name] for name in chosen}, results, Path(folder) / "tested")
+        try:
+            run(model, args, {name: METHODS[name] for name in chosen}, results, Path(folder) / "t")
+        except FewfitError as error:
+            print(f"searchers: stopped, {error}")
+
+
+def argv_of(args: argparse.Namespace) -> str:
+    """Return the options that differ from a plain run, as they are typed."""
+    given = {"sets": args.sets, "seeds": args.seeds, "trials": args.trials, "methods": args.methods}
+    plain = {"sets": "sst2,agnews", "seeds": 3, "trials": 100, "methods": None}
+    return "".join(f" --{k} '{v}'" for k, v in given.items() if v != plain[k])
 
 
 def run(
@@ -230,6 +242,9 @@ def run(
 ) -> None:
     """Fit and test every method on every sample; answers to test rows are shared in `tested`."""
     for name in args.sets.split(","):
+        if not (data_folder() / name).is_dir():
+            print(f"searchers: {name} skipped, no folder {data_folder() / name}")
+            continue
         cells: dict[str, list[dict[str, float]]] = {}
         for problem, test, truth in problems(model, name, args.seeds, args.trials, tested):
             reader(problem, model, problem.template, NoCalibration())(test[:1])  # loads the weights
