@@ -28,14 +28,23 @@ from fewfit.task import Task
 
 SETS = "sst2,agnews,trec,dbpedia,mpqa,clinc150"
 SHOTS = (1, 4, 16)
+
+
+def _eight(K: int) -> float:
+    return 8 / float(np.log2(K)) ** 2
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "b = 1, not learnt": {"_STRENGTHS": ()},
     "b also 4 and 1/4": {"_STRENGTHS": (0.0, 0.25, 0.5, 2.0, 4.0)},
     "b = 0 counts as 1/4 in the prior": {"_ZERO": 0.25},
-    "t = 8, not learnt": {"_VARIANCES": (8.0,)},
-    "t up to 32": {"_VARIANCES": (2.0, 8.0, 32.0)},
-    "t up to 512": {"_VARIANCES": (2.0, 8.0, 32.0, 128.0, 512.0)},
+    "t = t0, not learnt": {"_VARIANCES": (1.0,)},
+    "t up to 4 t0": {"_VARIANCES": (0.25, 1.0, 4.0)},
+    "t up to 64 t0": {"_VARIANCES": (0.25, 1.0, 4.0, 16.0, 64.0)},
+    "t0 / 2": {"_MEDIAN": 1.0},
+    "2 t0": {"_MEDIAN": 4.0},
+    "t0 = 8, whatever the number of classes": {"_MEDIAN": _eight},
     "label bias from the rows alone": {"_EMPTY": 0.0},
     "label bias from the empty input alone": {"_EMPTY": 1e9},
     "no sharpness": {"_SHARPNESS": (1.0,)},
@@ -44,12 +53,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 @contextmanager
-def changed(constants: dict[str, Any]) -> Iterator[None]:
-    """Set constants of the decoder's module for a while."""
+def changed(constants: dict[str, Any], K: int) -> Iterator[None]:
+    """Set constants of the decoder's module for a while; a function takes the number of classes."""
     before = {name: getattr(offset_regression, name) for name in constants}
     try:
         for name, value in constants.items():
-            setattr(offset_regression, name, value)
+            setattr(offset_regression, name, value(K) if callable(value) else value)
         yield
     finally:
         for name, value in before.items():
@@ -87,7 +96,7 @@ def main() -> None:
             j = j[:: max(1, len(j) // 1000)]
             variants = [(label, OffsetLogisticRegression(), v) for label, v in VARIANTS.items()]
             for label, decoder, constants in [("DecT", DecT(), {}), *variants]:
-                with changed(constants):
+                with changed(constants, len(TASKS[name]["labels"])):
                     decoder.fit(hidden[i], y[asked[i]], scores=scores[i])
                 proba = decoder.predict_proba(hidden[j], scores=scores[j])
                 m = measure(y[asked[j]], proba, decoder.classes_)

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.grid
 
 10 seeds x 4 numbers of shots x 8 decoders on 5,000 stored observations, and how the time grows
-when each factor is halved. The observations are those of the toy model with 384 dimensions, asked
+when each factor is halved; of the shots, which cost more the more they are, both halves are run.
+The observations are those of the toy model with 384 dimensions, asked
 before the clock starts. On one thread, CPU seconds do not depend on what else runs. Writes
 ``results/grid.json``.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,9 @@ def rows(n: int, *, seed: int) -> tuple[list[str], list[str]]:
     return texts, labels
 
 
-def experiment(store: str, *, seeds: int, n_test: int, decoders: int, shots: int) -> Experiment:
+def experiment(
+    store: str, *, seeds: int, n_test: int, decoders: int, shots: Sequence[int]
+) -> Experiment:
     """Return the comparison of this size."""
     train, test = rows(N_TRAIN, seed=0), rows(n_test, seed=1)
     return Experiment(
@@ -60,7 +64,7 @@ def experiment(store: str, *, seeds: int, n_test: int, decoders: int, shots: int
         *test,
         methods=dict(list(DECODERS.items())[:decoders]),
         models=[FakeModel(hidden_size=384)],
-        shots=SHOTS[:shots],
+        shots=shots,
         seeds=seeds,
         store=store,
     )
@@ -68,28 +72,39 @@ def experiment(store: str, *, seeds: int, n_test: int, decoders: int, shots: int
 
 def main() -> None:
     """Run it whole, then with each factor halved."""
-    full = {"seeds": 10, "n_test": N_TEST, "decoders": len(DECODERS), "shots": len(SHOTS)}
-    results: dict[str, Any] = {"size": full}
+    full: dict[str, Any] = {
+        "seeds": 10,
+        "n_test": N_TEST,
+        "decoders": len(DECODERS),
+        "shots": SHOTS,
+    }
+    parts: dict[str, dict[str, Any]] = {
+        "full": {},
+        "half the seeds": {"seeds": 5},
+        "half the n_test": {"n_test": N_TEST // 2},
+        "half the decoders": {"decoders": len(DECODERS) // 2},
+        "1 and 4 shots": {"shots": SHOTS[:2]},
+        "16 and 64 shots": {"shots": SHOTS[2:]},
+    }
+    results: dict[str, Any] = {"size": {**full, "shots": len(SHOTS)}}
     with tempfile.TemporaryDirectory() as folder:
         store = f"{folder}/store.sqlite"
         experiment(store, **{**full, "decoders": 1}).run()  # asks all there is to ask
-        for name in ("full", "seeds", "n_test", "decoders"):
-            size = {**full, **({} if name == "full" else {name: full[name] // 2})}
-            planned = experiment(store, **size)
+        for name, part in parts.items():
+            planned = experiment(store, **{**full, **part})
             start, cpu = time.perf_counter(), time.process_time()
             found = planned.run()
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             if found.asked:
                 raise RuntimeError("the store lacked answers")
             fitting = sum(c.ledger.fit_seconds + c.ledger.predict_seconds for c in found.cells)
-            label = name if name == "full" else f"half the {name}"
-            results[label] = {
+            results[name] = {
                 "cells": len(found.cells),
                 "seconds": round(seconds, 2),
                 "cpu_seconds": round(cpu, 2),
                 "of_which_decoders": round(fitting, 2),
             }
-            print(label, results[label], flush=True)
+            print(name, results[name], flush=True)
     path = Path(__file__).parent / "results" / "grid.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

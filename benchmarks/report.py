@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import searchers_report, tuning_report
-from benchmarks.spec import FOLDER, ExperimentFile, read_experiment
-from fewfit.compare.tables import NONE, markdown_table, seconds, size
+from benchmarks.experiment_report import averages, costs, experiment
+from benchmarks.spec import FOLDER, read_experiment
+from fewfit.compare.tables import markdown_table
 
 HERE = Path(__file__).parent
 INTRODUCTION = """# Results
@@ -23,73 +24,6 @@ best of a set at that number of shots, and what cannot be told apart from it (do
 is a folder with `<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and
 `label` per line.
 """
-
-
-def experiment(path: Path, file: ExperimentFile) -> str:
-    """One section for one experiment: a row per set, model and method, a column per shots."""
-    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    shots = sorted({item["shots"] for run in runs for item in run["summaries"]})
-    rows = []
-    for run in runs:
-        where = f"{run['set']}, {run['model']}"
-        for method in dict.fromkeys(item["method"] for item in run["summaries"]):
-            cells = {i["shots"]: i for i in run["summaries"] if i["method"] == method}
-            rows.append([f"{where}: {method}", *(measured(cells.get(n)) for n in shots)])
-    if file.published is not None:
-        for method, values in file.published.accuracy.items():
-            cells = [values.get(str(n)) or values.get("0") for n in shots]
-            where = f"*published, {file.published.model}*: {method}"
-            rows.append([where, *(published(cell) for cell in cells)])
-    header = ["accuracy, %", *(f"{n} shot{'s' * (n > 1)}" for n in shots)]
-    setups = {run["set"]: run["setup"] for run in runs}
-    tested = ", ".join(f"{name} {setup['test_rows']:,}" for name, setup in setups.items())
-    source = ""
-    if file.published is not None:
-        source = (
-            f"\n\nPublished: {file.published.source}. On another model and the full test split."
-        )
-    return (
-        f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
-        f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
-        f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
-    )
-
-
-def costs(path: Path) -> str:
-    """What the methods of an experiment cost, at its largest number of shots."""
-    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    rows = []
-    for run in runs:
-        largest = max(item["shots"] for item in run["summaries"])
-        for item in (i for i in run["summaries"] if i["shots"] == largest):
-            rows.append(
-                [
-                    f"{run['set']}: {item['method']}, {largest} shots",
-                    f"{item['queries']:,}",
-                    seconds(item["fit_seconds"]),
-                    f"{item['parameters']:,}",
-                    size(item["artifact_bytes"]),
-                ]
-            )
-    header = ["cost of fitting", "queries", "fit", "parameters", "artifact"]
-    return (
-        f"\n{markdown_table(header, rows)}\n\nMedians over samples. The fit of a decoder starts "
-        "from the model's answers, that of a peer from the texts. Taken while other programs ran: "
-        "read the orders of magnitude.\n"
-    )
-
-
-def measured(item: dict[str, Any] | None) -> str:
-    """Return ``mean ± sd`` in percent, with a star where it cannot be told from the best."""
-    if item is None:
-        return NONE
-    spread = "" if item["sd"] is None else f" ± {100 * item['sd']:.1f}"
-    return f"{100 * item['accuracy']:.1f}{spread}{' *' if item['tied'] else '  '}"
-
-
-def published(values: list[float] | None) -> str:
-    """Return what a paper gives, as it gives it."""
-    return NONE if values is None else " ± ".join(f"{value:.1f}" for value in values) + "  "
 
 
 def grid(path: Path) -> str:
@@ -111,8 +45,34 @@ def grid(path: Path) -> str:
         "\n## Speed of a comparison\n\n`OMP_NUM_THREADS=1 python -m benchmarks grid`\n\n"
         f"{full['seeds']} seeds, {full['shots']} numbers of shots, {full['decoders']} decoders, "
         f"{full['n_test'] + 1000:,} stored observations of 384 dimensions; then with one factor "
-        f"halved. One thread, beside other programs: CPU seconds count. All answers are stored."
+        f"halved; the shots in two parts, which together are the whole. "
+        "One thread, beside other programs: CPU seconds count. All answers are stored."
         f"\n\n{markdown_table(header, rows)}\n"
+    )
+
+
+def growth(path: Path) -> str:
+    """The section on how a fit of the default decoder grows."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [
+            f"{row['N']:,}",
+            f"{row['H']:,}",
+            f"{row['K']}",
+            f"{row['seconds'] * 1000:,.1f} ms",
+            f"{row['cpu_seconds']:.2f}",
+            f"{row['dect_seconds'] * 1000:,.1f} ms",
+            f"{row['peak_mib']:,.0f} MiB",
+        ]
+        for row in content["rows"]
+    ]
+    header = ["examples", "dimensions", "classes", "fit", "CPU s", "DecT's fit", "memory"]
+    return (
+        "\n## How a fit of the default decoder grows\n\n`python -m benchmarks growth`\n\n"
+        f"{content['threads']} threads; the median of {content['repeats']} fits, or one beyond a "
+        "second; DecT with its 30 steps on the same arrays. Memory is the growth of the peak of a "
+        "fresh process over what it holds with the data loaded.\n\n"
+        f"{markdown_table(header, rows)}\n"
     )
 
 
@@ -159,48 +119,6 @@ def speed(path: Path) -> str:
     )
 
 
-def averages(path: Path) -> str:
-    """Averages over an experiment's sets, and how far its last method is behind simpler ones."""
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    cells = {
-        (run["set"], row["method"], row["shots"]): row for run in runs for row in run["summaries"]
-    }
-    sets = [run["set"] for run in runs]
-    methods = list(dict.fromkeys(method for _, method, _ in cells))
-    last, simple = methods[-1], ("zero-shot", "linear-probe")
-    rows, regrets = [], []
-    for n in sorted({shots for _, _, shots in cells}):
-        served = [name for name in sets if (name, last, n) in cells]
-        for method in methods:
-            mean = {
-                key: sum(cells[name, method, n][key] for name in served) / len(served)
-                for key in ("accuracy", "log_loss", "ece")
-            }
-            rows.append(
-                [
-                    f"{n} shot{'s' * (n > 1)}, {method}",
-                    f"{100 * mean['accuracy']:.1f}",
-                    f"{mean['log_loss']:.2f}",
-                    f"{mean['ece']:.3f}",
-                ]
-            )
-        behind = {
-            name: 100 * max(cells[name, other, n]["accuracy"] for other in simple)
-            - 100 * cells[name, last, n]["accuracy"]
-            for name in served
-        }
-        worst = max(behind, key=behind.__getitem__)
-        over = sum(value > 1 for value in behind.values())
-        regrets.append([str(n), f"{over} of {len(served)}", f"{behind[worst]:.1f}", worst])
-    return (
-        f"\nAverages over the {len(sets)} sets.\n\n"
-        + markdown_table(["", "accuracy, %", "log loss", "calibration error"], rows)
-        + f"\n\nRegret: where {last} is behind the better of {' and '.join(simple)}, in points.\n\n"
-        + markdown_table(["shots", "sets behind by over 1", "worst", "set"], regrets)
-        + "\n"
-    )
-
-
 def ablation(path: Path) -> str:
     """The section on the parts of the default decoder: a row for each variant."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -231,6 +149,27 @@ def http(path: Path) -> str:
     return "\n#" + table.replace("\n", command, 1)
 
 
+def hf(path: Path) -> str:
+    """The section on the speed of local models."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for row in content["rows"]:
+        if "ours_seconds" in row:
+            figures = f"{row['ours_seconds']:.1f} s / {row['theirs_seconds_extrapolated']:.0f} s"
+        else:
+            ours, theirs = row["ours_tokens_per_second"], row["theirs_tokens_per_second"]
+            figures = f"{ours:,.0f} / {theirs:,.0f} tokens per s"
+        rows.append([row["race"], figures, f"{row['ratio']:.2f}", row["wanted"]])
+    return (
+        "\n## Speed of local models\n\n`python benchmarks/hf_speed.py`\n\n"
+        f"{content['threads']} threads, {content['device']}, torch {content['torch']}, "
+        "transformers "
+        f"{content['transformers']}. Both sides of a race take turns, piece by piece.\n\n"
+        + markdown_table(["race", "figures", "ratio", "wanted"], rows)
+        + "\n"
+    )
+
+
 def main() -> None:
     """Write RESULTS.md."""
     results = HERE / "results"
@@ -246,9 +185,10 @@ def main() -> None:
     programs = {
         "ablation_embedded": ablation,
         "searchers": searchers_report.searchers,
-        "searchers_long": searchers_report.searchers,
         "grid": grid,
+        "growth": growth,
         "speed": speed,
+        "hf_speed": hf,
         "http_throughput": http,
         "tuning_speed": tuning_report.speed,
         "tfew_small": tuning_report.tfew,

@@ -245,7 +245,7 @@ def run(
         if not (data_folder() / name).is_dir():
             print(f"searchers: {name} skipped, no folder {data_folder() / name}")
             continue
-        cells: dict[str, list[dict[str, float]]] = {}
+        cells: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
         for problem, test, truth in problems(model, name, args.seeds, args.trials, tested):
             reader(problem, model, problem.template, NoCalibration())(test[:1])  # loads the weights
             for method, fit in methods.items():
@@ -258,7 +258,7 @@ def run(
                     "seconds": round(seconds, 4),
                     "accuracy": round(float(right.mean()), 4),
                 }
-                cells.setdefault(method, []).append(cell)
+                cells[method].append(cell)
                 print(f"{name:8} {problem.seed} {method:28} {cell}", flush=True)
             results["sets"][name] = {"test_rows": len(test), "methods": cells}
             args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -37,13 +37,17 @@ def searchers(path: Path) -> str:
                 ]
             )
     header = ["", "accuracy, %", "queries", "/ DecT's", "fit and asking", "/ DecT's"]
-    n, seeds = content["trials"], content["seeds"]
-    tested = ", ".join(f"{name} {found['test_rows']}" for name, found in content["sets"].items())
+    n = content["trials"]
+    seeds = "; ".join(
+        f"{name}: seeds {', '.join(map(str, range(len(found['methods']['DecT']))))}, "
+        f"{found['test_rows']} test rows"
+        for name, found in content["sets"].items()
+    )
     return (
         f"\n## Searching for a prompt, with {n:,} tries\n\n"
         f"`python -m benchmarks.searchers{content['options']}`\n\n"
-        f"{content['model']}, {content['shots']} shots, {seeds} sample{'s' * (seeds > 1)}; test "
-        f"rows: {tested}. BBT, RLPrompt-like and BDPL may ask {n:,} "
+        f"{content['model']}, {content['shots']} shots. {seeds}. The mean ± standard deviation over "
+        f"seeds is given. BBT, RLPrompt-like and BDPL may ask {n:,} "
         "times the number of examples; the papers of BBT and RLPrompt take 8,000 and 12,000. A "
         "searcher pays for the examples with every prompt that it tries, DecT once. Medians of "
         f"queries and seconds; threads: {content['threads']}, beside other programs, nothing "

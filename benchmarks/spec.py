@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from benchmarks.peers import Peer
 from benchmarks.tasks import TASKS
-from fewfit.compare import METHODS, Method
+from fewfit.calibration import Calibration, make_calibration
+from fewfit.compare import DecoderMethod, Method
 from fewfit.compare.methods import make_methods
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
@@ -48,10 +49,15 @@ class ModelEntry(_Strict):
 
 
 class MethodEntry(_Strict):
-    """A row: a decoder with parameters, a peer, or else the method of this name."""
+    """A row: a decoder with parameters and maybe a calibration of its own, a peer, or else the
+    method of this name.
+
+    A calibration is a name, or a table of its name and parameters.
+    """
 
     decoder: str | None = None
     parameters: dict[str, str | float | int | bool] = {}
+    calibration: str | dict[str, str | float | int] | None = None
     peer: str | None = None
 
     def make(self, name: str) -> Method | Decoder:
@@ -60,19 +66,30 @@ class MethodEntry(_Strict):
             return Peer(self.peer)
         if self.decoder is None and name not in DECODERS:
             return make_methods([name])[name]
-        return DECODERS[self.decoder or name](**self.parameters)
+        decoder = DECODERS[self.decoder or name](**self.parameters)
+        return DecoderMethod(decoder, self._calibration())
 
     def check(self, name: str) -> None:
         """Refuse what :meth:`make` would not understand."""
-        if self.peer is not None and (self.decoder or self.parameters):
-            raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")
-        if self.peer is None:
-            if (self.decoder or name) not in METHODS:
-                raise ValueError(f"method {name!r}: {self.decoder or name!r} is unknown")
-            try:
-                self.make(name)
-            except TypeError as error:
-                raise ValueError(f"method {name!r}: {error}") from error
+        if self.peer is not None:
+            if self.decoder or self.parameters or self.calibration:
+                raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")
+            return
+        if self.decoder is not None and self.decoder not in DECODERS:
+            raise ValueError(f"method {name!r}: {self.decoder!r} is unknown")
+        if self.decoder is None and name not in DECODERS and (self.parameters or self.calibration):
+            raise ValueError(f"method {name!r}: name the decoder that has these parameters")
+        try:
+            self.make(name)
+        except (TypeError, InputError) as error:
+            raise ValueError(f"method {name!r}: {error}") from error
+
+    def _calibration(self) -> Calibration | None:
+        if self.calibration is None or isinstance(self.calibration, str):
+            return None if self.calibration is None else make_calibration(self.calibration)
+        parameters = dict(self.calibration)
+        kind = type(make_calibration(str(parameters.pop("name", ""))))
+        return kind(**parameters)  # pyright: ignore[reportArgumentType]
 
 
 class Published(_Strict):

@@ -17,6 +17,7 @@ from fewfit.errors import (
     CapabilityError,
     InputError,
     ModelError,
+    ModelWarning,
     TruncationWarning,
 )
 from fewfit.models import FakeModel
@@ -138,7 +139,8 @@ def test_fit_changes_no_parameter_and_no_global_state():
     [
         ({}, "a string", ["pos"], "single string"),
         ({}, TEXTS, Y[:-1], "5 labels for 6 examples"),
-        ({}, [], [], "no examples|at least"),
+        ({"labels": None}, [], [], "no examples; with none, labels"),
+        ({"decoder": DecT()}, [], [], "no examples, and DecT needs 1 per class; leave decoder out"),
         ({}, TEXTS, ["pos"] * 6, "class 'neg' has label words but no example"),
         ({"labels": None}, TEXTS, ["pos"] * 6, "at least two classes"),
         ({}, TEXTS, ["pos", "odd", *Y[2:]], "class 'odd' has no label words"),
@@ -228,3 +230,15 @@ def test_the_support_desk_on_the_embedded_model(embedded):
         texts[rows], labels[rows]
     )
     assert clf.score(texts[rest], labels[rest]) > 0.45  # chance is 0.1
+
+
+def test_without_examples_the_model_is_believed(tmp_path):
+    clf = FewShotClassifier("fake", labels=LABELS, store=None)
+    with pytest.warns(ModelWarning, match="no examples"):
+        clf.fit([], [])
+    assert clf.n_queries_ == 1  # the empty text, which the calibration asks about anyway
+    told = FewShotClassifier("fake", labels=LABELS, decoder=ZeroShot(), store=None).fit(TEXTS, Y)
+    np.testing.assert_array_equal(clf.predict_proba(TEXTS), told.predict_proba(TEXTS))
+    clf.save(tmp_path / "task")
+    again = FewShotClassifier.load(tmp_path / "task", store=None, verify=True)
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), clf.predict_proba(TEXTS))

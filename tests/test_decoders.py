@@ -127,7 +127,7 @@ def test_two_equal_views_say_what_one_says(decoder, data):
 
 @pytest.mark.parametrize("decoder", ALL)
 def test_what_a_method_declares(decoder):
-    assert decoder.requires <= {"scores", "hidden", "full_vocabulary"}
+    assert decoder.requires <= {"scores", "word_scores", "hidden", "full_vocabulary"}
     assert not decoder.reference or "arXiv" in decoder.reference
     model = FakeModel(vocabulary=["good", "bad", "so"] if decoder.requires else ())
     clf = FewShotClassifier(

@@ -453,12 +453,12 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(checkpoints, monkeyp
     expected = model.observe(prompts(texts), WORDS)
     run, sizes = model._network.run, []
 
-    def small(batch, steps, columns):
+    def small(batch, steps, columns, vectors=None):
         size = len(batch) * max(len(item.ids) for item in batch)
         sizes.append(size)
         if size > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(batch, steps, columns)
+        return run(batch, steps, columns, vectors)
 
     monkeypatch.setattr(model._network, "run", small)
     found = model.observe(prompts(texts), WORDS)

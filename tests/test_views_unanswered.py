@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from fewfit import FewShotClassifier, ZeroShot
-from fewfit.compare import Experiment
-from fewfit.decoders import IPET, KNNPrompting, PromptBoosting
+from fewfit.decoders import IPET
 from fewfit.errors import BudgetExceededError, CapabilityError, InputError, ModelError, ModelWarning
 from fewfit.models import FakeModel
 from fewfit.observations import Observations, ScoreSpace, Status, unanswered
@@ -161,17 +160,3 @@ def test_unlabelled_texts_that_fail_are_left_out():
         make(model, decoder=IPET(), errors="nan").fit(TEXTS, Y, unlabelled=["lost"])
     with pytest.raises(InputError, match="unlabelled: no examples"):
         make(FakeModel(), decoder=IPET()).fit(TEXTS, Y, unlabelled=[])
-
-
-def test_a_comparison_refuses_what_its_samples_cannot_share():
-    model = FakeModel(vocabulary=["good", "bad"])
-    data = (TEXTS, Y, ["good one", "a bad one"], ["pos", "neg"])
-    options = {"labels": LABELS, "models": [model], "shots": [1], "seeds": 1, "store": None}
-    for name in ("batch", "domain-context"):
-        with pytest.raises(InputError, match="samples cannot share"):
-            Experiment(*data, calibration=name, **options)
-    for decoder in (PromptBoosting(), KNNPrompting()):
-        with pytest.raises(InputError, match="distributions over the vocabulary"):
-            Experiment(*data, methods={"mine": decoder}, **options)
-    assert model.queries == 0
-    assert Experiment(*data, calibration="pmi", methods=["zero-shot"], **options).run().cells

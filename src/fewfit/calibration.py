@@ -57,6 +57,11 @@ class Calibration(ABC):
 
     content_free: tuple[str, ...] = ()
 
+    @property
+    def learns(self) -> bool:
+        """Whether :meth:`fitted` looks at labels."""
+        return False
+
     def check(self, space: ScoreSpace) -> None:
         """Refuse a score space in which this calibration is not defined (CapabilityError)."""
         if space not in self.spaces:
@@ -189,6 +194,10 @@ class BatchCalibration(Calibration):
     def __post_init__(self) -> None:
         if isinstance(self.strength, str) and self.strength != "labels":
             raise InputError(f"strength: expected a number or 'labels', got {self.strength!r}")
+
+    @property
+    def learns(self) -> bool:
+        return self.strength == "labels"
 
     def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
         return _log_mean(scores, space)

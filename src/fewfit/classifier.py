@@ -15,14 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from fewfit import persistence
 from fewfit.artifact import Example
 from fewfit.calibration import Calibration, make_calibration
-from fewfit.decoders import Decoder, OffsetLogisticRegression
+from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.observations import Observations
 from fewfit.opening import open_model
 from fewfit.persistence import Fitted
-from fewfit.prompts import Template, Verbalizer, View, make_views, read_labels, read_rows
+from fewfit.prompts import Template, Verbalizer, View, Views, make_views, read_labels, read_rows
 from fewfit.prompts.verbalizer import Label
 from fewfit.task import MAX_CENSORED, Task
 
@@ -149,7 +149,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         X : sequence of str, sequence of mapping, or table
             The examples; see :func:`fewfit.prompts.read_rows`.
         y : sequence of str or of int, length N
-            Their classes: each has label words, and each class with label words occurs.
+            Their classes: each has label words, and each class with label words occurs. With no
+            examples at all, ``fit([], [])``, the classes are those of `labels`, and the model is
+            believed as it is, calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
         unlabelled : like X, optional
             Further examples, for a decoder that learns from texts without labels; one query each
             and view.
@@ -163,6 +165,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         template = make_views(self.template)
         rows = read_rows(X, template.fields)
         y = np.array(read_labels(y, len(rows)))
+        if not rows and unlabelled is None:
+            return self._fit_nothing(template, progress)
         verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
         _check_same_classes(verbalizer, y)
         decoder = cast(
@@ -177,15 +181,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         if pool_rows is not None and not pool_rows:
             raise InputError("unlabelled: no examples")
-        task = Task(
-            open_model(self.model, self.store, self.max_queries, decoder.requires),
-            template,
-            verbalizer,
-            make_calibration(self.calibration),
-            errors=self.errors,
-            max_censored=self.max_censored,
-        )
-        task.check(decoder.requires, who=type(decoder).__name__)
+        task = self._task(template, verbalizer, decoder)
         if pool_rows is not None:
             task.check_budget("examples with and without labels")
 
@@ -214,6 +210,48 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             probabilities=self.decode(answers[: len(task.template.views)])[0].tolist(),
         )
         return self
+
+    def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
+        """Fit without examples; the artifact's example is the empty input."""
+        if not self.labels:
+            raise InputError("y: no examples; with none, labels=... has to name the classes")
+        decoder = cast(Decoder, clone(self.decoder)) if self.decoder is not None else ZeroShot()
+        if self.decoder is None:
+            warnings.warn(
+                "no examples: the model's own scores are believed as they are; decoder=ZeroShot() "
+                "says that this is meant",
+                ModelWarning,
+                stacklevel=3,
+            )
+        if decoder.labels_needed != "none":
+            raise InputError(
+                f"y: no examples, and {type(decoder).__name__} needs {decoder.labels_needed}; "
+                "leave decoder out to believe the model's own scores"
+            )
+        task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
+        retries, row = task.model.retries, dict.fromkeys(template.fields, "")
+        task, answers, self.n_queries_ = task.begin([row], progress=progress)
+        if not task.answered(answers).all():
+            raise ModelError("the model gave no usable answer to the empty input; run again")
+        self.n_retries_ = task.model.retries - retries
+        decoder.restore({}, np.array(task.verbalizer.classes))
+        self._keep(Fitted(task, decoder, n_examples=0, example=None))
+        self._example = Example(row=row, probabilities=self.decode(answers)[0].tolist())
+        return self
+
+    def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
+        """Open the model, and refuse what does not go together before anything is asked."""
+        task = Task(
+            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            template,
+            verbalizer,
+            make_calibration(self.calibration),
+            errors=self.errors,
+            max_censored=self.max_censored,
+            reads_words="word_scores" in decoder.requires,
+        )
+        task.check(decoder.requires, who=type(decoder).__name__)
+        return task
 
     def predict_proba(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.float64]:
         """Return the probability of each class, shape (N, K), columns as in ``classes_``.

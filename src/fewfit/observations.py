@@ -60,6 +60,8 @@ class Observations:
     censored : ndarray of shape (N, W), bool, or None
         True where the score is only an upper bound, because the model lists its most probable
         tokens alone and the label word was not among them. None if the model never censors.
+    word_scores : ndarray of shape (N, number of label words), float32, or None
+        What :meth:`by_class` made the class scores of; None before.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class Observations:
     status: NDArray[np.uint8]
     asked: NDArray[np.bool_]
     censored: NDArray[np.bool_] | None = None
+    word_scores: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.status)
@@ -150,7 +153,13 @@ class Observations:
         if censored is not None:
             some = np.all if weights is None else np.any
             censored = np.stack([some(censored[:, own > 0], axis=1) for own in words.T], axis=1)
-        return replace(self, columns=tuple(columns), scores=reduced, censored=censored)
+        return replace(
+            self,
+            columns=tuple(columns),
+            scores=reduced,
+            censored=censored,
+            word_scores=self.scores,
+        )
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         named = {name: getattr(self, name) for name in _DTYPES}
@@ -165,9 +174,15 @@ _DTYPES: dict[str, Any] = {
     "status": np.uint8,
     "asked": np.bool_,
     "censored": np.bool_,
+    "word_scores": np.float32,
 }
 
-_UNANSWERED: dict[str, Any] = {"scores": np.nan, "hidden": np.nan, "censored": False}
+_UNANSWERED: dict[str, Any] = {
+    "scores": np.nan,
+    "hidden": np.nan,
+    "censored": False,
+    "word_scores": np.nan,
+}
 
 Batch = tuple[NDArray[np.intp], Observations]
 """Positions in the list of prompts, and the observations of the prompts at these positions."""

@@ -120,7 +120,14 @@ def load(
     except (KeyError, TypeError, InputError) as error:
         raise ArtifactError(f"{folder}: the manifest does not hold together: {error}") from error
     opened = open_model(spec, store, max_queries, decoder.requires)
-    task = Task(opened, template, verbalizer, calibration, errors=errors)
+    task = Task(
+        opened,
+        template,
+        verbalizer,
+        calibration,
+        errors=errors,
+        reads_words="word_scores" in decoder.requires,
+    )
     _check_identity(manifest.model_identity, task.model.identity)
     prior = arrays.pop("prior", None)
     shape = (len(template.views), len(verbalizer.classes))

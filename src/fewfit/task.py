@@ -46,6 +46,8 @@ class Task:
         What becomes of a row that the model gave no usable answer to, in any of its views.
     max_censored : float
         Largest share of class scores that may be bounds in what is fitted.
+    reads_words : bool
+        Whether the scores of the label words take the place of the hidden states.
     """
 
     model: FrozenModel
@@ -55,6 +57,7 @@ class Task:
     prior: NDArray[np.float64] | None = None
     errors: str = "raise"
     max_censored: float = MAX_CENSORED
+    reads_words: bool = False
 
     def __post_init__(self) -> None:
         if self.errors not in ("raise", "nan"):
@@ -117,22 +120,42 @@ class Task:
         if task.model.capabilities.scores is not None:
             free = [calibration.prompts(view, rows) for view in views]
             blanks = [list(prompts) for prompts in zip(*free, strict=True)]
-        everything = task._ask([*blanks, *task._prompts(rows)], progress)
+        everything = task.ask([*blanks, *task._prompts(rows)], progress=progress)
         queries, n_blanks = everything.queries, len(blanks) * len(views)
         blank, answers = everything[:n_blanks], everything[n_blanks:]
-        task._check_begun(blank, answers)
+        if (blank.status == Status.FAILED).any():
+            raise ModelError(
+                "the model gave no usable answer to a content-free input of the calibration; run "
+                "again to ask only what is missing, or use calibration='none'"
+            )
+        task.check_answers(answers)
+        return task.estimate(blank, answers, y=y), answers, queries
+
+    def estimate(
+        self, blank: Observations, answers: Observations, *, y: NDArray[np.intp] | None = None
+    ) -> Task:
+        """Return the task with its prior, from answers that are there.
+
+        Parameters
+        ----------
+        blank : Observations
+            Answers to the calibration's content-free prompts, view by view of each.
+        answers : Observations
+            Answers to the examples of the fit; those that failed have no part in the prior.
+        y : ndarray of shape (N,), optional
+            Positions of the examples' classes, for calibrations that learn from labels.
+        """
         if blank.scores is None or answers.scores is None or answers.space is None:
-            return task, answers, queries
-        there = task.answered(answers)
-        told = answers.scores.reshape(len(rows), len(views), -1)[there]
+            return self
+        there, calibration = self.answered(answers), self.calibration
+        told = self._by_example(answers.scores)[there]
         if y is not None:
-            scaled = told * task.model.capabilities.score_scale
+            scaled = told * self.model.capabilities.score_scale
             calibration = calibration.fitted(scaled, y[there], answers.space)
-        source = told
-        if calibration.row_independent:
-            source = blank.scores.reshape(len(blanks), len(views), told.shape[2])
-        prior = [calibration.prior(source[:, p], answers.space) for p in range(len(views))]
-        return replace(task, calibration=calibration, prior=np.stack(prior)), answers, queries
+        source = self._by_example(blank.scores) if calibration.row_independent else told
+        views = range(len(self.template.views))
+        prior = np.stack([calibration.prior(source[:, p], answers.space) for p in views])
+        return replace(self, calibration=calibration, prior=prior)
 
     def observe(self, rows: Sequence[Row], *, progress: Progress | None = None) -> Observations:
         """Ask about `rows`; the answers have one score column per class.
@@ -150,60 +173,15 @@ class Task:
         """
         if not rows:
             raise InputError("X: no examples")
-        return self._ask(self._prompts(rows), progress)
+        return self.ask(self._prompts(rows), progress=progress)
 
-    def answered(self, observations: Observations) -> NDArray[np.bool_]:
-        """Return which examples have a usable answer in every view, shape (N,)."""
-        return np.all(self._by_example(observations.status) != Status.FAILED, axis=1)
+    def ask(
+        self, prompts: Sequence[Sequence[Prompt]], *, progress: Progress | None = None
+    ) -> Observations:
+        """Ask N times P prompts; views that spell the label words alike are asked together.
 
-    def select(self, observations: Observations, examples: NDArray[np.bool_]) -> Observations:
-        """Return the answers to those of the N examples, with all their views."""
-        return observations[np.repeat(examples, len(self.template.views))]
-
-    def features(
-        self, observations: Observations
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return what a decoder is fed: hidden states and calibrated scores.
-
-        The hidden states have shape (N, P * H), the views of an example side by side; H is 0 if
-        the model gives none. The scores have shape (N, K), or (N, P, K) where P > 1; they are
-        without each view's prior and in units of log-odds, or None if the model gives none.
+        :meth:`observe` does so with rows, and says what is returned and raised.
         """
-        P = len(self.template.views)
-        hidden: Any = observations.hidden
-        if hidden is None:
-            hidden = np.empty((len(observations), 0), dtype=np.float32)
-        hidden = hidden.reshape(len(observations) // P, P * hidden.shape[1])
-        if observations.scores is None or observations.space is None or self.prior is None:
-            return hidden, None
-        views = self._by_example(observations.scores).swapaxes(0, 1)
-        prior: Any = self.prior
-        if not self.calibration.row_independent:
-            prior = [self.calibration.prior(scores, observations.space) for scores in views]
-        removed = np.stack(
-            [self.calibration.remove(*pair) for pair in zip(views, prior, strict=True)], axis=1
-        )
-        scores = (removed * self.model.capabilities.score_scale).astype(np.float32)
-        return hidden, scores if P > 1 else scores[:, 0]
-
-    def _by_example(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return a view of shape (N, P, ...) of an array of shape (N * P, ...)."""
-        P = len(self.template.views)
-        return array.reshape(len(array) // P, P, *array.shape[1:])
-
-    def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
-        return [[view.render(row) for view in self.template.views] for row in rows]
-
-    def _spellings(self) -> dict[tuple[str, ...], list[int]]:
-        """Label words as a view asks for them -> positions of the views that spell them so."""
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for p, view in enumerate(self.template.views):
-            words = tuple(view.spell(word) for word in self.verbalizer.words)
-            groups.setdefault(words, []).append(p)
-        return groups
-
-    def _ask(self, prompts: Sequence[Sequence[Prompt]], progress: Progress | None) -> Observations:
-        """Ask N times P prompts; views that spell the label words alike are asked together."""
         P = len(self.template.views)
         names = [str(name) for name in self.verbalizer.classes]
         owners, weights = self.verbalizer.word_class, self.verbalizer.weights
@@ -237,12 +215,8 @@ class Task:
             )
         return answers
 
-    def _check_begun(self, blank: Observations, answers: Observations) -> None:
-        if (blank.status == Status.FAILED).any():
-            raise ModelError(
-                "the model gave no usable answer to a content-free input of the calibration; run "
-                "again to ask only what is missing, or use calibration='none'"
-            )
+    def check_answers(self, answers: Observations) -> None:
+        """Refuse to fit on answers of which too few are there (ModelError, CapabilityError)."""
         there = self.answered(answers)
         if not there.any():
             raise ModelError(
@@ -256,6 +230,66 @@ class Task:
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
                 "say, or a server that scores tokens by id. The answers are stored"
             )
+
+    def answered(self, observations: Observations) -> NDArray[np.bool_]:
+        """Return which examples have a usable answer in every view, shape (N,)."""
+        return np.all(self._by_example(observations.status) != Status.FAILED, axis=1)
+
+    def select(self, observations: Observations, examples: NDArray[np.bool_]) -> Observations:
+        """Return the answers to those of the N examples, with all their views."""
+        return observations[np.repeat(examples, len(self.template.views))]
+
+    def features(
+        self, observations: Observations
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return what a decoder is fed: hidden states and calibrated scores.
+
+        The hidden states have shape (N, P * H), the views of an example side by side; H is 0 if
+        the model gives none. If :attr:`reads_words`, they are the scores of the W label words, less
+        their mean over the words and in units of log-odds, (N, P * W).
+
+        The scores have shape (N, K), or (N, P, K) where P > 1; they are without each view's prior
+        and in units of log-odds, or None if the model gives none.
+        """
+        P = len(self.template.views)
+        hidden: Any = observations.hidden
+        if self.reads_words and observations.word_scores is not None:
+            words = observations.word_scores
+            hidden = words - words.mean(axis=1, keepdims=True)
+            hidden *= self.model.capabilities.score_scale
+        if hidden is None:
+            hidden = np.empty((len(observations), 0), dtype=np.float32)
+        hidden = hidden.reshape(len(observations) // P, P * hidden.shape[1])
+        if observations.scores is None or observations.space is None:
+            return hidden, None
+        views = self._by_example(observations.scores).swapaxes(0, 1)
+        prior: Any = self.prior
+        if self.calibration.row_independent:
+            if prior is None:
+                return hidden, None
+        else:
+            prior = [self.calibration.prior(scores, observations.space) for scores in views]
+        removed = np.stack(
+            [self.calibration.remove(*pair) for pair in zip(views, prior, strict=True)], axis=1
+        )
+        scores = (removed * self.model.capabilities.score_scale).astype(np.float32)
+        return hidden, scores if P > 1 else scores[:, 0]
+
+    def _by_example(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of shape (N, P, ...) of an array of shape (N * P, ...)."""
+        P = len(self.template.views)
+        return array.reshape(len(array) // P, P, *array.shape[1:])
+
+    def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
+        return [[view.render(row) for view in self.template.views] for row in rows]
+
+    def _spellings(self) -> dict[tuple[str, ...], list[int]]:
+        """Label words as a view asks for them -> positions of the views that spell them so."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for p, view in enumerate(self.template.views):
+            words = tuple(view.spell(word) for word in self.verbalizer.words)
+            groups.setdefault(words, []).append(p)
+        return groups
 
 
 def _censored(answers: Observations) -> float:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,13 +14,21 @@ from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import read_table
 from fewfit.errors import InputError
 
+if TYPE_CHECKING:
+    from fewfit.calibration import Calibration
+    from fewfit.compare import Method
+
 
 @plain_errors
 def compare(
     train: Annotated[str, typer.Argument(help="Labelled rows to draw the few examples from.")],
     test: Annotated[str, typer.Argument(help="Labelled rows to measure on.")],
     methods: Annotated[
-        str, typer.Option(help="Names, by commas: zero-shot, linear-probe, dect, tfidf, ...")
+        str,
+        typer.Option(
+            help="Names, by commas: zero-shot, linear-probe, dect, tfidf, ... A decoder takes a "
+            "calibration of its own after a plus: zero-shot+batch."
+        ),
     ] = "zero-shot,tfidf,linear-probe,dect",
     models: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
     shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
@@ -46,8 +55,16 @@ def compare(
         Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
     ] = None,
     calibration: Annotated[
-        str, typer.Option(help="contextual, none, pmi or ratio (logits only).")
+        str,
+        typer.Option(
+            help="Of methods that name none: contextual, domain-context, batch, pmi, none or ratio "
+            "(logits only)."
+        ),
     ] = "contextual",
+    premise: Annotated[
+        str | None,
+        typer.Option(help="What pmi asks without an example: one {mask} and no field."),
+    ] = None,
     drop_overlap: Annotated[
         bool, typer.Option("--drop-overlap", help="Leave out training rows that are test rows.")
     ] = False,
@@ -66,9 +83,11 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Compare methods on your task: same samples, same answers, every cost on the table."""
+    from fewfit.calibration import make_calibration
     from fewfit.classifier import DEFAULT_TEMPLATE
     from fewfit.compare import Experiment
     from fewfit.compare.html import html_report
+    from fewfit.compare.methods import make_methods
     from fewfit.compare.tables import report, write_csv
     from fewfit.prompts import Template
 
@@ -80,15 +99,18 @@ def compare(
             pick_columns(table, Template(source).fields, text_column),
             pick_labels(table, label_column),
         ]
+    compared, shared = _with_premise(
+        make_methods(_names(methods)), make_calibration(calibration), premise
+    )
     experiment = Experiment(
         *splits,
         template=source,
         labels=read_label_words(label, labels),
-        methods=_names(methods),
+        methods=compared,
         models=_names(models),
         shots=[_number(item) for item in _names(shots)],
         seeds=seeds,
-        calibration=calibration,
+        calibration=shared,
         store=None if store == "none" else store,
         drop_overlap=drop_overlap,
     )
@@ -117,6 +139,24 @@ def compare(
     typer.echo(report(found))
     if output is not None:
         typer.echo(f"\nIn {output}: report.html, comparison.json, cells.csv")
+
+
+def _with_premise(
+    methods: dict[str, Method], shared: Calibration, premise: str | None
+) -> tuple[dict[str, Method], Calibration]:
+    """Give every PMI calibration its premise."""
+    if premise is None:
+        return methods, shared
+    from fewfit.calibration import PMICalibration
+    from fewfit.compare import DecoderMethod
+
+    pmi, found = PMICalibration(premise=premise), isinstance(shared, PMICalibration)
+    for name, method in methods.items():
+        if isinstance(method, DecoderMethod) and isinstance(method.calibration, PMICalibration):
+            methods[name], found = replace(method, calibration=pmi), True
+    if not found:
+        raise InputError("--premise: no method is calibrated with 'pmi'")
+    return methods, pmi if isinstance(shared, PMICalibration) else shared
 
 
 def _names(value: str) -> list[str]:

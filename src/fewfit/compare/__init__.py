@@ -12,7 +12,7 @@ from typing import Any
 from fewfit.calibration import Calibration
 from fewfit.classifier import DEFAULT_TEMPLATE
 from fewfit.compare.experiment import Bar, Cost, Experiment
-from fewfit.compare.methods import DEFAULT_METHODS, METHODS, Features, Method
+from fewfit.compare.methods import DEFAULT_METHODS, METHODS, DecoderMethod, Features, Method
 from fewfit.compare.metrics import Metrics, expected_calibration_error, measure
 from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
 from fewfit.compare.splits import draw_samples, sample_shots
@@ -26,6 +26,7 @@ __all__ = [
     "Cell",
     "Comparison",
     "Cost",
+    "DecoderMethod",
     "Experiment",
     "Features",
     "Ledger",
@@ -72,7 +73,9 @@ def compare(
         The test set; no text of it may be in the pool.
     template, labels, calibration, store : as for :class:`FewShotClassifier`
     methods : sequence of str, or mapping of str to Decoder or Method
-        Names out of :data:`METHODS`, or decoders with other parameters under names of yours.
+        Names out of :data:`METHODS`, a decoder's with its own calibration as in
+        ``"zero-shot+batch"``; or decoders with other parameters under names of yours, and
+        ``DecoderMethod(decoder, calibration)``.
     models : sequence of str or FrozenModel, default=("embedded",)
         Methods that need no frozen model run once for all of them.
     shots : sequence of int, default=(1, 4, 16)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,44 +15,27 @@ from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.metrics import measure
 from fewfit.compare.schema import Cell, Ledger
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """What methods on one frozen model work on.
-
-    Attributes
-    ----------
-    pool : Features
-        The rows of the training pool that some sample holds.
-    place : ndarray of int
-        Where in `pool` a row of the training pool is.
-    test : Features
-    free_tokens : tuple of int
-        Tokens of each content-free prompt of the calibration.
-    """
-
-    pool: Features
-    place: NDArray[np.intp]
-    test: Features
-    free_tokens: tuple[int, ...]
+from fewfit.prompts import Prompt
 
 
 def run_cell(
     name: str,
     method: Method,
-    answers: Answers,
+    sample: Features,
+    test: Features,
     classes: NDArray[Any],
     *,
+    free: Mapping[Prompt, int],
     model: str | None,
     shots: int,
     seed: int,
-    rows: NDArray[np.intp],
     traced: bool,
 ) -> Finished:
-    """Fit `method` on `rows` of the training pool and measure it on the test set."""
-    seen = answers.place[rows] if method.learns else answers.place[:0]
-    sample, test = answers.pool[seen], answers.test
+    """Fit `method` on a sample of the training pool and measure it on the test set.
+
+    `sample` has no rows for a method that learns nothing; `free` are the content-free prompts of
+    its calibration, with their tokens.
+    """
     start = time.perf_counter()
     fitted = method.fit(sample, classes)
     middle = time.perf_counter()
@@ -64,15 +46,14 @@ def run_cell(
     def again() -> None:
         method.predict_proba(method.fit(sample, classes), test)
 
-    paid = sample.n_tokens[_first(sample)] if method.asks and method.learns else []
-    free = answers.free_tokens if method.asks else ()
-    asked = test.n_tokens[_first(test)] if method.asks else []
+    paid = {**_prompts(sample), **free} if method.asks else {}
+    asked = _prompts(test) if method.asks else {}
     arrays = {key: np.array(value, order="C") for key, value in method.arrays(fitted).items()}
     ledger = Ledger(
-        queries=len(paid) + len(free),
-        tokens=int(np.sum(paid)) + sum(free),
+        queries=len(paid),
+        tokens=_total(paid),
         predict_queries=len(asked),
-        predict_tokens=int(np.sum(asked)),
+        predict_tokens=_total(asked),
         fit_seconds=middle - start,
         predict_seconds=end - middle,
         peak_memory=peak_memory(again) if traced else None,
@@ -112,6 +93,12 @@ def peak_memory(call: Callable[[], object]) -> int:
             tracemalloc.stop()
 
 
-def _first(features: Features) -> NDArray[np.intp]:
-    """Position of one row for each distinct prompt."""
-    return np.array(list({prompt: i for i, prompt in enumerate(features.prompts)}.values()))
+def _prompts(features: Features) -> dict[Prompt, int]:
+    """Each distinct prompt, and its tokens."""
+    return dict(zip(features.prompts, features.n_tokens.tolist(), strict=True))
+
+
+def _total(prompts: Mapping[Prompt, int]) -> int | None:
+    """Tokens of all prompts; None if the model does not say how many some have."""
+    counts = list(prompts.values())
+    return None if any(count < 0 for count in counts) else sum(counts)

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, NoCalibration, make_calibration
 from fewfit.classifier import DEFAULT_TEMPLATE
-from fewfit.compare.cell import Answers, run_cell
+from fewfit.compare.answers import Answers
+from fewfit.compare.cell import run_cell
 from fewfit.compare.diagnosis import diagnose
 from fewfit.compare.journal import Journal
-from fewfit.compare.methods import DEFAULT_METHODS, Features, Method, make_methods
+from fewfit.compare.methods import DEFAULT_METHODS, Method, make_methods
 from fewfit.compare.schema import Asked, Comparison, Setup
 from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
 from fewfit.compare.statistics import summarise
@@ -27,7 +28,7 @@ from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.models import FrozenModel
 from fewfit.opening import open_model
-from fewfit.prompts import Template, Verbalizer, read_labels, read_rows
+from fewfit.prompts import Prompt, Template, Verbalizer, read_labels, read_rows
 from fewfit.store import StoredModel
 from fewfit.task import Task
 
@@ -41,7 +42,8 @@ class Cost(NamedTuple):
     """What a run will ask of a frozen model.
 
     ``prompts`` are the distinct prompts that unfinished cells need; ``queries`` are those of them
-    that the store lacks, which is what will be paid for.
+    that the store lacks, which is what will be paid for. Distributions over the vocabulary are
+    asked apart, and have a line of their own.
     """
 
     model: str
@@ -51,8 +53,12 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Job:
+    source: str | None
+    """Who is asked: a key of ``Experiment.tasks``, or nobody."""
     model: str | None
     method: str
+    calibration: Calibration
+    free: tuple[Prompt, ...]
     sample: Sample
     key: str
     traced: bool
@@ -99,7 +105,6 @@ class Experiment:
         self.samples = draw_samples(self.y_train, shots=self.shots, seeds=self.seeds)
         self.methods = make_methods(methods)
         self.calibration = make_calibration(calibration)
-        self._check_calibration()
         self.tasks = self._open(models, store)
         self._jobs = list(self._plan())
 
@@ -107,17 +112,14 @@ class Experiment:
         """Return what :meth:`run` will ask of each frozen model; nothing is asked."""
         journal = _journal(output)
         costs = []
-        for name, task in self.tasks.items():
-            pending = self._pending(journal, name)
-            if not pending:
-                costs.append(Cost(name, 0, 0))
-                continue
-            rows = [*_blanks(task), *(self.train[i] for i in self._drawn(pending)), *self.test]
-            prompts = list({self.template.render(row) for row in rows})
+        for source, task in self.tasks.items():
+            pending = self._pending(journal, source)
+            test, pool, free = self._prompts(pending) if pending else ([], {}, [])
+            prompts = list(dict.fromkeys([*test, *pool.values(), *free]))
             stored = 0
             if isinstance(task.model, StoredModel):
                 stored = task.model.count(prompts, self.verbalizer.words)
-            costs.append(Cost(name, len(prompts), len(prompts) - stored))
+            costs.append(Cost(source, len(prompts), len(prompts) - stored))
         return costs
 
     def run(
@@ -140,22 +142,28 @@ class Experiment:
             ``bar(phase, total, unit)`` shows progress; its value is called with the units done.
         """
         journal, shown = _journal(output), bar or _silent
-        for name in [*self.tasks, None]:
-            pending = self._pending(journal, name)
+        for source in [*self.tasks, None]:
+            pending = self._pending(journal, source)
             if not pending:
                 continue
-            answers = self._answers(name, pending, journal, shown)
-            with shown(f"fitting, {name or 'texts'}", len(pending), "cell") as done:
+            answers = self._ask(source, pending, journal, shown)
+            with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
+                    rows = job.sample.rows.tolist() if self._learns(job) else []
+                    words = "word_scores" in self.methods[job.method].requires
+                    sample, test = answers.cell(
+                        job.calibration, job.free, rows, self.classes, reads_words=words
+                    )
                     finished = run_cell(
                         job.method,
                         self.methods[job.method],
-                        answers,
+                        sample,
+                        test,
                         self.classes,
-                        model=name,
+                        free=answers.tokens(job.free),
+                        model=job.model,
                         shots=job.sample.shots,
                         seed=job.sample.seed,
-                        rows=job.sample.rows,
                         traced=job.traced,
                     )
                     journal.add(job.key, finished)
@@ -171,98 +179,108 @@ class Experiment:
             diagnoses=diagnose(finished, y, [str(name) for name in self.classes], texts),
         )
 
-    def _check_calibration(self) -> None:
-        """Refuse a prior that depends on the rows: all samples share what was asked once."""
-        calibration, template = self.calibration, self.template
-        blanks = [dict.fromkeys(template.fields, text) for text in calibration.content_free]
-        asked = calibration.prompts(template, self.train)
-        if not calibration.row_independent or asked != [template.render(row) for row in blanks]:
-            raise InputError(
-                f"calibration: {calibration.name!r} as given here takes its prior from the rows or "
-                "from another prompt than the template, which samples cannot share; take "
-                "'contextual', 'none', 'pmi' or 'ratio'"
-            )
-
     def _open(self, models: Sequence[str | FrozenModel], store: Any) -> dict[str, Task]:
+        """Return who is asked: each model, and each for its distributions over the vocabulary."""
         asking = {name: method for name, method in self.methods.items() if method.asks}
         if isinstance(models, str) or (asking and not models):
             raise InputError("models: give a list with at least one frozen model")
+        self.names: dict[str | None, str | None] = {None: None}
         tasks: dict[str, Task] = {}
         for spec in models if asking else ():
-            model = open_model(spec, store)
-            name = model.spec or type(spec).__name__
-            if name in tasks:
+            plain = open_model(spec, store)
+            name = plain.spec or type(spec).__name__
+            if name in self.names.values():
                 raise InputError(f"models: {name!r} is given twice")
-            tasks[name] = Task(model, self.template, self.verbalizer, self.calibration)
             for method, item in asking.items():
-                tasks[name].check(item.requires, who=f"{method} on {name}")
+                source, model, calibration = name, plain, self._calibration(item)
+                if _reads_vocabulary(item):
+                    source, calibration = f"{name}, vocabulary", NoCalibration()
+                    model = open_model(plain, store, requires=item.requires)
+                task = Task(model, self.template, self.verbalizer, calibration)
+                task.check(item.requires, who=f"{method} on {name}")
+                tasks.setdefault(source, task)
+                self.names[source] = name
         return tasks
+
+    def _calibration(self, method: Method) -> Calibration:
+        return self.calibration if method.calibration is None else method.calibration
+
+    def _learns(self, job: _Job) -> bool:
+        return self.methods[job.method].learns or job.calibration.learns
 
     def _plan(self) -> Iterator[_Job]:
         common = {
             "fewfit": __version__,
             "template": self.template.source,
             "labels": self.verbalizer.to_list(),
-            "calibration": [self.calibration.name, asdict(self.calibration)],
             "test": _digest([self.test, self.y_test.tolist()]),
         }
         drawn = [
             _digest([[self.train[i], self.y_train[i].item()] for i in sample.rows])
             for sample in self.samples
         ]
-        for model in [*self.tasks, None]:
-            identity = None if model is None else dict(self.tasks[model].model.identity)
+        for source in [*self.tasks, None]:
+            task = None if source is None else self.tasks[source]
+            model = self.names[source]
             for sample, rows in zip(self.samples, drawn, strict=True):
                 for name, method in self.methods.items():
-                    if method.asks != (model is not None):
+                    if method.asks != (task is not None):
                         continue
+                    if source != (f"{model}, vocabulary" if _reads_vocabulary(method) else model):
+                        continue
+                    calibration = self._calibration(method)
+                    free: list[Prompt] = []
+                    if task is not None and task.model.capabilities.scores is not None:
+                        examples = [self.train[i] for i in sample.rows]
+                        free = calibration.prompts(self.template, examples)
                     traced = method.in_process and sample.seed == self.seeds[0]
                     decides = {
                         **common,
-                        "model": [model, identity],
+                        "calibration": [calibration.name, asdict(calibration)],
+                        "model": [model, None if task is None else dict(task.model.identity)],
                         "method": [name, method.key()],
                         "sample": [sample.shots, sample.seed, rows],
                         "traced": traced,
                     }
-                    yield _Job(model, name, sample, _digest(decides), traced)
+                    yield _Job(
+                        source,
+                        model,
+                        name,
+                        calibration,
+                        tuple(dict.fromkeys(free)),
+                        sample,
+                        _digest(decides),
+                        traced,
+                    )
 
-    def _pending(self, journal: Journal, model: str | None) -> list[_Job]:
-        return [job for job in self._jobs if job.model == model and job.key not in journal.cells]
+    def _pending(self, journal: Journal, source: str | None) -> list[_Job]:
+        return [j for j in self._jobs if j.source == source and j.key not in journal.cells]
 
-    def _drawn(self, jobs: Sequence[_Job]) -> list[int]:
-        """Rows of the training pool that these jobs look at; no other row is asked about."""
-        rows = [job.sample.rows for job in jobs if self.methods[job.method].learns]
-        return np.unique(np.concatenate(rows)).tolist() if rows else []
+    def _prompts(
+        self, jobs: Sequence[_Job]
+    ) -> tuple[list[Prompt], dict[int, Prompt], list[Prompt]]:
+        """Return what these jobs look at: the test set, rows of the pool, content-free prompts."""
+        rows = sorted({i for job in jobs if self._learns(job) for i in job.sample.rows.tolist()})
+        return (
+            [self.template.render(row) for row in self.test],
+            {i: self.template.render(self.train[i]) for i in rows},
+            list(dict.fromkeys(prompt for job in jobs for prompt in job.free)),
+        )
 
-    def _answers(
-        self, name: str | None, jobs: Sequence[_Job], journal: Journal, bar: Bar
-    ) -> Answers:
-        drawn = self._drawn(jobs)
-        blanks = [] if name is None else _blanks(self.tasks[name])
-        rows = [*blanks, *(self.train[i] for i in drawn), *self.test]
-        prompts = [self.template.render(row) for row in rows]
-        hidden, scores = np.empty((len(rows), 0), np.float32), None
-        tokens = np.zeros(len(rows), np.int32)
-        if name is not None:
-            start = time.perf_counter()
-            with bar(f"asking {name}", len(set(prompts)), "prompt") as done:
-                # The blanks are among the rows to have their tokens; they are asked once.
-                task, answers, queries = self.tasks[name].begin(rows, progress=done)
-            if queries:
-                seconds = time.perf_counter() - start
-                journal.add_asked(Asked(model=name, queries=queries, seconds=seconds))
-            (hidden, scores), tokens = task.features(answers), answers.n_tokens
-        free = slice(0, len(blanks))
-        pool = slice(len(blanks), len(blanks) + len(drawn))
-        test = slice(pool.stop, None)
-        unlabelled = np.repeat(self.y_test[:1], len(blanks))  # cut off again below
-        y = np.concatenate([unlabelled, self.y_train[drawn], self.y_test])
-        asked = np.empty(len(prompts), dtype=object)
-        asked[:] = prompts
-        everything = Features(hidden, scores, y, asked, tokens)
-        place = np.full(len(self.train), -1)
-        place[drawn] = np.arange(len(drawn))
-        return Answers(everything[pool], place, everything[test], tuple(tokens[free].tolist()))
+    def _ask(self, source: str | None, jobs: Sequence[_Job], journal: Journal, bar: Bar) -> Answers:
+        test, pool, free = self._prompts(jobs)
+        y = (self.y_test, self.y_train)
+        if source is None:
+            return Answers.ask(None, test, y[0], pool, y[1], free)
+        start, task = time.perf_counter(), self.tasks[source]
+        with bar(f"asking {source}", len({*test, *pool.values(), *free}), "prompt") as done:
+            answers = Answers.ask(task, test, y[0], pool, y[1], free, progress=done)
+        queries = 0 if answers.observations is None else answers.observations.queries
+        if queries:
+            seconds = time.perf_counter() - start
+            name = str(self.names[source])
+            journal.add_asked(Asked(model=name, queries=queries, seconds=seconds))
+        return answers
 
     def _setup(self, price: float | None) -> Setup:
         return Setup(
@@ -270,7 +288,7 @@ class Experiment:
             template=self.template.source,
             labels=self.verbalizer.to_list(),
             calibration=self.calibration.name,
-            identities={name: dict(task.model.identity) for name, task in self.tasks.items()},
+            identities={source: dict(task.model.identity) for source, task in self.tasks.items()},
             shots=self.shots,
             seeds=self.seeds,
             train_rows=len(self.train),
@@ -280,11 +298,8 @@ class Experiment:
         )
 
 
-def _blanks(task: Task) -> list[dict[str, str]]:
-    """The content-free rows that :meth:`Task.begin` asks about, each once."""
-    scored = task.model.capabilities.scores is not None
-    free = dict.fromkeys(task.calibration.content_free) if scored else ()
-    return [dict.fromkeys(task.template.fields, text) for text in free]
+def _reads_vocabulary(method: Method) -> bool:
+    return "full_vocabulary" in method.requires
 
 
 def _journal(output: str | Path | None) -> Journal:

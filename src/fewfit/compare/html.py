@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from fewfit.compare.schema import Comparison, Diagnosis, Summary
 from fewfit.compare.svg import Point, line_plot, reliability_plot, swatch
-from fewfit.compare.tables import lines, seconds, size
+from fewfit.compare.tables import NONE, count, lines, seconds, size
 
 _WHOLE_MATRIX = 16
 _PAIRS = 20
@@ -109,13 +109,13 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
             f"{item.log_loss:.3f}",
             f"{item.ece:.3f}",
             f"{item.queries:,}",
-            f"{item.tokens:,}",
+            count(item.tokens),
             seconds(item.fit_seconds),
             seconds(item.predict_seconds),
             size(item.peak_memory),
             f"{item.parameters:,}",
             size(item.artifact_bytes),
-            *([f"{item.cost or 0:.4g}"] if priced else []),
+            *([NONE if item.cost is None else f"{item.cost:.4g}"] if priced else []),
         ]
         for i, (name, item) in enumerate(last.items())
     ]

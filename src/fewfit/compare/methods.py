@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
 
@@ -64,14 +65,18 @@ class Method(ABC):
         Whether it looks at the labelled examples at all; if not, they need not be asked about.
     in_process : bool
         Whether its memory can be traced here.
-    requires : frozenset of {"scores", "hidden"}
-        What it needs of the frozen model.
+    requires : frozenset of {"scores", "word_scores", "hidden", "full_vocabulary"}
+        What it needs of the frozen model. With "word_scores" the hidden states are those of the
+        label words; with "full_vocabulary" the log-probabilities of all tokens, without scores.
+    calibration : Calibration or None
+        How its scores are calibrated; None is the comparison's way.
     """
 
     asks: ClassVar[bool] = False
     in_process: ClassVar[bool] = True
     learns: bool = True
     requires: frozenset[str] = frozenset()
+    calibration: Calibration | None = None
 
     @abstractmethod
     def key(self) -> str:
@@ -96,16 +101,17 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class DecoderMethod(Method):
-    """One of fewfit's decoders, or yours."""
+    """One of fewfit's decoders, or yours, with a calibration of its own if one is given."""
 
     decoder: Decoder
+    calibration: Calibration | None = None
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if "full_vocabulary" in self.decoder.requires:
+        if self.calibration is not None and "full_vocabulary" in self.decoder.requires:
             raise InputError(
-                f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary, "
-                "not the answers that methods share here; use it in a FewShotClassifier"
+                f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "
+                "and no scores, so that there is nothing to calibrate"
             )
         object.__setattr__(self, "requires", self.decoder.requires)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
@@ -172,11 +178,8 @@ class Tfidf(Method):
         return fitted[1].coef_.size + fitted[1].intercept_.size
 
 
-METHODS: tuple[str, ...] = (
-    *(name for name, kind in DECODERS.items() if "full_vocabulary" not in kind.requires),
-    "tfidf",
-)
-"""Names that :func:`make_methods` knows."""
+METHODS: tuple[str, ...] = (*DECODERS, "tfidf")
+"""Names that :func:`make_methods` knows; a decoder's may be followed by ``+CALIBRATION``."""
 
 DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
 
@@ -189,7 +192,7 @@ def make_methods(
     Raises
     ------
     InputError
-        For no method, an unknown name, or one given twice.
+        For no method, an unknown name or calibration, or one given twice.
     """
     if not methods or isinstance(methods, str):
         raise InputError(f"methods: give a list of some of {list(METHODS)}")
@@ -202,7 +205,14 @@ def make_methods(
         raise InputError(f"methods: one is given twice in {list(methods)}")
     made: dict[str, Method] = {}
     for name in methods:
-        if name not in METHODS:
-            raise InputError(f"methods: {name!r} is not one of {list(METHODS)}")
-        made[name] = DecoderMethod(DECODERS[name]()) if name in DECODERS else Tfidf()
+        decoder, plus, calibration = name.partition("+")
+        if decoder not in METHODS or (plus and decoder not in DECODERS):
+            raise InputError(
+                f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
+                f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
+            )
+        made[name] = Tfidf()
+        if decoder in DECODERS:
+            own = make_calibration(calibration) if plus else None
+            made[name] = DecoderMethod(DECODERS[decoder](), own)
     return made

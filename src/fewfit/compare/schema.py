@@ -41,9 +41,9 @@ class Ledger(_Strict):
     """
 
     queries: int
-    tokens: int
+    tokens: int | None
     predict_queries: int
-    predict_tokens: int
+    predict_tokens: int | None
     fit_seconds: float
     predict_seconds: float
     peak_memory: int | None
@@ -96,7 +96,8 @@ class Summary(_Strict):
         Fitting, plus its queries at the pace at which the frozen model answered in this comparison;
         None where the store had all answers and no pace is known.
     cost : float or None
-        Price of the tokens of fitting and of the test set, if a price was given.
+        Price of the tokens of fitting and of the test set, if a price was given and the tokens
+        are known.
     """
 
     method: str
@@ -117,7 +118,7 @@ class Summary(_Strict):
     p_value: float | None
     tied: bool
     queries: int
-    tokens: int
+    tokens: int | None
     fit_seconds: float
     predict_seconds: float
     peak_memory: int | None

@@ -143,7 +143,11 @@ def _over_seeds(
     fit, queries = middle("fit_seconds"), round(middle("queries"))
     known = first.model is None or first.model in pace or not queries
     seconds = fit + queries * pace.get(first.model or "", 0.0)
-    tokens, predict_tokens = round(middle("tokens")), round(middle("predict_tokens"))
+    counted = all(None not in (item.tokens, item.predict_tokens) for item in ledgers)
+    tokens = round(middle("tokens")) if counted else None
+    cost = None
+    if price is not None and tokens is not None:
+        cost = price * (tokens + round(middle("predict_tokens")))
     return {
         "method": first.method,
         "model": first.model,
@@ -168,7 +172,7 @@ def _over_seeds(
         "parameters": round(middle("parameters")),
         "artifact_bytes": round(middle("artifact_bytes")),
         "seconds": seconds if known else None,
-        "cost": None if price is None else price * (tokens + predict_tokens),
+        "cost": cost,
     }
 
 

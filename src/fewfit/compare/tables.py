@@ -55,13 +55,13 @@ def cost_table(summaries: Sequence[Summary]) -> str:
             f"{item.log_loss:.3f}",
             f"{item.ece:.3f}",
             f"{item.queries:,}",
-            f"{item.tokens:,}",
+            count(item.tokens),
             seconds(item.fit_seconds),
             seconds(item.predict_seconds),
             size(item.peak_memory),
             f"{item.parameters:,}",
             size(item.artifact_bytes),
-            *([f"{item.cost or 0:.4g}"] if priced else []),
+            *([NONE if item.cost is None else f"{item.cost:.4g}"] if priced else []),
         ]
         for name, item in last.items()
     ]
@@ -109,6 +109,11 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def count(value: int | None) -> str:
+    """Return a number with its thousands apart."""
+    return NONE if value is None else f"{value:,}"
 
 
 def size(value: int | None) -> str:

@@ -13,6 +13,7 @@ from fewfit.decoders.paraphrase_mean import ParaphraseMean
 from fewfit.decoders.pet import PET
 from fewfit.decoders.prompt_boosting import PromptBoosting
 from fewfit.decoders.proto_verb import ProtoVerb
+from fewfit.decoders.soft_verbalizer import SoftVerbalizer
 from fewfit.decoders.zero_shot import ZeroShot
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ParaphraseMean",
     "PromptBoosting",
     "ProtoVerb",
+    "SoftVerbalizer",
     "ZeroShot",
 ]
 
@@ -45,6 +47,7 @@ DECODERS: dict[str, type[Decoder]] = {
     "pet": PET,
     "prompt-boosting": PromptBoosting,
     "protoverb": ProtoVerb,
+    "soft-verbalizer": SoftVerbalizer,
     "zero-shot": ZeroShot,
 }
 """Name -> decoder: the fixed table that artifacts and the command line look names up in."""

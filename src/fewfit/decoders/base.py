@@ -34,7 +34,8 @@ class Decoder(ClassifierMixin, BaseEstimator):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What it needs of the frozen model: of {"hidden", "scores", "full_vocabulary"}."""
+    """What it needs of the frozen model: "hidden", "scores"; or, in the place of hidden states,
+    "full_vocabulary" (log-probabilities of all tokens) or "word_scores" (of all label words)."""
 
     labels_needed: ClassVar[str] = "1 per class"
     queries_per_example: ClassVar[str] = "1 per view"

@@ -7,6 +7,7 @@ Symbols, as in the paper: h hidden state (H), W projection (D, H), z prototypes 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.threads import one_thread
 from fewfit.errors import InputError
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+_SMALL = 2**18  # numbers in X, below which a second thread costs more than it brings
 
 
 class DecT(Decoder):
@@ -103,16 +106,20 @@ class DecT(Decoder):
         W = rng.uniform(-1, 1, (D, H)) / np.sqrt(H)
         z = rng.uniform(-1, 1, (K, D)) * np.sqrt(6 / (K + D))
         self.lam_ = np.asarray(self._lambda(len(y) / K))
-        self.W_, self.r_ = fit_projection(
-            X,
-            y,
-            np.zeros((len(X), K), X.dtype) if scores is None else scores * X.dtype.type(self.lam_),
-            W.astype(X.dtype),
-            z.astype(X.dtype),
-            normalize=self.normalize,
-            lr=self.lr,
-            n_steps=self.n_steps,
-        )
+        prior = np.zeros((len(X), K), X.dtype)
+        if scores is not None:
+            prior = scores * X.dtype.type(self.lam_)
+        with one_thread() if X.size <= _SMALL else nullcontext():
+            self.W_, self.r_ = fit_projection(
+                X,
+                y,
+                prior,
+                W.astype(X.dtype),
+                z.astype(X.dtype),
+                normalize=self.normalize,
+                lr=self.lr,
+                n_steps=self.n_steps,
+            )
         self.z_ = z.astype(X.dtype)
 
     def _lambda(self, n: float) -> float:

@@ -16,11 +16,12 @@ from scipy.special import log_softmax, softmax
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
+from fewfit.decoders.threads import one_thread
 
 _STRENGTHS = (0.0, 0.5, 2.0)  # of the offset, beside 1
 _ZERO = 0.5  # what a strength of 0 counts as in the prior
-_VARIANCES = (2.0, 8.0, 32.0, 128.0)  # of the weights
-_MEDIAN = 8.0  # of the prior over _VARIANCES
+_VARIANCES = (0.25, 1.0, 4.0, 16.0)  # of the weights, beside the median of their prior
+_MEDIAN = 2.0  # of that prior, times log2(K)^2
 _EMPTY = 5.0  # examples that the empty input counts for in the label bias
 _BIAS = 0.3  # scale of a bias beside that of a weight
 _RANK = 256  # of the features, where N and H are both more than twice as many
@@ -43,7 +44,8 @@ class OffsetLogisticRegression(Decoder):
 
     W and u have a Gaussian prior of variance t (u: `_BIAS`^2 t) and are the posterior mode, which
     is unique. With x and a of unit size, b and t are numbers near 1 whatever the model: before any
-    label is seen, log2 b ~ N(0, 1), where 0 counts as `_ZERO`, and log4(t / _MEDIAN) ~ N(0, 1).
+    label is seen, log2 b ~ N(0, 1), where 0 counts as `_ZERO`, and log4(t / t0) ~ N(0, 1) with
+    t0 = `_MEDIAN` log2(K)^2: to tell K classes apart takes log2 K bits, so weights of that size.
     The labels then weigh each pair by its likelihood on rows left out, and the fits are averaged:
 
         weight(b, t) ~ prior(b) prior(t) prod_i softmax(f(-i; b, t))[y_i]               (eq. 4)
@@ -110,7 +112,8 @@ class OffsetLogisticRegression(Decoder):
         a = a - bias
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
-        b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
+        with one_thread():
+            b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
@@ -129,6 +132,7 @@ def _average(
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
     K = a.shape[1]
     Z, d, B = basis(x, y, K, max(K, _RANK))
+    median = _MEDIAN * np.log2(K) ** 2
     pairs: list[tuple[float, float]] = []
     fits: list[Floats] = []
     held_out: list[Floats] = []
@@ -136,14 +140,14 @@ def _average(
 
     def add(b: float, t: float, start: Floats | None) -> None:
         V = minimise(Z, d, y, b * a, t, start)
-        prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / _MEDIAN) / np.log(4)) ** 2) / 2
+        prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / median) / np.log(4)) ** 2) / 2
         pairs.append((b, t))
         fits.append(V)
         held_out.append(leave_one_out(Z, y, b * a, t, V))
         evidence.append(prior + _log_likelihood(held_out[-1], y))
 
     for t in _VARIANCES:
-        add(1.0 if has_scores else 0.0, t, fits[-1] if fits else None)
+        add(1.0 if has_scores else 0.0, t * median, fits[-1] if fits else None)
     if has_scores:
         best = int(np.argmax(evidence))
         for b in _STRENGTHS:

@@ -60,8 +60,8 @@ class Capabilities:
         Parameters
         ----------
         requires : frozenset of str
-            What the method needs, of "scores", "hidden", "full_vocabulary", "gradients" and
-            "soft_prompts".
+            What the method needs: "scores", "word_scores" (those of each label word, which come
+            with them), "hidden", "full_vocabulary", "gradients", "soft_prompts".
         who : str
             Name of the method, for the message.
         n_words : int
@@ -73,6 +73,7 @@ class Capabilities:
         """
         given = {
             "scores": self.scores is not None,
+            "word_scores": self.scores is not None,
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
             "gradients": self.gradients,

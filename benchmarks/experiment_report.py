@@ -1,0 +1,147 @@
+"""The sections of RESULTS.md on experiments: a row for each set, model and method."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.spec import ExperimentFile
+from fewfit.compare.tables import NONE, markdown_table, seconds, size
+
+
+def experiment(path: Path, file: ExperimentFile) -> str:
+    """One section for one experiment: a row per set, model and method, a column per shots."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    shots = sorted({item["shots"] for run in runs for item in run["summaries"]})
+    rows = []
+    for run in runs:
+        where = f"{run['set']}, {short(run['model'])}"
+        for method in dict.fromkeys(item["method"] for item in run["summaries"]):
+            cells = {i["shots"]: i for i in run["summaries"] if i["method"] == method}
+            rows.append([f"{where}: {method}", *(measured(cells.get(n)) for n in shots)])
+    if file.published is not None:
+        for method, values in file.published.accuracy.items():
+            cells = [values.get(str(n)) or values.get("0") for n in shots]
+            where = f"*published, {file.published.model}*: {method}"
+            rows.append([where, *(published(cell) for cell in cells)])
+    header = ["accuracy, %", *(f"{n} shot{'s' * (n > 1)}" for n in shots)]
+    setups = {run["set"]: run["setup"] for run in runs}
+    tested = ", ".join(f"{name} {setup['test_rows']:,}" for name, setup in setups.items())
+    source = ""
+    if file.published is not None:
+        source = (
+            f"\n\nPublished: {file.published.source}. On another model and the full test split."
+        )
+    return (
+        f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
+        f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
+        f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
+    )
+
+
+def costs(path: Path) -> str:
+    """What the methods of an experiment cost, at its largest number of shots."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    rows = []
+    for run in runs:
+        largest = max(item["shots"] for item in run["summaries"])
+        for item in (i for i in run["summaries"] if i["shots"] == largest):
+            rows.append(
+                [
+                    f"{run['set']}: {item['method']}, {largest} shots",
+                    f"{item['queries']:,}",
+                    seconds(item["fit_seconds"]),
+                    f"{item['parameters']:,}",
+                    size(item["artifact_bytes"]),
+                ]
+            )
+    header = ["cost of fitting", "queries", "fit", "parameters", "artifact"]
+    return (
+        f"\n{markdown_table(header, rows)}\n\nMedians over samples. The fit of a decoder starts "
+        "from the model's answers, that of a peer from the texts. Taken while other programs ran: "
+        "read the orders of magnitude.\n"
+    )
+
+
+def measured(item: dict[str, Any] | None) -> str:
+    """Return ``mean ± sd`` in percent, with a star where it cannot be told from the best."""
+    if item is None:
+        return NONE
+    spread = "" if item["sd"] is None else f" ± {100 * item['sd']:.1f}"
+    return f"{100 * item['accuracy']:.1f}{spread}{' *' if item['tied'] else '  '}"
+
+
+def published(values: list[float] | None) -> str:
+    """Return what a paper gives, as it gives it."""
+    return NONE if values is None else " ± ".join(f"{value:.1f}" for value in values) + "  "
+
+
+def averages(path: Path) -> str:
+    """Averages over an experiment's sets, model by model; see :func:`_averages`."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    models = dict.fromkeys(run["model"] for run in runs)
+    return "".join(
+        _averages(short(model), [run for run in runs if run["model"] == model]) for model in models
+    )
+
+
+def _averages(model: str, runs: list[dict[str, Any]]) -> str:
+    """Averages over sets, and how far the last method is ahead of DecT and behind simpler ones."""
+    cells = {
+        (run["set"], row["method"], row["shots"]): row for run in runs for row in run["summaries"]
+    }
+    sets = [run["set"] for run in runs]
+    methods = list(dict.fromkeys(method for _, method, _ in cells))
+    last, simple = methods[-1], ("zero-shot", "linear-probe")
+    rows, regrets = [], []
+    for n in sorted({shots for _, _, shots in cells}):
+        served = [name for name in sets if (name, last, n) in cells]
+        for method in methods:
+            mean = {
+                key: sum(cells[name, method, n][key] for name in served) / len(served)
+                for key in ("accuracy", "log_loss", "ece")
+            }
+            rows.append(
+                [
+                    f"{n} shot{'s' * (n > 1)}, {method}",
+                    f"{100 * mean['accuracy']:.1f}",
+                    f"{mean['log_loss']:.2f}",
+                    f"{mean['ece']:.3f}",
+                ]
+            )
+        ahead = [_points(cells, name, n, last) - _points(cells, name, n, "dect") for name in served]
+        behind = {
+            name: max(_points(cells, name, n, other) for other in simple)
+            - _points(cells, name, n, last)
+            for name in served
+        }
+        worst = max(behind, key=behind.__getitem__)
+        over = sum(value > 1 for value in behind.values())
+        regrets.append(
+            [
+                str(n),
+                f"{sum(ahead) / len(ahead):+.1f}",
+                f"{over} of {len(served)}",
+                f"{behind[worst]:.1f}",
+                worst,
+            ]
+        )
+    header = ["shots", "ahead of dect", "sets behind by over 1", "worst", "set"]
+    return (
+        f"\nAverages over the {len(sets)} sets, {model}.\n\n"
+        + markdown_table(["", "accuracy, %", "log loss", "calibration error"], rows)
+        + f"\n\nHow far {last} is ahead of dect on average, and its regret: how far it is behind "
+        f"the better of {' and '.join(simple)}. In points.\n\n"
+        + markdown_table(header, regrets)
+        + "\n"
+    )
+
+
+def _points(cells: dict[tuple[str, str, int], Any], name: str, n: int, method: str) -> float:
+    return 100 * cells[name, method, n]["accuracy"]
+
+
+def short(model: str) -> str:
+    """Return the name of a model without its folder and options."""
+    return model.partition("?")[0].rpartition("/")[2]

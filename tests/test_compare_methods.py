@@ -1,0 +1,157 @@
+"""Every method in a comparison is what the classifier gives, at the price of the classifier."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.spec import MethodEntry
+from fewfit import DecT, FewShotClassifier, ZeroShot
+from fewfit.calibration import BatchCalibration, DomainContextCalibration, PMICalibration
+from fewfit.compare import METHODS, DecoderMethod, compare, measure, sample_shots
+from fewfit.compare.tables import accuracy_table, report
+from fewfit.decoders import KNNPrompting, PromptBoosting
+from fewfit.errors import CapabilityError, InputError
+from fewfit.models import FakeModel
+from tests.test_compare_experiment import LABELS, TEST, TRAIN, files, make, run  # noqa: F401
+
+PREMISE = "The topic is {mask}."
+PARTS = [
+    (ZeroShot(), BatchCalibration(), 0, 0),
+    (ZeroShot(), BatchCalibration(strength="labels"), 8, 0),
+    (ZeroShot(), DomainContextCalibration(n_documents=5), 0, 5),
+    (ZeroShot(), PMICalibration(premise=PREMISE), 0, 1),
+    (DecT(), BatchCalibration(), 8, 0),
+    (DecT(), DomainContextCalibration(n_documents=5), 8, 5),
+]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("decoder", "calibration", "sample", "free"), PARTS)
+def test_a_calibrated_cell_is_what_the_classifier_gives(decoder, calibration, sample, free, shared):
+    """Both as the comparison's calibration and as that of one method beside another."""
+    methods = {"mine": decoder if shared else DecoderMethod(decoder, calibration)}
+    options = {"calibration": calibration} if shared else {}
+    found = make(methods=methods, shots=[4], seeds=[2], **options).run()
+    rows = sample_shots(TRAIN[1], 4, seed=2)
+    clf = FewShotClassifier(
+        FakeModel(), labels=LABELS, decoder=decoder, calibration=calibration, store=None
+    ).fit([TRAIN[0][i] for i in rows], [TRAIN[1][i] for i in rows])
+    metrics = measure(np.array(TEST[1]), clf.predict_proba(TEST[0]), clf.classes_)
+    (cell,) = found.cells
+    assert cell.log_loss == pytest.approx(metrics.log_loss, rel=1e-6)
+    assert cell.accuracy == metrics.accuracy
+    assert cell.ledger.queries == sample + free
+    assert clf.n_queries_ == 8 + free
+
+
+def test_calibrations_share_what_is_asked():
+    model, alone = FakeModel(), FakeModel()
+    names = ["zero-shot", "zero-shot+batch", "zero-shot+none", "zero-shot+domain-context", "dect"]
+    experiment = make(model, methods=names)
+    planned = experiment.cost()[0].queries
+    found = experiment.run()
+    make(alone, methods=["zero-shot", "dect"]).run()
+    documents = 20 * 2 * 3  # of the words of each sample
+    assert model.queries == planned == found.asked[0].queries == alone.queries + documents
+    queries = {s.method: s.queries for s in found.summaries if s.shots == 4}
+    assert queries == dict(zip(names, [1, 0, 0, 20, 9], strict=True))
+
+
+@pytest.mark.parametrize("decoder", [KNNPrompting(k=1), PromptBoosting()])
+def test_a_vocabulary_cell_is_what_the_classifier_gives(decoder, tmp_path):
+    vocabulary = ["good", "bad", "fun", "dull", "w1", "w2"]
+    model, store = FakeModel(vocabulary=vocabulary), tmp_path / "store"
+    options = {"shots": [4], "seeds": [2], "store": store}
+    experiment = make(model, methods={"mine": decoder, "zero-shot": ZeroShot()}, **options)
+    costs = {cost.model: cost.queries for cost in experiment.cost()}
+    assert costs == {"FakeModel": 40 + 1, "FakeModel, vocabulary": 8 + 40}
+    found = experiment.run(price_per_token=1.0)
+    assert model.queries == sum(costs.values()) == sum(item.queries for item in found.asked)
+    rows = sample_shots(TRAIN[1], 4, seed=2)
+    clf = FewShotClassifier(
+        FakeModel(vocabulary=vocabulary), labels=LABELS, decoder=decoder, store=None
+    ).fit([TRAIN[0][i] for i in rows], [TRAIN[1][i] for i in rows])
+    cell = next(cell for cell in found.cells if cell.method == "mine")
+    assert cell.accuracy == clf.score(*TEST)
+    assert (cell.ledger.queries, clf.n_queries_) == (8, 8)
+    assert cell.ledger.tokens is None  # a distribution does not say how long its prompt was
+    summary = next(item for item in found.summaries if item.method == "mine")
+    assert (summary.model, summary.tokens, summary.cost) == ("FakeModel", None, None)
+    assert "| mine " in accuracy_table(found.summaries)
+    assert report(found)
+    # All is in the store now: neither kind is asked again.
+    make(model, methods={"mine": decoder}, **options).run()
+    assert model.queries == sum(costs.values())
+
+
+@pytest.mark.parametrize(
+    ("methods", "error", "message"),
+    [
+        (["knn-prompting"], CapabilityError, "knn-prompting on FakeModel needs 'full_vocabulary'"),
+        (["prompt-boosting"], CapabilityError, "'full_vocabulary'"),
+        (["knn-prompting+batch"], InputError, "nothing to calibrate"),
+        (["zero-shot+magic"], InputError, "'magic' is not one of"),
+        (["tfidf+batch"], InputError, "'tfidf\\+batch' is not one of"),
+        (["zero-shot+ratio"], CapabilityError, "gives 'logprob'"),
+    ],
+)
+def test_what_a_model_or_method_cannot_is_refused_before_any_query(methods, error, message):
+    model = FakeModel()
+    with pytest.raises(error, match=message):
+        make(model, methods=["zero-shot", *methods])
+    assert model.queries == 0
+
+
+def test_every_named_method_runs():
+    model = FakeModel(vocabulary=["good", "bad", "fun"])
+    found = make(model, methods=METHODS, shots=[2], seeds=1).run()
+    assert {cell.method for cell in found.cells} == set(METHODS)
+
+
+def test_cells_of_another_calibration_are_not_taken(tmp_path):
+    options = {"shots": [1], "seeds": 1}
+    one = make(methods={"mine": DecoderMethod(ZeroShot())}, **options).run(tmp_path)
+    own = {"mine": DecoderMethod(ZeroShot(), BatchCalibration())}
+    two = make(methods=own, **options).run(tmp_path)
+    assert one.cells[0].log_loss != two.cells[0].log_loss
+    model = FakeModel()
+    assert make(model, methods=own, **options).run(tmp_path).cells == two.cells
+    assert model.queries == 0
+
+
+def test_a_row_of_an_experiment_has_a_calibration_of_its_own():
+    made = MethodEntry(decoder="zero-shot", calibration="batch").make("batch calibration")
+    assert isinstance(made, DecoderMethod)
+    assert (type(made.decoder), made.calibration) == (ZeroShot, BatchCalibration())
+    table = {"name": "batch", "strength": "labels"}
+    made = MethodEntry(decoder="dect", calibration=table).make("x")
+    assert made.calibration == BatchCalibration(strength="labels")  # pyright: ignore
+    for entry, message in [
+        (MethodEntry(calibration="batch"), "name the decoder"),
+        (MethodEntry(decoder="dect", calibration="magic"), "'magic' is not one of"),
+        (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "argument 'x'"),
+        (MethodEntry(peer="setfit", calibration="batch"), "a peer has"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            entry.check("row")
+
+
+def test_the_command_takes_calibrations_and_a_premise(files):  # noqa: F811
+    options = ["--shots", "1", "--seeds", "1", "--json"]
+    methods = ["--methods", "zero-shot,zero-shot+pmi,zero-shot+batch"]
+    found = json.loads(run(files, *options, *methods, "--premise", PREMISE).stdout)
+    expected = compare(
+        *TRAIN, *TEST, labels=LABELS, models=["fake"], shots=[1], seeds=1, store=None,
+        methods={"pmi": DecoderMethod(ZeroShot(), PMICalibration(premise=PREMISE))},
+    )  # fmt: skip
+    assert found["cells"][1]["log_loss"] == pytest.approx(expected.cells[0].log_loss)
+    assert [cell["ledger"]["queries"] for cell in found["cells"]] == [1, 1, 0]
+    alone = run(files, *options, "--methods", "dect", "--premise", PREMISE, code=2)
+    assert "no method is calibrated with 'pmi'" in alone.stderr
+    shared = run(
+        files, *options, "--methods", "zero-shot", "--calibration", "pmi", "--premise", PREMISE
+    )
+    assert json.loads(shared.stdout)["cells"][0]["log_loss"] == found["cells"][1]["log_loss"]
