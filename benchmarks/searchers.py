@@ -205,19 +205,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default="sst2,agnews")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--methods", help="of these only, separated by ';'")
+    parser.add_argument(
+        "--methods", help="these only, separated by ';'; what the result has of others stays"
+    )
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args([] if argv is None else argv)
     model = load_model(args.model)
     results: dict[str, Any] = {
+        "sets": {},
         "model": args.model.rsplit("/", 1)[-1].removeprefix("hf:"),
         "shots": SHOTS,
         "seeds": args.seeds,
         "trials": args.trials,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "options": argv_of(args),
-        "sets": {},
     }
+    if args.methods and args.output.exists():
+        results = json.loads(args.output.read_text(encoding="utf-8"))
     chosen = args.methods.split(";") if args.methods else METHODS
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -228,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def argv_of(args: argparse.Namespace) -> str:
     """Return the options that differ from a plain run, as they are typed."""
-    given = {"sets": args.sets, "seeds": args.seeds, "trials": args.trials, "methods": args.methods}
-    plain = {"sets": "sst2,agnews", "seeds": 3, "trials": 100, "methods": None}
+    given = {"sets": args.sets, "seeds": args.seeds, "trials": args.trials}
+    plain = {"sets": "sst2,agnews", "seeds": 3, "trials": 100}
     return "".join(f" --{k} '{v}'" for k, v in given.items() if v != plain[k])
 
 
@@ -245,6 +249,7 @@ def run(
         if not (data_folder() / name).is_dir():
             print(f"searchers: {name} skipped, no folder {data_folder() / name}")
             continue
+        kept = results["sets"].get(name, {}).get("methods", {})
         cells: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
         for problem, test, truth in problems(model, name, args.seeds, args.trials, tested):
             reader(problem, model, problem.template, NoCalibration())(test[:1])  # loads the weights
@@ -260,7 +265,9 @@ def run(
                 }
                 cells[method].append(cell)
                 print(f"{name:8} {problem.seed} {method:28} {cell}", flush=True)
-            results["sets"][name] = {"test_rows": len(test), "methods": cells}
+            merged = {method: cells.get(method) or kept.get(method) for method in METHODS}
+            found = {method: cell for method, cell in merged.items() if cell}
+            results["sets"][name] = {"test_rows": len(test), "methods": found}
             args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
