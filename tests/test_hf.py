@@ -453,7 +453,7 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(checkpoints, monkeyp
     expected = model.observe(prompts(texts), WORDS)
     run, sizes = model._network.run, []
 
-    def small(batch, steps, columns, vectors=None):
+    def small(batch, steps, columns, vectors):
         size = len(batch) * max(len(item.ids) for item in batch)
         sizes.append(size)
         if size > 100:
@@ -496,7 +496,7 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatc
     model = TransformersModel(checkpoints["bert"])
     run = model._network.run
 
-    def overflowing(batch, steps, columns):
+    def overflowing(batch, steps, columns, vectors):
         for hidden, logits in run(batch, steps, columns):
             hidden = hidden.clone()
             hidden[0] = torch.inf
