@@ -38,6 +38,7 @@ from fewfit.compare.bbt import black_box_tune
 from fewfit.compare.policy_network import reinforce_prompt
 from fewfit.compare.prompt_search import search_prompt
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
+from fewfit.errors import FewfitError
 from fewfit.models import FrozenModel
 from fewfit.opening import load_model
 from fewfit.prompts import Row, Template, Verbalizer
@@ -205,21 +206,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default="sst2,agnews")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--methods", help="of these only, separated by ';'")
+    parser.add_argument(
+        "--methods", help="these only, separated by ';'; what the result has of others stays"
+    )
     parser.add_argument("--output", type=Path, default=RESULT)
     args = parser.parse_args([] if argv is None else argv)
     model = load_model(args.model)
     results: dict[str, Any] = {
+        "sets": {},
         "model": args.model.rsplit("/", 1)[-1].removeprefix("hf:"),
         "shots": SHOTS,
         "seeds": args.seeds,
         "trials": args.trials,
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "sets": {},
+        "options": argv_of(args),
     }
+    if args.methods and args.output.exists():
+        results = json.loads(args.output.read_text(encoding="utf-8"))
     chosen = args.methods.split(";") if args.methods else METHODS
     with tempfile.TemporaryDirectory() as folder:
-        run(model, args, {name: METHODS[name] for name in chosen}, results, Path(folder) / "tested")
+        try:
+            run(model, args, {name: METHODS[name] for name in chosen}, results, Path(folder) / "t")
+        except FewfitError as error:
+            print(f"searchers: stopped, {error}")
+
+
+def argv_of(args: argparse.Namespace) -> str:
+    """Return the options that differ from a plain run, as they are typed."""
+    given = {"sets": args.sets, "seeds": args.seeds, "trials": args.trials}
+    plain = {"sets": "sst2,agnews", "seeds": 3, "trials": 100}
+    return "".join(f" --{k} '{v}'" for k, v in given.items() if v != plain[k])
 
 
 def run(
@@ -231,7 +247,11 @@ def run(
 ) -> None:
     """Fit and test every method on every sample; answers to test rows are shared in `tested`."""
     for name in args.sets.split(","):
-        cells: dict[str, list[dict[str, float]]] = {}
+        if not (data_folder() / name).is_dir():
+            print(f"searchers: {name} skipped, no folder {data_folder() / name}")
+            continue
+        kept = results["sets"].get(name, {}).get("methods", {})
+        cells: dict[str, list[dict[str, float]]] = {method: [] for method in methods}
         for problem, test, truth in problems(model, name, args.seeds, args.trials, tested):
             reader(problem, model, problem.template, NoCalibration())(test[:1])  # loads the weights
             for method, fit in methods.items():
@@ -244,9 +264,11 @@ def run(
                     "seconds": round(seconds, 4),
                     "accuracy": round(float(right.mean()), 4),
                 }
-                cells.setdefault(method, []).append(cell)
+                cells[method].append(cell)
                 print(f"{name:8} {problem.seed} {method:28} {cell}", flush=True)
-            results["sets"][name] = {"test_rows": len(test), "methods": cells}
+            merged = {method: cells.get(method) or kept.get(method) for method in METHODS}
+            found = {method: cell for method, cell in merged.items() if cell}
+            results["sets"][name] = {"test_rows": len(test), "methods": found}
             args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
