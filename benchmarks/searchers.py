@@ -39,7 +39,8 @@ from fewfit.compare.policy_network import reinforce_prompt
 from fewfit.compare.prompt_search import search_prompt
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
 from fewfit.errors import FewfitError
-from fewfit.models import FrozenModel, load_model
+from fewfit.models import FrozenModel
+from fewfit.opening import load_model
 from fewfit.prompts import Row, Template, Verbalizer
 from fewfit.store import StoredModel
 from fewfit.task import Task

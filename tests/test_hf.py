@@ -35,6 +35,7 @@ from fewfit.models.local import Budget, in_batches
 from fewfit.models.probe import TEXTS as PROBED
 from fewfit.models.probe import probe
 from fewfit.observations import Status
+from fewfit.prompts import expand_words
 from tests.hf_checkpoints import KINDS, build
 
 TEMPLATE = "{text} In summary, it was {mask}."
@@ -118,6 +119,35 @@ def token_ids(folder, name, words=WORDS):
 
 
 # Exactness
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_words_are_expanded_by_their_rows_of_the_output_matrix(checkpoints, name):
+    """A row is what the head multiplies a state with; the words are found as they are asked."""
+    model = TransformersModel(str(checkpoints[name]))
+    words, vectors = model.output_vectors()
+    assert {"great", "bad"} <= set(words)
+    assert len(words) == len(set(words)) == len(vectors)
+    plain, tokenizer = (
+        loaded(checkpoints[name], KINDS[name]),
+        loaded(checkpoints[name], "tokenizer"),
+    )
+    matrix = plain.get_output_embeddings().weight.detach().numpy()
+    for word in ("great", "bad", "film"):
+        row = tokenizer.convert_tokens_to_ids(WORD_TOKEN[name].format(word))
+        np.testing.assert_array_equal(vectors[words.index(word)], matrix[row])
+    names = {"good": "great", "poor": "bad"}
+    found = expand_words(names, words, vectors, n=3)
+    assert [next(iter(own)) for own in found.values()] == ["great", "bad"]
+    own = matrix[tokenizer.convert_tokens_to_ids(WORD_TOKEN[name].format("great"))]
+    cosine = vectors @ own / np.linalg.norm(vectors, axis=1)
+    second = list(found["good"])[1]
+    nearest = [words[i] for i in np.argsort(-cosine) if words[i] not in ("great", "bad", "Great")]
+    assert second in nearest[:3]
+    # What was found can be asked: one token each, and so one score each.
+    labels = {label: list(own) for label, own in found.items()}
+    clf = FewShotClassifier(model, labels=labels, template=TEMPLATE, store=None)
+    assert clf.fit(["fun", "sad"], ["good", "poor"]).n_queries_ == 3
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -13,6 +13,7 @@ def test_public_names_are_pinned():
         "FewShotClassifier",
         "FrozenModel",
         "LinearProbe",
+        "MultiLabelClassifier",
         "Observations",
         "OffsetLogisticRegression",
         "Template",

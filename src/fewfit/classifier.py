@@ -5,31 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import ClassifierMixin, clone
 
-from fewfit import persistence
-from fewfit.artifact import Example
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot
 from fewfit.errors import InputError, ModelError, ModelWarning
+from fewfit.estimator import TextEstimator, check_labelled, report_left_out
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
-from fewfit.observations import Observations
 from fewfit.opening import open_model
 from fewfit.persistence import Fitted
-from fewfit.prompts import Template, Verbalizer, View, Views, make_views, read_labels, read_rows
+from fewfit.prompts import Verbalizer, View, Views, make_views, read_labels, read_rows
 from fewfit.prompts.verbalizer import Label
-from fewfit.task import MAX_CENSORED, Task
-
-DEFAULT_TEMPLATE = "{text} This is about {mask}."
+from fewfit.task import DEFAULT_TEMPLATE, MAX_CENSORED, Task
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):
+class FewShotClassifier(ClassifierMixin, TextEstimator):
     """Adapt a frozen model to a classification task: one query per example, then milliseconds.
 
     Parameters
@@ -107,14 +102,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     3
     """
 
-    classes_: NDArray[Any]
+    kind: ClassVar[type[Decoder]] = Decoder
     decoder_: Decoder
-    task_: Task
-    n_queries_: int
-    n_retries_: int
-    doctor_: dict[str, Any] | None
-    n_examples_: int
-    _example: Example | None
 
     def __init__(
         self,
@@ -190,7 +179,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
         there = task.answered(answers)
         _check_kept(verbalizer, y, there)
-        _report_left_out(there, "examples")
+        report_left_out(there, "examples")
         answers, y = task.select(answers, there), y[there]
         hidden, scores = task.features(answers)
         further: dict[str, Any] = {}
@@ -200,15 +189,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             kept = task.answered(pool)
             if not kept.any():
                 raise ModelError("unlabelled: the model gave no usable answer to any example")
-            _report_left_out(kept, "unlabelled examples")
+            report_left_out(kept, "unlabelled examples")
             further["pool"] = task.features(task.select(pool, kept))[0]
         self.n_retries_ = task.model.retries - retries
         decoder = decoder.fit(hidden, y, scores=scores, **further)
         self._keep(Fitted(task, decoder, n_examples=len(y), example=None))
-        self._example = Example(
-            row=dict(rows[int(there.argmax())]),
-            probabilities=self.decode(answers[: len(task.template.views)])[0].tolist(),
-        )
+        self._keep_example(rows[int(there.argmax())], answers)
         return self
 
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
@@ -236,7 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         self.n_retries_ = task.model.retries - retries
         decoder.restore({}, np.array(task.verbalizer.classes))
         self._keep(Fitted(task, decoder, n_examples=0, example=None))
-        self._example = Example(row=row, probabilities=self.decode(answers)[0].tolist())
+        self._keep_example(row, answers)
         return self
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
@@ -253,13 +239,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         task.check(decoder.requires, who=type(decoder).__name__)
         return task
 
-    def predict_proba(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.float64]:
-        """Return the probability of each class, shape (N, K), columns as in ``classes_``.
-
-        With ``errors="nan"`` an example without a usable answer has a row of NaN.
-        """
-        return self.decode(self.observe(X, progress=progress))
-
     def predict(self, X: Any, *, progress: Progress | None = None) -> NDArray[Any]:
         """Return the most probable class of each example, shape (N,).
 
@@ -269,111 +248,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             If an example got no usable answer, with ``errors="nan"`` too: a label would be a guess.
         """
         probabilities = self.predict_proba(X, progress=progress)
-        failed = int(np.isnan(probabilities[:, 0]).sum())
-        if failed:
-            raise ModelError(
-                f"{failed} of {len(probabilities)} examples got no usable answer and so have no "
-                "label; predict_proba gives the others, with NaN for these"
-            )
+        check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
 
-    def observe(self, X: Any, *, progress: Progress | None = None) -> Observations:
-        """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
-
-        Returns
-        -------
-        Observations
-            One row per example and view, with one score column per class; ``.queries`` says what
-            they cost.
-        """
-        check_is_fitted(self, "classes_")
-        return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
-
-    def decode(self, observations: Observations) -> NDArray[np.float64]:
-        """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
-
-        An example that was not answered, in any of its views, becomes a row of NaN.
-        """
-        check_is_fitted(self, "classes_")
-        there = self.task_.answered(observations)
-        out = np.full((len(there), len(self.classes_)), np.nan)
-        if there.any():
-            hidden, scores = self.task_.features(self.task_.select(observations, there))
-            out[there] = self.decoder_.predict_proba(hidden, scores=scores)
-        return out
-
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted task to a folder: data only, kilobytes; see :mod:`fewfit.artifact`.
-
-        Raises
-        ------
-        ArtifactError
-            If the folder is something else, or the decoder, the calibration or a view is not one
-            of fewfit's own.
-        """
-        check_is_fitted(self, "classes_")
-        fitted = Fitted(self.task_, self.decoder_, self.n_examples_, self._example, self.doctor_)
-        persistence.save(fitted, folder)
+    def _proba(
+        self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> NDArray[Any]:
+        return self.decoder_.predict_proba(hidden, scores=scores)
 
     @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        model: str | FrozenModel | None = None,
-        store: str | Path | None = "default",
-        max_queries: int | None = None,
-        errors: str = "raise",
-        verify: bool = False,
-    ) -> Self:
-        """Read a fitted task. No code in it is run, and nothing is fetched.
-
-        Parameters
-        ----------
-        folder : path
-            Written by :meth:`save` or by ``fewfit tune``.
-        model : str or FrozenModel, optional
-            The frozen model to predict with, if not the one that the artifact names. It must have
-            the identity of the model that the task was fitted on.
-        store : "default", path or None, default="default"
-        max_queries : int, optional
-        errors : {"raise", "nan"}, default="raise"
-        verify : bool, default=False
-            Whether to ask the artifact's example again and compare its probabilities. What
-            ``fewfit tune`` wrote holds no example; its model is compared by its hashes.
-
-        Raises
-        ------
-        ArtifactError
-            If the artifact is damaged, foreign, or fails the verification.
-        ModelMismatchError
-            If the model is another one; the message names what differs.
-        """
-        fitted, model = persistence.load(folder, model, store, max_queries, errors)
-        task = fitted.task
-        views = [v.source if type(v) is Template else v for v in task.template.views]
-        self = cls(
-            model,
-            template=views if len(views) > 1 else views[0],
-            labels=task.verbalizer.labels,
-            decoder=clone(fitted.decoder),
-            calibration=task.calibration,
-            store=store,
-            max_queries=max_queries,
-            errors=errors,
-        )
-        self.n_queries_ = self.n_retries_ = 0
-        self._keep(fitted)
-        if verify and fitted.example is not None:
-            again = self.predict_proba([fitted.example.row])[0]
-            persistence.verify(fitted, folder, again)
-        return self
-
-    def _keep(self, fitted: Fitted) -> None:
-        self.task_, self.decoder_ = fitted.task, fitted.decoder
-        self.classes_ = fitted.decoder.classes_
-        self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
-        self._example = fitted.example
+    def _options(cls, task: Task) -> dict[str, Any]:
+        return {"labels": task.verbalizer.labels, "calibration": task.calibration}
 
 
 def _tell_views(decoder: Decoder, P: int) -> None:
@@ -410,13 +295,4 @@ def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], there: NDArray[np.bool_
         raise ModelError(
             f"the model gave no usable answer to any example of class {min(lost, key=str)!r}; run "
             "again to ask only what is missing"
-        )
-
-
-def _report_left_out(there: NDArray[np.bool_], what: str) -> None:
-    if not there.all():
-        warnings.warn(
-            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
-            ModelWarning,
-            stacklevel=3,
         )

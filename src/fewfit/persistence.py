@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fewfit import artifact
 from fewfit._version import __version__
 from fewfit.calibration import CALIBRATIONS, Calibration
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.models import FrozenModel
 from fewfit.opening import open_model
@@ -21,17 +21,18 @@ from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.task import Task
 
 _TUNED = "tuning.json"
+_DECODERS: dict[str, type[Any]] = {**DECODERS, "multi-label": MultiLabel}
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a classifier has learnt.
+    """What an estimator has learnt.
 
     Attributes
     ----------
     task : Task
         With its prior.
-    decoder : Decoder
+    decoder : Decoder or MultiLabel
         Fitted.
     n_examples : int
     example : artifact.Example or None
@@ -41,7 +42,7 @@ class Fitted:
     """
 
     task: Task
-    decoder: Decoder
+    decoder: Decoder | MultiLabel
     n_examples: int
     example: artifact.Example | None
     doctor: dict[str, Any] | None = None
@@ -52,7 +53,7 @@ def save(fitted: Fitted, folder: str | Path) -> None:
     task, decoder = fitted.task, fitted.decoder
     if fitted.example is None:
         raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
-    names = [name for name, kind in DECODERS.items() if kind is type(decoder)]
+    names = [name for name, kind in _DECODERS.items() if kind is type(decoder)]
     if not names or type(task.calibration) not in CALIBRATIONS.values():
         raise ArtifactError(
             "only fewfit's own decoders and calibrations can be saved, since nothing in an "
@@ -109,7 +110,7 @@ def load(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
     try:
-        decoder = DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
+        decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in manifest.calibration.parameters.items()
@@ -218,7 +219,7 @@ def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None
             )
 
 
-def _plain(decoder: Decoder) -> dict[str, Any]:
+def _plain(decoder: Decoder | MultiLabel) -> dict[str, Any]:
     """Parameters as JSON keeps them; a random state that is not a number cannot be kept."""
     parameters: dict[str, Any] = {}
     for name, value in decoder.get_params().items():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import StoreError, StoreWarning
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 
@@ -94,6 +95,10 @@ class StoredModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
 
     @property
     def retries(self) -> int:

@@ -23,6 +23,8 @@ from fewfit.models.budget import BudgetedModel
 from fewfit.observations import Observations, Status, gather
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
+DEFAULT_TEMPLATE = "{text} This is about {mask}."
+
 MAX_CENSORED = 0.5
 """Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
 from them would be the server's cut-off. Two classes never exceed it while one of them is listed."""

@@ -40,8 +40,8 @@ def doctor(
 
 def probed(model: str, template: str, words: Sequence[str]) -> dict[str, Any]:
     """Probe the model that a spec names; the report as JSON keeps it."""
-    from fewfit.models import load_model
     from fewfit.models.probe import probe
+    from fewfit.opening import load_model
     from fewfit.prompts import Template
 
     return probe(load_model(model), template=Template(template), words=words).to_dict()

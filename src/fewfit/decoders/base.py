@@ -18,7 +18,43 @@ from fewfit.errors import ArtifactError, InputError
 Floats = NDArray[Any]
 
 
-class Decoder(ClassifierMixin, BaseEstimator):
+class Restorable:
+    """What is learnt is a few named arrays, which is all that an artifact keeps."""
+
+    fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
+
+    classes_: NDArray[Any]
+    n_features_in_: int
+
+    def restore(self, arrays: Mapping[str, Floats], classes: NDArray[Any]) -> Self:
+        """Put saved arrays back in place of :meth:`fit`.
+
+        Raises
+        ------
+        ArtifactError
+            If an array is missing, unknown, or of a shape that does not fit the others.
+        """
+        who = type(self).__name__
+        if set(arrays) != set(self.fitted_arrays):
+            raise ArtifactError(
+                f"{who} has the arrays {sorted(self.fitted_arrays)}, the artifact {sorted(arrays)}"
+            )
+        sizes = {"K": len(classes)}
+        for name, axes in self.fitted_arrays.items():
+            shape = arrays[name].shape
+            if len(shape) != len(axes) or any(
+                sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+            ):
+                raise ArtifactError(f"{who}: array {name!r} of shape {shape} does not fit {axes}")
+            setattr(self, name, arrays[name])
+        self.classes_ = classes
+        if "H" in sizes:
+            self.n_features_in_ = sizes["H"]
+        return self
+
+
+class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     """Base of all decoders: scikit-learn classifiers on the arrays of an observation.
 
     ``X`` holds hidden states, shape (N, H); ``scores`` holds calibrated class scores in units of
@@ -45,17 +81,11 @@ class Decoder(ClassifierMixin, BaseEstimator):
     many_views: ClassVar[bool] = False
     """Whether :meth:`_fit` and :meth:`_log_odds` are given the scores of each view, (N, P, K)."""
 
-    fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {}
-    """Learnt array -> its axes, named by letter: H hidden, K classes, others free but equal."""
-
     fixed_arrays: ClassVar[frozenset[str]] = frozenset()
     """Those of them that are kept but that training does not change."""
 
     unlabelled: ClassVar[bool] = False
     """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``."""
-
-    classes_: NDArray[Any]
-    n_features_in_: int
 
     def fit(self, X: ArrayLike, y: ArrayLike, *, scores: ArrayLike | None = None) -> Self:
         """Fit the decoder.
@@ -112,32 +142,6 @@ class Decoder(ClassifierMixin, BaseEstimator):
         """Return the most probable class of each row, shape (N,); ties go to the first class."""
         best = self.predict_proba(X, scores=scores).argmax(axis=1)
         return self.classes_[best]
-
-    def restore(self, arrays: Mapping[str, Floats], classes: NDArray[Any]) -> Self:
-        """Put saved arrays back in place of :meth:`fit`.
-
-        Raises
-        ------
-        ArtifactError
-            If an array is missing, unknown, or of a shape that does not fit the others.
-        """
-        who = type(self).__name__
-        if set(arrays) != set(self.fitted_arrays):
-            raise ArtifactError(
-                f"{who} has the arrays {sorted(self.fitted_arrays)}, the artifact {sorted(arrays)}"
-            )
-        sizes = {"K": len(classes)}
-        for name, axes in self.fitted_arrays.items():
-            shape = arrays[name].shape
-            if len(shape) != len(axes) or any(
-                sizes.setdefault(axis, size) != size for axis, size in zip(axes, shape, strict=True)
-            ):
-                raise ArtifactError(f"{who}: array {name!r} of shape {shape} does not fit {axes}")
-            setattr(self, name, arrays[name])
-        self.classes_ = classes
-        if "H" in sizes:
-            self.n_features_in_ = sizes["H"]
-        return self
 
     @abstractmethod
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:

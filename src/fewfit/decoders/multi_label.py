@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,12 +15,13 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fewfit.decoders.base import Restorable
 from fewfit.errors import InputError
 
 Floats = NDArray[Any]
 
 
-class MultiLabel(ClassifierMixin, BaseEstimator):
+class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
     """A logistic regression per label, and the threshold at which the label is given.
 
     K independent sigmoids, ``p[k] = sigmoid(w[k] x + b[k])``, on standardised hidden states, with
@@ -53,8 +55,8 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
     -----
     The paper tunes a soft prompt beside this head, which needs the model's gradients; this is the
     part that a frozen model allows. Its own linear baseline failed for want of standardised
-    features. It is not one of the decoders of :class:`fewfit.FewShotClassifier`, whose examples
-    have one class each; give it the hidden states of ``Task.features`` or any other.
+    features. :class:`fewfit.MultiLabelClassifier` gives it a model's hidden states of texts; the
+    examples of :class:`fewfit.FewShotClassifier` have one class each.
 
     Examples
     --------
@@ -69,6 +71,13 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
     labels_needed: ClassVar[str] = "both sides of each label"
     queries_per_example: ClassVar[str] = "1 per view"
     reference: ClassVar[str] = "Buchner et al. 2024, arXiv 2309.12075"
+    fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mean_": ("H",),
+        "scale_": ("H",),
+        "coef_": ("K", "H"),
+        "intercept_": ("K",),
+        "threshold_": ("K",),
+    }
 
     def __init__(
         self,
@@ -137,6 +146,11 @@ class MultiLabel(ClassifierMixin, BaseEstimator):
         if self.single_:
             return self.classes_[p.argmax(axis=1)]
         return (p > self.threshold_).astype(int)
+
+    def restore(self, arrays: Mapping[str, Floats], classes: NDArray[Any]) -> Self:
+        """Put saved arrays of labels back in place of :meth:`fit` (ArtifactError)."""
+        self.single_, self.n_labels_ = False, len(classes)
+        return super().restore(arrays, np.arange(len(classes)))
 
     def _head(self, x: Floats, y: NDArray[Any]) -> tuple[Floats, float]:
         if y.min() == y.max():

@@ -54,7 +54,7 @@ class SoftVerbalizer(Decoder):
     --------
     >>> X = [[1.0, 0.0, 5.0], [0.0, 1.0, 5.0]]  # the third word says nothing
     >>> decoder = SoftVerbalizer().fit(X, ["a", "b"], scores=[[3.0, 0.0], [2.5, 1.0]])
-    >>> decoder.predict(X, scores=[[3.0, 0.0], [1.5, 1.0]])
+    >>> decoder.predict(X, scores=[[3.0, 0.0], [1.2, 1.0]])
     array(['a', 'b'], dtype='<U1')
     """
 

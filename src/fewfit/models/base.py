@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, gather
 from fewfit.prompts import Prompt
 
@@ -60,8 +61,8 @@ class Capabilities:
         Parameters
         ----------
         requires : frozenset of str
-            What the method needs: "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary", "gradients", "soft_prompts".
+            What the method needs, of "scores", "word_scores" (those of each label word, which come
+            with them), "hidden", "full_vocabulary", "gradients" and "soft_prompts".
         who : str
             Name of the method, for the message.
         n_words : int
@@ -128,6 +129,11 @@ class FrozenModel(ABC):
         same identity must give the same answers. It holds no secret and no machine path. Cheap:
         no weights are loaded for it.
         """
+
+    @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs; None where that is not known, as of a server. Cheap."""
+        return None
 
     @property
     def retries(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Status
 from fewfit.prompts import Prompt
 
@@ -56,6 +57,10 @@ class BudgetedModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
 
     @property
     def retries(self) -> int:

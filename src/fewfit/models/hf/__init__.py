@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
@@ -161,6 +162,12 @@ class TransformersModel(FrozenModel):
             "reading": _READING,
         }
 
+    @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs, from the weights' files; None before those of a hub are here."""
+        n = self.checkpoint.n_parameters
+        return None if n is None else Size(n, self.checkpoint.kind == "seq2seq")
+
     @cached_property
     def dtype(self) -> str:
         """Name of the weights' dtype."""
@@ -262,6 +269,18 @@ class TransformersModel(FrozenModel):
 
         for positions in groups.values():
             yield from self._batches(prompts, positions, self.max_tokens, answer)
+
+    def output_vectors(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Return words and their rows of the output matrix: :func:`expand_words` takes both.
+
+        Returns
+        -------
+        (words, vectors)
+            The W words of letters that are a single token after a space, sorted, and an array of
+            shape (W, H), float32.
+        """
+        words = self._encoder.whole_words()
+        return list(words), self._network.output_rows(list(words.values()))
 
     def _groups(self, prompts: Sequence[Prompt]) -> dict[Frame, list[int]]:
         groups: dict[Frame, list[int]] = {}

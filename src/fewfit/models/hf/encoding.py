@@ -180,6 +180,20 @@ class PromptEncoder:
             found.append(ids)
         return found
 
+    def whole_words(self) -> dict[str, int]:
+        """Return the words of letters that are one token after a space, and that token."""
+        tokens = (self.backend.decode([i]) for i in self.backend.get_vocab().values())
+        decoded = {token.replace("\u2581", " ").strip() for token in tokens}
+        words = sorted(word for word in decoded if word.isalpha())
+        head = self._plain("a")
+        asked = [f"a {word}" for word in words]
+        encoded = self.backend.encode_batch_fast(asked, add_special_tokens=False)
+        found: dict[str, int] = {}
+        for word, encoding in zip(words, encoded, strict=True):
+            if encoding.ids[:-1] == head and encoding.ids[-1] != self._unknown_id:
+                found[word] = encoding.ids[-1]
+        return found
+
     def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
         """The special tokens that the vocabulary holds as ordinary pieces too.
 

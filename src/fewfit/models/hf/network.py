@@ -173,6 +173,13 @@ class Network:
             encoder = BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)
         return hidden.float(), logits, encoder
 
+    def output_rows(self, ids: Sequence[int]) -> Any:
+        """Return the rows of the output matrix for some tokens, array (len(ids), H), float32."""
+        weight = getattr(self._model.get_output_embeddings(), "weight", None)
+        if weight is None:
+            raise ModelError(f"{self.name}: this architecture has no output matrix")
+        return weight[list(ids)].float().cpu().numpy()
+
     def _take_slots(self, module: Any, args: Any, output: Any) -> Any:
         if self._slots is None:
             return output
