@@ -3,7 +3,7 @@
     python -m benchmarks [NAME ...] [--data DIR] [--model SPEC ...] [--dry-run]
 
 NAME is a file under ``experiments/`` without its suffix, or one of the
-programs ``speed``, ``grid`` and ``growth``; all by default.
+programs ``speed``, ``grid``, ``growth`` and ``searchers``; all by default.
 DIR holds ``<set>/{train,test}.jsonl.gz``; by default it is ``$FEWFIT_SHARED/data``.
 """
 
@@ -13,13 +13,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import grid, growth, report, speed
+from benchmarks import grid, growth, report, searchers, speed
 from benchmarks.run import run_experiment
 from benchmarks.spec import FOLDER, read_experiment
 from benchmarks.tasks import data_folder
 from fewfit.errors import FewfitError, InputError
 
-PROGRAMS = {"speed": speed.main, "grid": grid.main, "growth": growth.main}
+PROGRAMS = {
+    "speed": speed.main,
+    "grid": grid.main,
+    "growth": growth.main,
+    "searchers": searchers.main,
+}
 
 
 def main() -> None:

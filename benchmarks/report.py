@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tuning_report
+from benchmarks import searchers_report, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.compare.tables import markdown_table
@@ -184,6 +184,7 @@ def main() -> None:
                 sections.append(averages(found))
     programs = {
         "ablation_embedded": ablation,
+        "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
         "speed": speed,

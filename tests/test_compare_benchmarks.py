@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, searchers, searchers_report
 from benchmarks.peers import Peer
 from benchmarks.run import run_experiment
 from benchmarks.spec import FOLDER, read_experiment
@@ -137,3 +137,44 @@ def test_a_peer_is_a_row_through_the_same_harness(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="ended with code 3 on fit"):
         Experiment(["die", "b"], ["pos", "neg"], *TEST, methods={"echo": Peer("echo")},
                    **{**options, "shots": [1]}).run()  # fmt: skip
+
+
+def test_the_searchers_are_set_beside_dect(tmp_path):
+    def cells(*triples):
+        return [dict(zip(("queries", "seconds", "accuracy"), t, strict=True)) for t in triples]
+
+    methods = {
+        "zero-shot": cells((1, 0.0, 0.5), (1, 0.0, 0.5)),
+        "DecT": cells((33, 2.0, 0.7), (33, 4.0, 0.8)),
+        "BBT": cells((3200, 300.0, 0.6), (3200, 360.0, 0.64)),
+    }
+    path = tmp_path / "searchers.json"
+    content = {"model": "toy", "shots": 16, "trials": 100, "threads": "1", "options": ""}
+    sets = {"sst2": {"test_rows": 500, "methods": methods}}
+    path.write_text(json.dumps({**content, "sets": sets}))
+    text = searchers_report.searchers(path)
+    row = next(line for line in text.splitlines() if "BBT" in line and line.startswith("|"))
+    assert [cell.strip() for cell in row.split("|")][1:-1] == [
+        "sst2: BBT",
+        "62.0 ± 2.8",
+        "3,200",
+        "97",
+        "330.0 s",
+        "110",
+    ]
+    assert "seeds 0, 1, 500 test rows" in text
+
+
+def test_the_words_of_the_searchers_are_the_most_frequent():
+    texts = ["The cat, the dog", "a dog! the bee"]
+    assert searchers.frequent_words(texts, 3) == ["the", "dog", "bee"]
+
+
+def test_searchers_without_data_say_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FEWFIT_SHARED", str(tmp_path))
+    output = tmp_path / "found.json"
+    searchers.main(["--output", str(output)])
+    said = capsys.readouterr().out
+    assert "sst2 skipped, no folder" in said
+    assert "agnews skipped" in said
+    assert not output.exists()

@@ -24,6 +24,7 @@ from fewfit.compare.html import html_report
 from fewfit.compare.tables import accuracy_table, report
 from fewfit.errors import CapabilityError, InputError, ModelError, StoreWarning
 from fewfit.models import FakeModel
+from fewfit.models.costs import Size
 
 LABELS = {"neg": "bad", "pos": ["good", "fine"]}
 WORDS = {"neg": ["bad", "awful", "dull"], "pos": ["good", "fine", "fun"]}
@@ -84,6 +85,47 @@ def test_a_cell_is_what_the_classifier_gives():
     assert cell.ledger.predict_queries == 40
     assert cell.ledger.parameters == 128 * 16 + 2
     assert 4 * (128 * 16 + 2 * 128) < cell.ledger.artifact_bytes < 4 * (128 * 16 + 2 * 128) + 500
+
+
+def test_flops_and_bytes_follow_from_the_tokens_and_the_size():
+    class Sized(FakeModel):
+        size = Size(1000, encoder_decoder=False, task_flops=7e6, task_bytes=123)
+
+    found = make(Sized()).run()
+    words = {text: len(f"{text} This is about .".split()) for text in [*TRAIN[0], *TEST[0], ""]}
+    query = sum(words[text] for text in TEST[0]) / 40
+    shown = sum(words[TRAIN[0][i]] for i in sample_shots(TRAIN[1], 4, seed=2))
+    cells = {c.method: c.ledger for c in found.cells if (c.shots, c.seed) == (4, 2)}
+    # a decoder-only model spends two FLOPs for each parameter and token
+    dect, zero = cells["dect"], cells["zero-shot"]
+    assert dect.fit_flops == 7e6 + 2000 * (shown + words[""])
+    assert zero.fit_flops == 7e6 + 2000 * words[""]
+    assert dect.predict_flops == zero.predict_flops == 2000 * query
+    assert dect.in_context_flops == pytest.approx(2000 * (shown + query))
+    assert dect.in_context_bytes == pytest.approx(4 * shown)
+    assert zero.in_context_flops is zero.in_context_bytes is None
+    assert dect.artifact_bytes > 4 * (128 * 16 + 2 * 128) + 123
+    assert cells["tfidf"].predict_flops is None
+    text, page = report(found), html_report(found)
+    last = [s.predict_flops for s in found.summaries if s.method == "dect" and s.shots == 4]
+    assert f"{last[0]:.1e}" in text
+    assert f"{last[0]:.1e}" in page
+    unknown = make().run()
+    assert {cell.ledger.fit_flops for cell in unknown.cells} == {None}
+    assert "in context" not in report(unknown)
+    assert "in context" not in html_report(unknown)
+
+
+def test_a_file_of_the_first_schema_is_read_with_flops_unknown(tmp_path):
+    content = json.loads(make(methods=["zero-shot"], shots=[1], seeds=1).run().model_dump_json())
+    content["schema_version"] = 1
+    for entry in [content["cells"][0]["ledger"], content["summaries"][0]]:
+        for name in ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes"):
+            del entry[name]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    found = Comparison.read(tmp_path / "old.json")
+    assert found.schema_version == 1
+    assert found.summaries[0].predict_flops is None
 
 
 def test_memory_is_traced_on_the_first_seed_only():

@@ -483,12 +483,12 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(checkpoints, monkeyp
     expected = model.observe(prompts(texts), WORDS)
     run, sizes = model._network.run, []
 
-    def small(batch, steps, columns):
+    def small(batch, steps, columns, vectors):
         size = len(batch) * max(len(item.ids) for item in batch)
         sizes.append(size)
         if size > 100:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(batch, steps, columns)
+        return run(batch, steps, columns, vectors)
 
     monkeypatch.setattr(model._network, "run", small)
     found = model.observe(prompts(texts), WORDS)
@@ -526,7 +526,7 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatc
     model = TransformersModel(checkpoints["bert"])
     run = model._network.run
 
-    def overflowing(batch, steps, columns):
+    def overflowing(batch, steps, columns, vectors):
         for hidden, logits in run(batch, steps, columns):
             hidden = hidden.clone()
             hidden[0] = torch.inf

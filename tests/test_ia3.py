@@ -9,8 +9,8 @@ import torch
 import transformers
 
 from fewfit.errors import ArtifactError, InputError
+from fewfit.models.costs import ia3_count
 from fewfit.tuning import IA3, LAYOUTS, Stack, load_original, site_map
-from fewfit.tuning.costs import ia3_count
 from tests.tuning_models import ARCHITECTURES, inputs, network
 
 

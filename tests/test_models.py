@@ -12,6 +12,7 @@ from fewfit import FewShotClassifier, Template, load_model
 from fewfit.errors import CapabilityError, InputError, MissingExtraError, ModelError
 from fewfit.models import Capabilities, EmbeddedEncoder, FakeModel
 from fewfit.models import embedded as embedded_module
+from fewfit.models.costs import Size
 from fewfit.observations import ScoreSpace, Status
 from tests.conftest import TEMPLATE, prompts
 
@@ -125,6 +126,11 @@ def directly(embedded, text: str) -> np.ndarray:
     encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=256)
     with torch.no_grad():
         return network(**encoded).last_hidden_state[0].mean(dim=0).numpy()
+
+
+def test_the_size_of_embedded_is_that_of_its_file(embedded):
+    n = sum(p.numel() for p in embedded._network.parameters())
+    assert embedded.size == Size(n, encoder_decoder=False)
 
 
 def test_embedded_equals_a_direct_computation(embedded):

@@ -9,6 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewfit.calibration import ContextualCalibration, NoCalibration
+from fewfit.compare.policy_network import (
+    PolicyNetwork,
+    piecewise_reward,
+    reinforce_prompt,
+    z_scores,
+)
 from fewfit.compare.prompt_search import (
     PolicyGradient,
     estimate_gradient,
@@ -49,7 +55,7 @@ class Oracle(FakeModel):
                 np.array([start]),
                 Observations(
                     columns=tuple(words),
-                    scores=score,
+                    scores=score[:, [["cat", "dog"].index(word) for word in words]],
                     space=self.space,
                     hidden=None,
                     label_mass=np.array([0.9]),
@@ -210,3 +216,103 @@ def test_every_pair_of_demonstration_and_word_is_right_on_an_easy_model():
     assert sum(a == b for a, b in shown) >= len(shown) - 1
     for (_, one), (_, two) in itertools.pairwise(learnt.view.demonstrations):
         assert one != two  # the classes in turn
+
+
+# RLPrompt-like
+
+
+def reinforce(model, max_queries, calibration=None, *, y=None, labels=None, **options):
+    return reinforce_prompt(
+        model,
+        TEMPLATE,
+        VOCABULARY,
+        [{"text": text} for text in TEXTS],
+        np.array([int(name == "dog") for name in TRUE]) if y is None else y,
+        Verbalizer(labels or LABELS),
+        calibration or NoCalibration(),
+        **{"length": 1, "max_queries": max_queries, **options},
+    )
+
+
+def test_the_reward_in_numbers():
+    scores = np.log([[0.7, 0.3], [0.7, 0.3], [0.5, 0.5]])
+    np.testing.assert_allclose(piecewise_reward(scores, np.array([0, 1, 0])), [80, -72, 0])
+    three = np.log([[0.2, 0.5, 0.3]])
+    np.testing.assert_allclose(piecewise_reward(three, np.array([2])), [180 * -0.2])
+    z = z_scores(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    np.testing.assert_allclose(z, [[-1, 0], [1, 0]])
+
+
+def test_the_policy_starts_without_a_preference_and_samples_what_it_says():
+    policy = PolicyNetwork(3, 2, n_samples=4000, seed=1)
+    pairs = np.array(list(itertools.product(range(3), repeat=2)))
+    np.testing.assert_allclose(policy.log_probs(pairs), -np.log(3))
+    rng = np.random.default_rng(0)
+    policy.W2 += rng.normal(0, 0.3, policy.W2.shape)
+    policy.b2 += rng.normal(0, 0.3, 3)
+    p = np.exp(policy.log_probs(pairs).sum(axis=1))
+    assert p.sum() == pytest.approx(1)
+    given = np.exp(policy.log_probs(pairs))[:, 1].reshape(3, 3)
+    assert np.abs(given[0] - given[1]).max() > 0.01  # a word depends on the one before
+    share = np.bincount(policy.ask() @ [3, 1], minlength=9) / 4000
+    np.testing.assert_allclose(share, p, atol=0.03)
+    first = policy.log_probs(policy.best()[None])[0, 0]
+    assert first == pytest.approx(policy.log_probs(pairs)[:, 0].max())
+
+
+def test_the_gradient_is_that_of_the_log_probability():
+    policy = PolicyNetwork(4, 3, width=5, seed=2)
+    rng = np.random.default_rng(0)
+    policy.W2 += rng.normal(0, 0.5, policy.W2.shape)
+    prompts, weights = rng.integers(4, size=(6, 3)), rng.standard_normal(6)
+
+    def value():
+        return float((weights * policy.log_probs(prompts).sum(axis=1)).mean())
+
+    found = policy.gradients(prompts, weights)
+    for parameter, gradient in zip(
+        (policy.W1, policy.b1, policy.W2, policy.b2), found, strict=True
+    ):
+        where = tuple(rng.integers(size) for size in parameter.shape)
+        parameter[where] += 1e-5
+        above = value()
+        parameter[where] -= 2e-5
+        below = value()
+        parameter[where] += 1e-5
+        assert (above - below) / 2e-5 == pytest.approx(gradient[where], abs=1e-7)
+
+
+def test_the_network_learns_the_word_that_matters():
+    model = Oracle()
+    found = reinforce(model, 60 * 160, n_samples=8)
+    assert found.template == "magic: {text} It is {mask}."
+    assert found.probability > 0.9
+    assert found.queries == model.queries <= 60 * 160
+    assert found.losses[-1] < found.losses[0]
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 30])
+@pytest.mark.parametrize(("calibration", "cost"), [(None, 60), (ContextualCalibration(), 61)])
+def test_the_network_spends_its_budget_to_the_last_trial(trials, calibration, cost):
+    model = Oracle()
+    found = reinforce(model, trials * cost + cost - 1, calibration)
+    assert found.queries == model.queries == trials * cost
+
+
+def test_a_budget_below_one_trial_is_refused_before_any_query():
+    model = Oracle()
+    with pytest.raises(InputError, match="one prompt costs 60 queries, and 59"):
+        reinforce(model, 59)
+    assert model.queries == 0
+    with pytest.raises(CapabilityError, match="reinforce_prompt needs 'scores'"):
+        reinforce(Oracle(space=None), 60)
+    with pytest.raises(InputError, match="2 samples"):
+        PolicyNetwork(3, 1, n_samples=1)
+
+
+def test_the_network_is_deterministic_and_the_order_of_the_classes_does_not_matter():
+    one, two = reinforce(Oracle(), 1200, seed=3), reinforce(Oracle(), 1200, seed=3)
+    assert one == two
+    assert reinforce(Oracle(), 1200, seed=4).losses != one.losses
+    y = np.array([int(name != "dog") for name in TRUE])
+    assert reinforce(Oracle(), 1200, seed=3, y=y, labels={"a": "dog", "b": "cat"}) == one

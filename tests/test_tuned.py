@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +20,10 @@ pytest.importorskip("accelerate")
 import torch
 from typer.testing import CliRunner
 
-from fewfit import DecT, FewShotClassifier
+from fewfit import DecT, FewShotClassifier, load_model
 from fewfit.cli import app
+from fewfit.compare import compare, sample_shots
+from fewfit.compare.tables import report
 from fewfit.errors import (
     ArtifactError,
     InputError,
@@ -26,10 +31,13 @@ from fewfit.errors import (
     ModelError,
     ModelMismatchError,
 )
+from fewfit.models.costs import Size
 from fewfit.observations import Status
 from fewfit.prompts import Template
 from fewfit.tuning import (
     IA3,
+    ChoiceExample,
+    Objective,
     Recipe,
     Trunk,
     TunedModel,
@@ -39,6 +47,7 @@ from fewfit.tuning import (
     ranked,
     save_vectors,
     site_map,
+    t_few,
 )
 from fewfit.tuning.training import make_accelerator
 from fewfit.tuning.vectors import MANIFEST, TENSORS, TaskEntry
@@ -109,6 +118,45 @@ def test_tune_reports_what_it_made_and_what_it_cost(tuned):
     assert report["training_flops"] == pytest.approx(3 * 60 * 6 * report["query_flops"])
 
 
+def test_a_tuned_model_is_named_like_any_other_and_says_what_it_costs(tuned, base, train):
+    model = load_model(f"tuned:{tuned}")
+    assert isinstance(model, TunedModel)
+    network = Trunk.load(f"hf:{base}").network
+    n = sum(p.numel() for p in network.parameters())
+    assert load_model(f"hf:{base}").size == Size(n, encoder_decoder=True)
+    kept = (tuned / TENSORS).stat().st_size
+    assert model.size == Size(n, True, folder_report["training_flops"], kept)
+
+    template = "{text} it was {mask}."
+    labels = {"neg": "really awful", "pos": "good"}
+    held = ["a great film", "so so"]
+    found = compare(
+        *(TEXTS, Y, held, ["pos", "neg"]),
+        template=template,
+        labels=labels,
+        methods=["zero-shot", "nearest-mean"],
+        models=[f"tuned:{tuned}"],
+        shots=[2],
+        seeds=1,
+        calibration="none",
+        store=None,
+    )
+    # two choices are two words and one, each with its end; a prompt ends with its end, less "."
+    tokens = {text: len(text.split()) + 2 + 1 + 5 for text in [*TEXTS, *held]}
+    query = sum(tokens[text] for text in held) / 2
+    sample = [TEXTS[i] for i in sample_shots(Y, 2, seed=0)]
+    shown = sum(tokens[text] for text in sample)
+    zero, mean = (cell.ledger for cell in found.cells)
+    assert zero.predict_flops == mean.predict_flops == n * query
+    assert zero.fit_flops == folder_report["training_flops"]
+    assert mean.fit_flops == folder_report["training_flops"] + n * shown
+    assert mean.in_context_flops == n * (shown + query)
+    assert mean.in_context_bytes == 4 * shown
+    assert zero.in_context_flops is None
+    assert kept < zero.artifact_bytes < kept + 100
+    assert "in context, per row" in report(found)
+
+
 def test_predict_and_evaluate_read_the_artifact(tuned, train):
     result = run("predict", tuned, train, "--store", "none")
     rows = list(csv.DictReader(result.stdout.splitlines()))
@@ -155,7 +203,7 @@ def test_answers_do_not_depend_on_the_batch_and_cut_texts_say_so(tuned):
     words = ("good", "really awful", "bad")
     together = model.observe(prompts, words)
     assert together.status.tolist() == [Status.OK] * 6 + [Status.TRUNCATED]
-    assert together.n_tokens[-1] <= 256
+    assert together.n_tokens[-1] == 256 + 7  # the choices and their end tokens
     for i in (0, 5):
         alone = model.observe(prompts[i : i + 1], words)
         assert alone.scores is not None
@@ -235,6 +283,93 @@ def test_vectors_without_a_task_are_for_starting_only(base, tmp_path):
     assert FewShotClassifier.load(tmp_path / "task", store=None).classes_.tolist() == ["a", "b"]
 
 
+def test_two_processes_of_accelerate_launch_end_where_one_does(train, tmp_path):
+    base = checkpoint(tmp_path / "base", dropout=0.0)
+    arguments = ["tune", train, "--model", f"hf:{base}", "--steps", 8, "--batch-size", 6, *ANSWERS]
+    run(*arguments, "--output", tmp_path / "one")
+    # With --cpu and without MPI, accelerate would start one process whatever the number asked for.
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 -m tests.tuning_process"
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}", "OMP_NUM_THREADS": "1"}
+    said = subprocess.run(
+        [sys.executable, *launch.split(), *map(str, arguments), "--output", tmp_path / "two"],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=environment,
+        timeout=120,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("process of 2, gloo") == 2
+    assert said.stdout.count("6 examples, 2 classes, 8 steps") == 1  # the main one alone reports
+    one, two = load_vectors(tmp_path / "one")[1], load_vectors(tmp_path / "two")[1]
+    for name, vector in one.items():
+        assert torch.allclose(two[name], vector, atol=1e-4), name
+    assert max(float((vector - 1).abs().max()) for vector in one.values()) > 0.01
+
+
+def test_vectors_of_several_tasks_are_where_a_tuning_starts(base, train, tmp_path):
+    (tmp_path / "other.csv").write_text("review,stars\nso dull,1\ngreat fun,2\n")
+    (tmp_path / "copy.csv").write_bytes(train.read_bytes())
+    (tmp_path / "mixture.toml").write_text(
+        """
+        [[task]]
+        train = "copy.csv"
+        templates = ["{text} it was {mask}", "answer: {text} {mask}"]
+        labels = { pos = "good", neg = "really awful" }
+
+        [[task]]
+        train = "other.csv"
+        templates = ["{text} is it bad? {mask}"]
+        text_column = "review"
+        label_column = "stars"
+        labels = { 1 = "yes", 2 = "no" }
+        """
+    )
+    arguments = ["--model", f"hf:{base}", "--steps", 4, "--learning-rate", 0.01]
+    said = run("pretrain", tmp_path / "mixture.toml", "-o", tmp_path / "start", *arguments)
+    assert "8 examples, 4 steps" in said.stdout
+    # the same through the library, without a command line
+    trunk = Trunk.load(f"hf:{base}")
+    first = ["{text} it was {mask}", "answer: {text} {mask}"]
+    mixture = [
+        [_asked(source, text, ("good", "really awful"), Y[i] == "neg") for source in first]
+        for i, text in enumerate(TEXTS)
+    ]
+    asked = [("so dull", False), ("great fun", True)]
+    mixture += [[_asked("{text} is it bad? {mask}", t, ("yes", "no"), no)] for t, no in asked]
+    recipe = Recipe(steps=4, batch_size=16, learning_rate=0.01)
+    mine = t_few(trunk, mixture, recipe=recipe, objective=Objective(False, False))
+    manifest, found = load_vectors(tmp_path / "start")
+    assert manifest.task is None
+    for name, vector in mine.of().items():
+        assert torch.equal(found[name], vector), name
+    tuning = ["--model", f"hf:{base}", *ANSWERS, "--steps", 1, "--start", tmp_path / "start"]
+    run("tune", train, "-o", tmp_path / "tuned", *tuning)
+    manifest, after = load_vectors(tmp_path / "tuned")
+    assert all(float((after[n] - found[n]).abs().max()) < 0.004 for n in found)
+
+
+def _asked(source, text, choices, second) -> ChoiceExample:
+    return ChoiceExample(Template(source).render({"text": text}), choices, int(second))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task = 3", "mixture.toml cannot be read"),
+        ("", "mixture.toml cannot be read"),
+        ("[[task]]\ntrain = 'x.csv'\ntemplates = []", "has no template"),
+        ("[[task]]\ntrain = 'x.csv'\ntemplates = ['{text} {mask}']", "task 1 of"),
+        ("[[task]]\ntrain = 'x.csv'\ntemplate = '{text} {mask}'", "template"),
+    ],
+)
+def test_a_mixture_that_cannot_be_read_is_refused(content, message, base, tmp_path):
+    (tmp_path / "mixture.toml").write_text(content)
+    arguments = ["-o", tmp_path / "x", "--model", f"hf:{base}"]
+    assert message in run("pretrain", tmp_path / "mixture.toml", *arguments, code=2).output
+
+
 def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path):
     arguments = ["--model", f"hf:{base}", *ANSWERS, "--template", "{text} it was {mask}."]
     out, file = tmp_path / "more", tmp_path / "training.pt"
@@ -257,7 +392,7 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
         (["--label", "neg=bad,awful", "--label", "pos=good"], 2, "one answer per class"),
         (["--template", "{mask} is {text}", *ANSWERS], 2, "move {mask} to the end"),
         (["--start", "/nowhere"], 2, "nothing at /nowhere"),
-        (["--dtype", "float16"], 2, "float32 or bfloat16"),
+        (["--dtype", "float64"], 2, "dtype is one of ('float32', 'bfloat16', 'float16')"),
     ],
 )
 def test_bad_input_is_refused_with_its_exit_code(arguments, code, message, base, train, tmp_path):
@@ -275,6 +410,17 @@ def test_a_checkpoint_without_a_language_model_is_refused(tmp_path):
     transformers.BertModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="BertModel is not a masked, causal or"):
         Trunk.load(str(tmp_path))
+
+
+def test_a_decoder_that_cannot_be_told_positions_is_refused(tmp_path):
+    import transformers
+
+    size = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 30}
+    config = transformers.BartConfig(**size, encoder_attention_heads=2, decoder_attention_heads=2)
+    folder = checkpoint(tmp_path)
+    transformers.BartForConditionalGeneration(config).save_pretrained(folder)
+    with pytest.raises(ModelError, match="counts positions from its start"):
+        Trunk.load(str(folder))
 
 
 def test_damaged_weights_are_reported_as_the_model_s(base, tmp_path):

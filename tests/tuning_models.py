@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from fewfit.prompts import Template
 from fewfit.tuning import ChoiceExample, Trunk
 
-ARCHITECTURES = ("t5-gated", "t5-ungated", "gpt2", "llama", "bert", "roberta")
+ARCHITECTURES = ("t5-gated", "t5-ungated", "gpt2", "llama", "bert", "roberta", "bert2bert")
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>"]
 TEXT = (
     "a the movie film was great bad good awful really very not so dull fun is it about sport "
@@ -94,6 +94,15 @@ def network(name: str, *, seed: int = 0, dropout: float = 0.1) -> Any:
                     **size, num_key_value_heads=2, bos_token_id=3, eos_token_id=1
                 )
                 made = t.LlamaForCausalLM(config)
+            elif name == "bert2bert":
+                parts = [
+                    t.BertConfig(**size, hidden_dropout_prob=dropout, is_decoder=decoder)
+                    for decoder in (False, True)
+                ]
+                parts[1].add_cross_attention = True
+                config = t.EncoderDecoderConfig.from_encoder_decoder_configs(*parts)
+                config.decoder_start_token_id = config.pad_token_id = 0
+                made = t.EncoderDecoderModel(config)
             elif name == "bert":
                 made = t.BertForMaskedLM(t.BertConfig(**size, hidden_dropout_prob=dropout))
             else:
@@ -106,7 +115,7 @@ def network(name: str, *, seed: int = 0, dropout: float = 0.1) -> Any:
 
 @functools.cache
 def kind(name: str) -> str:
-    if name.startswith("t5"):
+    if name.startswith("t5") or name == "bert2bert":
         return "seq2seq"
     return "causal" if name in ("gpt2", "llama") else "masked"
 
@@ -147,6 +156,6 @@ def inputs(name: str, rows: int = 3) -> dict[str, torch.Tensor]:
     mask = torch.ones_like(ids)
     ids[-1, 4:], mask[-1, 4:] = 0, 0
     given = {"input_ids": ids, "attention_mask": mask}
-    if name.startswith("t5"):
+    if kind(name) == "seq2seq":
         given["decoder_input_ids"] = torch.randint(5, 30, (rows, 4), generator=generator)
     return given

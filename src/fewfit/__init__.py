@@ -3,9 +3,10 @@
 from fewfit._version import __version__
 from fewfit.classifier import FewShotClassifier
 from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
-from fewfit.models import FrozenModel, load_model
+from fewfit.models import FrozenModel
 from fewfit.multi_label import MultiLabelClassifier
 from fewfit.observations import Observations
+from fewfit.opening import load_model
 from fewfit.prompts import Template, Verbalizer
 
 __all__ = [

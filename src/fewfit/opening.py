@@ -4,10 +4,49 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewfit.models import FrozenModel, load_model
+from fewfit.errors import InputError
+from fewfit.models import KINDS, FrozenModel
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.vocabulary import VocabularyModel
 from fewfit.store import StoredModel, default_path
+
+
+def load_model(spec: str | FrozenModel) -> FrozenModel:
+    """Return the frozen model that `spec` names; a frozen model is returned as it is.
+
+    Parameters
+    ----------
+    spec : str or FrozenModel
+        ``"embedded"``, the sentence encoder that needs no network;
+        ``"hf:NAME_OR_PATH[@REVISION][?option=value&...]"``, a language model of transformers, from
+        a folder or the hub (:meth:`TransformersModel.from_spec`); ``"fake"``, the toy model for
+        tests; or a server, as ``DIALECT:URL?OPTION=VALUE&...``, for example
+        ``"vllm:http://localhost:8000?model=Qwen3-8B"``. Dialects: ``openai`` (completions),
+        ``openai-chat``, ``vllm``, ``sglang``, ``llamacpp``, ``ollama``, ``embeddings``, ``tei``.
+        ``"tuned:FOLDER"`` is what ``fewfit tune`` wrote (:class:`fewfit.tuning.TunedModel`).
+        Options: :class:`fewfit.models.remote.options.Options`. A key is never part of it.
+
+    Returns
+    -------
+    FrozenModel
+        Weights are loaded, and a server is spoken to, when it is first asked, not here.
+
+    Raises
+    ------
+    InputError
+        If nothing is known under this name, or an address holds a key.
+    """
+    if isinstance(spec, FrozenModel):
+        return spec
+    name, _, rest = spec.partition(":")
+    if name == "tuned":
+        from fewfit.tuning import TunedModel
+
+        return TunedModel(rest)
+    if name not in KINDS:
+        known = ", ".join([*KINDS, "tuned"])
+        raise InputError(f"model: {name!r} is not known; choose one of {known}")
+    return KINDS[name](rest)
 
 
 def open_model(
@@ -21,12 +60,7 @@ def open_model(
     Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
     over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
     """
-    if isinstance(spec, str) and spec.startswith("tuned:"):
-        from fewfit.tuning import TunedModel
-
-        model: FrozenModel = TunedModel(spec.removeprefix("tuned:"))
-    else:
-        model = load_model(spec)
+    model = load_model(spec)
     if isinstance(model, StoredModel):
         model, store = model.model, model.path
     if "full_vocabulary" in requires:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewfit.errors import StoreError, StoreWarning
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 
@@ -95,6 +97,10 @@ class StoredModel(FrozenModel):
         return self.model.identity
 
     @property
+    def size(self) -> Size | None:
+        return self.model.size
+
+    @property
     def retries(self) -> int:
         return self.model.retries
 
@@ -138,6 +144,12 @@ class StoredModel(FrozenModel):
                         },
                     )
                     yield where, answers
+
+    def input_embeddings(self) -> NDArray[np.float32]:
+        return self.model.input_embeddings()
+
+    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> StoredModel:
+        return StoredModel(self.model.with_soft_prompt(vectors), self.path)
 
     def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:
         """Return how many of these distinct prompts need not be asked; nothing is asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +19,12 @@ from fewfit.cli.app import (
 )
 from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
 from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import read_table
+from fewfit.cli.tables import Table, read_table
 from fewfit.errors import InputError
+
+if TYPE_CHECKING:
+    from fewfit.prompts import Template, Verbalizer
+    from fewfit.tuning import ChoiceExample
 
 METHODS = ("t-few",)
 
@@ -49,7 +53,9 @@ def tune(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
     unlikelihood: Annotated[bool, typer.Option(help="Add the loss L_UL.")] = True,
     length_normalised: Annotated[bool, typer.Option(help="Add the loss L_LN.")] = True,
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
+    ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the order of the rows and of the dropout.")] = 0,
     checkpoint: Annotated[
@@ -69,22 +75,20 @@ def tune(
     if method not in METHODS:
         raise InputError(f"--method: {method!r} is not one of {list(METHODS)}")
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
-    fields = tuple(dict.fromkeys(field for item in templates for field in item.fields))
     table = read_table(train, format)
-    columns = pick_columns(table, fields, text_column)
     y = pick_labels(table, label_column)
     words = read_label_words(label, labels)
-    verbalizer = Verbalizer.from_classes(y) if words is None else Verbalizer(words)
-    _check(verbalizer, y)
+    verbalizer = answers_of(y, None if words is None else Verbalizer(words))
+    rows = wordings(table, y, templates, verbalizer, text_column)
 
     from fewfit.tuning import Objective, Recipe, Trunk, load_start, save_vectors, t_few
+    from fewfit.tuning.tfew import costs_of
     from fewfit.tuning.training import make_accelerator
     from fewfit.tuning.vectors import TaskEntry
 
     accelerator = make_accelerator()
     device = str(accelerator.device)
     trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
-    rows = _rows(columns, y, templates, verbalizer)
     recipe = Recipe(steps=steps, batch_size=batch_size)
     begun = time.perf_counter()
     with bar("tuning", steps, unit="step") as progress:
@@ -102,6 +106,7 @@ def tune(
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
+    tokens, query_flops, costs = costs_of(trunk, rows, recipe)
     save_vectors(
         output,
         vectors,
@@ -115,6 +120,7 @@ def tune(
                 (k, [word]) for k, word in zip(verbalizer.classes, verbalizer.first, strict=True)
             ],
         ),
+        costs=costs,
     )
     report = {
         "artifact": str(output),
@@ -125,7 +131,9 @@ def tune(
         "steps": steps,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
-        **_flops(trunk, rows, recipe),
+        "tokens_per_query": round(tokens, 1),
+        "query_flops": query_flops,
+        "training_flops": costs.training_flops,
     }
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
@@ -151,7 +159,11 @@ def merge(
     typer.echo(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
-def _check(verbalizer: Any, y: list[str]) -> None:
+def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:
+    """Return the answer of each class, its own name where none is given."""
+    from fewfit.prompts import Verbalizer
+
+    verbalizer = given or Verbalizer.from_classes(y)
     if len(verbalizer.words) != len(verbalizer.classes) or verbalizer.weights:
         raise InputError("--label: tuning trains one answer per class; give one each, no weights")
     unknown = sorted(set(y) - {str(name) for name in verbalizer.classes})
@@ -159,41 +171,26 @@ def _check(verbalizer: Any, y: list[str]) -> None:
         raise InputError(
             f"class {unknown[0]!r} has no answer; --label gives {list(verbalizer.classes)}"
         )
+    return verbalizer
 
 
-def _rows(columns: Any, y: list[str], templates: list[Any], verbalizer: Any) -> Any:
-    """Each row in every wording."""
+def wordings(
+    table: Table,
+    y: list[str],
+    templates: list[Template],
+    verbalizer: Verbalizer,
+    text_column: str | None,
+) -> list[list[ChoiceExample]]:
+    """Return each row of a table in every template."""
     from fewfit.tuning import ChoiceExample
 
+    fields = tuple(dict.fromkeys(field for item in templates for field in item.fields))
+    columns = pick_columns(table, fields, text_column)
     answer = {str(name): k for k, name in enumerate(verbalizer.classes)}
-    names = list(columns)
-    return [
-        [
-            ChoiceExample(
-                item.render(dict(zip(names, values, strict=True))),
-                verbalizer.words,
-                answer[name],
-            )
-            for item in templates
-        ]
-        for *values, name in zip(*columns.values(), y, strict=True)
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
-
-
-def _flops(trunk: Any, rows: Any, recipe: Any) -> dict[str, float]:
-    """FLOPs by the paper's formulas, from the mean number of tokens of input and choices."""
-    from fewfit.tuning.costs import inference_flops, training_flops
-
-    lengths = []
-    for row in rows:
-        item = trunk.encoder.encode(row[0])
-        lengths.append(len(item.before) + len(item.after) + sum(map(len, item.choices)))
-    tokens = sum(lengths) / len(lengths)
-    kind = {"encoder_decoder": trunk.kind == "seq2seq"}
-    n = trunk.network.num_parameters()
-    size = min(recipe.batch_size, len(rows))
-    return {
-        "tokens_per_query": round(tokens, 1),
-        "query_flops": inference_flops(n, tokens, **kind),
-        "training_flops": training_flops(n, tokens, steps=recipe.steps, batch_size=size, **kind),
-    }
+    return [
+        [ChoiceExample(item.render(row), verbalizer.words, answer[name]) for item in templates]
+        for row, name in zip(rows, y, strict=True)
+    ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fewfit.calibration import Calibration
 from fewfit.compare.methods import Features
-from fewfit.models.base import Progress
+from fewfit.models.base import FrozenModel, Progress
 from fewfit.observations import Observations
 from fewfit.prompts import Prompt
 from fewfit.task import Task
@@ -46,6 +46,11 @@ class Answers:
     n_test: int
     place: dict[int, int]
     free: dict[Prompt, int]
+
+    @property
+    def model(self) -> FrozenModel | None:
+        """Who was asked."""
+        return None if self.task is None else self.task.model
 
     @classmethod
     def ask(

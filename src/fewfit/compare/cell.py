@@ -11,10 +11,12 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from fewfit.compare.accounting import flops, task_bytes
 from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.metrics import measure
 from fewfit.compare.schema import Cell, Ledger
+from fewfit.models import FrozenModel
 from fewfit.prompts import Prompt
 
 
@@ -27,6 +29,7 @@ def run_cell(
     *,
     free: Mapping[Prompt, int],
     model: str | None,
+    frozen: FrozenModel | None,
     shots: int,
     seed: int,
     traced: bool,
@@ -34,7 +37,7 @@ def run_cell(
     """Fit `method` on a sample of the training pool and measure it on the test set.
 
     `sample` has no rows for a method that learns nothing; `free` are the content-free prompts of
-    its calibration, with their tokens.
+    its calibration, with their tokens; `frozen` is who was asked, if anybody.
     """
     start = time.perf_counter()
     fitted = method.fit(sample, classes)
@@ -46,7 +49,8 @@ def run_cell(
     def again() -> None:
         method.predict_proba(method.fit(sample, classes), test)
 
-    paid = {**_prompts(sample), **free} if method.asks else {}
+    shown = _prompts(sample) if method.asks else {}
+    paid = {**shown, **free} if method.asks else {}
     asked = _prompts(test) if method.asks else {}
     arrays = {key: np.array(value, order="C") for key, value in method.arrays(fitted).items()}
     ledger = Ledger(
@@ -58,7 +62,13 @@ def run_cell(
         predict_seconds=end - middle,
         peak_memory=peak_memory(again) if traced else None,
         parameters=method.parameters(fitted),
-        artifact_bytes=len(safetensors.numpy.save(arrays)),
+        artifact_bytes=len(safetensors.numpy.save(arrays)) + task_bytes(frozen),
+        **flops(
+            frozen,
+            fit_tokens=_total(paid),
+            sample=list(shown.values()),
+            asked=list(asked.values()),
+        ),
     )
     cell = Cell(
         method=name,

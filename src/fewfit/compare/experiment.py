@@ -162,6 +162,7 @@ class Experiment:
                         self.classes,
                         free=answers.tokens(job.free),
                         model=job.model,
+                        frozen=answers.model,
                         shots=job.sample.shots,
                         seed=job.sample.seed,
                         traced=job.traced,

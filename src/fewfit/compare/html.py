@@ -8,7 +8,16 @@ from importlib.resources import files
 
 from fewfit.compare.schema import Comparison, Diagnosis, Summary
 from fewfit.compare.svg import Point, line_plot, reliability_plot, swatch
-from fewfit.compare.tables import NONE, count, lines, seconds, size
+from fewfit.compare.tables import (
+    FLOPS_HEADER,
+    FLOPS_NOTE,
+    NONE,
+    count,
+    flops_rows,
+    lines,
+    seconds,
+    size,
+)
 
 _WHOLE_MATRIX = 16
 _PAIRS = 20
@@ -34,6 +43,7 @@ def html_report(comparison: Comparison, *, title: str = "Comparison") -> str:
             _accuracy(grouped, comparison),
             "<h2>Quality and cost</h2>",
             _costs(grouped),
+            _flops(grouped),
             "<h2>Accuracy against what it costs</h2>",
             _plots(grouped),
             "<h2>Reliability</h2>",
@@ -125,6 +135,11 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
         "row to predict is one query more for a method on a frozen model. Times are those of the "
         "decoder, given the model's answers. Memory is what Python and NumPy allocate at most.</p>"
     )
+
+
+def _flops(grouped: dict[str, list[Summary]]) -> str:
+    rows = [[escape(name), *rest] for name, *rest in flops_rows(grouped)]
+    return _table(FLOPS_HEADER, rows) + f"<p>{FLOPS_NOTE}</p>" if rows else ""
 
 
 def _plots(grouped: dict[str, list[Summary]]) -> str:

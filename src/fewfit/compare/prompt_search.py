@@ -106,9 +106,9 @@ class Found:
     Attributes
     ----------
     template : str
-        The template with the most probable prompt in it.
+        The template with the prompt in it that the search settled on.
     probability : float
-        Of that prompt's tokens, the mean over positions.
+        Of that prompt's tokens under what was learnt, the mean over positions.
     queries : int
         What the search paid for.
     losses : list of float

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fewfit.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -37,7 +37,15 @@ class Ledger(_Strict):
     parameters : int
         Numbers that training changes.
     artifact_bytes : int
-        Size of the fitted arrays as one safetensors file.
+        Size of the fitted arrays as one safetensors file, and of a tuned model's vectors.
+    fit_flops, predict_flops : float or None
+        By the accounting of T-Few's paper: FLOPs of the frozen model in fitting, a tuned model's
+        training included, and for one test row. None where its size or the prompts' lengths are
+        not known, as of a server, and for a method without a frozen model. What the decoder itself
+        computes is not in it, nor are further passes for label words of several tokens.
+    in_context_flops, in_context_bytes : float or None
+        What one test row would take, and what would be kept, if the sample stood in front of every
+        prompt instead: in-context learning with the same examples.
     """
 
     queries: int
@@ -49,6 +57,10 @@ class Ledger(_Strict):
     peak_memory: int | None
     parameters: int
     artifact_bytes: int
+    fit_flops: float | None = None
+    predict_flops: float | None = None
+    in_context_flops: float | None = None
+    in_context_bytes: float | None = None
 
 
 class Cell(_Strict):
@@ -90,6 +102,8 @@ class Summary(_Strict):
         Whether it cannot be told apart from the best at the 5 % level; true for the best.
     queries, tokens, fit_seconds, predict_seconds, parameters, artifact_bytes
         Medians of the ledger over seeds.
+    fit_flops, predict_flops, in_context_flops, in_context_bytes : float or None
+        The same, where they are known.
     peak_memory : int or None
         The maximum over the seeds that were traced.
     seconds : float or None
@@ -126,6 +140,10 @@ class Summary(_Strict):
     artifact_bytes: int
     seconds: float | None
     cost: float | None
+    fit_flops: float | None = None
+    predict_flops: float | None = None
+    in_context_flops: float | None = None
+    in_context_bytes: float | None = None
 
 
 class Bin(_Strict):
@@ -197,7 +215,7 @@ class Setup(_Strict):
 class Comparison(_Strict):
     """Everything a comparison found; ``write`` and ``read`` keep it as JSON."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     setup: Setup
     asked: list[Asked]
     summaries: list[Summary]

@@ -173,6 +173,11 @@ def _over_seeds(
         "artifact_bytes": round(middle("artifact_bytes")),
         "seconds": seconds if known else None,
         "cost": cost,
+        **{
+            name: middle(name)
+            for name in ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes")
+            if all(getattr(ledger, name) is not None for ledger in ledgers)
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fewfit.compare.schema import Comparison, Summary
@@ -41,6 +41,33 @@ def accuracy_table(summaries: Sequence[Summary]) -> str:
     return markdown_table(["accuracy", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
 
 
+def flops_table(summaries: Sequence[Summary]) -> str:
+    """Return FLOPs and bytes by method, at the largest number of shots; "" if none are known."""
+    rows = flops_rows(lines(summaries))
+    return markdown_table(FLOPS_HEADER, rows) if rows else ""
+
+
+FLOPS_HEADER = ("", "fit", "per row", "kept", "in context, per row", "kept in context")
+"""Columns of :func:`flops_rows`."""
+
+
+def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
+    """Return a row for each method whose frozen model's size is known."""
+    last = {name: items[-1] for name, items in grouped.items()}
+    return [
+        [
+            name,
+            flops(item.fit_flops),
+            flops(item.predict_flops),
+            size(item.artifact_bytes),
+            flops(item.in_context_flops),
+            size(None if item.in_context_bytes is None else round(item.in_context_bytes)),
+        ]
+        for name, item in last.items()
+        if item.predict_flops is not None
+    ]
+
+
 def cost_table(summaries: Sequence[Summary]) -> str:
     """Return quality and cost by method, at the largest number of shots."""
     largest = max(item.shots for item in summaries)
@@ -72,12 +99,14 @@ def report(comparison: Comparison) -> str:
     """Return both tables and how to read them, for a terminal."""
     setup, summaries = comparison.setup, comparison.summaries
     seeds = f"{len(setup.seeds)} sample{'s' * (len(setup.seeds) > 1)}"
+    known = flops_table(summaries)
     return (
         f"{accuracy_table(summaries)}\n\n"
         f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
         "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %).\n\n"
         f"{cost_table(summaries)}\n\n"
         "Queries and tokens are those of fitting; one more query for each row to predict."
+        + (f"\n\n{known}\n\n{FLOPS_NOTE}" if known else "")
     )
 
 
@@ -109,6 +138,20 @@ def seconds(value: float | None) -> str:
     if value is None:
         return NONE
     return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+FLOPS_NOTE = (
+    "FLOPs of the frozen model, by its size and the tokens that it read (Liu et al. 2022): in "
+    "fitting, a tuned model's training included, and for one row; beside them what a row would "
+    "take with the same examples in its context."
+)
+
+
+def flops(value: float | None) -> str:
+    """Return a number of FLOPs for people."""
+    if value is None:
+        return NONE
+    return f"{value:.1e}" if value else "0"
 
 
 def count(value: int | None) -> str:

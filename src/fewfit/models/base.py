@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, gather
 from fewfit.prompts import Prompt
 
@@ -38,6 +39,8 @@ class Capabilities:
         Whether it gives the log-probability of every token of its vocabulary at the slot.
     gradients : bool
         Whether its weights and their gradients are at hand.
+    soft_prompts : bool
+        Whether vectors of one's own can stand in front of a prompt (:meth:`with_soft_prompt`).
     top_k : int or None
         How many of its most probable tokens the model lists; the score of a label word that is
         not among them is censored. None if every label word is scored.
@@ -49,6 +52,7 @@ class Capabilities:
     max_labels: int | None = None
     full_vocabulary: bool = False
     gradients: bool = False
+    soft_prompts: bool = False
     top_k: int | None = None
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
@@ -57,8 +61,8 @@ class Capabilities:
         Parameters
         ----------
         requires : frozenset of str
-            What the method needs: "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary", "gradients".
+            What the method needs, of "scores", "word_scores" (those of each label word, which come
+            with them), "hidden", "full_vocabulary", "gradients" and "soft_prompts".
         who : str
             Name of the method, for the message.
         n_words : int
@@ -74,6 +78,7 @@ class Capabilities:
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
             "gradients": self.gradients,
+            "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
             if not given[need]:
@@ -126,6 +131,11 @@ class FrozenModel(ABC):
         """
 
     @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs; None where that is not known, as of a server. Cheap."""
+        return None
+
+    @property
     def retries(self) -> int:
         """How many attempts were made again so far, beside the first of each query."""
         return 0
@@ -171,6 +181,34 @@ class FrozenModel(ABC):
             If the model does not give it, as :attr:`capabilities` says.
         """
         raise CapabilityError(f"{type(self).__name__} does not give its full vocabulary")
+
+    def input_embeddings(self) -> NDArray[np.float32]:
+        """Return the vectors that stand for the tokens when the model reads, shape (V, H).
+
+        Raises
+        ------
+        CapabilityError
+            If the model takes no soft prompts.
+        """
+        raise CapabilityError(f"{type(self).__name__} does not show its input embeddings")
+
+    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> FrozenModel:
+        """Return this model with vectors in front of all that it reads.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, H)
+            In the place of the embeddings of n tokens. With n = 0 it is this model itself.
+
+        Raises
+        ------
+        CapabilityError
+            If the model takes none, as :attr:`capabilities` says.
+        """
+        raise CapabilityError(
+            f"{type(self).__name__} takes no vectors in front of a prompt; a masked language model "
+            "of this process (hf:) does"
+        )
 
     def observe(
         self,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Status
 from fewfit.prompts import Prompt
 
@@ -49,11 +51,16 @@ class BudgetedModel(FrozenModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.model.capabilities
+        # A model with a soft prompt is another object, whose queries would not count here.
+        return replace(self.model.capabilities, soft_prompts=False)
 
     @property
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
 
     @property
     def retries(self) -> int:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.models.local import Budget, import_torch, in_batches, no_progress_bar, pad, windows
 from fewfit.models.similarity import LabelSentences
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
@@ -31,6 +32,7 @@ SHA256 = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
+N_PARAMETERS = 22_713_216
 MAX_TOKENS = 256
 SCORE_SCALE = 20.0
 
@@ -76,6 +78,10 @@ class EmbeddedEncoder(FrozenModel):
             "hidden": "mean-pooled last layer, float32",
             "max_tokens": str(MAX_TOKENS),
         }
+
+    @property
+    def size(self) -> Size:
+        return Size(N_PARAMETERS, encoder_decoder=False)
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         texts = [prompt.user_text for prompt in prompts]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, Status
 from fewfit.prompts import Prompt
 
@@ -40,6 +41,10 @@ class VocabularyModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return {**self.model.identity, "hidden": "vocabulary"}
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
 
     @property
     def retries(self) -> int:

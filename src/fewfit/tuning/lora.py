@@ -38,7 +38,7 @@ def add_lora(
     Returns
     -------
     dict of str to Parameter
-        What is to be trained.
+        What is to be trained, float32.
 
     Raises
     ------
@@ -64,4 +64,6 @@ def add_lora(
     )
     inject_adapter_in_model(config, network)
     found: dict[str, Any] = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    for parameter in found.values():
+        parameter.data = parameter.data.float()  # peft gives them the dtype of their layer
     return found

@@ -61,12 +61,16 @@ class Packer:
         What the decoder of an encoder-decoder starts with.
     mask_id : int or None
         The mask token of a masked model.
+    positions : bool
+        Whether the decoder of an encoder-decoder is told each token's position in its own choice;
+        one whose positions are relative needs none.
     """
 
     kind: str
     pad_id: int
     start_id: int | None = None
     mask_id: int | None = None
+    positions: bool = False
 
     def __call__(self, examples: Sequence[Encoded]) -> ChoiceBatch:
         """Pack B examples."""
@@ -104,6 +108,9 @@ class Packer:
             "decoder_input_ids": _padded(said, self.pad_id)[0],
             "decoder_attention_mask": _blind(segments),
         }
+        if self.positions:
+            own = [[t for choice in e.choices for t in range(len(choice))] for e in examples]
+            inputs["decoder_position_ids"] = _padded(own, 0)[0]
         return inputs, at, [item.task for item in examples]
 
     def _causal(self, examples: Sequence[Encoded]) -> Any:

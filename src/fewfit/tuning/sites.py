@@ -216,15 +216,13 @@ def _t5(stack: str) -> Stack:
     return Stack(stack, f"{stack}.block", attention, inner, f"{ffn}.wo")
 
 
-def _bert(prefix: str) -> Stack:
-    names = _qkvo("attention.{}", "self.query self.key self.value output.dense")
-    return Stack(
-        "encoder",
-        f"{prefix}.encoder.layer",
-        {"self": names},
-        ("intermediate.dense",),
-        "output.dense",
-    )
+def _bert(prefix: str, stack: str = "encoder") -> Stack:
+    names = "self.query self.key self.value output.dense"
+    attention = {"self": _qkvo("attention.{}", names)}
+    if stack == "decoder":
+        attention["cross"] = _qkvo("crossattention.{}", names)
+    blocks = f"{prefix}.encoder.layer"
+    return Stack(stack, blocks, attention, ("intermediate.dense",), "output.dense")
 
 
 _GPT2 = Stack(
@@ -250,5 +248,9 @@ LAYOUTS: dict[str, tuple[Stack, ...]] = {
     "qwen2": (_LLAMA,),
     "bert": (_bert("bert"),),
     "roberta": (_bert("roberta"),),
+    "encoder-decoder": (_bert("encoder"), _bert("decoder.bert", "decoder")),
 }
-"""How known architectures (the config's ``model_type``) name their layers."""
+"""How known architectures (the config's ``model_type``) name their layers.
+
+An ``encoder-decoder`` is one of two BERTs.
+"""

@@ -14,12 +14,14 @@ import numpy as np
 from torch import Tensor
 
 from fewfit.errors import InputError
+from fewfit.models.costs import inference_flops, training_flops
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.losses import Objective, TokenLogProbs, rank
 from fewfit.tuning.sites import Stack, site_map
 from fewfit.tuning.training import Progress, Recipe, train
 from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.vectors import CostEntry
 
 Rows = Sequence[Sequence[ChoiceExample]]
 """Training rows; each is the same example in one or several wordings."""
@@ -115,6 +117,22 @@ def tune(
         return objective(tokens)
 
     return train(trunk.network, parameters, loss_of, len(encoded), recipe, seed=seed, **options)
+
+
+def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, CostEntry]:
+    """Tokens and FLOPs of a query, and the training's costs, by the paper's formulas.
+
+    The tokens are the mean over `rows`, in their first wording, of the input and all choices. What
+    pre-trained vectors took is not counted.
+    """
+    encoded = [trunk.encoder.encode(row[0]) for row in rows]
+    lengths = [len(e.before) + len(e.after) + sum(map(len, e.choices)) for e in encoded]
+    tokens = sum(lengths) / len(lengths)
+    n, halved = trunk.network.num_parameters(), trunk.kind == "seq2seq"
+    size = min(recipe.batch_size, len(rows))
+    trained = training_flops(n, tokens, steps=recipe.steps, batch_size=size, encoder_decoder=halved)
+    entry = CostEntry(n_parameters=n, encoder_decoder=halved, training_flops=trained)
+    return tokens, inference_flops(n, tokens, encoder_decoder=halved), entry
 
 
 def encode_rows(trunk: Trunk, rows: Rows, *, only_answer: bool = False) -> list[list[Encoded]]:

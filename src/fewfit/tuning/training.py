@@ -22,6 +22,9 @@ from fewfit.errors import InputError, MissingExtraError, ModelError
 Progress = Callable[[int], object]
 """Called with the number of steps made since the last call."""
 
+_HALF_SCALE = 1024.0
+"""The loss is multiplied by it where weights are float16, whose gradients would round to zero."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -150,6 +153,8 @@ def train(
         raise InputError("training: no rows")
     if size % world:
         raise InputError(f"training: a batch of {size} rows cannot be shared by {world} processes")
+    half = any(p.dtype == torch.float16 for p in network.parameters())
+    scale = _HALF_SCALE if half else 1.0
     optimizer = _optimizer(recipe, list(parameters.values()))
     key = {"recipe": asdict(recipe), "seed": seed, "rows": n_rows, "names": sorted(parameters)}
     file = None if checkpoint is None else Path(checkpoint)
@@ -166,10 +171,10 @@ def train(
             for start in range(0, len(rows), part):
                 some = rows[start : start + part]
                 share = loss_of(some, step) * (len(some) / len(rows))
-                accelerator.backward(share)
+                accelerator.backward(share * scale)
                 loss += share.detach().to(loss.device)
             value = float(accelerator.reduce(loss, "mean"))
-            norm = _average_and_clip(parameters, recipe.clip, accelerator)
+            norm = _average_and_clip(parameters, scale, recipe.clip, accelerator)
             if not (math.isfinite(value) and math.isfinite(norm)):
                 raise ModelError(
                     f"training: the loss is {value} and its gradient's norm {norm} at step {step} "
@@ -201,7 +206,8 @@ def make_accelerator() -> Any:
         from accelerate import Accelerator
     except ImportError as error:
         raise MissingExtraError('tuning needs accelerate: pip install "fewfit[tune]"') from error
-    return Accelerator()
+    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return Accelerator(cpu=together and not torch.cuda.is_available())  # gloo, or each is alone
 
 
 def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Any:
@@ -215,10 +221,16 @@ def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Any:
 
 
 def _average_and_clip(
-    parameters: Mapping[str, nn.Parameter], clip: float, accelerator: Any
+    parameters: Mapping[str, nn.Parameter], scale: float, clip: float, accelerator: Any
 ) -> float:
-    """Average gradients over processes and clip their common norm; returns the norm before."""
+    """Average gradients over processes and clip their common norm; returns the norm before.
+
+    `scale` is what the loss was multiplied by.
+    """
     with_grad = [p for p in parameters.values() if p.grad is not None]
+    if scale != 1:
+        for p in with_grad:
+            p.grad /= scale  # pyright: ignore[reportOperatorIssue]
     if accelerator.num_processes > 1:
         flat = torch.cat([p.grad.flatten() for p in with_grad])  # pyright: ignore[reportOptionalMemberAccess]
         flat = accelerator.reduce(flat, "mean")

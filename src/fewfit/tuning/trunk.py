@@ -17,6 +17,10 @@ from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
 
+DTYPES = ("float32", "bfloat16", "float16")
+_TOLD_POSITIONS = "encoder-decoder"
+"""The architecture whose decoder has absolute positions and takes them as an argument."""
+
 MAX_TOKENS = 256
 """Of a prompt, in T-Few's recipe."""
 
@@ -60,11 +64,15 @@ class Trunk:
         pad = next((i for i in (config.pad_token_id, tokenizer.pad_token_id) if i is not None), 0)
         start = getattr(config, "decoder_start_token_id", None)
         self.pack = Packer(
-            self.kind, pad, start if start is not None else pad, tokenizer.mask_token_id
+            self.kind,
+            pad,
+            start if start is not None else pad,
+            tokenizer.mask_token_id,
+            positions=config.model_type == _TOLD_POSITIONS,
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
-        body = network.get_decoder() if self.kind == "seq2seq" else network.base_model
+        body = (network.get_decoder() if self.kind == "seq2seq" else network).base_model
         body.register_forward_hook(self._narrow)
         self._at: Tensor | None = None
         self._taken: Tensor | None = None
@@ -85,7 +93,7 @@ class Trunk:
         spec : str
             ``"hf:NAME_OR_PATH[@REVISION]"``, as for :func:`fewfit.load_model`; its options `dtype`
             and `max_tokens` go before the arguments.
-        dtype : {"float32", "bfloat16"}, default="float32"
+        dtype : {"float32", "bfloat16", "float16"}, default="float32"
             Of the frozen weights; what is trained is always float32.
         device : str, optional
             Left out, "cuda" where there is one, else "cpu".
@@ -103,8 +111,8 @@ class Trunk:
         max_tokens = options.pop("max_tokens", max_tokens)
         if options:
             raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
-        if dtype not in ("float32", "bfloat16"):
-            raise InputError(f"model: dtype is float32 or bfloat16 for tuning, not {dtype!r}")
+        if dtype not in DTYPES:
+            raise InputError(f"model: dtype is one of {DTYPES}, not {dtype!r}")
         folder, loader = point.everything, getattr(transformers, CLASSES[point.kind])
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -171,8 +179,17 @@ class Trunk:
 
 def kind_of(network: Any) -> str:
     """Return the kind of language model that a network is."""
-    name = type(network).__name__
-    if network.config.is_encoder_decoder and name.endswith("ForConditionalGeneration"):
+    name, config = type(network).__name__, network.config
+    if config.is_encoder_decoder and name.endswith(
+        ("ForConditionalGeneration", "EncoderDecoderModel")
+    ):
+        relative = hasattr(config, "relative_attention_num_buckets")
+        if not relative and config.model_type != _TOLD_POSITIONS:
+            raise ModelError(
+                f"model: the decoder of {name} counts positions from its start and cannot be told "
+                "otherwise, so that choices cannot stand side by side in it; take one of T5's "
+                "family or an encoder-decoder of two BERTs"
+            )
         return "seq2seq"
     if name.endswith("ForMaskedLM"):
         return "masked"

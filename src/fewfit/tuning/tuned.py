@@ -11,6 +11,7 @@ import torch
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.models.local import no_progress_bar
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
@@ -29,6 +30,8 @@ class TunedModel(FrozenModel):
     Score of a label word, space ``logprob``
         Its length-normalised log-likelihood, end token included, in nats per token: T-Few's beta.
         The softmax over the label words is what L_LN trains.
+    Tokens
+        Those of the prompt and of all choices.
     Hidden state
         The last one that predicts the first token of the answer.
 
@@ -70,6 +73,14 @@ class TunedModel(FrozenModel):
             **{f"base_{key}": value for key, value in self.manifest.base_identity.items()},
         }
 
+    @property
+    def size(self) -> Size | None:
+        costs = self.manifest.costs
+        if costs is None:
+            return None
+        kept = (self.folder / TENSORS).stat().st_size
+        return Size(costs.n_parameters, costs.encoder_decoder, costs.training_flops, kept)
+
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         if len(words) < 2:
             raise InputError("labels: a tuned model ranks at least two label words")
@@ -94,7 +105,7 @@ class TunedModel(FrozenModel):
                     space=ScoreSpace.LOGPROB,
                     hidden=hidden.float().cpu().numpy(),
                     label_mass=np.full(len(rows), np.nan, dtype=np.float32),
-                    n_tokens=lengths[rows],
+                    n_tokens=lengths[rows] + said,
                     status=np.where(cut, Status.TRUNCATED, Status.OK),
                     asked=np.ones(len(rows), dtype=bool),
                 ),

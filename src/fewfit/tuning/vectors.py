@@ -39,6 +39,14 @@ class TaskEntry(artifact.Strict):
     labels: list[tuple[str | int, list[str]]]
 
 
+class CostEntry(artifact.Strict):
+    """What :class:`fewfit.models.costs.Size` is made from."""
+
+    n_parameters: int
+    encoder_decoder: bool
+    training_flops: float
+
+
 class Manifest(artifact.Strict):
     """Everything about tuned vectors but their values."""
 
@@ -51,6 +59,7 @@ class Manifest(artifact.Strict):
     recipe: dict[str, str | int | float | bool | None]
     n_examples: int
     task: TaskEntry | None
+    costs: CostEntry | None = None
     files: dict[str, str]
 
 
@@ -63,6 +72,7 @@ def save_vectors(
     recipe: Recipe,
     n_examples: int,
     task: TaskEntry | None = None,
+    costs: CostEntry | None = None,
 ) -> None:
     """Write the vectors of task 0 and a manifest, so that `folder` never holds half of them.
 
@@ -83,6 +93,7 @@ def save_vectors(
         recipe=asdict(recipe),
         n_examples=n_examples,
         task=task,
+        costs=costs,
         files={TENSORS: artifact.sha256(tensors)},
     )
 

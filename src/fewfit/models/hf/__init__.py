@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
+from fewfit.models.costs import Size
 from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.hf.files import Checkpoint, parse_spec
 from fewfit.models.hf.network import Network
 from fewfit.models.hf.plan import Plan, make_plan, slot_alone
 from fewfit.models.hf.scores import observe
+from fewfit.models.hf.soft import SoftPromptModel
 from fewfit.models.local import Budget, import_torch, in_batches, windows
 from fewfit.models.probe import check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
@@ -140,7 +142,12 @@ class TransformersModel(FrozenModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(scores=self.space, hidden=True, full_vocabulary=True)
+        return Capabilities(
+            scores=self.space,
+            hidden=True,
+            full_vocabulary=True,
+            soft_prompts=self.checkpoint.kind == "masked",
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -154,6 +161,12 @@ class TransformersModel(FrozenModel):
             "multi_token": self.multi_token,
             "reading": _READING,
         }
+
+    @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs, from the weights' files; None before those of a hub are here."""
+        n = self.checkpoint.n_parameters
+        return None if n is None else Size(n, self.checkpoint.kind == "seq2seq")
 
     @cached_property
     def dtype(self) -> str:
@@ -192,14 +205,28 @@ class TransformersModel(FrozenModel):
             raise InputError(f"model: max_tokens is {limit}, but it reads at most {declared}")
         return limit
 
+    def input_embeddings(self) -> NDArray[np.float32]:
+        return self._network.input_embeddings
+
+    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> FrozenModel:
+        prompted = SoftPromptModel(self, vectors, self._answers)
+        return prompted if len(vectors) else self
+
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        yield from self._answers(prompts, words, None)
+
+    def _answers(
+        self, prompts: Sequence[Prompt], words: Sequence[str], vectors: NDArray[np.float32] | None
+    ) -> Iterator[Batch]:
+        front = None if vectors is None else (self._encoder.front, vectors)
+        n = 0 if vectors is None else len(vectors)
         groups = self._groups(prompts)
         plans = {
             frame: make_plan(
                 self._encoder,
                 frame,
                 words,
-                max_tokens=self.max_tokens,
+                max_tokens=self.max_tokens - n,
                 first_only=self.multi_token == "first",
                 columns_suffice=self.space is ScoreSpace.LOGIT,
             )
@@ -209,9 +236,9 @@ class TransformersModel(FrozenModel):
             plan = plans[frame]
 
             def answer(batch: Sequence[Encoded], plan: Plan = plan) -> Observations:
-                return observe(self._network, batch, plan, tuple(words), self.space)
+                return observe(self._network, batch, plan, tuple(words), self.space, front)
 
-            yield from self._batches(prompts, positions, plan.limit, answer)
+            yield from self._batches(prompts, positions, plan.limit, answer, n)
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Say how much probability the words carry, which logits do not show."""
@@ -262,12 +289,17 @@ class TransformersModel(FrozenModel):
         return groups
 
     def _batches(
-        self, prompts: Sequence[Prompt], positions: Sequence[int], limit: int, answer: Any
+        self,
+        prompts: Sequence[Prompt],
+        positions: Sequence[int],
+        limit: int,
+        answer: Any,
+        n: int = 0,
     ) -> Iterator[Any]:
         chosen = np.array(positions, dtype=np.intp)
         for window in windows([len(prompts[i].user_text) for i in chosen]):
             where = chosen[window]
-            encoded = self._encoder.encode([prompts[i] for i in where], limit)
+            encoded = self._encoder.encode([prompts[i] for i in where], limit, room=n)
             lengths = np.array([len(item.ids) for item in encoded])
 
             def ask(rows: Any, encoded: Any = encoded) -> Any:

@@ -45,6 +45,8 @@ class PromptEncoder:
     the tokenizer's own special tokens are switched off, so that ``[MASK]`` or ``</s>`` in a user's
     text is just text.
 
+    `front` is how many special tokens (``[CLS]``, ``<s>``) stand before all text.
+
     One space directly before the slot belongs to the word in the slot: " great" is one token of a
     byte-level tokenizer, and "great" is another.
     """
@@ -94,6 +96,7 @@ class PromptEncoder:
         self._leaks = self._reachable([token.content for token in special])
         marks = backend.encode("a").special_tokens_mask
         self._suffix = len(list(takewhile(bool, reversed(marks))))
+        self.front = len(list(takewhile(bool, marks)))
 
     def check(self, frame: Frame, limit: int) -> None:
         """Refuse a template that this model cannot read (InputError)."""
@@ -118,10 +121,12 @@ class PromptEncoder:
                 "shorten the template or the label words"
             )
 
-    def encode(self, prompts: Sequence[Prompt], limit: int) -> list[Encoded]:
+    def encode(self, prompts: Sequence[Prompt], limit: int, *, room: int = 0) -> list[Encoded]:
         """Tokenise prompts to at most `limit` tokens each.
 
         The template stays whole; the user's text is cut, the longest field first and from its end.
+        For a masked model, slot tokens are put in where `room` vectors will stand: not padding, by
+        which some networks count positions.
         """
         prepared = [self._prepared(prompt.parts) for prompt in prompts]
         encodings = self.backend.encode_batch_fast([_joined(parts) for parts in prepared])
@@ -136,7 +141,8 @@ class PromptEncoder:
             else:
                 slot = ids.index(self._stand_in_id)
                 ids[slot] = self.slot_id  # pyright: ignore[reportCallIssue, reportArgumentType]
-                out.append(Encoded(ids, slot, truncated))
+                ids[self.front : self.front] = [ids[slot]] * room
+                out.append(Encoded(ids, slot + room, truncated))
         return out
 
     def word_ids(self, frame: Frame, words: Sequence[str]) -> list[tuple[int, ...]]:

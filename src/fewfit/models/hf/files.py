@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl
@@ -136,6 +137,13 @@ class Checkpoint:
         known = [int(limit) for limit in limits if limit and limit < _UNLIMITED]
         return min(known, default=None)
 
+    @property
+    def n_parameters(self) -> int | None:
+        """How many numbers the weights' files hold; nothing is fetched from the hub for it."""
+        if not self.local and "everything" not in vars(self):
+            return None
+        return sum(map(_count, _matching(self.everything, WEIGHTS[:2])))
+
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """What names the files: a commit of the hub, or their sha256. Holds no path."""
@@ -222,6 +230,18 @@ def _hub() -> Any:
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted({path for pattern in patterns for path in folder.glob(pattern)})
+
+
+def _count(path: Path) -> int:
+    """Floating-point numbers of a safetensors file, from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            parts = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            return sum(prod(p.get_shape()) for p in parts if "F" in p.get_dtype())
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 
 def _digest(paths: Sequence[Path]) -> str:

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewfit.errors import ModelError
 from fewfit.models.hf.encoding import Encoded
 from fewfit.models.hf.files import Kind
@@ -19,6 +22,9 @@ CLASSES: dict[Kind, str] = {
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
 _COLUMNS_AT_ONCE = 16_384
+
+Vectors = tuple[int, NDArray[np.float32]]
+"""The position at which a soft prompt starts, and its vectors (n, H)."""
 
 
 class Network:
@@ -76,6 +82,8 @@ class Network:
         self._lock = threading.Lock()  # slots and columns are those of one call
         self._slots: Any = None
         self._taken: Any = None
+        self._vectors: Vectors | None = None
+        model.get_input_embeddings().register_forward_hook(self._put_vectors)
         self._body: Any = model.get_decoder() if kind == "seq2seq" else model.base_model
         self._body.register_forward_hook(self._take_slots)
         head = model.get_output_embeddings()
@@ -83,7 +91,11 @@ class Network:
         self._check()
 
     def run(
-        self, batch: Sequence[Encoded], steps: Sequence[Step], columns: Sequence[int] | None
+        self,
+        batch: Sequence[Encoded],
+        steps: Sequence[Step],
+        columns: Sequence[int] | None,
+        vectors: Vectors | None = None,
     ) -> Iterator[tuple[Any, Any]]:
         """Make the forward passes one by one.
 
@@ -93,6 +105,8 @@ class Network:
         steps : sequence of Step
         columns : sequence of int or None
             The tokens to score; None for the whole vocabulary.
+        vectors : Vectors, optional
+            What the model reads there instead of the prompts' own tokens; for a masked model.
 
         Yields
         ------
@@ -123,11 +137,15 @@ class Network:
             if encoder is not None:
                 del inputs["input_ids"]
                 inputs["encoder_outputs"] = encoder
-            hidden, logits, encoder = self._read(inputs, slots.to(self.device), columns)
+            hidden, logits, encoder = self._read(inputs, slots.to(self.device), columns, vectors)
             yield hidden, logits
 
     def _read(
-        self, inputs: dict[str, Any], slots: Any, columns: Sequence[int] | None
+        self,
+        inputs: dict[str, Any],
+        slots: Any,
+        columns: Sequence[int] | None,
+        vectors: Vectors | None,
     ) -> tuple[Any, Any, Any]:
         import torch
         from transformers.modeling_outputs import BaseModelOutput
@@ -136,7 +154,7 @@ class Network:
             None if columns is None else torch.tensor(columns, dtype=torch.long, device=self.device)
         )
         with self._lock, torch.inference_mode():
-            self._slots = slots
+            self._slots, self._vectors = slots, vectors
             narrowed = self._head is not None
             if narrowed:
                 self._head.forward = lambda states: _project(states, self._head, wanted)
@@ -146,7 +164,7 @@ class Network:
             finally:
                 if narrowed:
                     del self._head.forward
-                self._slots = self._taken = None
+                self._slots = self._taken = self._vectors = None
         logits = out.logits.float()
         if wanted is not None and not narrowed:
             logits = logits[..., wanted]
@@ -169,6 +187,20 @@ class Network:
         index = self._slots.unsqueeze(-1).expand(-1, -1, last.shape[-1])
         self._taken = output.last_hidden_state = last.gather(1, index)
         return output
+
+    def _put_vectors(self, module: Any, args: Any, output: Any) -> Any:
+        if self._vectors is None:
+            return output
+        import torch
+
+        start, vectors = self._vectors
+        output[:, start : start + len(vectors)] = torch.from_numpy(vectors).to(output)
+        return output
+
+    @property
+    def input_embeddings(self) -> NDArray[np.float32]:
+        """The vectors of the tokens, shape (V, H)."""
+        return self._model.get_input_embeddings().weight.float().cpu().numpy()
 
     def _check(self) -> None:
         """Compare with the untouched model; do without the narrow head where it is not equal."""

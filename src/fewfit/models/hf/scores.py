@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.models.hf.encoding import Encoded
-from fewfit.models.hf.network import Network
+from fewfit.models.hf.network import Network, Vectors
 from fewfit.models.hf.plan import Plan
 from fewfit.observations import Observations, ScoreSpace, Status
 
@@ -20,6 +20,7 @@ def observe(
     plan: Plan,
     words: tuple[str, ...],
     space: ScoreSpace,
+    vectors: Vectors | None = None,
 ) -> Observations:
     """Answer one batch of prompts of one template.
 
@@ -32,7 +33,7 @@ def observe(
     hidden = normaliser = None
     scores: Any = torch.empty((len(batch), len(words)))
     mass: Any = torch.full((len(batch),), torch.nan)
-    runs = network.run(batch, plan.steps, plan.columns)
+    runs = network.run(batch, plan.steps, plan.columns, vectors)
     for step, (states, logits) in zip(plan.steps, runs, strict=True):
         hidden = states[:, 0] if hidden is None else hidden
         if plan.columns is not None:

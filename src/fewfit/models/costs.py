@@ -1,10 +1,33 @@
-"""What tuning and asking cost, as in T-Few's paper (section 4.2): FLOPs and bytes from counts.
+"""What tuning and asking cost: FLOPs and bytes from counts (Liu et al. 2022, section 4.2).
 
 A decoder-only model of N parameters spends 2 N per token forward and 6 N per token of training. In
 an encoder-decoder each token passes half of the parameters: N and 3 N.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """What decides the FLOPs of a model whose weights are at hand.
+
+    Attributes
+    ----------
+    n_parameters : int
+        All of them, embeddings included.
+    encoder_decoder : bool
+        Whether a token passes half of them only.
+    task_flops : float
+        What the training of the part that is one task's own took; 0 where there is no such part.
+    task_bytes : int
+        What that part takes on disk.
+    """
+
+    n_parameters: int
+    encoder_decoder: bool
+    task_flops: float = 0.0
+    task_bytes: int = 0
 
 
 def inference_flops(n_parameters: float, tokens: float, *, encoder_decoder: bool) -> float:

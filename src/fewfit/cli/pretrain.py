@@ -1,0 +1,135 @@
+"""The command ``fewfit pretrain``: vectors for T-Few to start from."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from fewfit import artifact
+from fewfit.cli.app import AsJson, app
+from fewfit.cli.columns import pick_labels
+from fewfit.cli.output import bar, plain_errors
+from fewfit.cli.tables import read_table
+from fewfit.cli.tune import answers_of, wordings
+from fewfit.errors import InputError
+
+
+class MixtureTask(artifact.Strict):
+    """One ``[[task]]`` of a mixture."""
+
+    train: str
+    templates: list[str]
+    labels: dict[str, str] | None = None
+    text_column: str | None = None
+    label_column: str = "label"
+
+
+class Mixture(artifact.Strict):
+    """The tasks of a mixture, as a TOML file has them."""
+
+    task: list[MixtureTask]
+
+
+@app.command()
+@plain_errors
+def pretrain(
+    mixture: Annotated[Path, typer.Argument(help="TOML file with a [[task]] for each task.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vectors.")],
+    model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 100_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 3e-4,
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
+    ] = "float32",
+    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the order of the rows and of the dropout.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="File from which an interrupted training goes on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train vectors on several tasks at once, for 'fewfit tune --start' to start from.
+
+    Each [[task]] has train (a file, relative to the mixture's), templates, and where they are not
+    the usual ones labels, text_column and label_column. All rows are drawn alike, with the loss of
+    the right answer alone.
+    """
+    rows = _rows(mixture)
+
+    from fewfit.tuning import Objective, Recipe, Trunk, save_vectors, t_few
+    from fewfit.tuning.training import make_accelerator
+
+    accelerator = make_accelerator()
+    device = str(accelerator.device)
+    trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
+    recipe = Recipe(steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    begun = time.perf_counter()
+    with bar("pre-training", steps, unit="step") as progress:
+        vectors = t_few(
+            trunk,
+            rows,
+            recipe=recipe,
+            objective=Objective(False, False),
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress if accelerator.is_main_process else None,
+            accelerator=accelerator,
+        )
+    seconds = time.perf_counter() - begun
+    if not accelerator.is_main_process:
+        return
+    save_vectors(
+        output,
+        vectors,
+        base_spec=trunk.spec,
+        base_identity=trunk.identity,
+        recipe=recipe,
+        n_examples=len(rows),
+    )
+    report = {
+        "vectors": str(output),
+        "examples": len(rows),
+        "values": vectors.count,
+        "steps": steps,
+        "seconds": round(seconds, 3),
+    }
+    typer.echo(
+        json.dumps(report)
+        if as_json
+        else f"{len(rows)} examples, {steps} steps, {seconds:.1f} s; {vectors.count:,} values in "
+        f"{output}: fewfit tune ... --start {output}"
+    )
+
+
+def _rows(path: Path) -> list[Any]:
+    """Read every row of every task, in every wording."""
+    from fewfit.prompts import Template, Verbalizer
+
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        tasks = Mixture.model_validate(content).task
+    except (OSError, ValueError, ValidationError) as error:
+        raise InputError(f"mixture: {path} cannot be read: {error}") from error
+    rows: list[Any] = []
+    for number, task in enumerate(tasks, start=1):
+        if not task.templates:
+            raise InputError(f"mixture: task {number} of {path} has no template")
+        try:
+            table = read_table(str(path.parent / task.train))
+            y = pick_labels(table, task.label_column)
+            given = None if task.labels is None else Verbalizer(task.labels)
+            verbalizer = answers_of(y, given)
+            templates = [Template(source) for source in task.templates]
+            rows += wordings(table, y, templates, verbalizer, task.text_column)
+        except InputError as error:
+            raise InputError(f"mixture: task {number} of {path}: {error}") from error
+    if not rows:
+        raise InputError(f"mixture: {path} has no task")
+    return rows
