@@ -49,8 +49,8 @@ def searchers(path: Path) -> str:
         f"{content['model']}, {content['shots']} shots. {seeds}. Mean ± standard deviation over "
         f"seeds. BBT, RLPrompt-like and BDPL may ask {n:,} times the number of examples; the "
         "papers of BBT and RLPrompt take 8,000 and 12,000. A searcher pays for the examples with "
-        "every prompt that it tries, DecT once. Medians of "
-        f"queries and seconds; threads: {content['threads']}, beside other programs, nothing "
+        "every prompt that it tries, DecT once. Medians of queries and seconds; threads: "
+        f"{content['threads']}, beside other programs: read the orders of magnitude. Nothing is "
         "stored. What is set, and what is not as in the papers, is said at the head of the program "
         f"and of each method's file.\n\n{markdown_table(header, rows)}\n"
     )

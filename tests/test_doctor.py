@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from fewfit import FewShotClassifier, Template, load_model
 from fewfit.cli import app
+from fewfit.errors import ModelError
+from fewfit.models.base import Check
 from fewfit.models.fake import FakeModel
 from fewfit.models.probe import TEXTS, probe
 from tests.fake_server import FakeServer, Reply, edited, hidden_state, log_probabilities
@@ -198,6 +200,42 @@ def test_the_command_prints_a_table_or_json_and_fails_without_answers():
         done = run(app, ["doctor", spec])
         assert done.exit_code == 3
         assert "401" in done.output
+
+
+def test_each_further_template_is_probed_for_its_answer_and_the_words():
+    model, view = FakeModel(), Template("Of {text} one says {mask}")
+    report = probe(model, further=[view])
+    mass = model.observe([view.render({"text": TEXTS[0]})], ["good", "bad"]).label_mass[0]
+    assert found(report)["label mass, template 2"].value == pytest.approx(float(mass))
+    assert report.queries == probe(FakeModel()).queries + 1 == model.queries - 1
+
+    class Logits(FakeModel):
+        """Tells the label mass of a template only when asked for it, as local models do."""
+
+        def check_fields(self, prompt, words):
+            return [Check("label mass", "problem", prompt.text("_"), 0.0)]
+
+    report = probe(Logits(space="logit"), further=[view, Template("{mask}: {text}")])
+    assert found(report)["label mass, template 3"].detail == f"_: {TEXTS[0]}"
+    assert report.queries == 1 + 4 + 2 + 2
+    unknown = FakeModel(faults={4: ModelError("this template is not answered")})
+    checks = found(probe(unknown, further=[view]))
+    assert checks["answer, template 2"].outcome == "problem"
+    assert found(probe(FakeModel(space="similarity"), further=[view]))["answer, template 2"]
+
+
+def test_fit_probes_every_template_and_says_what_is_wrong(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\none,n\ntwo,p\n")
+    arguments = ["fit", str(tmp_path / "train.csv"), "--model", "fake", "--doctor"]
+    arguments += ["--label", "n=bad", "--label", "p=good", "--store", "none"]
+    arguments += ["--template", "{text} It was {mask}.", "--template", "{mask}: {text}"]
+    done = run(app, [*arguments, "--output", str(tmp_path / "a")])
+    assert done.exit_code == 0, done.output
+    classifier = FewShotClassifier.load(tmp_path / "a", store=None)
+    assert classifier.doctor_ is not None
+    names = [check["name"] for check in classifier.doctor_["checks"]]
+    assert "label mass, template 2" in names
+    assert f"doctor: {classifier.doctor_['queries']} queries, problems: 0" in done.output
 
 
 def test_fit_keeps_the_report_in_the_artifact(tmp_path, monkeypatch):

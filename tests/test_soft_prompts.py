@@ -176,7 +176,7 @@ def test_it_finds_the_best_vectors_that_the_projection_reaches():
     z = np.linalg.lstsq(A, 0.5 - p0, rcond=None)[0]
     lowest, start = (np.logaddexp(0, Sphere.f(p) - 2) for p in (A @ z + p0, p0))
     assert found.start_loss == pytest.approx(start, rel=1e-5)
-    assert lowest - 1e-6 <= found.loss < lowest + 1e-4 * (start - lowest)
+    assert lowest - 1e-6 <= found.loss < lowest + 1e-3 * (start - lowest)
     assert found.loss == pytest.approx(np.logaddexp(0, Sphere.f(found.vectors) - 2), rel=1e-4)
     assert found.losses[-1] < found.losses[0]
 

@@ -127,7 +127,8 @@ def fit(
     probe: Annotated[
         bool,
         typer.Option(
-            "--doctor", help="Probe the model first, and keep the report in the artifact."
+            "--doctor",
+            help="Probe the model first, with each template, and keep the report in the artifact.",
         ),
     ] = False,
     store: Store = "default",
@@ -162,7 +163,7 @@ def fit(
         max_queries=max_queries,
         errors=errors,
     )
-    found = probed(model, source[0], _words(classifier.labels, y)) if probe else None
+    found = probed(model, source, _words(classifier.labels, y)) if probe else None
     start = time.perf_counter()
     with bar("asking", len(y)) as progress:
         classifier.fit(columns, y, progress=progress)
@@ -187,6 +188,9 @@ def fit(
             f"{len(y)} examples, {len(classifier.classes_)} classes, {classifier.n_queries_} "
             f"queries, {seconds:.1f} s; {size / 1024:.0f} KiB in {output}"
         )
+        if found is not None:
+            problems = [c["name"] for c in found["checks"] if c["outcome"] == "problem"]
+            typer.echo(f"doctor: {found['queries']} queries, problems: {', '.join(problems) or 0}")
 
 
 @app.command()

@@ -27,7 +27,7 @@ def doctor(
     """
     from fewfit.compare.tables import markdown_table
 
-    report = probed(model, template, words.split(","))
+    report = probed(model, [template], words.split(","))
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -38,10 +38,11 @@ def doctor(
         raise typer.Exit(ModelError.exit_code)
 
 
-def probed(model: str, template: str, words: Sequence[str]) -> dict[str, Any]:
-    """Probe the model that a spec names; the report as JSON keeps it."""
+def probed(model: str, templates: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+    """Probe the model that a spec names with each template; the report as JSON keeps it."""
     from fewfit.models.probe import probe
     from fewfit.opening import load_model
     from fewfit.prompts import Template
 
-    return probe(load_model(model), template=Template(template), words=words).to_dict()
+    first, *further = map(Template, templates)
+    return probe(load_model(model), template=first, further=further, words=words).to_dict()

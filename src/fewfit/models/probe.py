@@ -1,11 +1,11 @@
-"""What a frozen model really gives, found out with at most five queries."""
+"""What a frozen model really gives, found out with a few queries."""
 
 from __future__ import annotations
 
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ def probe(
     model: FrozenModel,
     *,
     template: Template | None = None,
+    further: Sequence[Template] = (),
     words: Sequence[str] = ("good", "bad"),
 ) -> Report:
     """Ask a frozen model about two texts, alone, again and together, and compare.
@@ -78,6 +79,8 @@ def probe(
         Without a store in front: stored answers say nothing about the model.
     template : Template, default="{text} It was {mask}."
         Each of its fields gets the same text.
+    further : sequence of Template, optional
+        Other views of the same task: whether the model answers, and what it gives the words there.
     words : sequence of str, length W >= 1
 
     Returns
@@ -88,7 +91,8 @@ def probe(
     Notes
     -----
     Queries: one of the model's own (:meth:`FrozenModel.check_fields`), one alone, the same again
-    with the words in reverse order, and two at once.
+    with the words in reverse order, and two at once; of a further template, one alone and, where
+    its scores do not tell the label mass, one of the model's own.
     """
     template = template or Template("{text} It was {mask}.")
     first, second = (template.render(dict.fromkeys(template.fields, text)) for text in TEXTS)
@@ -116,6 +120,8 @@ def probe(
     if both is not None:
         _noise(report, "asked together with another", alone, both[:1])
         _difference(report, alone, both)
+    for number, view in enumerate(further, start=2):
+        _view(report, model, view, words, number)
     return report
 
 
@@ -180,6 +186,23 @@ def check_mass(mass: float) -> Check:
     advice = "; choose words or a template so that the model would say them"
     detail = f"{mass:.2%} of the probability at the slot"
     return Check("label mass", "problem" if little else "ok", detail + advice * little, mass)
+
+
+def _view(
+    report: Report, model: FrozenModel, view: Template, words: Sequence[str], number: int
+) -> None:
+    """Find out what a further template alone can change: that it is answered, and the words."""
+    start, prompt = len(report.checks), view.render(dict.fromkeys(view.fields, TEXTS[0]))
+    answers = _asked(report, model, [prompt], words)
+    if answers is not None and answers.space is ScoreSpace.LOGPROB:
+        report.checks.append(check_mass(float(answers.label_mass[0])))
+    elif answers is not None and answers.space is ScoreSpace.LOGIT:
+        report.checks += (fields := model.check_fields(prompt, words))
+        report.queries += bool(fields)
+    if answers is not None and len(report.checks) == start:
+        report.add("answer", "ok", "a usable one")
+    named = [replace(c, name=f"{c.name}, template {number}") for c in report.checks[start:]]
+    report.checks[start:] = named
 
 
 def _noise(
