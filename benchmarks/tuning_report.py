@@ -141,9 +141,11 @@ def _longer(path: Path, cells: Any) -> str:
     other = path.with_name(f"{path.stem}_1000.json")
     if not other.exists():
         return ""
+    found = json.loads(other.read_text(encoding="utf-8"))["cells"]
+    method = found[0]["method"]
     rows = []
-    for cell in json.loads(other.read_text(encoding="utf-8"))["cells"]:
-        key = (cell["method"], cell["set"], cell["seed"])
+    for cell in found:
+        key = (method, cell["set"], cell["seed"])
         short = next(c for c in cells if (c["method"], c["set"], c["seed"]) == key)
         rows.append(
             [
@@ -152,11 +154,10 @@ def _longer(path: Path, cells: Any) -> str:
                 f"{cell['accuracy']:.3f}, {cell['fit_seconds']:.0f} s",
             ]
         )
-    header = [f"{cell['method']}", "steps as above", "1,000 steps"]
     return (
         "\n\n`python -m benchmarks.tfew_small BASE --data DIR --steps 1000 --test-rows 200 "
-        f"--only '{cell['method']}' --output {other.stem}`, as far as time allowed:\n\n"
-        + markdown_table(header, rows)
+        f"--only '{method}' --output {other.stem}`, as far as time allowed:\n\n"
+        + markdown_table([method, "steps as above", "1,000 steps"], rows)
     )
 
 
