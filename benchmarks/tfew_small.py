@@ -240,17 +240,19 @@ def main() -> None:
     for name, value in {"steps": 100, "seeds": 5, "test-rows": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--sets", default=",".join(SETS["held_back"]))
+    parser.add_argument("--only", help="the name of one method")
+    parser.add_argument("--output", default="tfew_small", help="name of the file of results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     trunk = Trunk.load(f"hf:{args.base}", dtype="bfloat16", max_tokens=MAX_TOKENS)
-    given = {k: v for k, v in vars(args).items() if k not in ("data", "base", "seeds", "sets")}
+    given = {k: v for k, v in vars(args).items() if k in ("steps", "test_rows")}
     results: dict[str, Any] = {
         "torch": torch.__version__,
         "arguments": given,
         "base": json.loads((args.base / "base.json").read_text(encoding="utf-8")),
         "cells": [],
     }
-    path = Path(__file__).parent / "results" / "tfew_small.json"
+    path = Path(__file__).parent / "results" / f"{args.output}.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         if {**old, "cells": []} == results:
@@ -263,6 +265,8 @@ def main() -> None:
         asked = wordings([test[i] for i in chosen], [SETS["held_back"][name]])
         tasks[name] = read_split(args.data, name, "train"), [row[0] for row in asked]
     runs = methods(args.base / "vectors")
+    if args.only is not None:
+        runs = {args.only: runs[args.only]}
     unseeded = [fit for method, fit in runs.items() if method.startswith("zero-shot")]
     for seed in range(args.seeds):
         for name, (train, asked) in tasks.items():

@@ -112,7 +112,7 @@ def tfew(path: Path) -> str:
             "fine-tuning. "
             f"The pre-trained vectors are those of {base['vectors_steps']} steps on the mixture.",
             markdown_table(["method", *sets, "mean"], accuracies),
-            _paired(cells),
+            _paired(cells) + _longer(path, cells),
             "Processor seconds on one thread, mean of the sets' medians; growth of peak memory in "
             "fitting, and in all, over what the base and one step on one row take. Full "
             "fine-tuning keeps float32 weights, everything else bfloat16.",
@@ -133,6 +133,31 @@ def _origin(base: dict[str, Any]) -> str:
         f"prompted rows of {len(base['sets'])} sets and {base['cloze_rows']:,} sentences with a "
         "missing word. Accuracy on 100 rows of each set's training split that were kept back, "
         "before and after:"
+    )
+
+
+def _longer(path: Path, cells: Any) -> str:
+    """Say what one method reaches with the paper's number of steps, where that was run."""
+    other = path.with_name(f"{path.stem}_1000.json")
+    if not other.exists():
+        return ""
+    found = json.loads(other.read_text(encoding="utf-8"))["cells"]
+    method = found[0]["method"]
+    rows = []
+    for cell in found:
+        key = (method, cell["set"], cell["seed"])
+        short = next(c for c in cells if (c["method"], c["set"], c["seed"]) == key)
+        rows.append(
+            [
+                f"{cell['set']}, draw {cell['seed']}",
+                f"{short['accuracy']:.3f}, {short['fit_seconds']:.0f} s",
+                f"{cell['accuracy']:.3f}, {cell['fit_seconds']:.0f} s",
+            ]
+        )
+    return (
+        "\n\n`python -m benchmarks.tfew_small BASE --data DIR --steps 1000 --test-rows 200 "
+        f"--only '{method}' --output {other.stem}`, as far as time allowed:\n\n"
+        + markdown_table([method, "steps as above", "1,000 steps"], rows)
     )
 
 

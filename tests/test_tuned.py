@@ -297,7 +297,7 @@ def test_two_processes_of_accelerate_launch_end_where_one_does(train, tmp_path):
         text=True,
         cwd=root,
         env=environment,
-        timeout=120,
+        timeout=300,
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout.count("process of 2, gloo") == 2
