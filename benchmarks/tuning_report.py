@@ -102,7 +102,8 @@ def tfew(path: Path) -> str:
         [
             "\n## T-Few on a small encoder-decoder",
             "`python -m benchmarks.tfew_base BASE --data DIR --masked FOLDER "
-            f"--steps {base['steps']}`, `python -m benchmarks.tfew_small BASE --data DIR "
+            f"--steps {base['steps']} --vector-steps {base['vectors_steps']}`, "
+            "`python -m benchmarks.tfew_small BASE --data DIR "
             f"--seeds {seeds} {options}`",
             _origin(base),
             markdown_table(["set", "answers", "largest class", "before", "after"], known),

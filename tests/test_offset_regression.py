@@ -187,3 +187,9 @@ def test_the_probe_is_as_good_as_a_cross_validated_regression():
         ).fit(unit, y)
         gaps.append(LinearProbe().fit(X, y).score(X_new, new) - peer.score(unit_new, new))
     assert np.mean(gaps) > -0.02
+
+
+def test_one_example_of_each_of_many_classes_is_nothing_to_warn_of():
+    X = np.random.default_rng(0).standard_normal((40, 8))
+    y = [f"class {k}" for k in range(40)]
+    assert (OffsetLogisticRegression().fit(X, y).predict(X) == np.array(y)).all()

@@ -12,8 +12,8 @@ import typer
 from pydantic import ValidationError
 
 from fewfit import artifact
-from fewfit.cli.app import AsJson, app
 from fewfit.cli.columns import pick_labels
+from fewfit.cli.options import AsJson
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import read_table
 from fewfit.cli.tune import answers_of, wordings
@@ -36,7 +36,6 @@ class Mixture(artifact.Strict):
     task: list[MixtureTask]
 
 
-@app.command()
 @plain_errors
 def pretrain(
     mixture: Annotated[Path, typer.Argument(help="TOML file with a [[task]] for each task.")],

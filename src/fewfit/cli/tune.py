@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewfit.cli.app import (
-    AsJson,
-    Format,
-    Input,
-    LabelColumn,
-    TextColumn,
-    app,
-)
 from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
+from fewfit.cli.options import AsJson, Format, Input, LabelColumn, TextColumn
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import Table, read_table
 from fewfit.errors import InputError
@@ -29,7 +22,6 @@ if TYPE_CHECKING:
 METHODS = ("t-few",)
 
 
-@app.command()
 @plain_errors
 def tune(
     train: Input,
@@ -145,7 +137,6 @@ def tune(
     )
 
 
-@app.command()
 @plain_errors
 def merge(
     artifact: Annotated[Path, typer.Argument(help="A folder written by 'fewfit tune'.")],

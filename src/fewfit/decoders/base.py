@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -117,7 +118,9 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
             dtype=[np.float64, np.float32],
             ensure_min_features=1 if scores is None else 0,
         )
-        check_classification_targets(y)
+        with warnings.catch_warnings():  # one example of each class is no regression problem
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
