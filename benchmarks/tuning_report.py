@@ -157,6 +157,8 @@ def _longer(path: Path, cells: Any) -> str:
         )
     return (
         "\n\n`python -m benchmarks.tfew_small BASE --data DIR --steps 1000 --test-rows 200 "
+        f"--sets {','.join(dict.fromkeys(cell['set'] for cell in found))} "
+        f"--seeds {len({cell['seed'] for cell in found})} "
         f"--only '{method}' --output {other.stem}`, as far as time allowed:\n\n"
         + markdown_table([method, "steps as above", "1,000 steps"], rows)
     )
