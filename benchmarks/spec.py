@@ -52,12 +52,14 @@ class MethodEntry(_Strict):
     """A row: a decoder with parameters and maybe a calibration of its own, a peer, or else the
     method of this name.
 
-    A calibration is a name, or a table of its name and parameters.
+    With `demonstrations`, so many examples stand in front of every prompt. A calibration is a
+    name, or a table of its name and parameters.
     """
 
     decoder: str | None = None
     parameters: dict[str, str | float | int | bool] = {}
     calibration: str | dict[str, str | float | int] | None = None
+    demonstrations: Annotated[int, Field(ge=0)] = 0
     peer: str | None = None
 
     def make(self, name: str) -> Method | Decoder:
@@ -67,17 +69,18 @@ class MethodEntry(_Strict):
         if self.decoder is None and name not in DECODERS:
             return make_methods([name])[name]
         decoder = DECODERS[self.decoder or name](**self.parameters)
-        return DecoderMethod(decoder, self._calibration())
+        return DecoderMethod(decoder, self._calibration(), self.demonstrations)
 
     def check(self, name: str) -> None:
         """Refuse what :meth:`make` would not understand."""
         if self.peer is not None:
-            if self.decoder or self.parameters or self.calibration:
+            if self.decoder or self.parameters or self.calibration or self.demonstrations:
                 raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")
             return
         if self.decoder is not None and self.decoder not in DECODERS:
             raise ValueError(f"method {name!r}: {self.decoder!r} is unknown")
-        if self.decoder is None and name not in DECODERS and (self.parameters or self.calibration):
+        given = self.parameters or self.calibration or self.demonstrations
+        if self.decoder is None and name not in DECODERS and given:
             raise ValueError(f"method {name!r}: name the decoder that has these parameters")
         try:
             self.make(name)

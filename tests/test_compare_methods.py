@@ -15,6 +15,8 @@ from fewfit.compare.tables import accuracy_table, report
 from fewfit.decoders import KNNPrompting, PromptBoosting
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models import FakeModel
+from fewfit.prompts import InContext, Part, Prompt
+from fewfit.task import DEFAULT_TEMPLATE
 from tests.test_compare_experiment import LABELS, TEST, TRAIN, files, make, run  # noqa: F401
 
 PREMISE = "The topic is {mask}."
@@ -155,3 +157,53 @@ def test_the_command_takes_calibrations_and_a_premise(files):  # noqa: F811
         files, *options, "--methods", "zero-shot", "--calibration", "pmi", "--premise", PREMISE
     )
     assert json.loads(shared.stdout)["cells"][0]["log_loss"] == found["cells"][1]["log_loss"]
+
+
+class Reader(FakeModel):
+    """A toy that reads the whole prompt, not the user's text alone."""
+
+    def stream(self, prompts, words):
+        whole = [Prompt((Part("field", p.text("")), Part("mask", ""))) for p in prompts]
+        return super().stream(whole, words)
+
+
+@pytest.mark.parametrize(("decoder", "fitted"), [(ZeroShot(), 0), (DecT(), 8)])
+def test_in_context_learning_is_what_the_classifier_gives(decoder, fitted):
+    model = Reader()
+    methods = {"mine": DecoderMethod(decoder, demonstrations=3), "plain": ZeroShot()}
+    experiment = make(model, methods=methods, shots=[4], seeds=[2])
+    planned = experiment.cost()[0].queries
+    found = experiment.run()
+    rows = sample_shots(TRAIN[1], 4, seed=2)
+    view = InContext(DEFAULT_TEMPLATE, n=3, seed=2)
+    clf = FewShotClassifier(
+        Reader(), template=view, labels=LABELS, decoder=decoder, store=None
+    ).fit([TRAIN[0][i] for i in rows], [TRAIN[1][i] for i in rows])
+    metrics = measure(np.array(TEST[1]), clf.predict_proba(TEST[0]), clf.classes_)
+    mine, plain = (cell for cell in found.cells)
+    assert mine.log_loss == pytest.approx(metrics.log_loss, rel=1e-6)
+    assert mine.log_loss != plain.log_loss
+    assert mine.ledger.queries == fitted + 1  # the empty text behind the demonstrations
+    assert mine.ledger.predict_tokens > 3 * plain.ledger.predict_tokens
+    assert model.queries == planned == fitted + 1 + len(set(TEST[0])) + 1 + len(set(TEST[0]))
+
+
+def test_demonstrations_are_drawn_anew_for_each_sample():
+    names = ["in-context", "zero-shot"]
+    found = make(Reader(), methods=names, shots=[4], seeds=[0, 1]).run()
+    losses = {(c.method, c.seed): c.log_loss for c in found.cells}
+    assert losses["in-context", 0] != losses["in-context", 1]
+    assert losses["zero-shot", 0] == losses["zero-shot", 1]
+
+
+def test_no_demonstrations_is_the_template():
+    methods = {"none": DecoderMethod(DecT(), demonstrations=0), "plain": DecT()}
+    none, plain = make(methods=methods, shots=[4], seeds=[0]).run().cells
+    assert none.model_copy(update={"method": ""}).log_loss == plain.log_loss
+
+
+def test_a_sentence_encoder_reads_no_demonstrations():
+    with pytest.raises(CapabilityError, match="in-context puts examples"):
+        make("embedded", methods=["in-context"])
+    with pytest.raises(InputError, match="at least 0"):
+        DecoderMethod(DecT(), demonstrations=-1)

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from fewfit.calibration import Calibration
 from fewfit.compare.methods import Features
-from fewfit.models.base import FrozenModel, Progress
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
 from fewfit.observations import Observations
 from fewfit.prompts import Prompt
 from fewfit.task import Task
+
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,68 +29,46 @@ class Answers:
     task : Task or None
         Without a prior: each cell has its own, see :meth:`cell`.
     observations : Observations or None
-        Of the test set, of the rows of the training pool that some sample holds, and of the
-        content-free prompts, in this order.
+        One row per prompt.
     prompts : ndarray of object
-        Of the test set and of the rows of the pool.
-    y : ndarray
-        Their labels.
-    n_test : int
-    place : dict of int to int
-        Row of the training pool -> where it is.
-    free : dict of Prompt to int
-        Content-free prompt -> where it is.
+        Distinct.
+    place : dict of Prompt to int
+        Where each of them is.
     """
 
     task: Task | None
     observations: Observations | None
     prompts: NDArray[np.object_]
-    y: NDArray[Any]
-    n_test: int
-    place: dict[int, int]
-    free: dict[Prompt, int]
-
-    @property
-    def model(self) -> FrozenModel | None:
-        """Who was asked."""
-        return None if self.task is None else self.task.model
+    place: dict[Prompt, int]
 
     @classmethod
     def ask(
-        cls,
-        task: Task | None,
-        test: Sequence[Prompt],
-        y_test: NDArray[Any],
-        pool: dict[int, Prompt],
-        y_pool: NDArray[Any],
-        free: Sequence[Prompt],
-        *,
-        progress: Progress | None = None,
+        cls, task: Task | None, prompts: Sequence[Prompt], *, progress: Progress | None = None
     ) -> Answers:
-        """Ask about each distinct prompt once; `pool` maps rows of the pool to their prompts."""
-        prompts = [*test, *pool.values()]
+        """Ask about each of these prompts, which are distinct, once."""
         observations = None
         if task is not None:
-            asked = [[prompt] for prompt in [*prompts, *free]]
-            observations = task.ask(asked, progress=progress)
+            observations = task.ask([[prompt] for prompt in prompts], progress=progress)
             task.check_answers(observations)
         array = np.empty(len(prompts), dtype=object)
         array[:] = prompts
-        return cls(
-            task,
-            observations,
-            array,
-            np.concatenate([y_test, y_pool[list(pool)]]),
-            len(test),
-            {row: len(test) + i for i, row in enumerate(pool)},
-            {prompt: len(prompts) + i for i, prompt in enumerate(free)},
-        )
+        return cls(task, observations, array, {prompt: i for i, prompt in enumerate(prompts)})
+
+    @property
+    def model(self) -> FrozenModel | None:
+        """Who was asked; None if nobody was."""
+        return None if self.task is None else self.task.model
+
+    def where(self, prompts: Sequence[Prompt]) -> Places:
+        """Return where these prompts are."""
+        return np.array([self.place[prompt] for prompt in prompts], dtype=np.intp)
 
     def cell(
         self,
         calibration: Calibration,
-        free: Sequence[Prompt],
-        rows: Sequence[int],
+        free: Places,
+        sample: tuple[Places, NDArray[Any]],
+        test: tuple[Places, NDArray[Any]],
         classes: NDArray[Any],
         *,
         reads_words: bool = False,
@@ -101,33 +82,33 @@ class Answers:
         Parameters
         ----------
         calibration : Calibration
-        free : sequence of Prompt
-            Its content-free prompts for this sample.
-        rows : sequence of int
-            The sample's rows of the training pool; none for a method that learns nothing.
+        free : ndarray of int
+            Where its content-free prompts for this sample are.
+        sample, test : (ndarray of int, ndarray)
+            Where their prompts are, and their labels; no rows of the sample for a method that
+            learns nothing.
         classes : ndarray of shape (K,)
         reads_words : bool
             As in :class:`Task`.
         """
-        here = np.array([self.place[row] for row in rows], dtype=np.intp)
+        here, y = sample
         if self.task is None or self.observations is None:
-            return self._features(None, here), self._features(None, slice(0, self.n_test))
+            return self._features(None, *sample), self._features(None, *test)
         task = replace(self.task, calibration=calibration, reads_words=reads_words)
-        if len(rows) or calibration.row_independent:
-            blank = self.observations[np.array([self.free[p] for p in free], dtype=np.intp)]
-            codes = np.searchsorted(classes, self.y[here])
-            task = task.estimate(blank, self.observations[here], y=codes)
-        test = self._features(task, slice(0, self.n_test))
-        return self._features(task, here) if len(rows) else test[:0], test
+        if len(here) or calibration.row_independent:
+            codes = np.searchsorted(classes, y)
+            task = task.estimate(self.observations[free], self.observations[here], y=codes)
+        seen = self._features(task, *test)
+        return self._features(task, *sample) if len(here) else seen[:0], seen
 
     def tokens(self, free: Sequence[Prompt]) -> dict[Prompt, int]:
         """Return the length of each content-free prompt in the frozen model's tokens."""
         if self.observations is None:
             return {}
-        return {p: int(self.observations.n_tokens[self.free[p]]) for p in free}
+        return {p: int(self.observations.n_tokens[self.place[p]]) for p in free}
 
-    def _features(self, task: Task | None, index: slice | NDArray[np.intp]) -> Features:
-        prompts, y = self.prompts[index], self.y[index]
+    def _features(self, task: Task | None, index: Places, y: NDArray[Any]) -> Features:
+        prompts = self.prompts[index]
         if task is None or self.observations is None:
             nothing = np.empty((len(y), 0), np.float32)
             return Features(nothing, None, y, prompts, np.zeros(len(y), np.int32))

@@ -25,10 +25,11 @@ from fewfit.compare.schema import Asked, Comparison, Setup
 from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
 from fewfit.compare.statistics import summarise
 from fewfit.decoders import Decoder
-from fewfit.errors import InputError
+from fewfit.errors import CapabilityError, InputError
 from fewfit.models import FrozenModel
+from fewfit.observations import ScoreSpace
 from fewfit.opening import open_model
-from fewfit.prompts import Prompt, Template, Verbalizer, read_labels, read_rows
+from fewfit.prompts import InContext, Prompt, Template, Verbalizer, View, read_labels, read_rows
 from fewfit.store import StoredModel
 from fewfit.task import Task
 
@@ -58,6 +59,7 @@ class _Job:
     model: str | None
     method: str
     calibration: Calibration
+    view: View
     free: tuple[Prompt, ...]
     sample: Sample
     key: str
@@ -114,8 +116,7 @@ class Experiment:
         costs = []
         for source, task in self.tasks.items():
             pending = self._pending(journal, source)
-            test, pool, free = self._prompts(pending) if pending else ([], {}, [])
-            prompts = list(dict.fromkeys([*test, *pool.values(), *free]))
+            prompts = self._prompts(pending)
             stored = 0
             if isinstance(task.model, StoredModel):
                 stored = task.model.count(prompts, self.verbalizer.words)
@@ -147,12 +148,24 @@ class Experiment:
             if not pending:
                 continue
             answers = self._ask(source, pending, journal, shown)
+            shared = None  # where the test set is, for all methods with the comparison's template
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
-                    rows = job.sample.rows.tolist() if self._learns(job) else []
-                    words = "word_scores" in self.methods[job.method].requires
+                    rows = self._rows(job)
+                    seen = [job.view.render(self.train[i]) for i in rows]
+                    if shared is None or job.view is not self.template:
+                        tested = answers.where([job.view.render(row) for row in self.test])
+                    else:
+                        tested = shared
+                    if job.view is self.template:
+                        shared = tested
                     sample, test = answers.cell(
-                        job.calibration, job.free, rows, self.classes, reads_words=words
+                        job.calibration,
+                        answers.where(job.free),
+                        (answers.where(seen), self.y_train[rows]),
+                        (tested, self.y_test),
+                        self.classes,
+                        reads_words="word_scores" in self.methods[job.method].requires,
                     )
                     finished = run_cell(
                         job.method,
@@ -199,6 +212,7 @@ class Experiment:
                     model = open_model(plain, store, requires=item.requires)
                 task = Task(model, self.template, self.verbalizer, calibration)
                 task.check(item.requires, who=f"{method} on {name}")
+                _check_demonstrations(method, item, task)
                 tasks.setdefault(source, task)
                 self.names[source] = name
         return tasks
@@ -229,11 +243,11 @@ class Experiment:
                         continue
                     if source != (f"{model}, vocabulary" if _reads_vocabulary(method) else model):
                         continue
-                    calibration = self._calibration(method)
+                    calibration, view = self._calibration(method), self._view(method, sample)
                     free: list[Prompt] = []
                     if task is not None and task.model.capabilities.scores is not None:
                         examples = [self.train[i] for i in sample.rows]
-                        free = calibration.prompts(self.template, examples)
+                        free = calibration.prompts(view, examples)
                     traced = method.in_process and sample.seed == self.seeds[0]
                     decides = {
                         **common,
@@ -248,6 +262,7 @@ class Experiment:
                         model,
                         name,
                         calibration,
+                        view,
                         tuple(dict.fromkeys(free)),
                         sample,
                         _digest(decides),
@@ -257,25 +272,39 @@ class Experiment:
     def _pending(self, journal: Journal, source: str | None) -> list[_Job]:
         return [j for j in self._jobs if j.source == source and j.key not in journal.cells]
 
-    def _prompts(
-        self, jobs: Sequence[_Job]
-    ) -> tuple[list[Prompt], dict[int, Prompt], list[Prompt]]:
-        """Return what these jobs look at: the test set, rows of the pool, content-free prompts."""
-        rows = sorted({i for job in jobs if self._learns(job) for i in job.sample.rows.tolist()})
-        return (
-            [self.template.render(row) for row in self.test],
-            {i: self.template.render(self.train[i]) for i in rows},
-            list(dict.fromkeys(prompt for job in jobs for prompt in job.free)),
-        )
+    def _view(self, method: Method, sample: Sample) -> View:
+        """Return how a method asks about a row: the template, or with examples in front of it."""
+        if not method.demonstrations:
+            return self.template
+        view = InContext(self.template.source, n=method.demonstrations, seed=sample.seed)
+        codes = np.searchsorted(self.classes, self.y_train[sample.rows])
+        words = [self.verbalizer.first[k] for k in codes]
+        return view.learn([self.train[i] for i in sample.rows], words)
+
+    def _rows(self, job: _Job) -> list[int]:
+        """Return the rows of the pool that are asked about for this job."""
+        return job.sample.rows.tolist() if self._learns(job) else []
+
+    def _prompts(self, jobs: Sequence[_Job]) -> list[Prompt]:
+        """Return what these jobs look at, each prompt once: the test set, samples, blanks."""
+        plain = [job for job in jobs if job.view is self.template]
+        rows = sorted({i for job in plain for i in self._rows(job)})
+        prompts = [self.template.render(row) for row in (self.test if plain else [])]
+        prompts += [self.template.render(self.train[i]) for i in rows]
+        for job in jobs:
+            if job.view is not self.template:
+                asked = [*self.test, *(self.train[i] for i in self._rows(job))]
+                prompts += [job.view.render(row) for row in asked]
+            prompts += job.free
+        return list(dict.fromkeys(prompts))
 
     def _ask(self, source: str | None, jobs: Sequence[_Job], journal: Journal, bar: Bar) -> Answers:
-        test, pool, free = self._prompts(jobs)
-        y = (self.y_test, self.y_train)
+        prompts = self._prompts(jobs)
         if source is None:
-            return Answers.ask(None, test, y[0], pool, y[1], free)
+            return Answers.ask(None, prompts)
         start, task = time.perf_counter(), self.tasks[source]
-        with bar(f"asking {source}", len({*test, *pool.values(), *free}), "prompt") as done:
-            answers = Answers.ask(task, test, y[0], pool, y[1], free, progress=done)
+        with bar(f"asking {source}", len(prompts), "prompt") as done:
+            answers = Answers.ask(task, prompts, progress=done)
         queries = 0 if answers.observations is None else answers.observations.queries
         if queries:
             seconds = time.perf_counter() - start
@@ -296,6 +325,14 @@ class Experiment:
             test_rows=len(self.test),
             dropped_train_rows=self.n_dropped,
             price_per_token=price,
+        )
+
+
+def _check_demonstrations(name: str, method: Method, task: Task) -> None:
+    if method.demonstrations and task.model.capabilities.scores is ScoreSpace.SIMILARITY:
+        raise CapabilityError(
+            f"{name} puts examples in front of the text, which a sentence encoder does not read as "
+            "examples; use a language model (hf:, a server), or leave this method out"
         )
 
 

@@ -17,6 +17,8 @@ from fewfit.errors import InputError
 
 Arrays = dict[str, NDArray[Any]]
 
+DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
+
 
 @dataclass(frozen=True, eq=False)
 class Features:
@@ -70,6 +72,8 @@ class Method(ABC):
         label words; with "full_vocabulary" the log-probabilities of all tokens, without scores.
     calibration : Calibration or None
         How its scores are calibrated; None is the comparison's way.
+    demonstrations : int
+        How many of the sample's examples stand in front of every prompt.
     """
 
     asks: ClassVar[bool] = False
@@ -77,6 +81,7 @@ class Method(ABC):
     learns: bool = True
     requires: frozenset[str] = frozenset()
     calibration: Calibration | None = None
+    demonstrations: int = 0
 
     @abstractmethod
     def key(self) -> str:
@@ -101,13 +106,20 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class DecoderMethod(Method):
-    """One of fewfit's decoders, or yours, with a calibration of its own if one is given."""
+    """One of fewfit's decoders, or yours, with a calibration of its own if one is given.
+
+    With `demonstrations` the question is another: so many examples of the cell's sample stand,
+    answered, in front of every prompt (:class:`fewfit.prompts.InContext`).
+    """
 
     decoder: Decoder
     calibration: Calibration | None = None
+    demonstrations: int = 0
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.demonstrations < 0:
+            raise InputError(f"demonstrations: at least 0, not {self.demonstrations}")
         if self.calibration is not None and "full_vocabulary" in self.decoder.requires:
             raise InputError(
                 f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "
@@ -118,7 +130,9 @@ class DecoderMethod(Method):
 
     def key(self) -> str:
         kind = type(self.decoder)
-        return f"{kind.__module__}.{kind.__qualname__} {sorted(self.decoder.get_params().items())}"
+        shown = f" {self.demonstrations} demonstrations" if self.demonstrations else ""
+        parameters = sorted(self.decoder.get_params().items())
+        return f"{kind.__module__}.{kind.__qualname__} {parameters}{shown}"
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Decoder:
         decoder: Any = clone(self.decoder)
@@ -178,8 +192,10 @@ class Tfidf(Method):
         return fitted[1].coef_.size + fitted[1].intercept_.size
 
 
-METHODS: tuple[str, ...] = (*DECODERS, "tfidf")
-"""Names that :func:`make_methods` knows; a decoder's may be followed by ``+CALIBRATION``."""
+IN_CONTEXT = "in-context"
+
+METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, "tfidf")
+"""Names that :func:`make_methods` knows; all but the last may be followed by ``+CALIBRATION``."""
 
 DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
 
@@ -206,13 +222,16 @@ def make_methods(
     made: dict[str, Method] = {}
     for name in methods:
         decoder, plus, calibration = name.partition("+")
-        if decoder not in METHODS or (plus and decoder not in DECODERS):
+        if decoder not in METHODS or (plus and decoder == "tfidf"):
             raise InputError(
                 f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
                 f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
             )
-        made[name] = Tfidf()
-        if decoder in DECODERS:
-            own = make_calibration(calibration) if plus else None
+        own = make_calibration(calibration) if plus else None
+        if decoder == "tfidf":
+            made[name] = Tfidf()
+        elif decoder == IN_CONTEXT:
+            made[name] = DecoderMethod(DECODERS["zero-shot"](), own, DEMONSTRATIONS)
+        else:
             made[name] = DecoderMethod(DECODERS[decoder](), own)
     return made
