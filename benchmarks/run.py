@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import Peer
 from benchmarks.spec import ExperimentFile, ModelEntry
 from benchmarks.tasks import read_split
 from fewfit.cli.output import bar
@@ -47,7 +48,12 @@ def run_experiment(
                 if dry:
                     print(f"{where}: {_queries(experiment.cost(output))} queries to ask")
                     continue
-                found = experiment.run(output, bar=bar)
+                try:
+                    found = experiment.run(output, bar=bar)
+                finally:
+                    for method in experiment.methods.values():
+                        if isinstance(method, Peer):
+                            method.close()
             except FewfitError as error:
                 print(f"{where}: skipped, {error}")
                 continue
