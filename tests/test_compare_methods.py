@@ -184,7 +184,10 @@ def test_in_context_learning_is_what_the_classifier_gives(decoder, fitted):
     assert mine.log_loss == pytest.approx(metrics.log_loss, rel=1e-6)
     assert mine.log_loss != plain.log_loss
     assert mine.ledger.queries == fitted + 1  # the empty text behind the demonstrations
-    assert mine.ledger.predict_tokens > 3 * plain.ledger.predict_tokens
+    tokens = [cell.ledger.predict_tokens or 0 for cell in (mine, plain)]
+    assert tokens[0] > 3 * tokens[1] > 0
+    shown = {s.method: s.row_tokens for s in found.summaries}
+    assert shown["mine"] == tokens[0] / len(set(TEST[0]))
     assert model.queries == planned == fitted + 1 + len(set(TEST[0])) + 1 + len(set(TEST[0]))
 
 

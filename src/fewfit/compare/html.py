@@ -110,8 +110,8 @@ def _accuracy(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
 def _costs(grouped: dict[str, list[Summary]]) -> str:
     last = {name: items[-1] for name, items in grouped.items()}
     priced = any(item.cost is not None for item in last.values())
-    head = ["method", "macro F1", "log loss", "ECE", "queries", "tokens", "fit", "predict"]
-    head += ["memory", "parameters", "artifact", *(["cost"] if priced else [])]
+    head = ["method", "macro F1", "log loss", "ECE", "queries", "tokens", "per row"]
+    head += ["fit", "predict", "memory", "parameters", "artifact", *(["cost"] if priced else [])]
     rows = [
         [
             f"{swatch(i)} {escape(name)}",
@@ -120,6 +120,7 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
             f"{item.ece:.3f}",
             f"{item.queries:,}",
             count(item.tokens),
+            NONE if item.row_tokens is None else f"{item.row_tokens:,.0f}",
             seconds(item.fit_seconds),
             seconds(item.predict_seconds),
             size(item.peak_memory),
@@ -132,8 +133,9 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
     shots = max(item.shots for item in last.values())
     return _table(head, rows) + (
         f"<p>At {shots} shots, medians over samples. Queries and tokens are those of fitting; each "
-        "row to predict is one query more for a method on a frozen model. Times are those of the "
-        "decoder, given the model's answers. Memory is what Python and NumPy allocate at most.</p>"
+        "row to predict is one query more for a method on a frozen model, with the tokens per row. "
+        "Times are those of the decoder, given the model's answers. Memory is what Python and "
+        "NumPy allocate at most.</p>"
     )
 
 

@@ -104,6 +104,8 @@ class Summary(_Strict):
         Medians of the ledger over seeds.
     fit_flops, predict_flops, in_context_flops, in_context_bytes : float or None
         The same, where they are known.
+    row_tokens : float or None
+        Tokens of one test row's prompt on average, demonstrations included; the median over seeds.
     peak_memory : int or None
         The maximum over the seeds that were traced.
     seconds : float or None
@@ -140,6 +142,7 @@ class Summary(_Strict):
     artifact_bytes: int
     seconds: float | None
     cost: float | None
+    row_tokens: float | None = None
     fit_flops: float | None = None
     predict_flops: float | None = None
     in_context_flops: float | None = None

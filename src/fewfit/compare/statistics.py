@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.compare.journal import Finished
-from fewfit.compare.schema import Asked, Summary
+from fewfit.compare.schema import Asked, Ledger, Summary
 
 N_RESAMPLES = 2000
 LEVEL = 0.05
@@ -173,12 +173,20 @@ def _over_seeds(
         "artifact_bytes": round(middle("artifact_bytes")),
         "seconds": seconds if known else None,
         "cost": cost,
+        "row_tokens": _row_tokens(ledgers) if counted else None,
         **{
             name: middle(name)
             for name in ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes")
             if all(getattr(ledger, name) is not None for ledger in ledgers)
         },
     }
+
+
+def _row_tokens(ledgers: Sequence[Ledger]) -> float | None:
+    """Tokens of one test row's prompt; None for a method that asks none."""
+    if not all(item.predict_queries for item in ledgers):
+        return None
+    return float(np.median([(item.predict_tokens or 0) / item.predict_queries for item in ledgers]))
 
 
 def _pace(asked: Sequence[Asked]) -> dict[str, float]:
