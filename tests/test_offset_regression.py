@@ -193,3 +193,12 @@ def test_one_example_of_each_of_many_classes_is_nothing_to_warn_of():
     X = np.random.default_rng(0).standard_normal((40, 8))
     y = [f"class {k}" for k in range(40)]
     assert (OffsetLogisticRegression().fit(X, y).predict(X) == np.array(y)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_arithmetic_keeps_the_dtype_of_the_hidden_states(dtype):
+    rng = np.random.default_rng(0)
+    X, scores = rng.standard_normal((12, 5), dtype=dtype), rng.standard_normal((12, 3), dtype=dtype)
+    decoder = OffsetLogisticRegression().fit(X, np.arange(12) % 3, scores=scores)
+    assert {getattr(decoder, name).dtype for name in decoder.fitted_arrays} == {np.dtype(dtype)}
+    assert decoder.predict_proba(X, scores=scores).dtype == dtype

@@ -7,6 +7,7 @@ offset, t prior variance of the weights, N labelled examples, n_k of them in cla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -132,7 +133,7 @@ def _average(
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
     K = a.shape[1]
     Z, d, B = basis(x, y, K, max(K, _RANK))
-    median = _MEDIAN * np.log2(K) ** 2
+    median = _MEDIAN * math.log2(K) ** 2
     pairs: list[tuple[float, float]] = []
     fits: list[Floats] = []
     held_out: list[Floats] = []
