@@ -26,8 +26,7 @@ def experiment(path: Path, file: ExperimentFile) -> str:
             where = f"*published, {file.published.model}*: {method}"
             rows.append([where, *(published(cell) for cell in cells)])
     header = ["accuracy, %", *(f"{n} shot{'s' * (n > 1)}" for n in shots)]
-    setups = {run["set"]: run["setup"] for run in runs}
-    tested = ", ".join(f"{name} {setup['test_rows']:,}" for name, setup in setups.items())
+    tested = ", ".join(_test_rows(name, runs) for name in dict.fromkeys(r["set"] for r in runs))
     source = ""
     if file.published is not None:
         source = (
@@ -38,6 +37,14 @@ def experiment(path: Path, file: ExperimentFile) -> str:
         f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
         f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
     )
+
+
+def _test_rows(name: str, runs: list[dict[str, Any]]) -> str:
+    """How many rows a set was measured on, model by model where they differ."""
+    rows = {short(r["model"]): r["setup"]["test_rows"] for r in runs if r["set"] == name}
+    if len(set(rows.values())) == 1:
+        return f"{name} {next(iter(rows.values())):,}"
+    return f"{name} " + " and ".join(f"{n:,} ({model})" for model, n in rows.items())
 
 
 def costs(path: Path) -> str:
