@@ -111,7 +111,7 @@ def probe(
     if alone is None:
         return report
     report.answers = True
-    report.add("one query", "ok", f"{1000 * seconds:.0f} ms, the first one included", seconds)
+    report.add("one query", "ok", f"{1000 * seconds:.0f} ms", seconds)
     _contents(report, alone)
     again = _asked(report, model, [first], words[::-1])
     if again is not None:
