@@ -143,14 +143,53 @@ def test_embedded_equals_a_direct_computation(embedded):
     np.testing.assert_allclose(answers.scores[0], cosine, atol=1e-5)
 
 
-def test_embedded_joins_the_fields_and_leaves_them_out_of_the_label_sentence(embedded):
-    pair = Template("{a} ? {mask}, {b}")
-    answers = embedded.observe([pair.render({"a": "one", "b": "two"})], WORDS)
-    np.testing.assert_allclose(answers.hidden[0], directly(embedded, "one two"), atol=1e-5)
-    label = directly(embedded, "? bad,")
+def test_embedded_joins_three_fields_and_leaves_them_out_of_the_label_sentence(embedded):
+    triple = Template("{a} ? {mask}, {b} {c}")
+    row = {"a": "one", "b": "two", "c": "three"}
+    answers = embedded.observe([triple.render(row)], WORDS)
     hidden = answers.hidden[0]
+    np.testing.assert_allclose(hidden, directly(embedded, "one two three"), atol=1e-5)
+    label = directly(embedded, "? bad,")
     expected = hidden @ label / np.linalg.norm(hidden) / np.linalg.norm(label)
     np.testing.assert_allclose(answers.scores[0, 0], expected, atol=1e-5)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def test_embedded_reads_two_fields_as_two_texts(embedded):
+    pair = Template("{a} ? {mask}, {b}")
+    texts = "A man plays the guitar.", "Nobody makes music."
+    answers = embedded.observe([pair.render(dict(zip("ab", texts, strict=True)))], WORDS)
+    u, v = (unit(directly(embedded, text)) for text in texts)
+    by_hand = np.concatenate([u, v, abs(u - v), u * v * 384**0.5])
+    np.testing.assert_allclose(answers.hidden[0], by_hand, atol=1e-5)
+    expected = unit(u + v) @ unit(directly(embedded, "? bad,"))
+    np.testing.assert_allclose(answers.scores[0, 0], expected, atol=1e-5)
+    counts = [embedded.observe(prompts(text), WORDS).n_tokens[0] for text in texts]
+    assert answers.n_tokens.tolist() == [sum(counts)]
+
+
+def test_pairs_of_any_length_come_back_in_order(embedded):
+    pair = Template("{a} ? {mask}, {b}")
+    rows = [
+        {"a": "word " * (i % 7 + 1), "b": "other " * (300 if i == 40 else 1)} for i in range(70)
+    ]
+    answers = embedded.observe([pair.render(row) for row in rows], WORDS)
+    for i in (0, 6, 40, 69):
+        alone = embedded.observe([pair.render(rows[i])], WORDS)
+        np.testing.assert_allclose(answers.hidden[i], alone.hidden[0], atol=2e-6)
+        np.testing.assert_allclose(answers.scores[i], alone.scores[0], atol=2e-6)
+    assert np.flatnonzero(answers.status == Status.TRUNCATED).tolist() == [40]
+
+
+def test_views_of_one_and_of_two_fields_do_not_go_together(embedded):
+    clf = FewShotClassifier(
+        embedded, template=["{a} {mask}, {b}", "{a} {mask}"], labels={0: "no", 1: "yes"}, store=None
+    )
+    with pytest.raises(InputError, match="a pair of texts; give every template two fields"):
+        clf.fit([{"a": "x", "b": "y"}] * 2, [0, 1])
 
 
 def test_embedded_answers_several_templates_in_one_call(embedded):

@@ -143,6 +143,23 @@ def test_embeddings_are_scored_against_label_sentences(scheme):
     assert_array_equal(answers.hidden, rows)
 
 
+@pytest.mark.parametrize("scheme", ["embeddings", "tei"])
+def test_two_fields_are_two_texts_of_one_request_and_one_query(scheme):
+    pair = Template("{a} ? {mask}, {b}")
+    asked = [pair.render({"a": "one", "b": "two"}), pair.render({"a": "one", "b": ""})]
+    with FakeServer() as server:
+        answers = model_of(scheme, server).observe(asked, WORDS)
+        sent = server.queries()
+    assert sorted(sent) == sorted(["one two", "one  ", "? good, ? bad,"])
+    assert answers.queries == 2
+    u, v = (hidden_state(text) / np.linalg.norm(hidden_state(text)) for text in ("one", "two"))
+    by_hand = np.concatenate([u, v, abs(u - v), u * v * len(u) ** 0.5])
+    assert_allclose(answers.hidden[0], by_hand, rtol=1e-5, atol=1e-7)
+    label = hidden_state("? good,")
+    cosine = (u + v) @ label / np.linalg.norm(u + v) / np.linalg.norm(label)
+    assert_allclose(answers.scores[0, 0], cosine, rtol=1e-5)
+
+
 def test_embeddings_out_of_order_are_put_in_order():
     def shuffled(request, before):
         data = request.honest.body["data"]

@@ -20,7 +20,7 @@ from fewfit.errors import (
 )
 from fewfit.models.base import FrozenModel, Progress
 from fewfit.models.budget import BudgetedModel
-from fewfit.observations import Observations, Status, gather
+from fewfit.observations import Observations, ScoreSpace, Status, gather
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
@@ -78,6 +78,12 @@ class Task:
                 f"at least {1 - given.top_k / K:.0%} would have no score but a bound (allowed: "
                 f"{self.max_censored:.0%}, max_censored); ask for more tokens (top_k), for fewer "
                 "classes, or a server that scores tokens by id (vllm, sglang)"
+            )
+        pairs = [len(view.fields) == 2 for view in self.template.views]
+        if given.scores is ScoreSpace.SIMILARITY and any(pairs) and not all(pairs):
+            raise InputError(
+                "template: this model embeds text, and reads two fields as a pair of texts; give "
+                "every template two fields, or none of them"
             )
         if len(self._spellings()) > 1:
             self.check_budget("views that spell the label words differently")

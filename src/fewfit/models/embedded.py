@@ -20,7 +20,7 @@ from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
 from fewfit.models.local import Budget, import_torch, in_batches, no_progress_bar, pad, windows
-from fewfit.models.similarity import LabelSentences
+from fewfit.models.similarity import LabelSentences, is_pair, read_pair
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 
@@ -35,6 +35,7 @@ SHA256 = {
 N_PARAMETERS = 22_713_216
 MAX_TOKENS = 256
 SCORE_SCALE = 20.0
+_PAIRS = 64  # are encoded before their answers are handed on
 
 
 class EmbeddedEncoder(FrozenModel):
@@ -42,9 +43,11 @@ class EmbeddedEncoder(FrozenModel):
 
     Hidden state
         The mean over tokens of the last layer for the user's text alone, H = 384, not
-        normalised. Fields of one row are joined by a space.
+        normalised. Two fields are a pair of texts, each embedded by itself, and H = 1,536; see
+        :func:`read_pair`. Three and more are joined by a space to one text.
     Score of a label word, space ``similarity``
-        Cosine between the text and the label sentence; see :class:`LabelSentences`.
+        Cosine between the text, or the mean direction of both, and the label sentence; see
+        :class:`LabelSentences`.
 
     A text of more than 256 tokens is cut at its end and marked ``Status.TRUNCATED``. The scores'
     scale is 20, the inverse temperature of the contrastive loss that the encoder was trained
@@ -75,7 +78,7 @@ class EmbeddedEncoder(FrozenModel):
             "name": REPOSITORY,
             "weights_sha256": SHA256["model.safetensors"],
             "tokenizer_sha256": SHA256["tokenizer.json"],
-            "hidden": "mean-pooled last layer, float32",
+            "hidden": "mean-pooled last layer, float32; of two fields u, v, |u-v|, sqrt(H)uv",
             "max_tokens": str(MAX_TOKENS),
         }
 
@@ -84,14 +87,13 @@ class EmbeddedEncoder(FrozenModel):
         return Size(N_PARAMETERS, encoder_decoder=False)
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        texts = [prompt.user_text for prompt in prompts]
         labels = LabelSentences(words, self._embed)
-        for positions, hidden, n_tokens, truncated in self._encode(texts):
+        for positions, hidden, vectors, n_tokens, truncated in self._read(prompts):
             yield (
                 positions,
                 Observations(
                     columns=tuple(words),
-                    scores=labels.scores([prompts[i] for i in positions], hidden),
+                    scores=labels.scores([prompts[i] for i in positions], vectors),
                     space=ScoreSpace.SIMILARITY,
                     hidden=hidden,
                     label_mass=np.full(len(positions), np.nan, dtype=np.float32),
@@ -101,11 +103,31 @@ class EmbeddedEncoder(FrozenModel):
                 ),
             )
 
+    def _read(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Any, Any, Any, Any, Any]]:
+        """Yield (positions, hidden states, what label sentences meet, n_tokens, truncated)."""
+        pairs = np.flatnonzero([is_pair(prompt) for prompt in prompts])
+        single = np.setdiff1d(np.arange(len(prompts)), pairs)
+        texts = [prompts[i].user_text for i in single]
+        for positions, hidden, n_tokens, truncated in self._encode(texts):
+            yield single[positions], hidden, hidden, n_tokens, truncated
+        order = pairs[np.argsort([-len(prompts[i].user_text) for i in pairs], kind="stable")]
+        for start in range(0, len(order), _PAIRS):
+            some = order[start : start + _PAIRS]
+            first, second = zip(*(prompts[i].fields for i in some), strict=True)
+            (u, u_tokens, u_cut), (v, v_tokens, v_cut) = self._facts(first), self._facts(second)
+            yield some, *read_pair(u, v), u_tokens + v_tokens, u_cut | v_cut
+
+    def _facts(self, texts: Sequence[str]) -> tuple[Any, Any, Any]:
+        """Return hidden states, tokens and whether they were cut, in the order of the texts."""
+        found = list(self._encode(texts))
+        order = np.argsort(np.concatenate([positions for positions, *_ in found]))
+        hidden, n_tokens, cut = (
+            np.concatenate([item[i] for item in found])[order] for i in (1, 2, 3)
+        )
+        return hidden, n_tokens, cut
+
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        out = np.empty((len(texts), self._network.config.hidden_size), dtype=np.float32)
-        for positions, hidden, _, _ in self._encode(texts):
-            out[positions] = hidden
-        return out
+        return self._facts(texts)[0]
 
     def _encode(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any, Any]]:
         """Yield (positions, hidden, n_tokens, truncated), longest texts first."""

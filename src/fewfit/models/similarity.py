@@ -1,4 +1,8 @@
-"""Scores for a model that only embeds text: the similarity of a text to label sentences."""
+"""What a model that only embeds text says of a prompt: a hidden state, and similarities as scores.
+
+A prompt with two fields is a pair of texts: entailment, sense, answer. What joins them is lost in
+one vector of both, so each is embedded by itself (:func:`read_pair`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ from numpy.typing import NDArray
 
 from fewfit.prompts import Part, Prompt
 
-Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
 """From n texts to their vectors, shape (n, H)."""
 
 
@@ -40,26 +45,54 @@ class LabelSentences:
                 sentences = [" ".join(Prompt(skeleton).text(word).split()) for word in self._words]
                 self._directions[skeleton] = normalise(self._embed(sentences))
 
-    def scores(self, prompts: Sequence[Prompt], hidden: NDArray[np.float32]) -> Any:
-        """Return the cosine of each text, embedded as a row of `hidden`, with each label sentence.
+    def scores(self, prompts: Sequence[Prompt], vectors: NDArray[np.float32]) -> Any:
+        """Return the cosine of each text, embedded as a row of `vectors`, with each label sentence.
 
         Parameters
         ----------
         prompts : sequence of Prompt, length N
-        hidden : ndarray of shape (N, H), float32
+        vectors : ndarray of shape (N, H), float32
 
         Returns
         -------
         ndarray of shape (N, W), float32
         """
         self.prepare(prompts)
-        unit = normalise(hidden)
+        unit = normalise(vectors)
         out = np.empty((len(prompts), len(self._words)), dtype=np.float32)
         skeletons = [prompt.skeleton for prompt in prompts]
         for skeleton in set(skeletons):
             rows = [j for j, other in enumerate(skeletons) if other == skeleton]
             out[rows] = unit[rows] @ self._directions[skeleton].T
         return out
+
+
+def is_pair(prompt: Prompt) -> bool:
+    """Return whether a prompt has two fields, and is read as two texts."""
+    return len(prompt.fields) == 2
+
+
+def read_pair(u: Vectors, v: Vectors) -> tuple[Vectors, Vectors]:
+    """Return the hidden states of pairs of texts, and what their label sentences are held against.
+
+    The hidden state is u, v, |u - v| and sqrt(H) u * v, side by side: Conneau et al., "Supervised
+    Learning of Universal Sentence Representations from Natural Language Inference Data", EMNLP
+    2017, arXiv 1705.02364. There the product is not scaled; here it gets the length of u and v,
+    about 1, because a decoder has one penalty for all features.
+
+    Parameters
+    ----------
+    u, v : ndarray of shape (N, H), float32
+        The texts of each pair; they are scaled to unit length.
+
+    Returns
+    -------
+    (ndarray of shape (N, 4 * H), ndarray of shape (N, H)), float32
+        The second is u + v.
+    """
+    u, v = normalise(u), normalise(v)
+    product = np.sqrt(np.float32(u.shape[1])) * u * v
+    return np.hstack([u, v, np.abs(u - v), product]), u + v
 
 
 def normalise(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -35,9 +35,14 @@ class Prompt:
         return "".join(mask if part.kind == "mask" else part.text for part in self.parts)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The values of the fields alone, in the template's order."""
+        return tuple(part.text for part in self.parts if part.kind == "field")
+
+    @property
     def user_text(self) -> str:
-        """The values of the fields alone, in the template's order, joined by a space."""
-        return " ".join(part.text for part in self.parts if part.kind == "field").strip()
+        """The values of the fields, joined by a space."""
+        return " ".join(self.fields).strip()
 
     @property
     def skeleton(self) -> tuple[Part, ...]:

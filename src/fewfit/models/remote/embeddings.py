@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from fewfit.models.remote.base import Answer, RemoteModel
 from fewfit.models.remote.replies import field, items, vector
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
-from fewfit.models.similarity import LabelSentences
+from fewfit.models.similarity import LabelSentences, is_pair, read_pair
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -24,15 +24,20 @@ _CHUNK = 32
 class _Embeddings(RemoteModel):
     """The vector of the user's text is the hidden state; scores are its cosines to label sentences.
 
-    Label sentences (see :class:`LabelSentences`) are embedded in one further request per template
-    and run, which is not a query; a run whose answers are all stored makes none. An empty text is
-    sent as one space, because these servers refuse it. The scores' scale is 20, the usual inverse
-    temperature of contrastive sentence encoders; the server does not tell its own.
+    Two fields are a pair of texts, sent in one request; see :func:`read_pair`. More are joined to
+    one text. Label sentences (see :class:`LabelSentences`) are embedded in one further request per
+    template and run, which is not a query; a run whose answers are all stored makes none. An empty
+    text is sent as one space, because these servers refuse it. The scores' scale is 20, the usual
+    inverse temperature of contrastive sentence encoders; the server does not tell its own.
     """
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE)
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {**super().identity, "hidden": "the vector; of two fields u, v, |u-v|, sqrt(H)uv"}
 
     def _asking(
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
@@ -41,8 +46,10 @@ class _Embeddings(RemoteModel):
         labels.prepare(prompts)
 
         def ask(prompt: Prompt) -> Answer:
-            hidden = self._checked(self._embedded(session, [prompt.user_text])[0])
-            return Answer(labels.scores([prompt], hidden[None])[0], None, hidden)
+            texts = list(prompt.fields) if is_pair(prompt) else [prompt.user_text]
+            found = [self._checked(row)[None] for row in self._embedded(session, texts)]
+            hidden, vector = read_pair(*found) if is_pair(prompt) else (found[0], found[0])
+            return Answer(labels.scores([prompt], vector)[0], None, hidden[0])
 
         return ask
 
