@@ -3,8 +3,10 @@
     python -m benchmarks.ablation [--model embedded]
 
 Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged
-on the rows that other samples drew, so no test row is involved. The data are found as `make bench`
-finds them. Writes ``results/ablation_<model>.json``.
+on the rows that other samples drew, so no test row is involved. The last row is no method but a
+bound: the pair (b, t) that the judged rows themselves like best, for each set and number of shots,
+out of `PAIRS`; no rule that chooses them from the labelled examples does better. The data are found
+as `make bench` finds them. Writes ``results/ablation_<model>.json``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.calibration import ContextualCalibration
 from fewfit.compare import measure, sample_shots
 from fewfit.decoders import DecT, OffsetLogisticRegression, offset_regression
+from fewfit.decoders.ridge import basis, minimise
 from fewfit.opening import open_model
 from fewfit.prompts import Template, Verbalizer
 from fewfit.task import Task
@@ -52,6 +56,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+PAIRS = [(b, t) for b in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0) for t in (1 / 16, 0.25, 1.0, 4.0, 16.0)]
+BOUND = "bound: b and t as the judged rows like them best"
+
+
+def _fixed(b: float, t: float, K: int) -> Any:
+    """What stands in the place of ``offset_regression._average``: one pair, t in units of t0."""
+    variance = t * offset_regression._MEDIAN * float(np.log2(K)) ** 2
+
+    def fit(x: Any, a: Any, y: Any, *, has_scores: bool) -> tuple[float, float, Any]:
+        Z, d, B = basis(x, y, K, max(K, offset_regression._RANK))
+        return b, variance, B @ minimise(Z, d, y, b * a, variance)
+
+    return fit
+
+
 @contextmanager
 def changed(constants: dict[str, Any], K: int) -> Iterator[None]:
     """Set constants of the decoder's module for a while; a function takes the number of classes."""
@@ -75,7 +94,8 @@ def main() -> None:
     args = parser.parse_args()
 
     model = open_model(args.model, "default")
-    found: dict[tuple[str, int], list[tuple[float, float, float]]] = {}
+    pairs = {f"{b} {t}": {"_average": partial(_fixed, b, t)} for b, t in PAIRS}
+    found: dict[tuple[str, str, int], list[tuple[float, float, float]]] = {}
     for name in args.sets.split(","):
         train = read_split(data_folder(), name, "train")
         y = np.array([str(row["label"]) for row in train])
@@ -94,23 +114,30 @@ def main() -> None:
             i = np.searchsorted(asked, drawn)
             j = np.setdiff1d(np.arange(len(asked)), i)
             j = j[:: max(1, len(j) // 1000)]
-            variants = [(label, OffsetLogisticRegression(), v) for label, v in VARIANTS.items()]
+            variants = [
+                (label, OffsetLogisticRegression(), v) for label, v in {**VARIANTS, **pairs}.items()
+            ]
             for label, decoder, constants in [("DecT", DecT(), {}), *variants]:
                 with changed(constants, len(TASKS[name]["labels"])):
                     decoder.fit(hidden[i], y[asked[i]], scores=scores[i])
                 proba = decoder.predict_proba(hidden[j], scores=scores[j])
                 m = measure(y[asked[j]], proba, decoder.classes_)
                 cell = (m.accuracy, m.log_loss, m.ece)
-                found.setdefault((label, n), []).append(cell)
+                found.setdefault((label, name, n), []).append(cell)
         print(name, flush=True)
+    sets = args.sets.split(",")
+    mean = {key: np.mean(cells, axis=0) for key, cells in found.items()}
+    for name in sets:
+        for n in SHOTS:
+            best = max(pairs, key=lambda pair: mean[pair, name, n][0])
+            mean[BOUND, name, n] = mean[best, name, n]
     table = [
-        {
-            "variant": label,
-            "shots": n,
-            **dict(zip(("accuracy", "log_loss", "ece"), mean, strict=True)),
-        }
-        for (label, n), cells in found.items()
-        for mean in [np.mean(cells, axis=0).round(4).tolist()]
+        {"variant": label, "shots": n, "accuracy": accuracy, "log_loss": log_loss, "ece": ece}
+        for label in ("DecT", *VARIANTS, BOUND)
+        for n in SHOTS
+        for accuracy, log_loss, ece in [
+            np.mean([mean[label, name, n] for name in sets], axis=0).round(4).tolist()
+        ]
     ]
     name = args.name or args.model
     path = Path(__file__).parent / "results" / f"ablation_{name.replace(':', '_')}.json"

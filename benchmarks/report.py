@@ -139,6 +139,25 @@ def ablation(path: Path) -> str:
     )
 
 
+def pairs(path: Path) -> str:
+    """The section on two fields: a row for each set and way of reading."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    shots = list(next(iter(next(iter(content["sets"].values())).values())))
+    rows = [
+        [f"{name}: {way}", *(f"{100 * mean:.1f} ± {100 * sd:.1f}" for mean, sd in cells.values())]
+        for name, ways in content["sets"].items()
+        for way, cells in ways.items()
+    ]
+    return (
+        "\n## Two fields as one text or as a pair\n\n`python -m benchmarks.pairs`\n\n"
+        f"A linear probe on the hidden states of {content['model']}; 500 rows of the training "
+        f"split that no sample drew, {content['seeds']} samples. agnews and trec are single texts, "
+        "cut in two after a third of their words.\n\n"
+        + markdown_table(["accuracy, %", *(f"{n} shots" for n in shots)], rows)
+        + "\n"
+    )
+
+
 def _accuracy_and_losses(row: dict[str, Any]) -> str:
     return f"{100 * row['accuracy']:.1f}  {row['log_loss']:.3f}  {row['ece']:.3f}"
 
@@ -185,6 +204,7 @@ def main() -> None:
                 sections.append(averages(found))
     programs = {
         "ablation_embedded": ablation,
+        "pairs": pairs,
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
