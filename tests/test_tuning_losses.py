@@ -136,7 +136,9 @@ def test_soft_labels_are_learnt_up_to_a_constant_of_the_example():
         value, slope = distillation_loss_on_arrays(beta.numpy(), teacher.numpy(), T)
         found = distillation_loss(batch, teacher, temperature=T).item()
         assert found == pytest.approx(value, rel=1e-4)
-        assert torch.allclose(slope_of(batch, teacher, T).view(2, 3), torch.tensor(slope), atol=1e-6)
+        assert torch.allclose(
+            slope_of(batch, teacher, T).view(2, 3), torch.tensor(slope), atol=1e-6
+        )
 
 
 def test_a_higher_temperature_does_not_take_the_slope_away():
