@@ -315,6 +315,9 @@ def test_the_student_agrees_with_its_teacher_and_unlabelled_texts_help():
     assert np.mean(gain) > 0.02
     with pytest.raises(InputError, match="pool"):
         IPET().fit(X, y, pool=X_pool[:, :5])
+    for wrong in ({"generations": -1}, {"factor": 0.5}, {"share": 0.0}, {"share": float("nan")}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))}: .* is a"):
+            IPET(**wrong).fit(X, y, pool=X_pool)
 
 
 def test_unlabelled_texts_cost_a_query_each_and_only_ipet_takes_them():

@@ -28,6 +28,7 @@ from fewfit.tuning import (
     Recipe,
     TokenLogProbs,
     Trunk,
+    TunedModel,
     distillation_loss,
     length_normalised_loss,
     load_vectors,
@@ -201,9 +202,11 @@ def test_each_training_starts_from_the_vectors_that_are_given():
         ([], UNLABELLED, {}, "take weights='uniform'"),
         ([], UNLABELLED, {"weights": "uniform", "generations": 1}, "no set can grow"),
         (ROWS, UNLABELLED, {"weights": "wmean"}, "expected 'accuracy' or 'uniform', got 'wmean'"),
-        (ROWS, UNLABELLED, {"repetitions": 0}, "0 repetitions are at least 1"),
-        (ROWS, UNLABELLED, {"generations": -1}, "-1 generations at least 0"),
-        (ROWS, UNLABELLED, {"temperature": 0.0}, "are positive"),
+        (ROWS, UNLABELLED, {"repetitions": 0}, "repetitions: 0 is at least 1"),
+        (ROWS, UNLABELLED, {"temperature": 0.0}, "temperature: 0.0 is above 0"),
+        (ROWS, UNLABELLED, {"generations": -1}, "generations: -1 is at least 0"),
+        (ROWS, UNLABELLED, {"factor": 0.5}, "factor: 0.5 is at least 1"),
+        (ROWS, UNLABELLED, {"share": 1.5}, "share: 1.5 is above 0 and at most 1"),
         (first(ROWS), first(UNLABELLED), {"generations": 1, "repetitions": 1}, "no others"),
         (ROWS, first(UNLABELLED), {}, r"rows: row 0 has wordings with \[2, 2\].*row \[2\]"),
         (ROWS, [*UNLABELLED, UNLABELLED[0][:1]], {}, "unlabelled: row 7"),
@@ -251,7 +254,7 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     report = json.loads(said.stdout.splitlines()[-1])
     assert (report["method"], report["unlabelled"], report["trainings"]) == ("pet", 7, 9)
     manifest, found = load_vectors(files / "tuned")
-    assert manifest.method == "pet"
+    assert manifest.method == TunedModel(files / "tuned").identity["kind"] == "pet"
 
     # the same through the library
     loaded = Trunk.load(f"hf:{files / 'base'}")

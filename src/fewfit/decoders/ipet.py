@@ -107,6 +107,7 @@ class IPET(Decoder):
             del self._pool
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+        check_generations(self.generations, self.factor, self.share)
         pool = self._pool
         if pool is None or not len(pool):
             student = LinearProbe()
@@ -191,6 +192,15 @@ def in_generations(
             drawn.append(pseudo_label(opinion, y, size, rng))
         logits = [teach(p, rows, labels) for p, (rows, labels) in enumerate(drawn)]
     return logits
+
+
+def check_generations(generations: int, factor: float, share: float) -> None:
+    """Refuse settings under which no training set can grow (InputError)."""
+    if generations < 0 or not factor >= 1 or not 0 < share <= 1:
+        raise InputError(
+            f"generations: {generations} is at least 0; factor: {factor} is at least 1; share: "
+            f"{share} is above 0 and at most 1"
+        )
 
 
 def committee(P: int, p: int, share: float, rng: np.random.RandomState) -> NDArray[np.intp]:

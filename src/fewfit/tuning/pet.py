@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewfit.decoders.ipet import in_generations
+from fewfit.decoders.ipet import check_generations, in_generations
 from fewfit.decoders.pet import accuracies
 from fewfit.errors import InputError
 from fewfit.tuning.choices import Encoded
@@ -111,10 +111,10 @@ def pet(
     """
     if weights not in ("accuracy", "uniform"):
         raise InputError(f"weights: expected 'accuracy' or 'uniform', got {weights!r}")
-    if min(repetitions, generations + 1) < 1 or min(temperature, factor, share) <= 0:
+    check_generations(generations, factor, share)
+    if repetitions < 1 or not temperature > 0:
         raise InputError(
-            f"pet: {repetitions} repetitions are at least 1, {generations} generations at least 0; "
-            f"temperature, factor and share ({temperature}, {factor}, {share}) are positive"
+            f"repetitions: {repetitions} is at least 1; temperature: {temperature} is above 0"
         )
     labelled, pool = encode_rows(trunk, rows), encode_rows(trunk, unlabelled)
     P = _patterns(labelled, pool)
