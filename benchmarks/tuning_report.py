@@ -145,8 +145,9 @@ def pet(path: Path) -> str:
         "\n## PET on the same encoder-decoder\n\n"
         f"`python -m benchmarks.pet_small BASE --data DIR --sets {sets} --seeds {seeds} {options}`"
         "\n\nThe base is made as above, in a training of its own. T-Few has the 32 labelled rows "
-        f"of a draw in two wordings, PET the same and {given['unlabelled']} rows without labels, one "
-        f"repetition and no generations: three trainings of {given['steps']} steps against one. "
+        "of a draw in two wordings, PET the same and "
+        f"{given['unlabelled']} rows without labels, one repetition and no generations: three "
+        f"trainings of {given['steps']} steps against one. "
         f"Accuracy on {given['test_rows']} test rows and the processor seconds of fitting:\n\n"
         + markdown_table(["set", *methods], rows)
         + "\n"
