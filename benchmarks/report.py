@@ -213,6 +213,7 @@ def main() -> None:
         "http_throughput": http,
         "tuning_speed": tuning_report.speed,
         "tfew_small": tuning_report.tfew,
+        "pet_small": tuning_report.pet,
     }
     for name, section in programs.items():
         if (results / f"{name}.json").exists():

@@ -1,4 +1,4 @@
-"""The sections on tuning in RESULTS.md, from ``results/tuning_speed.json`` and ``tfew_small.json``.
+"""The sections on tuning in RESULTS.md, from ``tuning_speed.json``, ``tfew_small.json`` and others.
 
 Used by ``benchmarks.report``.
 """
@@ -119,6 +119,38 @@ def tfew(path: Path) -> str:
             "fine-tuning keeps float32 weights, everything else bfloat16.",
             markdown_table(costs_header, costs) + "\n",
         ]
+    )
+
+
+def pet(path: Path) -> str:
+    """The section on PET beside T-Few, with the base of the section on T-Few."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    given, cells = content["arguments"], content["cells"]
+    found = {(c["method"], c["set"], c["seed"]): c for c in cells}
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    draws = sorted({(cell["set"], cell["seed"]) for cell in cells})
+
+    def figures(method: str, draw: tuple[str, int]) -> str:
+        cell = found.get((method, *draw))
+        return "" if cell is None else f"{cell['accuracy']:.3f}, {cell['fit_seconds']:.0f} s"
+
+    options = " ".join(f"--{key.replace('_', '-')} {given[key]}" for key in given)
+    sets = ",".join(dict.fromkeys(name for name, _ in draws))
+    seeds = len({seed for _, seed in draws})
+    rows = [
+        [f"{name}, draw {seed}", *(figures(method, (name, seed)) for method in methods)]
+        for name, seed in draws
+    ]
+    return (
+        "\n## PET on the same encoder-decoder\n\n"
+        f"`python -m benchmarks.pet_small BASE --data DIR --sets {sets} --seeds {seeds} {options}`"
+        "\n\nThe base is made as above, in a training of its own. T-Few has the 32 labelled rows "
+        "of a draw in two wordings, PET the same and "
+        f"{given['unlabelled']} rows without labels, one repetition and no generations: three "
+        f"trainings of {given['steps']} steps against one. "
+        f"Accuracy on {given['test_rows']} test rows and the processor seconds of fitting:\n\n"
+        + markdown_table(["set", *methods], rows)
+        + "\n"
     )
 
 

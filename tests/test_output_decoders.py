@@ -24,7 +24,13 @@ from fewfit.decoders import (
     soft_verbalizer,
 )
 from fewfit.decoders.adam import minimise
-from fewfit.decoders.ipet import committee, distil, distillation_loss, pseudo_label
+from fewfit.decoders.ipet import (
+    committee,
+    distil,
+    distillation_loss,
+    in_generations,
+    pseudo_label,
+)
 from fewfit.decoders.knn_prompting import divergence
 from fewfit.decoders.pet import weighted_mean
 from fewfit.errors import InputError
@@ -251,6 +257,34 @@ def test_no_classifier_is_its_own_teacher():
     assert committee(2, 0, 0.25, rng).tolist() == [1]
 
 
+def test_generations_grow_by_the_factor_and_hear_only_the_others():
+    rng = np.random.default_rng(0)
+    opinions = rng.standard_normal((3, 400, 2))
+    y = np.array([0] * 5 + [1] * 5)
+    taught: list[tuple[int, np.ndarray, np.ndarray]] = []
+
+    def teach(p, rows, labels):
+        taught.append((p, rows, labels))
+        return opinions[p]
+
+    settings = {"generations": 2, "factor": 5, "share": 1.0}
+    w = np.array([1.0, 0.5, 0.25])
+    logits = in_generations(teach, y, w, **settings, rng=np.random.RandomState(0))
+    assert [p for p, _, _ in taught] == [0, 1, 2] * 3
+    assert [len(rows) for _, rows, _ in taught[:6]] == [0] * 3 + [40] * 3
+    for p, rows, labels in taught[3:]:
+        others = [q for q in range(3) if q != p]
+        told = np.average(opinions[others], axis=0, weights=w[others])
+        np.testing.assert_array_equal(labels, told[rows].argmax(axis=1))
+    assert np.bincount(taught[3][2]).tolist() == [20, 20]
+    np.testing.assert_array_equal(logits, opinions)
+    # the only pattern that is ever right is itself taught, by others that all weigh nothing
+    alone = in_generations(
+        teach, y, np.array([1.0, 0, 0]), **settings, rng=np.random.RandomState(0)
+    )
+    np.testing.assert_array_equal(alone, opinions)
+
+
 def test_without_unlabelled_texts_it_is_the_linear_probe():
     X, y, scores = task_arrays()
     np.testing.assert_array_equal(
@@ -281,6 +315,9 @@ def test_the_student_agrees_with_its_teacher_and_unlabelled_texts_help():
     assert np.mean(gain) > 0.02
     with pytest.raises(InputError, match="pool"):
         IPET().fit(X, y, pool=X_pool[:, :5])
+    for wrong in ({"generations": -1}, {"factor": 0.5}, {"share": 0.0}, {"share": float("nan")}):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))}: .* is a"):
+            IPET(**wrong).fit(X, y, pool=X_pool)
 
 
 def test_unlabelled_texts_cost_a_query_each_and_only_ipet_takes_them():

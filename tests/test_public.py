@@ -37,7 +37,8 @@ def test_error_tree_is_pinned():
 
 def test_importing_loads_nothing_heavy():
     code = (
-        "import sys, fewfit, fewfit.cli, fewfit.demo\n"
+        "import sys, fewfit, fewfit.cli, fewfit.demo, fewfit.methods\n"
+        "fewfit.methods.methods_table()\n"
         # pandas is not in the list: scikit-learn imports it where it is installed
         "heavy = {'torch', 'transformers', 'tokenizers', 'matplotlib', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"

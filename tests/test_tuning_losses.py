@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fewfit.decoders.ipet import distillation_loss as distillation_loss_on_arrays
 from fewfit.errors import InputError
 from fewfit.tuning import (
     IA3,
     ChoiceExample,
     Objective,
     TokenLogProbs,
+    distillation_loss,
     language_model_loss,
     length_normalised_loss,
     rank,
@@ -112,6 +114,53 @@ def test_a_certain_wrong_token_gives_a_finite_loss_and_gradient():
     (gradient,) = torch.autograd.grad(loss, batch.log_probs)
     assert math.isfinite(loss.item())
     assert torch.isfinite(gradient).all()
+
+
+def slope_of(batch: TokenLogProbs, teacher: torch.Tensor, T: float) -> torch.Tensor:
+    """The gradient of the distillation loss by each beta."""
+    loss = distillation_loss(batch, teacher, temperature=T)
+    (gradient,) = torch.autograd.grad(loss, batch.log_probs)
+    return torch.zeros(len(batch.example)).index_add(0, batch.choice, gradient)
+
+
+def test_soft_labels_are_learnt_up_to_a_constant_of_the_example():
+    batch = tokens(CARD, [[0.2, 0.9], [0.7], [0.1, 0.2, 0.3]])
+    beta = batch.beta.detach().view(2, 3)
+    same = beta + torch.tensor([[7.0], [-2.0]])
+    assert distillation_loss(batch, same, temperature=2.0).item() == pytest.approx(0, abs=1e-6)
+    assert slope_of(batch, same, 2.0).abs().max() < 1e-6
+    other = same + torch.tensor([0.0, 0.1, 0.0])
+    assert distillation_loss(batch, other, temperature=2.0).item() > 1e-4
+    teacher = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 0.0]])
+    for T in (1.0, 2.0, 8.0):
+        value, slope = distillation_loss_on_arrays(beta.numpy(), teacher.numpy(), T)
+        found = distillation_loss(batch, teacher, temperature=T).item()
+        assert found == pytest.approx(value, rel=1e-4)
+        assert torch.allclose(
+            slope_of(batch, teacher, T).view(2, 3), torch.tensor(slope), atol=1e-6
+        )
+
+
+def test_a_higher_temperature_does_not_take_the_slope_away():
+    batch = tokens([[0.30], [0.31], [0.29]])  # nearly equal, where softmax is nearly linear
+    teacher = torch.tensor([[0.0, 0.02, 0.01]])
+    sizes = [slope_of(batch, teacher, T).abs().max().item() for T in (2.0, 4.0)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)  # not a quarter
+
+
+def test_hard_labels_are_the_limit_of_soft_ones():
+    batch = tokens(CARD, CARD, answers=[0, 2])
+    teacher = torch.tensor([[1e4, 0, 0], [0, 0, 1e4]])
+    found = distillation_loss(batch, teacher, temperature=1.0).item()
+    assert found == pytest.approx(length_normalised_loss(batch).item(), rel=1e-5)
+
+
+def test_soft_labels_have_one_number_for_each_choice():
+    for teacher, batch in ((torch.zeros(1, 2), tokens(CARD)), (torch.zeros(2, 3), tokens(CARD))):
+        with pytest.raises(InputError, match="soft labels of shape"):
+            distillation_loss(batch, teacher, temperature=1.0)
+    with pytest.raises(InputError, match=r"\(2, 3\) for 2 examples with 5 choices"):
+        distillation_loss(tokens(CARD, CARD[:2]), torch.zeros(2, 3), temperature=1.0)
 
 
 def test_an_example_needs_exactly_one_answer():

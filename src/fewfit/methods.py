@@ -21,13 +21,13 @@ class Method(NamedTuple):
     Attributes
     ----------
     name : str
-        As it is given to ``--decoder``, ``--calibration`` and in Python.
+        As it is given to ``--decoder``, ``--calibration``, ``--method`` and in Python.
     kind : str
-        A key of :data:`TABLES`.
+        A key of :data:`TABLES`, or "tuning".
     room : str
         The file that holds it.
     requires : tuple of str
-        What the frozen model must give.
+        What the model must give.
     queries : str
         Queries per example.
     labels : str
@@ -62,9 +62,27 @@ TABLES: dict[str, Mapping[str, Any]] = {
 """Kind -> the fixed tables of the rooms."""
 
 
+def _tuned(name: str, file: str, source: str, labels: str = "1 in all") -> Method:
+    return Method(name, "tuning", f"tuning/{file}", ("gradients",), "1", labels, source)
+
+
+TUNING = (
+    _tuned("ia3", "ia3.py", "Liu et al. 2022, arXiv 2205.05638"),
+    _tuned("lora", "lora.py", "Hu et al. 2022, arXiv 2106.09685"),
+    _tuned(
+        "pet",
+        "pet.py",
+        "Schick & Schütze 2021, arXiv 2001.07676",
+        labels="1 in all, and unlabelled texts",
+    ),
+    _tuned("t-few", "tfew.py", "Liu et al. 2022, arXiv 2205.05638"),
+)
+"""Here and not beside their code, which cannot be imported without torch."""
+
+
 def list_methods() -> list[Method]:
     """Return every method, by kind and then by name."""
-    return [
+    found = [
         Method(
             name=name,
             kind=kind,
@@ -77,6 +95,7 @@ def list_methods() -> list[Method]:
         for kind, table in TABLES.items()
         for name, item in sorted(table.items())
     ]
+    return [*found, *TUNING]
 
 
 def methods_table() -> str:

@@ -6,6 +6,7 @@ in generations; then all of them distilled into one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import numpy as np
@@ -106,6 +107,7 @@ class IPET(Decoder):
             del self._pool
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+        check_generations(self.generations, self.factor, self.share)
         pool = self._pool
         if pool is None or not len(pool):
             student = LinearProbe()
@@ -124,32 +126,81 @@ class IPET(Decoder):
             w = PET().fit(X, y, scores=scores).w_.astype(float)
         views, pools = np.split(X, P, axis=1), np.split(pool, P, axis=1)
         rng = check_random_state(self.random_state)
-        sets = [(view, y) for view in views]
-        logits = self._taught(sets, pools)
-        for generation in range(1, self.generations + 1 if P > 1 else 1):
-            size = round(len(y) * self.factor**generation) - len(y)
-            grown = []
-            for p in range(P):
-                others = committee(P, p, self.share, rng)
-                opinion = np.average([logits[q] for q in others], axis=0, weights=w[others])
-                rows, labels = pseudo_label(opinion, y, size, rng)
-                grown.append((np.vstack([views[p], pools[p][rows]]), np.concatenate([y, labels])))
-            logits = self._taught(grown, pools)
+
+        def teach(p: int, rows: NDArray[np.intp], labels: NDArray[np.intp]) -> Floats:
+            probe = LinearProbe()
+            probe.fit(np.vstack([views[p], pools[p][rows]]), np.concatenate([y, labels]))
+            return probe._log_odds(pools[p], None)
+
+        logits = in_generations(
+            teach,
+            y,
+            w,
+            generations=self.generations if P > 1 else 0,
+            factor=self.factor,
+            share=self.share,
+            rng=rng,
+        )
         teacher = np.average(logits, axis=0, weights=w)
         self.coef_, self.intercept_ = distil(
             unit(pool)[0], teacher, temperature=self.temperature, C=self.C
         )
 
-    def _taught(
-        self, sets: list[tuple[Floats, NDArray[np.intp]]], pools: list[Floats]
-    ) -> list[Floats]:
-        return [
-            LinearProbe().fit(X, y)._log_odds(pool, None)
-            for (X, y), pool in zip(sets, pools, strict=True)
-        ]
-
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         return unit(X)[0] @ self.coef_.T + self.intercept_
+
+
+def in_generations(
+    teach: Callable[[int, NDArray[np.intp], NDArray[np.intp]], Floats],
+    y: NDArray[np.intp],
+    w: Floats,
+    *,
+    generations: int,
+    factor: float,
+    share: float,
+    rng: np.random.RandomState,
+) -> list[Floats]:
+    """Let P classifiers label unlabelled rows for each other; no generation is PET's ensemble.
+
+    Parameters
+    ----------
+    teach : callable
+        Takes the number p of a classifier, and rows of the pool with their pseudo-labels. Trains
+        it on these and the labelled examples, and returns its logits on the whole pool, (M, K).
+    y : ndarray of shape (N,)
+        The labelled examples' classes, 0..K-1.
+    w : ndarray of shape (P,)
+        How much each classifier weighs beside the others.
+    generations : int
+    factor, share, rng
+        See :class:`IPET`.
+
+    Returns
+    -------
+    list of ndarray
+        The logits (M, K) of each classifier of the last generation.
+    """
+    P, none = len(w), np.empty(0, dtype=np.intp)
+    logits = [teach(p, none, none) for p in range(P)]
+    for generation in range(1, generations + 1):
+        size = round(len(y) * factor**generation) - len(y)
+        drawn = []
+        for p in range(P):
+            others = committee(P, p, share, rng)
+            v = w[others] if w[others].any() else np.ones(len(others))
+            opinion = np.average([logits[q] for q in others], axis=0, weights=v)
+            drawn.append(pseudo_label(opinion, y, size, rng))
+        logits = [teach(p, rows, labels) for p, (rows, labels) in enumerate(drawn)]
+    return logits
+
+
+def check_generations(generations: int, factor: float, share: float) -> None:
+    """Refuse settings under which no training set can grow (InputError)."""
+    if generations < 0 or not factor >= 1 or not 0 < share <= 1:
+        raise InputError(
+            f"generations: {generations} is at least 0; factor: {factor} is at least 1; share: "
+            f"{share} is above 0 and at most 1"
+        )
 
 
 def committee(P: int, p: int, share: float, rng: np.random.RandomState) -> NDArray[np.intp]:

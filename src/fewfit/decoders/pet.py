@@ -53,9 +53,7 @@ class PET(Decoder):
         P = 1 if scores is None else scores.shape[1]
         self.w_ = np.ones(P, dtype=X.dtype)
         if self.weights == "accuracy" and scores is not None:
-            right = (scores.argmax(axis=2) == y[:, None]).mean(axis=0)
-            if right.any():
-                self.w_ = right.astype(X.dtype)
+            self.w_ = accuracies(scores, y).astype(X.dtype)
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         if scores is None:
@@ -67,6 +65,15 @@ class PET(Decoder):
         assert tags.classifier_tags is not None
         tags.classifier_tags.poor_score = True  # the hidden states are not looked at
         return tags
+
+
+def accuracies(scores: Floats, y: NDArray[np.intp]) -> Floats:
+    """Return how often each pattern of scores (N, P, K) is right, shape (P,).
+
+    Ones where none ever is: as weights they must not all be zero.
+    """
+    right = (scores.argmax(axis=2) == y[:, None]).mean(axis=0)
+    return right if right.any() else np.ones_like(right)
 
 
 def weighted_mean(scores: Floats, w: Floats) -> Floats:

@@ -14,12 +14,14 @@ from fewfit.tuning.lora import add_lora
 from fewfit.tuning.losses import (
     Objective,
     TokenLogProbs,
+    distillation_loss,
     language_model_loss,
     length_normalised_loss,
     rank,
     unlikelihood_loss,
 )
 from fewfit.tuning.packing import ChoiceBatch, Packer
+from fewfit.tuning.pet import pet
 from fewfit.tuning.selector import RandomSelector, Selector
 from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, site_map
 from fewfit.tuning.sparse import MaskedUpdate, SparseDelta
@@ -50,11 +52,13 @@ __all__ = [
     "Trunk",
     "TunedModel",
     "add_lora",
+    "distillation_loss",
     "language_model_loss",
     "length_normalised_loss",
     "load_original",
     "load_start",
     "load_vectors",
+    "pet",
     "rank",
     "ranked",
     "save_vectors",

@@ -1,7 +1,8 @@
-"""T-Few's three losses and rank classification, on the log-probabilities of the choices' tokens.
+"""Losses and rank classification, on the log-probabilities of the choices' tokens.
 
-Liu et al., NeurIPS 2022, section 3.2. The log-probabilities are flat: no padding, so none can leak
-into a loss, and examples may have different numbers of choices.
+Three losses are T-Few's (Liu et al., NeurIPS 2022, section 3.2), one is for soft labels. The
+log-probabilities are flat: no padding, so none can leak into a loss, and examples may have
+different numbers of choices.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from fewfit.errors import InputError
 
@@ -116,6 +117,34 @@ def unlikelihood_loss(tokens: TokenLogProbs, *, reference: bool = False) -> Tens
 def length_normalised_loss(tokens: TokenLogProbs) -> Tensor:
     """L_LN = -log softmax over an example's choices of beta, at the correct one, mean over them."""
     return cross_entropy(tokens.grid(tokens.beta), _answers(tokens))
+
+
+def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: float) -> Tensor:
+    """T^2 KL(softmax(teacher / T) || softmax(beta / T)) over the choices, mean over examples.
+
+    Zero where beta is the teacher plus a constant of the example. The factor T^2 keeps the size of
+    the gradient whatever T (Hinton et al. 2015, arXiv 1503.02531).
+
+    Parameters
+    ----------
+    teacher : Tensor of shape (B, K)
+        Logits of soft labels; every example of the batch has K choices.
+    temperature : float
+        T.
+
+    Raises
+    ------
+    InputError
+        If the examples do not have K choices each.
+    """
+    student = tokens.grid(tokens.beta)
+    if teacher.shape != student.shape or teacher.numel() != len(tokens.example):
+        raise InputError(
+            f"losses: soft labels of shape {tuple(teacher.shape)} for {tokens.n_examples} examples "
+            f"with {len(tokens.example)} choices in all"
+        )
+    p, q = ((logits / temperature).log_softmax(dim=1) for logits in (teacher, student))
+    return temperature**2 * kl_div(q, p, reduction="batchmean", log_target=True)
 
 
 def rank(tokens: TokenLogProbs, *, normalise: bool = True) -> Tensor:

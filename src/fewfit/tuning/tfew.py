@@ -6,22 +6,23 @@ Learning", NeurIPS 2022.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fewfit.errors import InputError
-from fewfit.models.costs import inference_flops, training_flops
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.losses import Objective, TokenLogProbs, rank
 from fewfit.tuning.sites import Stack, site_map
 from fewfit.tuning.training import Progress, Recipe, train
 from fewfit.tuning.trunk import Trunk
-from fewfit.tuning.vectors import CostEntry
 
 Rows = Sequence[Sequence[ChoiceExample]]
 """Training rows; each is the same example in one or several wordings."""
@@ -119,22 +120,6 @@ def tune(
     return train(trunk.network, parameters, loss_of, len(encoded), recipe, seed=seed, **options)
 
 
-def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, CostEntry]:
-    """Tokens and FLOPs of a query, and the training's costs, by the paper's formulas.
-
-    The tokens are the mean over `rows`, in their first wording, of the input and all choices. What
-    pre-trained vectors took is not counted.
-    """
-    encoded = [trunk.encoder.encode(row[0]) for row in rows]
-    lengths = [len(e.before) + len(e.after) + sum(map(len, e.choices)) for e in encoded]
-    tokens = sum(lengths) / len(lengths)
-    n, halved = trunk.network.num_parameters(), trunk.kind == "seq2seq"
-    size = min(recipe.batch_size, len(rows))
-    trained = training_flops(n, tokens, steps=recipe.steps, batch_size=size, encoder_decoder=halved)
-    entry = CostEntry(n_parameters=n, encoder_decoder=halved, training_flops=trained)
-    return tokens, inference_flops(n, tokens, encoder_decoder=halved), entry
-
-
 def encode_rows(trunk: Trunk, rows: Rows, *, only_answer: bool = False) -> list[list[Encoded]]:
     """Turn rows into tokens, so that every error in them is found before the first step."""
     for i, wordings in enumerate(rows):
@@ -161,26 +146,38 @@ def ranked(
         Attached to the trunk's network by the caller; given, a batch may mix tasks, each row being
         answered with the vectors of its :attr:`ChoiceExample.task`.
     """
-    import torch
-
     encoded = [trunk.encoder.encode(example) for example in examples]
-    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].before))
     out = [0] * len(encoded)
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            some = order[start : start + batch_size]
-            tokens = _answered(trunk, [encoded[i] for i in some], vectors)
-            for i, best in zip(some, rank(tokens).tolist(), strict=True):
-                out[i] = best
+    for some, tokens in _answers(trunk, encoded, vectors, batch_size):
+        for i, best in zip(some, rank(tokens).tolist(), strict=True):
+            out[i] = best
     return out
 
 
-def _answered(trunk: Trunk, encoded: Sequence[Encoded], vectors: IA3 | None) -> TokenLogProbs:
-    batch = trunk.pack(encoded)
-    if vectors is None:
-        return trunk.read(batch)[0]
-    with vectors.rows(batch.tasks):
-        return trunk.read(batch)[0]
+def scored(
+    trunk: Trunk, encoded: Sequence[Encoded], *, batch_size: int = 32
+) -> NDArray[np.float32]:
+    """Return beta of K choices of each of N examples, shape (N, K), nats per token."""
+    out = np.empty((len(encoded), len(encoded[0].choices)), dtype=np.float32)
+    for some, tokens in _answers(trunk, encoded, None, batch_size):
+        out[some] = tokens.grid(tokens.beta).cpu().numpy()
+    return out
+
+
+def _answers(
+    trunk: Trunk, encoded: Sequence[Encoded], vectors: IA3 | None, batch_size: int
+) -> Iterator[tuple[list[int], TokenLogProbs]]:
+    """Read examples in batches of similar length; yields their positions and what was read."""
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].before))
+    for start in range(0, len(order), batch_size):
+        some = order[start : start + batch_size]
+        batch = trunk.pack([encoded[i] for i in some])
+        with (
+            torch.inference_mode(),
+            nullcontext() if vectors is None else vectors.rows(batch.tasks),
+        ):
+            tokens, _ = trunk.read(batch)
+        yield some, tokens
 
 
 def _drawn(wordings: Sequence[Encoded], seed: int, step: int, row: int) -> Encoded:

@@ -68,7 +68,7 @@ class TunedModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return {
-            "kind": "t-few",
+            "kind": self.manifest.method,
             "vectors_sha256": self.manifest.files[TENSORS],
             **{f"base_{key}": value for key, value in self.manifest.base_identity.items()},
         }

@@ -22,6 +22,9 @@ from fewfit.tuning.training import Recipe
 MANIFEST, TENSORS = "tuning.json", "vectors.safetensors"
 SCHEMA_VERSION = 1
 
+Method = Literal["t-few", "pet"]
+"""How vectors were trained."""
+
 _TENSORS_LIMIT = 2 * 2**30
 
 # The names of the authors' checkpoints, for example
@@ -52,7 +55,7 @@ class Manifest(artifact.Strict):
 
     schema_version: Literal[1]
     fewfit_version: str
-    method: Literal["t-few"]
+    method: Method
     base_spec: str | None
     base_identity: dict[str, str]
     n_values: int
@@ -67,6 +70,7 @@ def save_vectors(
     folder: str | Path,
     vectors: IA3,
     *,
+    method: Method = "t-few",
     base_spec: str | None,
     base_identity: Mapping[str, str],
     recipe: Recipe,
@@ -86,7 +90,7 @@ def save_vectors(
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         fewfit_version=__version__,
-        method="t-few",
+        method=method,
         base_spec=base_spec,
         base_identity=dict(base_identity),
         n_values=vectors.count,
