@@ -1,6 +1,6 @@
 """T-Few, end to end, on the small encoder-decoder of ``tfew_base``, on sets that it never saw.
 
-    python -m benchmarks.tfew_small BASE --data DIR [--steps 100] [--seeds 5]
+    python -m benchmarks.tfew_small BASE --data DIR [--sets agnews,trec] [--seeds 5]
 
 Every method is run on 32 examples of each held-back set: the first 32 of the training split,
 shuffled with the seed, not balanced, as in the paper. The first wording is used for testing, both
@@ -9,8 +9,8 @@ a process of its own, forked with the base in memory: seconds are those of its p
 is the growth of its peak resident set over that of one step on one row. Finished runs are kept in
 ``results/tfew_small.json``, so that a stopped benchmark goes on.
 
-What is not as in the paper: the network is small, and ``--steps`` stands for the 1,000 steps of
-T-Few and LoRA; full fine-tuning has 0.3 times as many, as there.
+``--steps`` are those of T-Few and LoRA, 1,000 as in the paper; full fine-tuning has 0.3 times as
+many, as there. What is not as in the paper: the network is small.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", type=Path, help="written by benchmarks.tfew_base")
     parser.add_argument("--data", type=Path, required=True)
-    for name, value in {"steps": 100, "seeds": 5, "test-rows": 200}.items():
+    for name, value in {"steps": 1000, "seeds": 5, "test-rows": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--sets", default=",".join(SETS["held_back"]))
     parser.add_argument("--only", help="the name of one method")

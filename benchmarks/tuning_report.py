@@ -104,16 +104,16 @@ def tfew(path: Path) -> str:
             "`python -m benchmarks.tfew_base BASE --data DIR --masked FOLDER "
             f"--steps {base['steps']} --vector-steps {base['vectors_steps']}`, "
             "`python -m benchmarks.tfew_small BASE --data DIR "
-            f"--seeds {seeds} {options}`",
+            f"--sets {','.join(sets)} --seeds {seeds} {options}`",
             _origin(base),
             markdown_table(["set", "answers", "largest class", "before", "after"], known),
-            f"The three sets below had no part in it. 32 examples, {seeds} draws, median accuracy "
-            f"(interquartile range) on {given['test_rows']} test rows; {given['steps']} steps "
-            f"stand for the paper's 1,000, {round(0.3 * given['steps'])} for the 300 of full "
-            "fine-tuning. "
+            f"The {len(sets)} sets below had no part in it. 32 examples, {seeds} draws, median "
+            f"accuracy (interquartile range) on {given['test_rows']} test rows; {given['steps']:,} "
+            f"steps, and {round(0.3 * given['steps'])} of full fine-tuning (in the paper "
+            "1,000 and 300). "
             f"The pre-trained vectors are those of {base['vectors_steps']} steps on the mixture.",
             markdown_table(["method", *sets, "mean"], accuracies),
-            _paired(cells) + _longer(path, cells),
+            _paired(cells),
             "Processor seconds on one thread, mean of the sets' medians; growth of peak memory in "
             "fitting, and in all, over what the base and one step on one row take. Full "
             "fine-tuning keeps float32 weights, everything else bfloat16.",
@@ -159,40 +159,13 @@ def _origin(base: dict[str, Any]) -> str:
     return (
         f"The base has {base['parameters']:,} parameters and is not trained from scratch: it is "
         "put together from the six layers and the head of a small masked language model, which "
-        "has read unlabelled training texts of all three sets below; only the cross-attention is "
+        "has read unlabelled training texts of all sets below; only the cross-attention is "
         f"new, and starts as a copy of the self-attention. {base['trained_parameters']:,} of its "
         f"weights are then trained for {base['steps']} steps of 16 rows, "
         f"{base['cpu_seconds'] / 60:.0f} minutes of one processor, on {base['prompted_rows']:,} "
         f"prompted rows of {len(base['sets'])} sets and {base['cloze_rows']:,} sentences with a "
         "missing word. Accuracy on 100 rows of each set's training split that were kept back, "
         "before and after:"
-    )
-
-
-def _longer(path: Path, cells: Any) -> str:
-    """Say what one method reaches with the paper's number of steps, where that was run."""
-    other = path.with_name(f"{path.stem}_1000.json")
-    if not other.exists():
-        return ""
-    found = json.loads(other.read_text(encoding="utf-8"))["cells"]
-    method = found[0]["method"]
-    rows = []
-    for cell in found:
-        key = (method, cell["set"], cell["seed"])
-        short = next(c for c in cells if (c["method"], c["set"], c["seed"]) == key)
-        rows.append(
-            [
-                f"{cell['set']}, draw {cell['seed']}",
-                f"{short['accuracy']:.3f}, {short['fit_seconds']:.0f} s",
-                f"{cell['accuracy']:.3f}, {cell['fit_seconds']:.0f} s",
-            ]
-        )
-    return (
-        "\n\n`python -m benchmarks.tfew_small BASE --data DIR --steps 1000 --test-rows 200 "
-        f"--sets {','.join(dict.fromkeys(cell['set'] for cell in found))} "
-        f"--seeds {len({cell['seed'] for cell in found})} "
-        f"--only '{method}' --output {other.stem}`, as far as time allowed:\n\n"
-        + markdown_table([method, "steps as above", "1,000 steps"], rows)
     )
 
 

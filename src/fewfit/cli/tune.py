@@ -106,7 +106,7 @@ def tune(
             "progress": progress if accelerator.is_main_process else None,
             "accelerator": accelerator,
         }
-        if pool:
+        if method == "pet":
             vectors = pet(trunk, rows, pool, **rounds, **options)
         else:
             objective = Objective(unlikelihood, length_normalised)
@@ -114,14 +114,14 @@ def tune(
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
-    if pool:
+    if method == "pet":
         tokens, query_flops, costs = costs_of_pet(trunk, rows, pool, recipe, **rounds)
     else:
         tokens, query_flops, costs = costs_of(trunk, rows, recipe)
     save_vectors(
         output,
         vectors,
-        method="pet" if pool else "t-few",
+        method=method,
         base_spec=trunk.spec,
         base_identity=trunk.identity,
         recipe=recipe,
