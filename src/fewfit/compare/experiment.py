@@ -196,7 +196,7 @@ class Experiment:
     ) -> Finished:
         """Compute a cell from shared answers; `tested` keeps where those to the test set are."""
         data, free = self.data, {}
-        y = data.y_train[job.sample.rows]
+        y = data.y_train[job.sample.rows][: len(job.rows)]
         if answers is None:
             sample, test = Features.unasked(job.rows, y), Features.unasked(data.test, data.y_test)
         else:
@@ -208,7 +208,7 @@ class Experiment:
                 job.views,
                 job.calibration,
                 blank,
-                (seen, job.rows, y[: len(job.rows)]),
+                (seen, job.rows, y),
                 (tested[job.way], data.test, data.y_test),
                 data.classes,
                 reads_words="word_scores" in job.method.requires,

@@ -209,12 +209,10 @@ class Plan:
                         continue
                     calibration, views = self._calibration(method), self._views(method, sample)
                     seen, free, max_queries = data.drawn(sample), [], 0
-                    if task is None:
-                        free = []
-                    elif isinstance(method, SearcherMethod):
-                        own = Task(task.model, views[0], data.verbalizer, calibration)
-                        max_queries = method.budget(own, seen, self.search_trials)
-                    elif task.model.capabilities.scores is not None:
+                    if isinstance(method, SearcherMethod):
+                        blanks = calibration.prompts(views[0], seen)
+                        max_queries = self.search_trials * (len(seen) + len(blanks))
+                    elif task is not None and task.model.capabilities.scores is not None:
                         free = self._free(calibration, views, seen)
                     traced = method.traceable and sample.seed == first
                     decides = {

@@ -123,11 +123,6 @@ class SearcherMethod(Method):
                 f"{who}: {PROMPT} stands for the words that are searched; rename the field"
             )
 
-    def budget(self, task: Task, rows: Sequence[Row], trials: int) -> int:
-        """Return the queries of so many prompts, each asked about all rows."""
-        free = task.calibration.prompts(task.template.views[0], rows)
-        return trials * (len(rows) + len(free))
-
     def on(self, task: Task, *, max_queries: int, seed: int) -> SearcherMethod:
         """Return the searcher, ready to ask a task of one template."""
         return replace(self, task=task, max_queries=max_queries, seed=seed)
