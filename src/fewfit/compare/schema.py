@@ -39,7 +39,7 @@ class Ledger(_Strict):
         was there before; traced in a second, untimed run of the first seed. None elsewhere, and
         for a method that runs in another process.
     parameters : int
-        Numbers that training changes.
+        Numbers that training changes; of a searcher, the numbers or words of what it found.
     artifact_bytes : int
         Size of the fitted arrays as one safetensors file, and of a tuned model's vectors.
     fit_flops, predict_flops : float or None
