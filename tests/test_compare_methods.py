@@ -132,7 +132,8 @@ class Soft(FakeModel):
 
 @pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, [DEFAULT_TEMPLATE, "{text} {mask}"]])
 def test_every_named_method_runs(template):
-    found = make(Soft(), methods=METHODS, shots=[2], seeds=1, template=template).run()
+    options = {"shots": [2], "seeds": 1, "search_trials": 2, "template": template}
+    found = make(Soft(), methods=METHODS, **options).run()
     assert {cell.method for cell in found.cells} == set(METHODS)
     rows = {cell.method: cell.ledger.row_queries for cell in found.cells}
     once = {"tfidf": 0, **dict.fromkeys(SEARCHERS, 1)}
