@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +35,7 @@ from fewfit.compare import sample_shots
 from fewfit.compare.bbt import black_box_tune
 from fewfit.compare.policy_network import reinforce_prompt
 from fewfit.compare.prompt_search import search_prompt
+from fewfit.compare.searchers import frequent_words
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
 from fewfit.errors import FewfitError
 from fewfit.models import FrozenModel
@@ -159,12 +158,6 @@ METHODS: dict[str, Callable[[Problem], Fitted]] = {
     "RLPrompt-like": lambda p: in_words(reinforce_prompt, p),
     "BDPL": lambda p: in_words(search_prompt, p),
 }
-
-
-def frequent_words(texts: Sequence[str], n: int) -> list[str]:
-    """Return the n most frequent words of the texts, of equals the first in the alphabet."""
-    counts = Counter(word for text in texts for word in re.findall(r"[a-z]{2,}", text.lower()))
-    return sorted(counts, key=lambda word: (-counts[word], word))[:n]
 
 
 def problems(

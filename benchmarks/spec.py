@@ -12,10 +12,10 @@ from benchmarks.peers import Peer
 from benchmarks.tasks import TASKS
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.compare import DecoderMethod, Method
-from fewfit.compare.methods import make_methods
+from fewfit.compare.names import make_methods
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
-from fewfit.prompts import Template, Verbalizer
+from fewfit.prompts import Verbalizer, make_views
 
 FOLDER = Path(__file__).parent / "experiments"
 
@@ -25,14 +25,14 @@ class _Strict(BaseModel):
 
 
 class Prompt(_Strict):
-    """How one data set is asked: fields are columns of its files."""
+    """How one data set is asked, in one or several views: fields are columns of its files."""
 
-    template: str
+    template: str | list[str]
     labels: dict[str, str | list[str]]
 
     @model_validator(mode="after")
     def _sound(self) -> Prompt:
-        Template(self.template)
+        make_views(self.template)
         Verbalizer(self.labels)
         return self
 

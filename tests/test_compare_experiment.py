@@ -116,16 +116,29 @@ def test_flops_and_bytes_follow_from_the_tokens_and_the_size():
     assert "in context" not in html_report(unknown)
 
 
-def test_a_file_of_the_first_schema_is_read_with_flops_unknown(tmp_path):
-    content = json.loads(make(methods=["zero-shot"], shots=[1], seeds=1).run().model_dump_json())
-    content["schema_version"] = 1
+@pytest.mark.parametrize("version", [1, 2])
+def test_files_of_earlier_schemas_are_read(version, tmp_path):
+    now = make(methods=["zero-shot"], shots=[1], seeds=1).run()
+    content = json.loads(now.model_dump_json())
+    assert content["schema_version"] == 3
+    content["schema_version"] = version
+    setup = content["setup"]
+    [setup["template"]] = setup["template"]
+    del setup["method_templates"], setup["search_trials"]
+    flops = ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes")
     for entry in [content["cells"][0]["ledger"], content["summaries"][0]]:
-        for name in ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes"):
+        for name in ("row_queries", *(flops if version == 1 else ())):
             del entry[name]
     (tmp_path / "old.json").write_text(json.dumps(content))
     found = Comparison.read(tmp_path / "old.json")
-    assert found.schema_version == 1
-    assert found.summaries[0].predict_flops is None
+    assert found.schema_version == version
+    assert found.setup == now.setup
+    assert found.summaries[0].predict_flops is found.summaries[0].row_queries is None
+    assert found.summaries[0].row_tokens == now.summaries[0].row_tokens
+    for text in (report(found), html_report(found)):
+        assert "zero-shot" in text
+    found.write(tmp_path / "again.json")
+    assert Comparison.read(tmp_path / "again.json") == found
 
 
 def test_memory_is_traced_on_the_first_seed_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.spec import MethodEntry
 from fewfit import DecT, FewShotClassifier, ZeroShot
 from fewfit.calibration import BatchCalibration, DomainContextCalibration, PMICalibration
 from fewfit.compare import METHODS, DecoderMethod, compare, measure, sample_shots
+from fewfit.compare.searchers import SEARCHERS
 from fewfit.compare.tables import accuracy_table, report
 from fewfit.decoders import KNNPrompting, PromptBoosting
 from fewfit.errors import CapabilityError, InputError
@@ -107,10 +109,36 @@ def test_what_a_model_or_method_cannot_is_refused_before_any_query(methods, erro
     assert model.queries == 0
 
 
-def test_every_named_method_runs():
-    model = FakeModel(vocabulary=["good", "bad", "fun"])
-    found = make(model, methods=METHODS, shots=[2], seeds=1).run()
+class Soft(FakeModel):
+    """A toy that takes vectors in front of a prompt, and has another taste with each."""
+
+    def __init__(self, taste: float = 0.0) -> None:
+        super().__init__(vocabulary=["good", "bad", "fun"])
+        self.taste = taste
+
+    @property
+    def capabilities(self):
+        return replace(super().capabilities, soft_prompts=True)
+
+    def input_embeddings(self):
+        return np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+
+    def with_soft_prompt(self, vectors):
+        return Soft(float(vectors.sum()))
+
+    def _states(self, batch):
+        return super()._states(batch) + self.taste * self._vector("good")
+
+
+@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, [DEFAULT_TEMPLATE, "{text} {mask}"]])
+def test_every_named_method_runs(template):
+    options = {"shots": [2], "seeds": 1, "search_trials": 2, "template": template}
+    found = make(Soft(), methods=METHODS, **options).run()
     assert {cell.method for cell in found.cells} == set(METHODS)
+    rows = {cell.method: cell.ledger.row_queries for cell in found.cells}
+    once = {"tfidf": 0, **dict.fromkeys(SEARCHERS, 1)}
+    views = len(template) if isinstance(template, list) else 1
+    assert rows == {name: once.get(name, views) for name in METHODS}
 
 
 def test_cells_of_another_calibration_are_not_taken(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from fewfit import FewShotClassifier, Template, load_model
+from fewfit import DecT, FewShotClassifier, LinearProbe, Template, load_model
+from fewfit.compare import DecoderMethod, Experiment
 from fewfit.errors import CapabilityError, InputError, MissingExtraError, ModelError
 from fewfit.models import Capabilities, EmbeddedEncoder, FakeModel
 from fewfit.models import embedded as embedded_module
@@ -188,8 +189,21 @@ def test_views_of_one_and_of_two_fields_do_not_go_together(embedded):
     clf = FewShotClassifier(
         embedded, template=["{a} {mask}, {b}", "{a} {mask}"], labels={0: "no", 1: "yes"}, store=None
     )
-    with pytest.raises(InputError, match="a pair of texts; give every template two fields"):
+    with pytest.raises(InputError, match="give every template two fields"):
         clf.fit([{"a": "x", "b": "y"}] * 2, [0, 1])
+    rows = [{"a": str(i), "b": "y"} for i in range(4)]
+    with pytest.raises(InputError, match="give every template two fields"):
+        Experiment(
+            rows[:2],
+            [0, 1],
+            rows[2:],
+            [0, 1],
+            template="{a} {mask}, {b}",
+            labels={0: "no", 1: "yes"},
+            models=[embedded],
+            methods={"one": DecoderMethod(LinearProbe(), template="{a} {mask}"), "two": DecT()},
+            shots=[1],
+        )
 
 
 def test_embedded_answers_several_templates_in_one_call(embedded):

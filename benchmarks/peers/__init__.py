@@ -33,7 +33,7 @@ class Peer(Method):
     """
 
     name: str
-    in_process: ClassVar[bool] = False
+    traceable: ClassVar[bool] = False
     _process: subprocess.Popen[str] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:

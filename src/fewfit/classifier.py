@@ -13,6 +13,7 @@ from sklearn.base import ClassifierMixin, clone
 
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot
+from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimator import TextEstimator, check_labelled, report_left_out
 from fewfit.models import FrozenModel
@@ -161,7 +162,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         decoder = cast(
             Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
         )
-        _tell_views(decoder, len(template.views))
+        tell_views(decoder, len(template.views))
         pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
         if pool_rows is not None and not decoder.unlabelled:
             raise InputError(
@@ -259,18 +260,6 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     @classmethod
     def _options(cls, task: Task) -> dict[str, Any]:
         return {"labels": task.verbalizer.labels, "calibration": task.calibration}
-
-
-def _tell_views(decoder: Decoder, P: int) -> None:
-    """Tell a decoder that cuts the hidden states into views how many there are."""
-    if "n_views" not in decoder.get_params():
-        return
-    if decoder.get_params()["n_views"] not in (None, P):
-        raise InputError(
-            f"decoder: {type(decoder).__name__} expects {decoder.get_params()['n_views']} views, "
-            f"the template has {P}; leave n_views out"
-        )
-    decoder.set_params(n_views=P)
 
 
 def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:

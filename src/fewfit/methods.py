@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fewfit.calibration import CALIBRATIONS
-from fewfit.compare.bbt import black_box_tune
-from fewfit.compare.policy_network import reinforce_prompt
-from fewfit.compare.prompt_search import search_prompt
+from fewfit.compare.searchers import SEARCHERS
 from fewfit.compare.token_shift import token_shift
-from fewfit.compare.unsupervised import learn_unsupervised
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.prompts import VERBALIZERS, VIEWS
 
@@ -51,12 +48,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "verbalizer": VERBALIZERS,
     "decoder": DECODERS,
     "multi-label decoder": {"multi-label": MultiLabel},
-    "searcher": {
-        "black-box-tuning": black_box_tune,
-        "policy-network": reinforce_prompt,
-        "prompt-search": search_prompt,
-        "unsupervised-prompts": learn_unsupervised,
-    },
+    "searcher": SEARCHERS,
     "analysis": {"token-shift": token_shift},
 }
 """Kind -> the fixed tables of the rooms."""

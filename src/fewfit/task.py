@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ from fewfit.errors import (
     ModelWarning,
     TruncationWarning,
 )
-from fewfit.models.base import FrozenModel, Progress
+from fewfit.models.base import Capabilities, FrozenModel, Progress
 from fewfit.models.budget import BudgetedModel
-from fewfit.observations import Observations, ScoreSpace, Status, gather
+from fewfit.observations import Observations, Status, gather
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
@@ -28,6 +28,13 @@ DEFAULT_TEMPLATE = "{text} This is about {mask}."
 MAX_CENSORED = 0.5
 """Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
 from them would be the server's cut-off. Two classes never exceed it while one of them is listed."""
+
+
+class Query(NamedTuple):
+    """A prompt, and the label words as its view spells them."""
+
+    prompt: Prompt
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,13 +86,8 @@ class Task:
                 f"{self.max_censored:.0%}, max_censored); ask for more tokens (top_k), for fewer "
                 "classes, or a server that scores tokens by id (vllm, sglang)"
             )
-        pairs = [len(view.fields) == 2 for view in self.template.views]
-        if given.scores is ScoreSpace.SIMILARITY and any(pairs) and not all(pairs):
-            raise InputError(
-                "template: this model embeds text, and reads two fields as a pair of texts; give "
-                "every template two fields, or none of them"
-            )
-        if len(self._spellings()) > 1:
+        check_pairs(given, self.template.views)
+        if len(set(self.spellings())) > 1:
             self.check_budget("views that spell the label words differently")
 
     def check_budget(self, what: str) -> None:
@@ -186,20 +188,24 @@ class Task:
     def ask(
         self, prompts: Sequence[Sequence[Prompt]], *, progress: Progress | None = None
     ) -> Observations:
-        """Ask N times P prompts; views that spell the label words alike are asked together.
+        """Ask N times P prompts; :meth:`observe` says what is returned and raised."""
+        words = self.spellings()
+        queries = [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
+        return self.answer(queries, progress=progress)
 
-        :meth:`observe` does so with rows, and says what is returned and raised.
-        """
-        P = len(self.template.views)
+    def answer(self, queries: Sequence[Query], *, progress: Progress | None = None) -> Observations:
+        """Ask queries of any views, in one go where they spell the label words alike."""
+        together: dict[tuple[str, ...], list[int]] = {}
+        for i, query in enumerate(queries):
+            together.setdefault(query.words, []).append(i)
         names = [str(name) for name in self.verbalizer.classes]
         owners, weights = self.verbalizer.word_class, self.verbalizer.weights
         batches = []
-        for words, columns in self._spellings().items():
-            asked = [row[p] for row in prompts for p in columns]
+        for words, where in together.items():
+            asked = [queries[i].prompt for i in where]
             answers = self.model.observe(asked, words, progress=progress)
-            where = np.arange(len(prompts))[:, None] * P + columns
-            batches.append((where.ravel(), answers.by_class(names, owners, weights)))
-        answers = gather(batches, len(prompts) * P)
+            batches.append((np.array(where), answers.by_class(names, owners, weights)))
+        answers = gather(batches, len(queries))
         failed = int((answers.status == Status.FAILED).sum())
         if failed and self.errors == "raise":
             raise ModelError(
@@ -212,14 +218,14 @@ class Task:
                 f"{cut} of {len(answers)} texts are longer than the model reads and were cut at "
                 "the end; the template is whole",
                 TruncationWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         if (rate := _censored(answers)) > 0:
             warnings.warn(
                 f"{rate:.0%} of the class scores are only upper bounds: the model lists its most "
                 "probable tokens, and the label words were not among them",
                 ModelWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return answers
 
@@ -242,6 +248,11 @@ class Task:
     def answered(self, observations: Observations) -> NDArray[np.bool_]:
         """Return which examples have a usable answer in every view, shape (N,)."""
         return np.all(self._by_example(observations.status) != Status.FAILED, axis=1)
+
+    def spellings(self) -> list[tuple[str, ...]]:
+        """Return the label words as each of the P views asks for them."""
+        words = self.verbalizer.words
+        return [tuple(view.spell(word) for word in words) for view in self.template.views]
 
     def select(self, observations: Observations, examples: NDArray[np.bool_]) -> Observations:
         """Return the answers to those of the N examples, with all their views."""
@@ -291,13 +302,15 @@ class Task:
     def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
         return [[view.render(row) for view in self.template.views] for row in rows]
 
-    def _spellings(self) -> dict[tuple[str, ...], list[int]]:
-        """Label words as a view asks for them -> positions of the views that spell them so."""
-        groups: dict[tuple[str, ...], list[int]] = {}
-        for p, view in enumerate(self.template.views):
-            words = tuple(view.spell(word) for word in self.verbalizer.words)
-            groups.setdefault(words, []).append(p)
-        return groups
+
+def check_pairs(given: Capabilities, views: Sequence[View]) -> None:
+    """Refuse views that a model would give hidden states of different sizes to (InputError)."""
+    pairs = [len(view.fields) == 2 for view in views]
+    if given.pairs and any(pairs) and not all(pairs):
+        raise InputError(
+            "template: this model reads two fields as a pair of texts, which it embeds one by one; "
+            "give every template two fields, or none of them"
+        )
 
 
 def _censored(answers: Observations) -> float:

@@ -26,8 +26,9 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Names, by commas: zero-shot, linear-probe, dect, tfidf, ... A decoder takes a "
-            "calibration of its own after a plus: zero-shot+batch."
+            help="Names, by commas: zero-shot, linear-probe, dect, tfidf, prompt-search, ... (see "
+            "'fewfit methods'). A decoder takes a calibration of its own after a plus: "
+            "zero-shot+batch."
         ),
     ] = "zero-shot,tfidf,linear-probe,dect",
     models: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
@@ -46,7 +47,13 @@ def compare(
         str | None, typer.Option(help="Column of the text, for a template with one field.")
     ] = None,
     label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
-    template: Annotated[str | None, typer.Option(help="Text with fields and one {mask}.")] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text with fields and one {mask}; repeat it for several views of each row. "
+            "[default: '{text} This is about …']"
+        ),
+    ] = None,
     label: Annotated[
         list[str] | None,
         typer.Option(help="CLASS=word or CLASS=word,word; repeat for each class."),
@@ -68,6 +75,12 @@ def compare(
     drop_overlap: Annotated[
         bool, typer.Option("--drop-overlap", help="Leave out training rows that are test rows.")
     ] = False,
+    search_trials: Annotated[
+        int,
+        typer.Option(
+            min=2, help="Prompts that a searcher may try in each cell, each on all its examples."
+        ),
+    ] = 50,
     price_per_token: Annotated[
         float | None, typer.Option(min=0.0, help="Price of a token, to have costs in money.")
     ] = None,
@@ -87,16 +100,16 @@ def compare(
     from fewfit.classifier import DEFAULT_TEMPLATE
     from fewfit.compare import Experiment
     from fewfit.compare.html import html_report
-    from fewfit.compare.methods import make_methods
+    from fewfit.compare.names import make_methods
     from fewfit.compare.tables import report, write_csv
-    from fewfit.prompts import Template
+    from fewfit.prompts import make_views
 
-    source = template or DEFAULT_TEMPLATE
+    views = make_views(template or DEFAULT_TEMPLATE)
     splits = []
     for path in (train, test):
         table = read_table(path, format)
         splits += [
-            pick_columns(table, Template(source).fields, text_column),
+            pick_columns(table, views.fields, text_column),
             pick_labels(table, label_column),
         ]
     compared, shared = _with_premise(
@@ -104,7 +117,7 @@ def compare(
     )
     experiment = Experiment(
         *splits,
-        template=source,
+        template=views,
         labels=read_label_words(label, labels),
         methods=compared,
         models=_names(models),
@@ -113,6 +126,7 @@ def compare(
         calibration=shared,
         store=None if store == "none" else store,
         drop_overlap=drop_overlap,
+        search_trials=search_trials,
     )
     if dry_run:
         costs = experiment.cost(output)
@@ -120,9 +134,11 @@ def compare(
             typer.echo(json.dumps([cost._asdict() for cost in costs]))
             return
         for cost in costs:
+            searched = f", and at most {cost.search_queries} by searchers"
             typer.echo(
                 f"{cost.model}: {cost.queries} queries to ask "
                 f"({cost.prompts} prompts, {cost.prompts - cost.queries} in the store)"
+                + (searched if cost.search_queries else "")
             )
         if not costs:
             typer.echo("no frozen model is asked")
@@ -148,11 +164,12 @@ def _with_premise(
     if premise is None:
         return methods, shared
     from fewfit.calibration import PMICalibration
-    from fewfit.compare import DecoderMethod
+    from fewfit.compare import DecoderMethod, SearcherMethod
 
     pmi, found = PMICalibration(premise=premise), isinstance(shared, PMICalibration)
     for name, method in methods.items():
-        if isinstance(method, DecoderMethod) and isinstance(method.calibration, PMICalibration):
+        own = isinstance(method.calibration, PMICalibration)
+        if own and isinstance(method, DecoderMethod | SearcherMethod):
             methods[name], found = replace(method, calibration=pmi), True
     if not found:
         raise InputError("--premise: no method is calibrated with 'pmi'")

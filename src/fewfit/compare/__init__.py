@@ -11,13 +11,16 @@ from typing import Any
 
 from fewfit.calibration import Calibration
 from fewfit.classifier import DEFAULT_TEMPLATE
-from fewfit.compare.experiment import Bar, Cost, Experiment
-from fewfit.compare.methods import DEFAULT_METHODS, METHODS, DecoderMethod, Features, Method
+from fewfit.compare.experiment import SEARCH_TRIALS, Bar, Cost, Experiment
+from fewfit.compare.methods import DecoderMethod, Features, Method
 from fewfit.compare.metrics import Metrics, expected_calibration_error, measure
+from fewfit.compare.names import DEFAULT_METHODS, METHODS
 from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
+from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import draw_samples, sample_shots
 from fewfit.decoders import Decoder
 from fewfit.models import FrozenModel
+from fewfit.prompts import View, Views
 
 __all__ = [
     "DEFAULT_METHODS",
@@ -32,6 +35,7 @@ __all__ = [
     "Ledger",
     "Method",
     "Metrics",
+    "SearcherMethod",
     "Summary",
     "compare",
     "draw_samples",
@@ -47,7 +51,7 @@ def compare(
     X_test: Any,
     y_test: Any,
     *,
-    template: str = DEFAULT_TEMPLATE,
+    template: str | View | Views | Sequence[str | View] = DEFAULT_TEMPLATE,
     labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
     methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
     models: Sequence[str | FrozenModel] = ("embedded",),
@@ -56,6 +60,7 @@ def compare(
     calibration: str | Calibration = "contextual",
     store: str | Path | None = "default",
     drop_overlap: bool = False,
+    search_trials: int = SEARCH_TRIALS,
     output: str | Path | None = None,
     price_per_token: float | None = None,
     bar: Bar | None = None,
@@ -74,8 +79,8 @@ def compare(
     template, labels, calibration, store : as for :class:`FewShotClassifier`
     methods : sequence of str, or mapping of str to Decoder or Method
         Names out of :data:`METHODS`, a decoder's with its own calibration as in
-        ``"zero-shot+batch"``; or decoders with other parameters under names of yours, and
-        ``DecoderMethod(decoder, calibration)``.
+        ``"zero-shot+batch"``; or decoders with other parameters under names of yours,
+        ``DecoderMethod(decoder, calibration, template=...)`` and ``SearcherMethod(name)``.
     models : sequence of str or FrozenModel, default=("embedded",)
         Methods that need no frozen model run once for all of them.
     shots : sequence of int, default=(1, 4, 16)
@@ -84,7 +89,11 @@ def compare(
         How many samples to draw for each number of shots, or their seeds.
     drop_overlap : bool, default=False
         Whether rows of the pool whose text is in the test set are left out; if not, they are an
-        error. Case and white space do not make texts different.
+        error. Texts are the same in what the first template reads; case and white space do not
+        make them different.
+    search_trials : int, default=50
+        A searcher may try so many prompts in each cell: its budget is this times the examples of
+        the sample, with what its calibration asks. At least 2.
     output, price_per_token, bar : as for :meth:`Experiment.run`
 
     Returns
@@ -125,5 +134,6 @@ def compare(
         calibration=calibration,
         store=store,
         drop_overlap=drop_overlap,
+        search_trials=search_trials,
     )
     return experiment.run(output, price_per_token=price_per_token, bar=bar)

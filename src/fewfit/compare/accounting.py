@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from fewfit.models import FrozenModel
 from fewfit.models.costs import in_context_bytes, in_context_flops, inference_flops
 from fewfit.observations import ScoreSpace
 
 
+class Load(NamedTuple):
+    """How many examples a model is asked about, and the tokens of all their prompts.
+
+    `tokens` is None where the model does not say how long a prompt is.
+    """
+
+    rows: int
+    tokens: int | None
+
+
 def flops(
-    frozen: FrozenModel | None,
-    *,
-    fit_tokens: int | None,
-    sample: Sequence[int],
-    asked: Sequence[int],
+    frozen: FrozenModel | None, *, fit_tokens: int | None, sample: Load, test: Load
 ) -> dict[str, float]:
     """Return the FLOPs of a :class:`fewfit.compare.Ledger`, as far as they are known.
 
@@ -23,22 +29,22 @@ def flops(
     frozen : FrozenModel or None
         None for a method that asks none.
     fit_tokens : int or None
-        Of all prompts of fitting; None where the model does not say.
-    sample, asked : sequence of int
-        Tokens of each prompt of the sample, and of the test set.
+        Of all prompts of fitting.
+    sample, test : Load
     """
     size = None if frozen is None else frozen.size
-    if frozen is None or size is None or fit_tokens is None or min(asked) < 0:
+    if frozen is None or size is None or fit_tokens is None or test.tokens is None:
         return {}
     n, kind = size.n_parameters, {"encoder_decoder": size.encoder_decoder}
-    query = sum(asked) / len(asked)
+    query = test.tokens / test.rows
     known = {
         "fit_flops": size.task_flops + inference_flops(n, fit_tokens, **kind),
         "predict_flops": inference_flops(n, query, **kind),
     }
     # Examples cannot stand in the prompt of a sentence encoder.
-    if sample and frozen.capabilities.scores is not ScoreSpace.SIMILARITY:
-        shown = {"shots": len(sample), "shot_tokens": sum(sample) / len(sample)}
+    reads_examples = frozen.capabilities.scores is not ScoreSpace.SIMILARITY
+    if sample.rows and sample.tokens is not None and reads_examples:
+        shown = {"shots": sample.rows, "shot_tokens": sample.tokens / sample.rows}
         known["in_context_flops"] = in_context_flops(n, query, **shown, **kind)
         known["in_context_bytes"] = in_context_bytes(**shown)
     return known

@@ -11,64 +11,54 @@ from numpy.typing import NDArray
 
 from fewfit.calibration import Calibration
 from fewfit.compare.methods import Features
-from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.observations import Observations
-from fewfit.prompts import Prompt
-from fewfit.task import Task
+from fewfit.prompts import Row, View, Views
+from fewfit.task import Query, Task
 
 Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What one frozen model said, or only the prompts, for methods that read the texts.
+    """What one frozen model said.
 
     Attributes
     ----------
-    task : Task or None
+    task : Task
         Without a prior: each cell has its own, see :meth:`cell`.
-    observations : Observations or None
-        One row per prompt.
-    prompts : ndarray of object
-        Distinct.
-    place : dict of Prompt to int
+    observations : Observations
+        One row per query.
+    place : dict of Query to int
         Where each of them is.
     """
 
-    task: Task | None
-    observations: Observations | None
-    prompts: NDArray[np.object_]
-    place: dict[Prompt, int]
+    task: Task
+    observations: Observations
+    place: dict[Query, int]
 
     @classmethod
     def ask(
-        cls, task: Task | None, prompts: Sequence[Prompt], *, progress: Progress | None = None
+        cls, task: Task, queries: Sequence[Query], *, progress: Progress | None = None
     ) -> Answers:
-        """Ask about each of these prompts, which are distinct, once."""
-        observations = None
-        if task is not None:
-            observations = task.ask([[prompt] for prompt in prompts], progress=progress)
-            task.check_answers(observations)
-        array = np.empty(len(prompts), dtype=object)
-        array[:] = prompts
-        return cls(task, observations, array, {prompt: i for i, prompt in enumerate(prompts)})
+        """Ask each of these queries, which are distinct, once."""
+        observations = task.answer(queries, progress=progress)
+        one = replace(task, template=task.template.views[0])
+        one.check_answers(observations)
+        return cls(task, observations, {query: i for i, query in enumerate(queries)})
 
-    @property
-    def model(self) -> FrozenModel | None:
-        """Who was asked; None if nobody was."""
-        return None if self.task is None else self.task.model
-
-    def where(self, prompts: Sequence[Prompt]) -> Places:
-        """Return where these prompts are."""
-        return np.array([self.place[prompt] for prompt in prompts], dtype=np.intp)
+    def where(self, queries: Sequence[Sequence[Query]]) -> Places:
+        """Return where the answers to N times P queries are, shape (N, P)."""
+        places = [[self.place[query] for query in row] for row in queries]
+        return np.array(places, dtype=np.intp) if places else np.empty((0, 1), dtype=np.intp)
 
     def cell(
         self,
+        views: Sequence[View],
         calibration: Calibration,
         free: Places,
-        sample: tuple[Places, NDArray[Any]],
-        test: tuple[Places, NDArray[Any]],
+        sample: tuple[Places, Sequence[Row], NDArray[Any]],
+        test: tuple[Places, Sequence[Row], NDArray[Any]],
         classes: NDArray[Any],
         *,
         reads_words: bool = False,
@@ -81,36 +71,35 @@ class Answers:
 
         Parameters
         ----------
+        views : sequence of View, length P
         calibration : Calibration
-        free : ndarray of int
+        free : ndarray of shape (M, P)
             Where its content-free prompts for this sample are.
-        sample, test : (ndarray of int, ndarray)
-            Where their prompts are, and their labels; no rows of the sample for a method that
-            learns nothing.
+        sample, test : (ndarray of shape (N, P), rows, ndarray of shape (N,))
+            Where their prompts are, the rows, and their labels; no rows of the sample for a method
+            that learns nothing.
         classes : ndarray of shape (K,)
         reads_words : bool
             As in :class:`Task`.
         """
-        here, y = sample
-        if self.task is None or self.observations is None:
-            return self._features(None, *sample), self._features(None, *test)
-        task = replace(self.task, calibration=calibration, reads_words=reads_words)
+        here, _, y = sample
+        task = replace(
+            self.task, template=Views(views), calibration=calibration, reads_words=reads_words
+        )
         if len(here) or calibration.row_independent:
             codes = np.searchsorted(classes, y)
-            task = task.estimate(self.observations[free], self.observations[here], y=codes)
+            blank, told = self.observations[free.ravel()], self.observations[here.ravel()]
+            task = task.estimate(blank, told, y=codes)
         seen = self._features(task, *test)
         return self._features(task, *sample) if len(here) else seen[:0], seen
 
-    def tokens(self, free: Sequence[Prompt]) -> dict[Prompt, int]:
-        """Return the length of each content-free prompt in the frozen model's tokens."""
-        if self.observations is None:
-            return {}
-        return {p: int(self.observations.n_tokens[self.place[p]]) for p in free}
+    def tokens(self, queries: Places) -> dict[int, int]:
+        """Return the length of each of these queries, in the frozen model's tokens."""
+        return {int(i): int(self.observations.n_tokens[i]) for i in queries.ravel()}
 
-    def _features(self, task: Task | None, index: Places, y: NDArray[Any]) -> Features:
-        prompts = self.prompts[index]
-        if task is None or self.observations is None:
-            nothing = np.empty((len(y), 0), np.float32)
-            return Features(nothing, None, y, prompts, np.zeros(len(y), np.int32))
-        answers = self.observations[index]
-        return Features(*task.features(answers), y, prompts, answers.n_tokens)
+    def _features(
+        self, task: Task, places: Places, rows: Sequence[Row], y: NDArray[Any]
+    ) -> Features:
+        answers = self.observations[places.ravel()]
+        hidden, scores = task.features(answers)
+        return Features(hidden, scores, y, rows, places, answers.n_tokens.reshape(places.shape))

@@ -137,7 +137,7 @@ def black_box_tune(
             "expected length >= 1, dimension >= 2, population >= 2 and sigma > 0, got "
             f"{length}, {dimension}, {population} and {sigma}"
         )
-    cma = _import_cma()
+    cma = import_cma()
     task = Task(model, template, verbalizer, calibration)
     loss = cross_entropy if margin is None else partial(hinge, margin=margin)
     trials: Trials[Floats] = Trials(
@@ -199,7 +199,8 @@ def _search(cma: Any, d: int, population: int, sigma: float, rng: np.random.Gene
     return cma.CMAEvolutionStrategy(np.zeros(d), sigma, options)
 
 
-def _import_cma() -> Any:
+def import_cma() -> Any:
+    """Return the package ``cma``, or say how to install it (MissingExtraError)."""
     try:
         import cma
     except ImportError as error:

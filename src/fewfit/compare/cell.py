@@ -5,43 +5,55 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fewfit.compare.accounting import flops, task_bytes
+from fewfit.compare.accounting import Load, flops, task_bytes
 from fewfit.compare.journal import Finished
-from fewfit.compare.methods import Features, Method
+from fewfit.compare.methods import Features
 from fewfit.compare.metrics import measure
+from fewfit.compare.plan import Job
 from fewfit.compare.schema import Cell, Ledger
 from fewfit.models import FrozenModel
-from fewfit.prompts import Prompt
+from fewfit.models.metered import Bill, MeteredModel
 
 
 def run_cell(
-    name: str,
-    method: Method,
+    job: Job,
     sample: Features,
     test: Features,
     classes: NDArray[Any],
     *,
-    free: Mapping[Prompt, int],
     model: str | None,
     frozen: FrozenModel | None,
-    shots: int,
-    seed: int,
-    traced: bool,
+    free: Mapping[int, int] = {},
+    meter: MeteredModel | None = None,
 ) -> Finished:
-    """Fit `method` on a sample of the training pool and measure it on the test set.
+    """Fit a method on a sample of the training pool and measure it on the test set.
 
-    `sample` has no rows for a method that learns nothing; `free` are the content-free prompts of
-    its calibration, with their tokens; `frozen` is who was asked, if anybody.
+    Parameters
+    ----------
+    job : Job
+    sample, test : Features
+        `sample` has no rows for a method that learns nothing.
+    classes : ndarray of shape (K,)
+    model : str or None
+        Name of who was asked.
+    frozen : FrozenModel or None
+    free : mapping of int to int
+        The queries of the calibration's content-free prompts, with their tokens.
+    meter : MeteredModel, optional
+        What a searcher asks on its own.
     """
+    method = job.method
     start = time.perf_counter()
     fitted = method.fit(sample, classes)
     middle = time.perf_counter()
+    searched = None if meter is None else replace(meter.bill)
     proba = method.predict_proba(fitted, test)
     end = time.perf_counter()
     metrics = measure(test.y, proba, classes)
@@ -49,32 +61,35 @@ def run_cell(
     def again() -> None:
         method.predict_proba(method.fit(sample, classes), test)
 
-    shown = _prompts(sample) if method.asks else {}
-    paid = {**shown, **free} if method.asks else {}
-    asked = _prompts(test) if method.asks else {}
+    if meter is None or searched is None:
+        fit, predict = _bill({**sample.tokens, **free}), _bill(test.tokens)
+    else:
+        fit, predict = searched, meter.bill.since(searched)
+    asked = Load(test.n_asked if meter is None else predict.queries, _known(predict.tokens))
     arrays = {key: np.array(value, order="C") for key, value in method.arrays(fitted).items()}
     ledger = Ledger(
-        queries=len(paid),
-        tokens=_total(paid),
-        predict_queries=len(asked),
-        predict_tokens=_total(asked),
-        fit_seconds=middle - start,
-        predict_seconds=end - middle,
-        peak_memory=peak_memory(again) if traced else None,
+        queries=fit.queries,
+        tokens=_known(fit.tokens),
+        predict_queries=predict.queries,
+        predict_tokens=asked.tokens,
+        row_queries=predict.queries / asked.rows if asked.rows else 0.0,
+        fit_seconds=middle - start - fit.seconds,
+        predict_seconds=end - middle - predict.seconds,
+        peak_memory=peak_memory(again) if job.traced else None,
         parameters=method.parameters(fitted),
         artifact_bytes=len(safetensors.numpy.save(arrays)) + task_bytes(frozen),
         **flops(
             frozen,
-            fit_tokens=_total(paid),
-            sample=list(shown.values()),
-            asked=list(asked.values()),
+            fit_tokens=_known(fit.tokens),
+            sample=Load(sample.n_asked, _known(_bill(sample.tokens).tokens)),
+            test=asked,
         ),
     )
     cell = Cell(
-        method=name,
+        method=job.name,
         model=model,
-        shots=shots,
-        seed=seed,
+        shots=job.sample.shots,
+        seed=job.sample.seed,
         accuracy=metrics.accuracy,
         macro_f1=metrics.macro_f1,
         log_loss=metrics.log_loss,
@@ -103,12 +118,11 @@ def peak_memory(call: Callable[[], object]) -> int:
             tracemalloc.stop()
 
 
-def _prompts(features: Features) -> dict[Prompt, int]:
-    """Each distinct prompt, and its tokens."""
-    return dict(zip(features.prompts, features.n_tokens.tolist(), strict=True))
+def _bill(tokens: Mapping[int, int]) -> Bill:
+    """What was asked, from the length of each query."""
+    counts = list(tokens.values())
+    return Bill(len(counts), -1 if any(count < 0 for count in counts) else sum(counts))
 
 
-def _total(prompts: Mapping[Prompt, int]) -> int | None:
-    """Tokens of all prompts; None if the model does not say how many some have."""
-    counts = list(prompts.values())
-    return None if any(count < 0 for count in counts) else sum(counts)
+def _known(tokens: int) -> int | None:
+    return None if tokens < 0 else tokens

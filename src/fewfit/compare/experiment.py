@@ -2,68 +2,58 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, NoCalibration, make_calibration
+from fewfit.calibration import Calibration, make_calibration
 from fewfit.classifier import DEFAULT_TEMPLATE
-from fewfit.compare.answers import Answers
+from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
+from fewfit.compare.data import Data, text_of
 from fewfit.compare.diagnosis import diagnose
-from fewfit.compare.journal import Journal
-from fewfit.compare.methods import DEFAULT_METHODS, Method, make_methods
+from fewfit.compare.journal import Finished, Journal
+from fewfit.compare.methods import Features, Method
+from fewfit.compare.names import DEFAULT_METHODS, make_methods
+from fewfit.compare.plan import Job, Plan
 from fewfit.compare.schema import Asked, Comparison, Setup
-from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
+from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.statistics import summarise
 from fewfit.decoders import Decoder
-from fewfit.errors import CapabilityError, InputError
+from fewfit.errors import InputError
 from fewfit.models import FrozenModel
-from fewfit.observations import ScoreSpace
-from fewfit.opening import open_model
-from fewfit.prompts import InContext, Prompt, Template, Verbalizer, View, read_labels, read_rows
+from fewfit.models.metered import MeteredModel
+from fewfit.prompts import Template, View, Views, make_views
 from fewfit.store import StoredModel
-from fewfit.task import Task
+from fewfit.task import Query
 
 Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
 """``bar(phase, total, unit)`` shows progress; its value is called with the units newly done."""
 
 CELLS = "cells.jsonl"
+SEARCH_TRIALS = 50
 
 
 class Cost(NamedTuple):
     """What a run will ask of a frozen model.
 
-    ``prompts`` are the distinct prompts that unfinished cells need; ``queries`` are those of them
+    ``prompts`` are the distinct prompts that unfinished cells share; ``queries`` are those of them
     that the store lacks, which is what will be paid for. Distributions over the vocabulary are
-    asked apart, and have a line of their own.
+    asked apart, and have a line of their own. ``search_queries`` is what the searchers' unfinished
+    cells may ask besides, at most: what they ask depends on the answers, and what the store has
+    of it too.
     """
 
     model: str
     prompts: int
     queries: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    source: str | None
-    """Who is asked: a key of ``Experiment.tasks``, or nobody."""
-    model: str | None
-    method: str
-    calibration: Calibration
-    view: View
-    free: tuple[Prompt, ...]
-    sample: Sample
-    key: str
-    traced: bool
+    search_queries: int = 0
 
 
 class Experiment:
@@ -79,7 +69,7 @@ class Experiment:
         X_test: Any,
         y_test: Any,
         *,
-        template: str = DEFAULT_TEMPLATE,
+        template: str | View | Views | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
         models: Sequence[str | FrozenModel] = ("embedded",),
@@ -88,39 +78,54 @@ class Experiment:
         calibration: str | Calibration = "contextual",
         store: str | Path | None = "default",
         drop_overlap: bool = False,
+        search_trials: int = SEARCH_TRIALS,
     ) -> None:
-        self.template = Template(template)
-        self.train = read_rows(X_train, self.template.fields)
-        self.test = read_rows(X_test, self.template.fields)
-        if not self.train or not self.test:
-            raise InputError("the training pool and the test set need at least one row each")
-        y = np.array(read_labels(y_train, len(self.train)))
-        self.y_test = np.array(read_labels(y_test, len(self.test)))
-        self.verbalizer = Verbalizer.from_classes(y) if labels is None else Verbalizer(labels)
-        self.classes = np.array(self.verbalizer.classes)
-        check_classes(self.verbalizer.classes, y, self.y_test)
-        kept = overlap(self.train, self.test, drop=drop_overlap)
-        self.n_dropped = len(y) - len(kept)
-        self.train, self.y_train = [self.train[i] for i in kept], y[kept]
+        self.template = make_views(template)
+        self.methods = make_methods(methods)
         self.shots = _whole("shots", shots)
         self.seeds = _whole("seeds", range(seeds) if isinstance(seeds, int) else seeds)
-        self.samples = draw_samples(self.y_train, shots=self.shots, seeds=self.seeds)
-        self.methods = make_methods(methods)
-        self.calibration = make_calibration(calibration)
-        self.tasks = self._open(models, store)
-        self._jobs = list(self._plan())
+        if search_trials < 2:
+            raise InputError(f"search_trials: a searcher tries at least 2, not {search_trials}")
+        own = [make_views(m.template) for m in self.methods.values() if m.template is not None]
+        fields = [name for views in (self.template, *own) for name in views.fields]
+        self.data = Data.read(
+            (X_train, y_train),
+            (X_test, y_test),
+            fields=list(dict.fromkeys(fields)),
+            text=self.template.views[0].fields,
+            labels=labels,
+            shots=self.shots,
+            seeds=self.seeds,
+            drop_overlap=drop_overlap,
+        )
+        self.plan = Plan(
+            self.data,
+            self.template,
+            self.methods,
+            models=models,
+            store=store,
+            calibration=make_calibration(calibration),
+            search_trials=search_trials,
+        )
 
     def cost(self, output: str | Path | None = None) -> list[Cost]:
         """Return what :meth:`run` will ask of each frozen model; nothing is asked."""
         journal = _journal(output)
         costs = []
-        for source, task in self.tasks.items():
+        for source, (_, task) in self.plan.sources.items():
+            if source is None or task is None:
+                continue
             pending = self._pending(journal, source)
-            prompts = self._prompts(pending)
+            queries = self.plan.shared(pending)
             stored = 0
             if isinstance(task.model, StoredModel):
-                stored = task.model.count(prompts, self.verbalizer.words)
-            costs.append(Cost(source, len(prompts), len(prompts) - stored))
+                for words in {query.words for query in queries}:
+                    alike = [query.prompt for query in queries if query.words == words]
+                    stored += task.model.count(alike, words)
+            searched = sum(
+                job.max_queries + len(self.data.test) for job in pending if job.max_queries
+            )
+            costs.append(Cost(source, len(queries), len(queries) - stored, searched))
         return costs
 
     def run(
@@ -143,201 +148,129 @@ class Experiment:
             ``bar(phase, total, unit)`` shows progress; its value is called with the units done.
         """
         journal, shown = _journal(output), bar or _silent
-        for source in [*self.tasks, None]:
+        for source in self.plan.sources:
             pending = self._pending(journal, source)
             if not pending:
                 continue
-            answers = self._ask(source, pending, journal, shown)
-            shared = None  # where the test set is, for all methods with the comparison's template
+            answers = self._ask(source, self.plan.shared(pending), journal, shown)
+            tested: dict[tuple[int, ...], Places] = {}
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
-                    rows = self._rows(job)
-                    seen = [job.view.render(self.train[i]) for i in rows]
-                    if shared is None or job.view is not self.template:
-                        tested = answers.where([job.view.render(row) for row in self.test])
+                    if isinstance(job.method, SearcherMethod):
+                        finished = self._search(job, job.method, journal)
                     else:
-                        tested = shared
-                    if job.view is self.template:
-                        shared = tested
-                    sample, test = answers.cell(
-                        job.calibration,
-                        answers.where(job.free),
-                        (answers.where(seen), self.y_train[rows]),
-                        (tested, self.y_test),
-                        self.classes,
-                        reads_words="word_scores" in self.methods[job.method].requires,
-                    )
-                    finished = run_cell(
-                        job.method,
-                        self.methods[job.method],
-                        sample,
-                        test,
-                        self.classes,
-                        free=answers.tokens(job.free),
-                        model=job.model,
-                        frozen=answers.model,
-                        shots=job.sample.shots,
-                        seed=job.sample.seed,
-                        traced=job.traced,
-                    )
+                        finished = self._fit(job, answers, tested)
                     journal.add(job.key, finished)
                     done(1)
-        finished = [journal.cells[job.key] for job in self._jobs]
-        y = np.searchsorted(self.classes, self.y_test)
-        texts = [self.template.render(row).user_text for row in self.test]
+        data, finished = self.data, [journal.cells[job.key] for job in self.plan.jobs]
+        y = np.searchsorted(data.classes, data.y_test)
+        texts = [text_of(row) for row in data.test]
         return Comparison(
             setup=self._setup(price_per_token),
             asked=journal.asked,
             summaries=summarise(finished, y, asked=journal.asked, price=price_per_token),
             cells=[item.cell for item in finished],
-            diagnoses=diagnose(finished, y, [str(name) for name in self.classes], texts),
+            diagnoses=diagnose(finished, y, [str(name) for name in data.classes], texts),
         )
 
-    def _open(self, models: Sequence[str | FrozenModel], store: Any) -> dict[str, Task]:
-        """Return who is asked: each model, and each for its distributions over the vocabulary."""
-        asking = {name: method for name, method in self.methods.items() if method.asks}
-        if isinstance(models, str) or (asking and not models):
-            raise InputError("models: give a list with at least one frozen model")
-        self.names: dict[str | None, str | None] = {None: None}
-        tasks: dict[str, Task] = {}
-        for spec in models if asking else ():
-            plain = open_model(spec, store)
-            name = plain.spec or type(spec).__name__
-            if name in self.names.values():
-                raise InputError(f"models: {name!r} is given twice")
-            for method, item in asking.items():
-                source, model, calibration = name, plain, self._calibration(item)
-                if _reads_vocabulary(item):
-                    source, calibration = f"{name}, vocabulary", NoCalibration()
-                    model = open_model(plain, store, requires=item.requires)
-                task = Task(model, self.template, self.verbalizer, calibration)
-                task.check(item.requires, who=f"{method} on {name}")
-                _check_demonstrations(method, item, task)
-                tasks.setdefault(source, task)
-                self.names[source] = name
-        return tasks
+    def _pending(self, journal: Journal, source: str | None) -> list[Job]:
+        return [j for j in self.plan.jobs if j.source == source and j.key not in journal.cells]
 
-    def _calibration(self, method: Method) -> Calibration:
-        return self.calibration if method.calibration is None else method.calibration
-
-    def _learns(self, job: _Job) -> bool:
-        return self.methods[job.method].learns or job.calibration.learns
-
-    def _plan(self) -> Iterator[_Job]:
-        common = {
-            "fewfit": __version__,
-            "template": self.template.source,
-            "labels": self.verbalizer.to_list(),
-            "test": _digest([self.test, self.y_test.tolist()]),
-        }
-        drawn = [
-            _digest([[self.train[i], self.y_train[i].item()] for i in sample.rows])
-            for sample in self.samples
-        ]
-        for source in [*self.tasks, None]:
-            task = None if source is None else self.tasks[source]
-            model = self.names[source]
-            for sample, rows in zip(self.samples, drawn, strict=True):
-                for name, method in self.methods.items():
-                    if method.asks != (task is not None):
-                        continue
-                    if source != (f"{model}, vocabulary" if _reads_vocabulary(method) else model):
-                        continue
-                    calibration, view = self._calibration(method), self._view(method, sample)
-                    free: list[Prompt] = []
-                    if task is not None and task.model.capabilities.scores is not None:
-                        examples = [self.train[i] for i in sample.rows]
-                        free = calibration.prompts(view, examples)
-                    traced = method.in_process and sample.seed == self.seeds[0]
-                    decides = {
-                        **common,
-                        "calibration": [calibration.name, asdict(calibration)],
-                        "model": [model, None if task is None else dict(task.model.identity)],
-                        "method": [name, method.key()],
-                        "sample": [sample.shots, sample.seed, rows],
-                        "traced": traced,
-                    }
-                    yield _Job(
-                        source,
-                        model,
-                        name,
-                        calibration,
-                        view,
-                        tuple(dict.fromkeys(free)),
-                        sample,
-                        _digest(decides),
-                        traced,
-                    )
-
-    def _pending(self, journal: Journal, source: str | None) -> list[_Job]:
-        return [j for j in self._jobs if j.source == source and j.key not in journal.cells]
-
-    def _view(self, method: Method, sample: Sample) -> View:
-        """Return how a method asks about a row: the template, or with examples in front of it."""
-        if not method.demonstrations:
-            return self.template
-        view = InContext(self.template.source, n=method.demonstrations, seed=sample.seed)
-        codes = np.searchsorted(self.classes, self.y_train[sample.rows])
-        words = [self.verbalizer.first[k] for k in codes]
-        return view.learn([self.train[i] for i in sample.rows], words)
-
-    def _rows(self, job: _Job) -> list[int]:
-        """Return the rows of the pool that are asked about for this job."""
-        return job.sample.rows.tolist() if self._learns(job) else []
-
-    def _prompts(self, jobs: Sequence[_Job]) -> list[Prompt]:
-        """Return what these jobs look at, each prompt once: the test set, samples, blanks."""
-        plain = [job for job in jobs if job.view is self.template]
-        rows = sorted({i for job in plain for i in self._rows(job)})
-        prompts = [self.template.render(row) for row in (self.test if plain else [])]
-        prompts += [self.template.render(self.train[i]) for i in rows]
-        for job in jobs:
-            if job.view is not self.template:
-                asked = [*self.test, *(self.train[i] for i in self._rows(job))]
-                prompts += [job.view.render(row) for row in asked]
-            prompts += job.free
-        return list(dict.fromkeys(prompts))
-
-    def _ask(self, source: str | None, jobs: Sequence[_Job], journal: Journal, bar: Bar) -> Answers:
-        prompts = self._prompts(jobs)
-        if source is None:
-            return Answers.ask(None, prompts)
-        start, task = time.perf_counter(), self.tasks[source]
-        with bar(f"asking {source}", len(prompts), "prompt") as done:
-            answers = Answers.ask(task, prompts, progress=done)
-        queries = 0 if answers.observations is None else answers.observations.queries
-        if queries:
-            seconds = time.perf_counter() - start
-            name = str(self.names[source])
-            journal.add_asked(Asked(model=name, queries=queries, seconds=seconds))
+    def _ask(
+        self, source: str | None, queries: Sequence[Query], journal: Journal, bar: Bar
+    ) -> Answers | None:
+        """Ask what is shared; None where nothing is."""
+        model, task = self.plan.sources[source]
+        if task is None or model is None or not queries:
+            return None
+        start = time.perf_counter()
+        with bar(f"asking {source}", len(queries), "prompt") as done:
+            answers = Answers.ask(task, queries, progress=done)
+        paid, seconds = answers.observations.queries, time.perf_counter() - start
+        if paid:
+            journal.add_asked(Asked(model=model, queries=paid, seconds=seconds))
         return answers
 
+    def _fit(
+        self, job: Job, answers: Answers | None, tested: dict[tuple[int, ...], Places]
+    ) -> Finished:
+        """Compute a cell from shared answers; `tested` keeps where those to the test set are."""
+        data, free = self.data, {}
+        y = data.y_train[job.sample.rows][: len(job.rows)]
+        if answers is None:
+            sample, test = Features.unasked(job.rows, y), Features.unasked(data.test, data.y_test)
+        else:
+            if job.way not in tested:
+                tested[job.way] = answers.where(self.plan.queries(job, data.test))
+            blank = answers.where(job.free)
+            seen = answers.where(self.plan.queries(job, job.rows))
+            sample, test = answers.cell(
+                job.views,
+                job.calibration,
+                blank,
+                (seen, job.rows, y),
+                (tested[job.way], data.test, data.y_test),
+                data.classes,
+                reads_words="word_scores" in job.method.requires,
+            )
+            free = answers.tokens(blank)
+        model, task = self.plan.sources[job.source]
+        return run_cell(
+            job, sample, test, data.classes, model=model, free=free, frozen=task and task.model
+        )
+
+    def _search(self, job: Job, method: SearcherMethod, journal: Journal) -> Finished:
+        """Compute a cell of a searcher, which asks on its own."""
+        data, (model, task) = self.data, self.plan.sources[job.source]
+        assert task is not None
+        meter = MeteredModel(task.model)
+        own = replace(task, model=meter, template=job.views[0], calibration=job.calibration)
+        ready = method.on(own, max_queries=job.max_queries, seed=job.sample.seed)
+        finished = run_cell(
+            replace(job, method=ready),
+            Features.unasked(data.drawn(job.sample), data.y_train[job.sample.rows]),
+            Features.unasked(data.test, data.y_test),
+            data.classes,
+            model=model,
+            meter=meter,
+            frozen=task.model,
+        )
+        if meter.bill.paid:
+            bill = meter.bill
+            journal.add_asked(Asked(model=str(model), queries=bill.paid, seconds=bill.seconds))
+        return finished
+
     def _setup(self, price: float | None) -> Setup:
+        plan, data = self.plan, self.data
+        own = {
+            name: _shown(make_views(method.template))
+            for name, method in self.methods.items()
+            if method.template is not None
+        }
+        searches = any(isinstance(method, SearcherMethod) for method in self.methods.values())
         return Setup(
             fewfit_version=__version__,
-            template=self.template.source,
-            labels=self.verbalizer.to_list(),
-            calibration=self.calibration.name,
-            identities={source: dict(task.model.identity) for source, task in self.tasks.items()},
+            template=_shown(self.template),
+            method_templates=own,
+            labels=data.verbalizer.to_list(),
+            calibration=plan.calibration.name,
+            search_trials=plan.search_trials if searches else None,
+            identities={
+                source: dict(task.model.identity)
+                for source, (_, task) in plan.sources.items()
+                if source is not None and task is not None
+            },
             shots=self.shots,
             seeds=self.seeds,
-            train_rows=len(self.train),
-            test_rows=len(self.test),
-            dropped_train_rows=self.n_dropped,
+            train_rows=len(data.train),
+            test_rows=len(data.test),
+            dropped_train_rows=data.n_dropped,
             price_per_token=price,
         )
 
 
-def _check_demonstrations(name: str, method: Method, task: Task) -> None:
-    if method.demonstrations and task.model.capabilities.scores is ScoreSpace.SIMILARITY:
-        raise CapabilityError(
-            f"{name} puts examples in front of the text, which a sentence encoder does not read as "
-            "examples; use a language model (hf:, a server), or leave this method out"
-        )
-
-
-def _reads_vocabulary(method: Method) -> bool:
-    return "full_vocabulary" in method.requires
+def _shown(template: View | Views) -> list[str]:
+    return [v.source if type(v) is Template else repr(v) for v in template.views]
 
 
 def _journal(output: str | Path | None) -> Journal:
@@ -349,10 +282,6 @@ def _whole(name: str, values: Sequence[int]) -> list[int]:
     if not numbers or len(set(numbers)) != len(numbers):
         raise InputError(f"{name}: give at least one number, each once, got {numbers}")
     return numbers
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def _silent(phase: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -59,22 +60,35 @@ def _word(word: str | tuple[str, float]) -> str:
     return word if isinstance(word, str) else f"{word[0]} ({word[1]:g})"
 
 
+def _templates(views: Sequence[str]) -> str:
+    return " | ".join(views)
+
+
 def _setup(comparison: Comparison) -> str:
     setup = comparison.setup
     words = "; ".join(
         f"{name}: {', '.join(map(_word, listed))}" for name, listed in setup.labels[:30]
     )
     more = f"; … {len(setup.labels) - 30} more" if len(setup.labels) > 30 else ""
-    asked = ", ".join(f"{item.model}: {item.queries:,}" for item in comparison.asked)
+    paid = Counter[str]()
+    for item in comparison.asked:
+        paid[item.model] += item.queries
+    asked = ", ".join(f"{model}: {queries:,}" for model, queries in paid.items())
     dropped = setup.dropped_train_rows
     entries = {
         "test rows": f"{setup.test_rows:,}",
         "samples from": f"{setup.train_rows:,} rows"
         + (f" ({dropped:,} more were left out: their text is in the test set)" if dropped else ""),
         "seeds": ", ".join(map(str, setup.seeds)),
-        "template": setup.template,
+        "template": _templates(setup.template),
+        **{f"template of {k}": _templates(v) for k, v in setup.method_templates.items()},
         "label words": words + more,
         "calibration": setup.calibration,
+        **(
+            {"searchers": f"may ask {setup.search_trials:,} times the examples of a sample"}
+            if setup.search_trials
+            else {}
+        ),
         "queries paid for": asked or "none: the store had all answers",
         "fewfit": setup.fewfit_version,
     }
@@ -110,8 +124,16 @@ def _accuracy(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
 def _costs(grouped: dict[str, list[Summary]]) -> str:
     last = {name: items[-1] for name, items in grouped.items()}
     priced = any(item.cost is not None for item in last.values())
-    head = ["method", "macro F1", "log loss", "ECE", "queries", "tokens", "per row"]
-    head += ["fit", "predict", "memory", "parameters", "artifact", *(["cost"] if priced else [])]
+    head = ["method", "macro F1", "log loss", "ECE", "queries", "tokens", "queries per row"]
+    head += [
+        "tokens per row",
+        "fit",
+        "predict",
+        "memory",
+        "parameters",
+        "artifact",
+        *(["cost"] if priced else []),
+    ]
     rows = [
         [
             f"{swatch(i)} {escape(name)}",
@@ -120,6 +142,7 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
             f"{item.ece:.3f}",
             f"{item.queries:,}",
             count(item.tokens),
+            NONE if item.row_queries is None else f"{item.row_queries:.3g}",
             NONE if item.row_tokens is None else f"{item.row_tokens:,.0f}",
             seconds(item.fit_seconds),
             seconds(item.predict_seconds),
@@ -133,7 +156,7 @@ def _costs(grouped: dict[str, list[Summary]]) -> str:
     shots = max(item.shots for item in last.values())
     return _table(head, rows) + (
         f"<p>At {shots} shots, medians over samples. Queries and tokens are those of fitting; each "
-        "row to predict is one query more for a method on a frozen model, with the tokens per row. "
+        "row to predict takes those per row. "
         "Times are those of the decoder, given the model's answers. Memory is what Python and "
         "NumPy allocate at most.</p>"
     )

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.calibration import Calibration
+from fewfit.compare.data import text_of
+from fewfit.decoders import Decoder
+from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError
+from fewfit.prompts import Row, View, Views, make_views
 
 Arrays = dict[str, NDArray[Any]]
-
-DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,33 +27,52 @@ class Features:
 
     Attributes
     ----------
-    hidden : ndarray of shape (N, H), float32
-    scores : ndarray of shape (N, K), float32, or None
+    hidden : ndarray of shape (N, P * H), float32
+    scores : ndarray of shape (N, K) or (N, P, K), float32, or None
         Both as :meth:`fewfit.task.Task.features` gives them.
     y : ndarray of shape (N,)
         Labels.
-    prompts : ndarray of shape (N,), object
-        The rendered :class:`Prompt` of each row; `texts` are the user's texts in them.
-    n_tokens : ndarray of shape (N,), int
-        Length of each prompt, in the frozen model's tokens.
+    rows : sequence of Row, length N
+        The examples; `texts` are the user's texts in them.
+    queries : ndarray of shape (N, P), int
+        A number for each query that was asked about a row, equal where two are one and the same;
+        P is 0 where nothing was asked.
+    n_tokens : ndarray of shape (N, P), int
+        Length of each prompt, in the frozen model's tokens; -1 where it does not say.
     """
 
     hidden: NDArray[np.float32]
     scores: NDArray[np.float32] | None
     y: NDArray[Any]
-    prompts: NDArray[np.object_]
+    rows: Sequence[Row]
+    queries: NDArray[np.intp]
     n_tokens: NDArray[np.integer]
+
+    @classmethod
+    def unasked(cls, rows: Sequence[Row], y: NDArray[Any]) -> Features:
+        """Return examples that no frozen model was asked about."""
+        nothing = np.empty((len(y), 0), np.intp)
+        return cls(np.empty((len(y), 0), np.float32), None, y, rows, nothing, nothing)
 
     @property
     def texts(self) -> list[str]:
         """The user's text of each row, its fields joined by a space."""
-        return [prompt.user_text for prompt in self.prompts]
+        return [text_of(row) for row in self.rows]
 
-    def __getitem__(self, index: slice | NDArray[np.intp]) -> Features:
+    @property
+    def n_asked(self) -> int:
+        """How many rows differ in what was asked about them."""
+        return len(np.unique(self.queries, axis=0)) if self.queries.size else 0
+
+    @property
+    def tokens(self) -> dict[int, int]:
+        """The length of each query, each once."""
+        return dict(zip(self.queries.ravel().tolist(), self.n_tokens.ravel().tolist(), strict=True))
+
+    def __getitem__(self, index: slice) -> Features:
         scores = None if self.scores is None else self.scores[index]
-        return Features(
-            self.hidden[index], scores, self.y[index], self.prompts[index], self.n_tokens[index]
-        )
+        rows, queries, n_tokens = self.rows[index], self.queries[index], self.n_tokens[index]
+        return Features(self.hidden[index], scores, self.y[index], rows, queries, n_tokens)
 
 
 class Method(ABC):
@@ -65,8 +85,8 @@ class Method(ABC):
         and is run once for all models.
     learns : bool
         Whether it looks at the labelled examples at all; if not, they need not be asked about.
-    in_process : bool
-        Whether its memory can be traced here.
+    traceable : bool
+        Whether it may be run a second time, here, to trace its memory.
     requires : frozenset of {"scores", "word_scores", "hidden", "full_vocabulary"}
         What it needs of the frozen model. With "word_scores" the hidden states are those of the
         label words; with "full_vocabulary" the log-probabilities of all tokens, without scores.
@@ -74,14 +94,17 @@ class Method(ABC):
         How its scores are calibrated; None is the comparison's way.
     demonstrations : int
         How many of the sample's examples stand in front of every prompt.
+    template : str, View, or sequence of these, or None
+        How it asks about a row; None is the comparison's way.
     """
 
     asks: ClassVar[bool] = False
-    in_process: ClassVar[bool] = True
+    traceable: ClassVar[bool] = True
     learns: bool = True
     requires: frozenset[str] = frozenset()
     calibration: Calibration | None = None
     demonstrations: int = 0
+    template: str | View | Views | Sequence[str | View] | None = None
 
     @abstractmethod
     def key(self) -> str:
@@ -106,7 +129,7 @@ class Method(ABC):
 
 @dataclass(frozen=True)
 class DecoderMethod(Method):
-    """One of fewfit's decoders, or yours, with a calibration of its own if one is given.
+    """One of fewfit's decoders, or yours, with a calibration or a template of its own if given.
 
     With `demonstrations` the question is another: so many examples of the cell's sample stand,
     answered, in front of every prompt (:class:`fewfit.prompts.InContext`).
@@ -115,6 +138,7 @@ class DecoderMethod(Method):
     decoder: Decoder
     calibration: Calibration | None = None
     demonstrations: int = 0
+    template: str | View | Views | Sequence[str | View] | None = None
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -125,6 +149,8 @@ class DecoderMethod(Method):
                 f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "
                 "and no scores, so that there is nothing to calibrate"
             )
+        if self.template is not None:
+            object.__setattr__(self, "template", make_views(self.template))
         object.__setattr__(self, "requires", self.decoder.requires)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
@@ -135,7 +161,7 @@ class DecoderMethod(Method):
         return f"{kind.__module__}.{kind.__qualname__} {parameters}{shown}"
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Decoder:
-        decoder: Any = clone(self.decoder)
+        decoder: Any = self.told(max(1, sample.queries.shape[1]))
         if self.learns:
             return decoder.fit(sample.hidden, sample.y, scores=sample.scores)
         # It is told the names of the classes, and nothing about the examples.
@@ -143,6 +169,12 @@ class DecoderMethod(Method):
         scores = None if sample.scores is None else np.zeros((K, K), np.float32)
         hidden = np.zeros((K, sample.hidden.shape[1]), np.float32)
         return decoder.fit(hidden, classes, scores=scores)
+
+    def told(self, P: int) -> Decoder:
+        """Return the decoder for P views (InputError if it was made for another number)."""
+        decoder = cast(Decoder, clone(self.decoder))
+        tell_views(decoder, P)
+        return decoder
 
     def predict_proba(self, fitted: Decoder, test: Features) -> NDArray[Any]:
         return fitted.predict_proba(test.hidden, scores=test.scores)
@@ -190,48 +222,3 @@ class Tfidf(Method):
 
     def parameters(self, fitted: Any) -> int:
         return fitted[1].coef_.size + fitted[1].intercept_.size
-
-
-IN_CONTEXT = "in-context"
-
-METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, "tfidf")
-"""Names that :func:`make_methods` knows; all but the last may be followed by ``+CALIBRATION``."""
-
-DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
-
-
-def make_methods(
-    methods: Sequence[str] | Mapping[str, Method | Decoder],
-) -> dict[str, Method]:
-    """Return methods by name, from names or from a mapping of name to method or decoder.
-
-    Raises
-    ------
-    InputError
-        For no method, an unknown name or calibration, or one given twice.
-    """
-    if not methods or isinstance(methods, str):
-        raise InputError(f"methods: give a list of some of {list(METHODS)}")
-    if isinstance(methods, Mapping):
-        return {
-            name: DecoderMethod(method) if isinstance(method, Decoder) else method
-            for name, method in methods.items()
-        }
-    if len(set(methods)) != len(methods):
-        raise InputError(f"methods: one is given twice in {list(methods)}")
-    made: dict[str, Method] = {}
-    for name in methods:
-        decoder, plus, calibration = name.partition("+")
-        if decoder not in METHODS or (plus and decoder == "tfidf"):
-            raise InputError(
-                f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
-                f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
-            )
-        own = make_calibration(calibration) if plus else None
-        if decoder == "tfidf":
-            made[name] = Tfidf()
-        elif decoder == IN_CONTEXT:
-            made[name] = DecoderMethod(DECODERS["zero-shot"](), own, DEMONSTRATIONS)
-        else:
-            made[name] = DecoderMethod(DECODERS[decoder](), own)
-    return made

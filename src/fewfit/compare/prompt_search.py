@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from fewfit.calibration import Calibration
+from fewfit.compare.trials import cost_of
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
@@ -110,7 +111,7 @@ class Found:
     probability : float
         Of that prompt's tokens under what was learnt, the mean over positions.
     queries : int
-        What the search paid for.
+        What the search asked, whether or not a store had it.
     losses : list of float
         Mean loss of each step's prompts.
     """
@@ -199,8 +200,9 @@ def search_prompt(
         known: dict[bytes, float] = {}
         for k, prompt in enumerate(prompts):
             if prompt.tobytes() not in known:
-                task, answers, paid = task_of(prompt).begin([rows[i] for i in batch])
-                queries += paid
+                asked = [rows[i] for i in batch]
+                task, answers, _ = task_of(prompt).begin(asked)
+                queries += cost_of(task, asked)
                 known[prompt.tobytes()] = _loss(task.features(answers)[1], y[batch])
             told[k] = known[prompt.tobytes()]
         policy.tell(prompts, told)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fewfit.errors import InputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class _Strict(BaseModel):
@@ -27,15 +27,19 @@ class Ledger(_Strict):
         model generates nothing, so all tokens are prompt tokens.
     predict_queries, predict_tokens : int
         The same for the test set.
+    row_queries : float or None
+        Queries of one test row on average: how many views it has, less where two of them are the
+        same prompt. None in files of earlier versions.
     fit_seconds, predict_seconds : float
         Wall clock from answers (for a text method: from texts) to the fitted method, and to the
-        probabilities of the test set. What the frozen model took is in :class:`Asked`.
+        probabilities of the test set. What the frozen model took is in :class:`Asked`, for a
+        searcher too.
     peak_memory : int or None
         Most bytes allocated by Python and NumPy at one time in fitting and predicting, beyond what
         was there before; traced in a second, untimed run of the first seed. None elsewhere, and
         for a method that runs in another process.
     parameters : int
-        Numbers that training changes.
+        Numbers that training changes; of a searcher, the numbers or words of what it found.
     artifact_bytes : int
         Size of the fitted arrays as one safetensors file, and of a tuned model's vectors.
     fit_flops, predict_flops : float or None
@@ -52,6 +56,7 @@ class Ledger(_Strict):
     tokens: int | None
     predict_queries: int
     predict_tokens: int | None
+    row_queries: float | None = None
     fit_seconds: float
     predict_seconds: float
     peak_memory: int | None
@@ -104,8 +109,10 @@ class Summary(_Strict):
         Medians of the ledger over seeds.
     fit_flops, predict_flops, in_context_flops, in_context_bytes : float or None
         The same, where they are known.
+    row_queries : float or None
+        Queries of one test row; the median over seeds.
     row_tokens : float or None
-        Tokens of one test row's prompt on average, demonstrations included; the median over seeds.
+        Their tokens on average, demonstrations included; the median over seeds.
     peak_memory : int or None
         The maximum over the seeds that were traced.
     seconds : float or None
@@ -142,6 +149,7 @@ class Summary(_Strict):
     artifact_bytes: int
     seconds: float | None
     cost: float | None
+    row_queries: float | None = None
     row_tokens: float | None = None
     fit_flops: float | None = None
     predict_flops: float | None = None
@@ -200,10 +208,22 @@ class Asked(_Strict):
 
 
 class Setup(_Strict):
-    """What was compared."""
+    """What was compared.
+
+    Attributes
+    ----------
+    template : list of str
+        Each view of a row; a single string in files of earlier versions is a list of one.
+    method_templates : dict of str to list of str
+        The same for methods that have their own.
+    search_trials : int or None
+        A searcher could ask so many times the examples of a cell; None if there was none.
+    """
 
     fewfit_version: str
-    template: str
+    template: list[str]
+    method_templates: dict[str, list[str]] = {}
+    search_trials: int | None = None
     labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
     calibration: str
     identities: dict[str, dict[str, str]]
@@ -214,11 +234,16 @@ class Setup(_Strict):
     dropped_train_rows: int
     price_per_token: float | None
 
+    @field_validator("template", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
 
 class Comparison(_Strict):
     """Everything a comparison found; ``write`` and ``read`` keep it as JSON."""
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
     setup: Setup
     asked: list[Asked]
     summaries: list[Summary]

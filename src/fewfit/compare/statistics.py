@@ -20,6 +20,7 @@ from fewfit.compare.schema import Asked, Ledger, Summary
 
 N_RESAMPLES = 2000
 LEVEL = 0.05
+FLOPS = ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes")
 
 _CHUNK = 250
 
@@ -176,17 +177,19 @@ def _over_seeds(
         "row_tokens": _row_tokens(ledgers) if counted else None,
         **{
             name: middle(name)
-            for name in ("fit_flops", "predict_flops", "in_context_flops", "in_context_bytes")
+            for name in ("row_queries", *FLOPS)
             if all(getattr(ledger, name) is not None for ledger in ledgers)
         },
     }
 
 
 def _row_tokens(ledgers: Sequence[Ledger]) -> float | None:
-    """Tokens of one test row's prompt; None for a method that asks none."""
+    """Tokens of one test row's prompts; None for a method that asks none."""
     if not all(item.predict_queries for item in ledgers):
         return None
-    return float(np.median([(item.predict_tokens or 0) / item.predict_queries for item in ledgers]))
+    per_query = [(item.predict_tokens or 0) / item.predict_queries for item in ledgers]
+    queries = [1.0 if item.row_queries is None else item.row_queries for item in ledgers]
+    return float(np.median(np.multiply(per_query, queries)))
 
 
 def _pace(asked: Sequence[Asked]) -> dict[str, float]:

@@ -74,7 +74,8 @@ def cost_table(summaries: Sequence[Summary]) -> str:
     last = {name: items[-1] for name, items in lines(summaries).items()}
     priced = any(item.cost is not None for item in last.values())
     header = [f"{largest} shot{'s' * (largest > 1)}", "macro F1", "log loss", "ECE", "queries"]
-    header += ["tokens", "per row", "fit", "predict", "memory", "parameters", "artifact"]
+    header += ["tokens", "queries per row", "tokens per row", "fit", "predict", "memory"]
+    header += ["parameters", "artifact"]
     rows = [
         [
             name,
@@ -83,6 +84,7 @@ def cost_table(summaries: Sequence[Summary]) -> str:
             f"{item.ece:.3f}",
             f"{item.queries:,}",
             count(item.tokens),
+            NONE if item.row_queries is None else f"{item.row_queries:.3g}",
             NONE if item.row_tokens is None else f"{item.row_tokens:,.0f}",
             seconds(item.fit_seconds),
             seconds(item.predict_seconds),
@@ -106,8 +108,8 @@ def report(comparison: Comparison) -> str:
         f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
         "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %).\n\n"
         f"{cost_table(summaries)}\n\n"
-        "Queries and tokens are those of fitting; one more query for each row to predict, with the "
-        "tokens per row." + (f"\n\n{known}\n\n{FLOPS_NOTE}" if known else "")
+        "Queries and tokens are those of fitting; each row to predict takes those per row."
+        + (f"\n\n{known}\n\n{FLOPS_NOTE}" if known else "")
     )
 
 

@@ -16,6 +16,12 @@ Floats = NDArray[Any]
 T = TypeVar("T")
 
 
+def cost_of(task: Task, rows: Sequence[Row]) -> int:
+    """Queries of asking a task of one view about rows, whether or not a store has the answers."""
+    [view] = task.template.views
+    return len({*task.calibration.prompts(view, rows), *(view.render(row) for row in rows)})
+
+
 class Trials(Generic[T]):
     """Ask about every row with one prompt after another; keep the best.
 
@@ -69,9 +75,7 @@ class Trials(Generic[T]):
         first.check(requires, who=who)
         if not rows or len(rows) != len(y):
             raise InputError(f"rows, y: {len(rows)} rows and {len(y)} classes; one for each")
-        [view] = first.template.views
-        free = first.calibration.prompts(view, rows)
-        self.cost = len({*free, *(view.render(row) for row in rows)})
+        self.cost = cost_of(first, rows)
         if max_queries < self.cost:
             raise InputError(
                 f"max_queries: one prompt costs {self.cost} queries, and {max_queries} are allowed"

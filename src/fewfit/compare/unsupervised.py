@@ -17,6 +17,7 @@ from scipy.special import softmax
 
 from fewfit.calibration import BatchCalibration, NoCalibration
 from fewfit.compare.prompt_search import fill, search_prompt
+from fewfit.compare.trials import cost_of
 from fewfit.declare import declare
 from fewfit.errors import FewfitWarning, InputError
 from fewfit.models.base import FrozenModel
@@ -40,7 +41,7 @@ class Learnt:
     confidence : ndarray of shape (N,)
         Their probabilities.
     queries : int
-        What was paid for.
+        What was asked, whether or not a store had it.
     """
 
     view: InContext
@@ -114,7 +115,9 @@ def learn_unsupervised(
         )
     if not 0 <= quantile < 1:
         raise InputError(f"quantile: expected a number from 0 to below 1, got {quantile}")
-    codes, confidence, paid = _label(model, InContext(fill(template, start), n=0), rows, verbalizer)
+    codes, confidence, asked = _label(
+        model, InContext(fill(template, start), n=0), rows, verbalizer
+    )
     shown, reliable = _reliable(codes, confidence, rows, verbalizer, quantile, n_demonstrations)
 
     def view(source: str) -> InContext:
@@ -132,17 +135,17 @@ def learn_unsupervised(
             verbalizer,
             NoCalibration(),
             length=len(start),
-            max_queries=max_queries - paid - len(rows),
+            max_queries=max_queries - asked - len(rows),
             batch_size=batch_size,
             n_samples=n_samples,
             lr=lr,
             seed=seed,
             view=view,
         )
-        paid += found.queries
+        asked += found.queries
         best = found.template if found.losses else best
     codes, confidence, again = _label(model, view(best), rows, verbalizer)
-    return Learnt(view(best), np.array(verbalizer.classes)[codes], confidence, paid + again)
+    return Learnt(view(best), np.array(verbalizer.classes)[codes], confidence, asked + again)
 
 
 def _label(
@@ -150,7 +153,7 @@ def _label(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], int]:
     task = Task(model, view, verbalizer, BatchCalibration())
     task.check(frozenset({"scores"}), who="learn_unsupervised")
-    task, answers, paid = task.begin(rows)
+    task, answers, _ = task.begin(rows)
     proba = softmax(np.asarray(task.features(answers)[1], dtype=np.float64), axis=1)
     codes = proba.argmax(axis=1)
     share = np.bincount(codes, minlength=proba.shape[1]) / len(codes)
@@ -162,7 +165,7 @@ def _label(
             FewfitWarning,
             stacklevel=3,
         )
-    return codes, proba.max(axis=1), paid
+    return codes, proba.max(axis=1), cost_of(task, rows)
 
 
 def _reliable(

@@ -167,3 +167,21 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         if self.many_views:
             return array.reshape(N, -1, K)
         return array if array.ndim == 2 else array.mean(axis=1)
+
+
+def tell_views(decoder: Decoder, P: int) -> None:
+    """Tell a decoder that cuts the hidden states into views how many there are.
+
+    Raises
+    ------
+    InputError
+        If it was made for another number.
+    """
+    if "n_views" not in decoder.get_params():
+        return
+    if decoder.get_params()["n_views"] not in (None, P):
+        raise InputError(
+            f"decoder: {type(decoder).__name__} expects {decoder.get_params()['n_views']} views, "
+            f"the template has {P}; leave n_views out"
+        )
+    decoder.set_params(n_views=P)

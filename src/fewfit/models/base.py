@@ -44,6 +44,8 @@ class Capabilities:
     top_k : int or None
         How many of its most probable tokens the model lists; the score of a label word that is
         not among them is censored. None if every label word is scored.
+    pairs : bool
+        Whether it reads two fields as a pair of texts, whose hidden state has a size of its own.
     """
 
     scores: ScoreSpace | None
@@ -54,6 +56,7 @@ class Capabilities:
     gradients: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
+    pairs: bool = False
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
         """Refuse a method that needs more than this model gives.

@@ -69,7 +69,9 @@ class EmbeddedEncoder(FrozenModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE)
+        return Capabilities(
+            scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE, pairs=True
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:

@@ -33,7 +33,9 @@ class _Embeddings(RemoteModel):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE)
+        return Capabilities(
+            scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE, pairs=True
+        )
 
     @property
     def identity(self) -> Mapping[str, str]:

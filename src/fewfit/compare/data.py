@@ -1,0 +1,104 @@
+"""The rows of a comparison: a pool to draw samples from, and a test set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
+from fewfit.errors import InputError
+from fewfit.prompts import Row, Verbalizer, read_labels, read_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Labelled rows, checked, and the samples that were drawn of them.
+
+    Attributes
+    ----------
+    train, test : list of Row
+        Without the training rows that were left out, of which there are `n_dropped`.
+    y_train, y_test : ndarray of shape (N,)
+    verbalizer : Verbalizer
+    samples : list of Sample
+        By number of shots, then by seed.
+    """
+
+    train: list[Row]
+    y_train: NDArray[Any]
+    test: list[Row]
+    y_test: NDArray[Any]
+    verbalizer: Verbalizer
+    samples: list[Sample]
+    n_dropped: int
+
+    @classmethod
+    def read(
+        cls,
+        train: tuple[Any, Any],
+        test: tuple[Any, Any],
+        *,
+        fields: Sequence[str],
+        text: Sequence[str],
+        labels: Mapping[Any, Any] | None,
+        shots: Sequence[int],
+        seeds: Sequence[int],
+        drop_overlap: bool,
+    ) -> Data:
+        """Read and check the rows, and draw the samples.
+
+        Parameters
+        ----------
+        train, test : (X, y)
+        fields : sequence of str
+            What is read of a row.
+        text : sequence of str
+            The fields by which rows are the same.
+        labels, shots, seeds, drop_overlap : as for :func:`compare`
+        """
+        train_rows, test_rows = read_rows(train[0], fields), read_rows(test[0], fields)
+        if not train_rows or not test_rows:
+            raise InputError("the training pool and the test set need at least one row each")
+        y_train = np.array(read_labels(train[1], len(train_rows)))
+        y_test = np.array(read_labels(test[1], len(test_rows)))
+        verbalizer = Verbalizer.from_classes(y_train) if labels is None else Verbalizer(labels)
+        check_classes(verbalizer.classes, y_train, y_test)
+        texts = [
+            [{name: row[name] for name in text} for row in rows] for rows in (train_rows, test_rows)
+        ]
+        kept = overlap(*texts, drop=drop_overlap)
+        y = y_train[kept]
+        return cls(
+            [train_rows[i] for i in kept],
+            y,
+            test_rows,
+            y_test,
+            verbalizer,
+            draw_samples(y, shots=shots, seeds=seeds),
+            len(y_train) - len(kept),
+        )
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The classes, sorted, shape (K,)."""
+        return np.array(self.verbalizer.classes)
+
+    def drawn(self, sample: Sample) -> list[Row]:
+        """Return the rows of a sample."""
+        return [self.train[i] for i in sample.rows]
+
+
+def text_of(row: Row) -> str:
+    """Return the user's text of a row, its fields joined by a space."""
+    return " ".join(row.values()).strip()
+
+
+def digest(value: Any) -> str:
+    """Hash what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("ascii")).hexdigest()

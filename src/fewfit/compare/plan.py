@@ -1,0 +1,293 @@
+"""What a comparison will do: who is asked, and one job for each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from fewfit._version import __version__
+from fewfit.calibration import Calibration, NoCalibration
+from fewfit.compare.data import Data, digest
+from fewfit.compare.methods import DecoderMethod, Method
+from fewfit.compare.searchers import SearcherMethod
+from fewfit.compare.splits import Sample
+from fewfit.errors import CapabilityError, InputError
+from fewfit.models import FrozenModel
+from fewfit.observations import ScoreSpace
+from fewfit.opening import open_model
+from fewfit.prompts import InContext, Row, Template, View, Views, make_views
+from fewfit.task import Query, Task, check_pairs
+
+T = TypeVar("T")
+
+
+class Source(NamedTuple):
+    """Who is asked: a model, or a model for its distributions over the vocabulary; or nobody."""
+
+    model: str | None
+    task: Task | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One cell to compute.
+
+    Attributes
+    ----------
+    source : str or None
+        Who is asked, of :attr:`Plan.sources`.
+    name : str
+        Of the method.
+    views : tuple of View, length P
+        How it asks about a row.
+    rows : list of Row
+        Those of the sample, if the method or its calibration looks at them.
+    free : list of tuple of Query
+        The content-free prompts of its calibration, P each.
+    max_queries : int
+        What a searcher may ask to be fitted; 0 for other methods.
+    key : str
+        A hash of everything that decides the result.
+    traced : bool
+        Whether its memory is traced.
+    """
+
+    source: str | None
+    name: str
+    method: Method
+    calibration: Calibration
+    views: tuple[View, ...]
+    sample: Sample
+    rows: list[Row]
+    free: list[tuple[Query, ...]]
+    max_queries: int
+    key: str
+    traced: bool
+
+    @property
+    def way(self) -> tuple[int, ...]:
+        """The same for jobs that ask alike."""
+        return tuple(map(id, self.views))
+
+
+class Plan:
+    """All jobs of a comparison; everything that cannot be run is refused here.
+
+    Parameters
+    ----------
+    data : Data
+    template : View or Views
+    methods : mapping of str to Method
+    models, store, calibration, search_trials : as for :func:`compare`
+
+    Attributes
+    ----------
+    sources : dict of str or None to Source
+        In the order in which they are asked; None for methods that ask nobody.
+    jobs : list of Job
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        template: View | Views,
+        methods: Mapping[str, Method],
+        *,
+        models: Sequence[str | FrozenModel],
+        store: str | Path | None,
+        calibration: Calibration,
+        search_trials: int,
+    ) -> None:
+        self.data = data
+        self.template = template
+        self.methods = methods
+        self.calibration = calibration
+        self.search_trials = search_trials
+        self.sources: dict[str | None, Source] = {**self._open(models, store), None: _NOBODY}
+        self._spelled = _once(lambda view: tuple(map(view.spell, data.verbalizer.words)))
+        self._tested = _once(lambda view: _shown(view, data.test, self._spelled(view)))
+        self.jobs = list(self._jobs())
+
+    def queries(self, job: Job, rows: Sequence[Row]) -> list[list[Query]]:
+        """Return what is asked about rows, P queries each."""
+        ways = [(view, self._spelled(view)) for view in job.views]
+        return [[Query(view.render(row), words) for view, words in ways] for row in rows]
+
+    def shared(self, jobs: Sequence[Job]) -> list[Query]:
+        """Return all that these jobs look at, each query once; searchers ask on their own."""
+        groups: dict[tuple[int, ...], list[Job]] = {tuple(map(id, self.template.views)): []}
+        for job in jobs:
+            if not isinstance(job.method, SearcherMethod):
+                groups.setdefault(job.way, []).append(job)
+        asked: dict[Query, None] = {}
+        for group in filter(None, groups.values()):
+            drawn = {int(i) for job in group if job.rows for i in job.sample.rows}
+            rows = [*self.data.test, *(self.data.train[i] for i in sorted(drawn))]
+            for found in [*self.queries(group[0], rows), *(q for job in group for q in job.free)]:
+                asked.update(dict.fromkeys(found))
+        return list(asked)
+
+    def _open(
+        self, models: Sequence[str | FrozenModel], store: str | Path | None
+    ) -> dict[str | None, Source]:
+        asking = {name: method for name, method in self.methods.items() if method.asks}
+        if isinstance(models, str) or (asking and not models):
+            raise InputError("models: give a list with at least one frozen model")
+        opened: dict[str | None, Source] = {}
+        for spec in models if asking else ():
+            plain = open_model(spec, store)
+            model = plain.spec or type(spec).__name__
+            if model in {source.model for source in opened.values()}:
+                raise InputError(f"models: {model!r} is given twice")
+            for name, method in asking.items():
+                frozen, calibration = plain, self._calibration(method)
+                if _reads_vocabulary(method):
+                    frozen = open_model(plain, store, requires=method.requires)
+                    calibration = NoCalibration()
+                task = Task(frozen, self._base(method), self.data.verbalizer, calibration)
+                self._check(name, model, method, task)
+                opened.setdefault(_source(model, method), Source(model, task))
+            every = [view for method in asking.values() for view in self._base(method).views]
+            check_pairs(plain.capabilities, every)
+        return opened
+
+    def _check(self, name: str, model: str, method: Method, task: Task) -> None:
+        task.check(method.requires, who=f"{name} on {model}")
+        if method.demonstrations and task.model.capabilities.scores is ScoreSpace.SIMILARITY:
+            raise CapabilityError(
+                f"{name} puts examples in front of the text, which a sentence encoder does not "
+                "read as examples; use a language model (hf:, a server), or leave this method out"
+            )
+        if isinstance(method, SearcherMethod):
+            method.check(task, who=name)
+        elif isinstance(method, DecoderMethod):
+            method.told(len(task.template.views))
+
+    def _calibration(self, method: Method) -> Calibration:
+        return self.calibration if method.calibration is None else method.calibration
+
+    def _base(self, method: Method) -> View | Views:
+        """Return how a method asks, before it has seen any example."""
+        base = self.template if method.template is None else make_views(method.template)
+        if isinstance(method, SearcherMethod):
+            return base.views[0]
+        other = [view for view in base.views if type(view) is not Template]
+        if method.demonstrations and other:
+            raise InputError(
+                f"demonstrations stand in front of a template, and {other[0]!r} is none; leave out "
+                "one of the two"
+            )
+        return base
+
+    def _views(self, method: Method, sample: Sample) -> tuple[View, ...]:
+        """Return how a method asks, with what its views keep of the sample."""
+        base, rows = self._base(method), self.data.drawn(sample)
+        if method.demonstrations and not isinstance(method, SearcherMethod):
+            n, seed = method.demonstrations, sample.seed
+            sources = [view.source for view in base.views if isinstance(view, Template)]
+            base = Views([InContext(source, n=n, seed=seed) for source in sources])
+        codes = np.searchsorted(self.data.classes, self.data.y_train[sample.rows])
+        return base.learn(rows, [self.data.verbalizer.first[k] for k in codes]).views
+
+    def _jobs(self) -> Iterator[Job]:
+        data, first = self.data, self.data.samples[0].seed
+        common = {
+            "fewfit": __version__,
+            "labels": data.verbalizer.to_list(),
+            "test": digest([data.test, data.y_test.tolist()]),
+        }
+        drawn = [
+            digest([[data.train[i], data.y_train[i].item()] for i in sample.rows])
+            for sample in data.samples
+        ]
+        for source, (model, task) in self.sources.items():
+            for sample, rows in zip(data.samples, drawn, strict=True):
+                for name, method in self.methods.items():
+                    if _source(model, method) != source or method.asks != (task is not None):
+                        continue
+                    calibration, views = self._calibration(method), self._views(method, sample)
+                    seen, free, max_queries = data.drawn(sample), [], 0
+                    if isinstance(method, SearcherMethod):
+                        blanks = calibration.prompts(views[0], seen)
+                        max_queries = self.search_trials * (len(seen) + len(blanks))
+                    elif task is not None and task.model.capabilities.scores is not None:
+                        free = self._free(calibration, views, seen)
+                    traced = method.traceable and sample.seed == first
+                    decides = {
+                        **common,
+                        "template": self._decides(method, views, seen),
+                        "calibration": [calibration.name, asdict(calibration)],
+                        "model": [model, None if task is None else dict(task.model.identity)],
+                        "method": [name, method.key()],
+                        "sample": [sample.shots, sample.seed, rows],
+                        "traced": traced,
+                        **({"max_queries": max_queries} if max_queries else {}),
+                    }
+                    learns = method.learns or calibration.learns
+                    yield Job(
+                        source,
+                        name,
+                        method,
+                        calibration,
+                        views,
+                        sample,
+                        seen if learns else [],
+                        free,
+                        max_queries,
+                        digest(decides),
+                        traced,
+                    )
+
+    def _free(
+        self, calibration: Calibration, views: Sequence[View], rows: Sequence[Row]
+    ) -> list[tuple[Query, ...]]:
+        """Return the content-free prompts, each in every view."""
+        by_view = [
+            [Query(prompt, self._spelled(view)) for prompt in calibration.prompts(view, rows)]
+            for view in views
+        ]
+        return list(dict.fromkeys(zip(*by_view, strict=True)))
+
+    def _decides(self, method: Method, views: Sequence[View], rows: Sequence[Row]) -> Any:
+        """Return what stands for the views in a key: the template, or what is asked otherwise."""
+        if method.demonstrations:  # the method and the sample say the rest
+            views = self._base(method).views
+        told = [
+            view.source
+            if type(view) is Template
+            else [self._tested(view), _shown(view, rows, self._spelled(view))]
+            for view in views
+        ]
+        return told[0] if len(told) == 1 else told
+
+
+_NOBODY = Source(None, None)
+
+
+def _reads_vocabulary(method: Method) -> bool:
+    return "full_vocabulary" in method.requires
+
+
+def _source(model: str | None, method: Method) -> str | None:
+    return f"{model}, vocabulary" if model and _reads_vocabulary(method) else model
+
+
+def _once(of: Callable[[View], T]) -> Callable[[View], T]:
+    """Compute something of each view once; a view need not be hashable."""
+    known: dict[int, tuple[View, T]] = {}
+
+    def call(view: View) -> T:
+        if id(view) not in known:
+            known[id(view)] = view, of(view)
+        return known[id(view)][1]
+
+    return call
+
+
+def _shown(view: View, rows: Sequence[Row], words: Sequence[str]) -> str:
+    """Hash all that a model is shown of these rows in a view."""
+    return digest([words, [view.render(row).parts for row in rows]])

@@ -1,0 +1,106 @@
+"""What is asked of a frozen model, counted by whoever stands in front of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.costs import Size
+from fewfit.observations import Batch
+from fewfit.prompts import Prompt
+
+
+@dataclass
+class Bill:
+    """What was asked so far.
+
+    Attributes
+    ----------
+    queries, tokens : int
+        Prompts, counted whether or not a store had them, and their length in the model's tokens;
+        -1 if the model did not say how long one of them is.
+    paid : int
+        The queries that no store had.
+    seconds : float
+        What the model took, a store in front of it included.
+    """
+
+    queries: int = 0
+    tokens: int = 0
+    paid: int = 0
+    seconds: float = 0.0
+
+    def since(self, before: Bill) -> Bill:
+        """Return what was asked after `before`, an earlier copy of this bill."""
+        return Bill(
+            self.queries - before.queries,
+            -1 if self.tokens < 0 else self.tokens - before.tokens,
+            self.paid - before.paid,
+            self.seconds - before.seconds,
+        )
+
+
+class MeteredModel(FrozenModel):
+    """A frozen model in front of another, that writes down what is asked.
+
+    Those with vectors in front of the prompt write on the same bill.
+
+    Parameters
+    ----------
+    model : FrozenModel
+    bill : Bill, optional
+        Where to go on; a new one if left out.
+    """
+
+    def __init__(self, model: FrozenModel, bill: Bill | None = None) -> None:
+        self.model = model
+        self.bill = Bill() if bill is None else bill
+
+    @property
+    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.spec
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
+
+    @property
+    def retries(self) -> int:
+        return self.model.retries
+
+    def input_embeddings(self) -> NDArray[np.float32]:
+        return self.model.input_embeddings()
+
+    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> MeteredModel:
+        return MeteredModel(self.model.with_soft_prompt(vectors), self.bill)
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        asking: Any = self.model.stream(prompts, words)
+        with closing(asking):
+            while True:
+                start = time.perf_counter()
+                batch: Batch | None = next(asking, None)
+                self.bill.seconds += time.perf_counter() - start
+                if batch is None:
+                    return
+                answers = batch[1]
+                self.bill.queries += len(answers)
+                self.bill.paid += answers.queries
+                unknown = self.bill.tokens < 0 or (answers.n_tokens < 0).any()
+                self.bill.tokens = -1 if unknown else self.bill.tokens + int(answers.n_tokens.sum())
+                yield batch
