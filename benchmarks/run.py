@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from benchmarks.peers import Peer
 from benchmarks.spec import ExperimentFile, ModelEntry
 from benchmarks.tasks import read_split
 from fewfit.cli.output import bar
-from fewfit.compare import Comparison, Cost, Experiment, Method
+from fewfit.compare import Comparison, Cost, Experiment
 from fewfit.compare.tables import accuracy_table
-from fewfit.decoders import Decoder
 from fewfit.errors import FewfitError
 from fewfit.store import default_path
 
@@ -87,18 +86,13 @@ def _experiment(file: ExperimentFile, name: str, entry: ModelEntry, data: Path) 
         [str(row["label"]) for row in test],
         template=prompt.template,
         labels=prompt.labels,
-        methods=dict(_methods(file)),
+        methods={key: entry.make(key, prompt.template) for key, entry in file.methods.items()},
         models=[entry.spec],
         shots=[n for n in file.shots if n <= smallest],
         seeds=file.seeds,
         calibration=entry.calibration,
         drop_overlap=True,
     )
-
-
-def _methods(file: ExperimentFile) -> Iterator[tuple[str, Method | Decoder]]:
-    for name, entry in file.methods.items():
-        yield name, entry.make(name)
 
 
 def _queries(costs: Sequence[Cost]) -> str:

@@ -16,6 +16,7 @@ from fewfit.compare.names import make_methods
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
 from fewfit.prompts import Verbalizer, make_views
+from fewfit.task import DEFAULT_TEMPLATE
 
 FOLDER = Path(__file__).parent / "experiments"
 
@@ -53,37 +54,42 @@ class MethodEntry(_Strict):
     method of this name.
 
     With `demonstrations`, so many examples stand in front of every prompt. A calibration is a
-    name, or a table of its name and parameters.
+    name, or a table of its name and parameters. With `views`, it is asked in so many of the
+    prompt's views, the first ones, and not in all.
     """
 
     decoder: str | None = None
     parameters: dict[str, str | float | int | bool] = {}
     calibration: str | dict[str, str | float | int] | None = None
     demonstrations: Annotated[int, Field(ge=0)] = 0
+    views: Annotated[int, Field(gt=0)] | None = None
     peer: str | None = None
 
-    def make(self, name: str) -> Method | Decoder:
-        """Return the method; MissingExtraError where a peer is not installed."""
+    def make(self, name: str, template: str | list[str]) -> Method | Decoder:
+        """Return the method for a prompt; MissingExtraError where a peer is not installed."""
         if self.peer is not None:
             return Peer(self.peer)
         if self.decoder is None and name not in DECODERS:
             return make_methods([name])[name]
         decoder = DECODERS[self.decoder or name](**self.parameters)
-        return DecoderMethod(decoder, self._calibration(), self.demonstrations)
+        own = None
+        if self.views is not None:
+            own = [template] if isinstance(template, str) else template[: self.views]
+        return DecoderMethod(decoder, self._calibration(), self.demonstrations, own)
 
     def check(self, name: str) -> None:
         """Refuse what :meth:`make` would not understand."""
+        given = self.parameters or self.calibration or self.demonstrations or self.views
         if self.peer is not None:
-            if self.decoder or self.parameters or self.calibration or self.demonstrations:
+            if self.decoder or given:
                 raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")
             return
         if self.decoder is not None and self.decoder not in DECODERS:
             raise ValueError(f"method {name!r}: {self.decoder!r} is unknown")
-        given = self.parameters or self.calibration or self.demonstrations
         if self.decoder is None and name not in DECODERS and given:
             raise ValueError(f"method {name!r}: name the decoder that has these parameters")
         try:
-            self.make(name)
+            self.make(name, DEFAULT_TEMPLATE)
         except (TypeError, InputError) as error:
             raise ValueError(f"method {name!r}: {error}") from error
 

@@ -112,7 +112,8 @@ class EmbeddedEncoder(FrozenModel):
         texts = [prompts[i].user_text for i in single]
         for positions, hidden, n_tokens, truncated in self._encode(texts):
             yield single[positions], hidden, hidden, n_tokens, truncated
-        order = pairs[np.argsort([-len(prompts[i].user_text) for i in pairs], kind="stable")]
+        lengths = [len(prompts[i].user_text) for i in pairs.tolist()]
+        order = pairs[np.argsort(-np.array(lengths, dtype=np.intp), kind="stable")]
         for start in range(0, len(order), _PAIRS):
             some = order[start : start + _PAIRS]
             first, second = zip(*(prompts[i].fields for i in some), strict=True)
