@@ -17,7 +17,7 @@ from fewfit.compare.tables import accuracy_table, report
 from fewfit.decoders import KNNPrompting, PromptBoosting
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models import FakeModel
-from fewfit.prompts import InContext, Part, Prompt
+from fewfit.prompts import InContext, Part, Prompt, make_views
 from fewfit.task import DEFAULT_TEMPLATE
 from tests.test_compare_experiment import LABELS, TEST, TRAIN, files, make, run  # noqa: F401
 
@@ -153,17 +153,23 @@ def test_cells_of_another_calibration_are_not_taken(tmp_path):
 
 
 def test_a_row_of_an_experiment_has_a_calibration_of_its_own():
-    made = MethodEntry(decoder="zero-shot", calibration="batch").make("batch calibration")
+    made = MethodEntry(decoder="zero-shot", calibration="batch").make("batch calibration", "{x}")
     assert isinstance(made, DecoderMethod)
     assert (type(made.decoder), made.calibration) == (ZeroShot, BatchCalibration())
     table = {"name": "batch", "strength": "labels"}
-    made = MethodEntry(decoder="dect", calibration=table).make("x")
+    made = MethodEntry(decoder="dect", calibration=table).make("x", "{x}")
     assert made.calibration == BatchCalibration(strength="labels")  # pyright: ignore
+    asked = [f"{{text}} {word} {{mask}}" for word in ("one", "two", "three")]
+    for given, expected in ((asked, asked[:2]), (asked[0], asked[:1])):
+        made = MethodEntry(decoder="dect", views=2).make("x", given)
+        assert make_views(made.template).views == make_views(expected).views  # pyright: ignore
+    assert MethodEntry(decoder="dect").make("x", asked).template is None  # pyright: ignore
     for entry, message in [
         (MethodEntry(calibration="batch"), "name the decoder"),
         (MethodEntry(decoder="dect", calibration="magic"), "'magic' is not one of"),
         (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "argument 'x'"),
         (MethodEntry(peer="setfit", calibration="batch"), "a peer has"),
+        (MethodEntry(peer="setfit", views=1), "a peer has"),
     ]:
         with pytest.raises(ValueError, match=message):
             entry.check("row")

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import StoreError, StoreWarning
-from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.costs import Size
+from fewfit.models.base import FrontModel, FrozenModel
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
 
@@ -50,7 +49,7 @@ def default_path() -> Path:
     return folder / "observations.sqlite"
 
 
-class StoredModel(FrozenModel):
+class StoredModel(FrontModel):
     """Any frozen model, with a store in front: what it answered once is never asked again.
 
     The key of an answer is a hash of the model's identity, the rendered prompt in its parts, and
@@ -80,29 +79,9 @@ class StoredModel(FrozenModel):
     """
 
     def __init__(self, model: FrozenModel, path: str | Path) -> None:
-        self.model = model
+        super().__init__(model)
         self.path = Path(path)
         self._unwritten: dict[bytes, bytes] = {}
-
-    @property
-    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.spec
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.model.capabilities
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.model.identity
-
-    @property
-    def size(self) -> Size | None:
-        return self.model.size
-
-    @property
-    def retries(self) -> int:
-        return self.model.retries
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         keys = _keys(self.identity, prompts, words)

@@ -259,3 +259,30 @@ class FrozenModel(ABC):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+
+class FrontModel(FrozenModel):
+    """Base of a frozen model in front of another, which it is in all that it does not change."""
+
+    def __init__(self, model: FrozenModel) -> None:
+        self.model = model
+
+    @property
+    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.model.spec
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.capabilities
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self.model.identity
+
+    @property
+    def size(self) -> Size | None:
+        return self.model.size
+
+    @property
+    def retries(self) -> int:
+        return self.model.retries

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
-from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.costs import Size
+from fewfit.models.base import Capabilities, FrontModel, FrozenModel
 from fewfit.observations import Batch, Status
 from fewfit.prompts import Prompt
 
 
-class BudgetedModel(FrozenModel):
+class BudgetedModel(FrontModel):
     """Any frozen model, asked at most so many prompts.
 
     It belongs between the model and its store, where answers that are stored cost nothing.
@@ -39,32 +38,16 @@ class BudgetedModel(FrozenModel):
     def __init__(self, model: FrozenModel, max_queries: int, *, keeps: bool) -> None:
         if isinstance(max_queries, bool) or not isinstance(max_queries, int) or max_queries < 0:
             raise InputError(f"max_queries: expected a number of queries, got {max_queries!r}")
-        self.model = model
+        super().__init__(model)
         self.max_queries = max_queries
         self.keeps = keeps
         self._left = max_queries
         self._lock = threading.Lock()
 
     @property
-    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.spec
-
-    @property
     def capabilities(self) -> Capabilities:
         # A model with a soft prompt is another object, whose queries would not count here.
         return replace(self.model.capabilities, soft_prompts=False)
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.model.identity
-
-    @property
-    def size(self) -> Size | None:
-        return self.model.size
-
-    @property
-    def retries(self) -> int:
-        return self.model.retries
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         needed = len(prompts)

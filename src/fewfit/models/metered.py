@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.costs import Size
+from fewfit.models.base import FrontModel, FrozenModel
 from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 
@@ -47,7 +46,7 @@ class Bill:
         )
 
 
-class MeteredModel(FrozenModel):
+class MeteredModel(FrontModel):
     """A frozen model in front of another, that writes down what is asked.
 
     Those with vectors in front of the prompt write on the same bill.
@@ -60,28 +59,8 @@ class MeteredModel(FrozenModel):
     """
 
     def __init__(self, model: FrozenModel, bill: Bill | None = None) -> None:
-        self.model = model
+        super().__init__(model)
         self.bill = Bill() if bill is None else bill
-
-    @property
-    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.spec
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self.model.capabilities
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        return self.model.identity
-
-    @property
-    def size(self) -> Size | None:
-        return self.model.size
-
-    @property
-    def retries(self) -> int:
-        return self.model.retries
 
     def input_embeddings(self) -> NDArray[np.float32]:
         return self.model.input_embeddings()

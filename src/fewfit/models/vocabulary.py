@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.costs import Size
+from fewfit.models.base import Capabilities, FrontModel
 from fewfit.observations import Batch, Observations, Status
 from fewfit.prompts import Prompt
 
 
-class VocabularyModel(FrozenModel):
+class VocabularyModel(FrontModel):
     """A frozen model in front of another, whose hidden state is the other's distribution.
 
     The hidden state of a prompt is the log-probability of every token at the slot, shape (V,), in
@@ -26,13 +25,6 @@ class VocabularyModel(FrozenModel):
         One that declares ``full_vocabulary``.
     """
 
-    def __init__(self, model: FrozenModel) -> None:
-        self.model = model
-
-    @property
-    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.model.spec
-
     @property
     def capabilities(self) -> Capabilities:
         given = self.model.capabilities.full_vocabulary
@@ -41,14 +33,6 @@ class VocabularyModel(FrozenModel):
     @property
     def identity(self) -> Mapping[str, str]:
         return {**self.model.identity, "hidden": "vocabulary"}
-
-    @property
-    def size(self) -> Size | None:
-        return self.model.size
-
-    @property
-    def retries(self) -> int:
-        return self.model.retries
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         for positions, log_probs in self.model.vocabulary_log_probs(prompts):
