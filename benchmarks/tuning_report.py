@@ -107,7 +107,7 @@ def tfew(path: Path) -> str:
             f"--sets {','.join(sets)} --seeds {seeds} {options}`",
             _origin(base),
             markdown_table(["set", "answers", "largest class", "before", "after"], known),
-            f"The {len(sets)} sets below had no part in it. 32 examples, {seeds} draws, median "
+            f"The sets {', '.join(sets)} had no part in it. 32 examples, {seeds} draws, median "
             f"accuracy (interquartile range) on {given['test_rows']} test rows; {given['steps']:,} "
             f"steps, and {round(0.3 * given['steps'])} of full fine-tuning (in the paper "
             "1,000 and 300). "
@@ -184,7 +184,11 @@ def _paired(cells: Any) -> str:
         (both, "in-context, 4 examples"),
         (both, "default decoder"),
     ):
-        pairs = [(v, found[other, s, n]) for (m, s, n), v in found.items() if m == name]
+        pairs = [
+            (v, found[other, s, n])
+            for (m, s, n), v in found.items()
+            if m == name and (other, s, n) in found
+        ]
         gaps = np.array([a - b for a, b in pairs])
         error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else float("nan")
         better = f"{(gaps > 0).sum()} / {(gaps < 0).sum()}"
