@@ -153,7 +153,7 @@ def pairs(path: Path) -> str:
         f"A linear probe on the hidden states of {content['model']}; 500 rows of the training "
         f"split that no sample drew, {content['seeds']} samples. agnews and trec are single texts, "
         "cut in two after a third of their words.\n\n"
-        + markdown_table(["accuracy, %", *(f"{n} shots" for n in shots)], rows)
+        + markdown_table(["accuracy, %", *(f"{n} shot{'s' * (n != '1')}" for n in shots)], rows)
         + "\n"
     )
 
