@@ -68,7 +68,7 @@ class LabelSentences:
 
 
 def is_pair(prompt: Prompt) -> bool:
-    """Return whether a prompt has two fields, and is read as two texts."""
+    """Return whether a prompt has two fields, and is read as two texts; one given twice is two."""
     return len(prompt.fields) == 2
 
 
