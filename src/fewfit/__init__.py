@@ -1,12 +1,12 @@
 """fewfit: adapt a frozen pre-trained model to your task from a handful of labels."""
 
 from fewfit._version import __version__
-from fewfit.classifier import FewShotClassifier
 from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
+from fewfit.estimators.classifier import FewShotClassifier
+from fewfit.estimators.multi_label import MultiLabelClassifier
+from fewfit.estimators.opening import load_model
 from fewfit.models import FrozenModel
-from fewfit.multi_label import MultiLabelClassifier
 from fewfit.observations import Observations
-from fewfit.opening import load_model
 from fewfit.prompts import Template, Verbalizer
 
 __all__ = [
