@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fewfit.errors import InputError, StoreError
+
+T = TypeVar("T")
 
 APPLICATION_ID = 0x66657766  # "fewf"
 SCHEMA_VERSION = 2
@@ -207,9 +209,9 @@ def query(connection: sqlite3.Connection, statement: str, values: Sequence[Any] 
         ) from error
 
 
-def chunks(keys: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
-    """Cut keys into questions of at most :data:`LOOKUP`."""
-    return (keys[start : start + LOOKUP] for start in range(0, len(keys), LOOKUP))
+def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    """Cut a sequence into questions of at most :data:`LOOKUP` keys."""
+    return (items[start : start + LOOKUP] for start in range(0, len(items), LOOKUP))
 
 
 def _marks(keys: Sequence[bytes]) -> str:

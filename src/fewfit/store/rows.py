@@ -149,16 +149,20 @@ def unpack(blob: object, words: Sequence[str]) -> Row | None:
 
 def join(rows: Sequence[Row], words: Sequence[str]) -> Observations:
     """Put rows of the same space and width together; nothing of them was asked now."""
-    first = rows[0]
-    censored = None
+    first, censored = rows[0], None
     if any(row.censored is not None for row in rows):
         none = np.zeros(len(words), dtype=bool)
         censored = np.stack([none if row.censored is None else row.censored for row in rows])
+
+    def stacked(name: str) -> Any:
+        given = getattr(first, name) is not None
+        return np.stack([getattr(row, name) for row in rows]) if given else None
+
     return Observations(
         columns=tuple(words),
-        scores=None if first.scores is None else np.stack([row.scores for row in rows]),  # pyright: ignore[reportArgumentType]
+        scores=stacked("scores"),
         space=first.space,
-        hidden=None if first.hidden is None else np.stack([row.hidden for row in rows]),  # pyright: ignore[reportArgumentType]
+        hidden=stacked("hidden"),
         label_mass=np.array([row.label_mass for row in rows]),
         n_tokens=np.array([row.n_tokens for row in rows]),
         status=np.array([row.status for row in rows]),
