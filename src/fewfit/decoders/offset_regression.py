@@ -92,6 +92,9 @@ class OffsetLogisticRegression(Decoder):
     array(['a'], dtype='<U1')
     """
 
+    unseen: ClassVar[bool] = True
+    """Weights and bias of a class without examples are the mean of their prior, 0: f = b a(m)."""
+
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "coef_": ("K", "H"),
         "intercept_": ("K",),

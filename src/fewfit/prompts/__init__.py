@@ -4,8 +4,10 @@ from typing import Any
 
 from fewfit.prompts.conjugate import Conjugate
 from fewfit.prompts.in_context import InContext
+from fewfit.prompts.label_sets import LabelSets, read_label_sets
+from fewfit.prompts.labels import read_labels
 from fewfit.prompts.paraphrase import Paraphrase, paraphrased
-from fewfit.prompts.rows import Row, read_labels, read_rows
+from fewfit.prompts.rows import Row, read_rows
 from fewfit.prompts.template import Part, Prompt, Template, make_views
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
@@ -18,6 +20,7 @@ __all__ = [
     "VIEWS",
     "Conjugate",
     "InContext",
+    "LabelSets",
     "Paraphrase",
     "Part",
     "Prompt",
@@ -32,6 +35,7 @@ __all__ = [
     "expand_words",
     "make_views",
     "paraphrased",
+    "read_label_sets",
     "read_labels",
     "read_rows",
     "retrieve_words",
