@@ -62,7 +62,8 @@ class TextEstimator(BaseEstimator):
     ) -> NDArray[np.float64]:
         """Return the probability of each class, shape (N, K), columns as in ``classes_``.
 
-        Nothing is written to the estimator, so that threads may share it. With ``errors="nan"`` an example without a usable answer has a row of NaN.
+        Nothing is written to the estimator, so that threads may share it. With ``errors="nan"`` an
+        example without a usable answer has a row of NaN.
         """
         return self.decode(self.observe(X, progress=progress))
 

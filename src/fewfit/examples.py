@@ -1,4 +1,4 @@
-"""Examples and classes: where each stands, which classes have no example, a decoder fitted to them."""
+"""Examples and classes: where each stands, which have no example, a decoder fitted to them."""
 
 from __future__ import annotations
 

@@ -169,6 +169,7 @@ class FrozenModel(ABC):
         ------
         MissingExtraError
         """
+        return  # most need none
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Try what answers do not show, such as a field that a server ignores; at most one query.

@@ -68,7 +68,7 @@ def read_labels(
     if len(lengths) >= 10 and len(set(labels)) == len(labels) and statistics.median(lengths) > 40:
         warnings.warn(
             f"{name}: each of the {len(labels)} examples has a label of its own, half of them "
-            f"longer than 40 characters, the first {shown(labels[0])}; is this the column of texts?",
+            f"longer than 40 characters, the first {shown(labels[0])}; is it the column of texts?",
             InputWarning,
             stacklevel=3,
         )
@@ -204,8 +204,8 @@ def _values(y: Any, name: str) -> list[Any]:
         what = f"the columns {shown(names)}" if names is not None else f"the shape {tuple(shape)}"
         raise InputError(
             f"{name}: expected one label per example, got {what}. Of one column per class "
-            "(one-hot) make labels first, such as frame.idxmax(axis=1); several labels per example are "
-            "MultiLabelClassifier's"
+            "(one-hot) make labels first, as frame.idxmax(axis=1) does; several labels per example "
+            "are MultiLabelClassifier's"
         )
     if names is not None:
         y = y[names[0]]

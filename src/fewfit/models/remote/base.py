@@ -112,13 +112,6 @@ class RemoteModel(FrozenModel):
         }
         return f"{self.scheme}:{self.url}" + (f"?{urlencode(given)}" if given else "")
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the spec and the name of the variable that holds the key, never the key."""
-        rest = self.spec.removeprefix(f"{self.scheme}:")
-        if self.options.key_env is not None:
-            rest += ("&" if "?" in rest else "?") + urlencode({"key_env": self.options.key_env})
-        return type(self).from_spec, (rest,)
-
     @property
     def identity(self) -> Mapping[str, str]:
         """Scheme, model, and which server: its address, or the user's ``fingerprint`` for it."""
