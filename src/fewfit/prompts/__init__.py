@@ -7,8 +7,9 @@ from fewfit.prompts.in_context import InContext
 from fewfit.prompts.label_sets import LabelSets, read_label_sets
 from fewfit.prompts.labels import read_labels
 from fewfit.prompts.paraphrase import Paraphrase, paraphrased
+from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row, read_rows
-from fewfit.prompts.template import Part, Prompt, Template, make_views
+from fewfit.prompts.template import Template, make_views
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
 from fewfit.prompts.verbalizer import Verbalizer

@@ -1,0 +1,229 @@
+"""Text in, any number of labels out: the multi-label head on a frozen model's hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags
+
+from fewfit.calibration import NoCalibration
+from fewfit.decoders import MultiLabel, make_decoder
+from fewfit.errors import InputError, ModelError
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.fitted import Fitted
+from fewfit.estimators.opening import open_model
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
+from fewfit.parameters import check_parameters
+from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
+from fewfit.prompts.containers import shown
+from fewfit.task import DEFAULT_TEMPLATE, Task
+
+
+class MultiLabelClassifier(ClassifierMixin, TextEstimator):
+    """Adapt a frozen model to a task whose examples have none, one or several labels.
+
+    One query per example, as with :class:`FewShotClassifier`; the hidden states then train one
+    logistic regression per label, with a threshold of its own. The model's scores of label words
+    are not used, so that labels need no words.
+
+    Parameters
+    ----------
+    model : str or FrozenModel, default="embedded"
+        One that gives hidden states; see :func:`fewfit.load_model`.
+    template : str, View, or list of these, default="{text} This is about {mask}."
+        As for :class:`FewShotClassifier`.
+    labels : sequence of str or of int, optional
+        The labels that there are, at least two; left out, those that occur in `y`. Of an indicator
+        without names, the names of its columns in their order.
+    decoder : MultiLabel or "multi-label", optional
+        With other parameters than its defaults, ``MultiLabel(threshold="f1")`` for instance.
+    store, max_queries, errors
+        As for :class:`FewShotClassifier`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+        The labels, the order of all columns: sorted, or as the columns of an indicator.
+    decoder_ : MultiLabel
+        The fitted decoder; ``decoder_.threshold_`` holds the thresholds, shape (K,).
+    task_ : Task
+    n_queries_, n_retries_ : int
+        What `fit` paid for, and attempts made again.
+
+    Raises
+    ------
+    InputError
+        Before any query: texts and labels that do not go together.
+    CapabilityError
+        Before any query: the model gives no hidden states.
+    ModelError
+        The model did not answer, or not all of it.
+
+    Examples
+    --------
+    >>> from fewfit import MultiLabelClassifier
+    >>> texts = ["cheap and quick", "quick", "cheap", "neither"]
+    >>> y = [{"price", "speed"}, {"speed"}, {"price"}, set()]
+    >>> clf = MultiLabelClassifier(model="fake", store=None).fit(texts, y)
+    >>> clf.predict(["very cheap", "quick and cheap", "neither"])
+    [['price'], ['price', 'speed'], []]
+    """
+
+    kind: ClassVar[type[MultiLabel]] = MultiLabel
+    decoder_: MultiLabel
+    _indicator: bool = False
+    """Whether `fit` was given 0 and 1, so that `predict` gives them."""
+
+    def __init__(
+        self,
+        model: str | FrozenModel = "embedded",
+        *,
+        template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
+        labels: Sequence[Any] | None = None,
+        decoder: MultiLabel | str | None = None,
+        store: str | Path | None = "default",
+        max_queries: int | None = None,
+        errors: str = "raise",
+    ) -> None:
+        self.model = model
+        self.template = template
+        self.labels = labels
+        self.decoder = decoder
+        self.store = store
+        self.max_queries = max_queries
+        self.errors = errors
+
+    def fit(self, X: Any, y: Any, *, progress: Progress | bool | None = None) -> Self:
+        """Ask the model about each example once, and fit a head per label.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The examples; see :func:`fewfit.prompts.read_rows`.
+        y : sequence of collections of str or of int, length N, or indicator of shape (N, K)
+            The labels of each example, as many as it has, none included; or 0 and 1 for each
+            label, as an array, sparse or not, or a table with a column for each. See
+            :func:`fewfit.prompts.read_label_sets`. Each label has an example.
+        progress : callable or bool, optional
+            True shows a bar; a function is called with the number of prompts newly answered.
+
+        Returns
+        -------
+        self
+        """
+        check_parameters(self)
+        template = make_views(self.template)
+        rows = read_rows(X, template.fields)
+        Y, classes, indicator = read_label_sets(y, len(rows), labels=self.labels)
+        if not rows:
+            raise InputError("X: no examples")
+        names = {name: str(name).replace("_", " ") for name in classes}
+        verbalizer = Verbalizer(names, classes=classes)
+        for name, column in zip(classes, Y.T, strict=True):
+            if not column.any():
+                raise InputError(
+                    f"labels: {shown(name)} has no example; give it one or leave it out"
+                )
+        decoder = make_decoder(self.decoder, self.kind)
+        task = Task(
+            open_model(self.model, self.store, self.max_queries),
+            template,
+            verbalizer,
+            NoCalibration(),
+            errors=self.errors,
+        )
+        task.check(decoder.requires, who=type(decoder).__name__)
+        task.model.check_installed()
+        retries = task.model.retries
+        with showing(progress, len(rows) * len(template.views)) as told:
+            task, answers, self.n_queries_ = task.begin(rows, progress=told)
+        self.n_retries_ = task.model.retries - retries
+        there = task.answered(answers)
+        report_left_out(there, "examples")
+        lost = Y[there].sum(axis=0) == 0
+        if lost.any():
+            raise ModelError(
+                "the model gave no usable answer to any example of label "
+                f"{shown(classes[int(lost.argmax())])}; run again to ask only what is missing"
+            )
+        answers = task.select(answers, there)
+        decoder = decoder.fit(task.features(answers)[0], Y[there])
+        self._keep(Fitted(task, decoder, n_examples=int(there.sum()), example=None))
+        self._keep_example(rows[int(there.argmax())], answers)
+        self._indicator = indicator
+        return self
+
+    def predict(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> list[list[Any]] | NDArray[np.int64]:
+        """Return the labels of each example in the form that `fit` was given.
+
+        Returns
+        -------
+        list of N lists, or ndarray of shape (N, K)
+            Sorted labels; or, after a fit on an indicator, 0 and 1 in the order of its columns,
+            which is what scikit-learn's scorers take. What was loaded from a folder gives lists.
+
+        Raises
+        ------
+        ModelError
+            If an example got no usable answer, with ``errors="nan"`` too: labels would be a guess.
+        """
+        given = self.predict_indicator(X, progress=progress)
+        if self._indicator:
+            return given
+        return [sorted(self.classes_[row == 1].tolist()) for row in given]
+
+    def predict_indicator(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.int64]:
+        """Return 0 and 1, shape (N, K), columns as in ``classes_``."""
+        probabilities = self.predict_proba(X, progress=progress)
+        check_labelled(probabilities)
+        return (probabilities > self.decoder_.threshold_).astype(np.int64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the share of examples that are given exactly their labels (subset accuracy).
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+        y : as in :meth:`fit`
+            A label that `fit` did not know is never given.
+        """
+        given = self.predict_indicator(X)
+        names = self.classes_.tolist()
+        Y, classes, indicator = read_label_sets(y, len(given))
+        if indicator and list(classes) == list(range(len(names))):
+            classes = tuple(names)
+        if indicator and set(classes) != set(names):
+            raise InputError(
+                f"y: the columns are {shown(list(classes))}, and fit knew {shown(names)}"
+            )
+        told = [{names[k] for k in np.flatnonzero(row)} for row in given]
+        true = [{classes[k] for k in np.flatnonzero(row)} for row in Y]
+        return float(np.mean([a == b for a, b in zip(told, true, strict=True)]))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        assert tags.classifier_tags is not None
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.one_d_labels = tags.target_tags.single_output = False
+        tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
+        return tags
+
+    def _proba(
+        self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> NDArray[Any]:
+        return self.decoder_.predict_proba(hidden)
+
+    @classmethod
+    def _options(cls, task: Task) -> dict[str, Any]:
+        return {"labels": list(task.verbalizer.classes)}

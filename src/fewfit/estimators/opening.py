@@ -1,0 +1,81 @@
+"""A frozen model as a task uses it: by name, behind a store and a budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fewfit.errors import InputError
+from fewfit.models import KINDS, FrozenModel
+from fewfit.models.budget import BudgetedModel
+from fewfit.models.vocabulary import VocabularyModel
+from fewfit.parameters import did_you_mean
+from fewfit.store import StoredModel, default_path
+
+
+def load_model(spec: str | FrozenModel) -> FrozenModel:
+    """Return the frozen model that `spec` names; a frozen model is returned as it is.
+
+    Parameters
+    ----------
+    spec : str or FrozenModel
+        ``"embedded"``, the sentence encoder that needs no network;
+        ``"hf:NAME_OR_PATH[@REVISION][?option=value&...]"``, a language model of transformers, from
+        a folder or the hub (:meth:`TransformersModel.from_spec`); ``"fake"``, the toy model for
+        tests; or a server, as ``DIALECT:URL?OPTION=VALUE&...``, for example
+        ``"vllm:http://localhost:8000?model=Qwen3-8B"``. Dialects: ``openai`` (completions),
+        ``openai-chat``, ``vllm``, ``sglang``, ``llamacpp``, ``ollama``, ``embeddings``, ``tei``.
+        ``"tuned:FOLDER"`` is what ``fewfit tune`` wrote (:class:`fewfit.tuning.TunedModel`).
+        Options: :class:`fewfit.models.remote.options.Options`. A key is never part of it.
+
+    Returns
+    -------
+    FrozenModel
+        Weights are loaded, and a server is spoken to, when it is first asked, not here.
+
+    Raises
+    ------
+    InputError
+        If nothing is known under this name, or an address holds a key.
+    """
+    if isinstance(spec, FrozenModel):
+        return spec
+    if not isinstance(spec, str):
+        raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
+    name, colon, rest = spec.partition(":")
+    if name == "tuned":
+        from fewfit.tuning import TunedModel
+
+        return TunedModel(rest)
+    if name not in KINDS:
+        known = [*KINDS, "tuned"]
+        if name in ("http", "https"):
+            hint = "; an address has its dialect in front of it, as in 'vllm:http://...'"
+        else:
+            hint = did_you_mean(name, dict.fromkeys(known))
+        if not hint and not colon:
+            hint = f"; a language model of the hub, or in a folder, is 'hf:{name}'"
+        raise InputError(f"model: {name!r} is not known; choose one of {', '.join(known)}{hint}")
+    return KINDS[name](rest)
+
+
+def open_model(
+    spec: str | FrozenModel,
+    store: str | Path | None,
+    max_queries: int | None = None,
+    requires: frozenset[str] = frozenset(),
+) -> FrozenModel:
+    """Return the frozen model that `spec` names, behind a store and a budget unless None.
+
+    Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
+    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
+    """
+    model = load_model(spec)
+    if isinstance(model, StoredModel):
+        model, store = model.model, model.path
+    if "full_vocabulary" in requires:
+        model = VocabularyModel(model)
+    if max_queries is not None:
+        model = BudgetedModel(model, max_queries, keeps=store is not None)
+    if store is None:
+        return model
+    return StoredModel(model, default_path() if store == "default" else store)
