@@ -132,15 +132,19 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         self._fit(hidden, codes, self._checked(scores, hidden))
         return self
 
-    def add_unseen(self, seen: NDArray[np.intp], K: int) -> Self:
+    def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
         """Put in classes that had no example: what is learnt of them is nothing, that is 0.
 
         Parameters
         ----------
         seen : ndarray
-            Where the classes that were fitted stand among the K.
-        K : int
+            Where the classes that were fitted stand among all K.
+        y : ndarray of shape (N,)
+            Where the classes of the rows of the fit stand among all K.
+        scores : ndarray of shape (N, K) or (N, P, K)
+            The scores of those rows, of all classes.
         """
+        K = scores.shape[-1]
         for name, axes in self.fitted_arrays.items():
             if "K" in axes:
                 array = getattr(self, name)

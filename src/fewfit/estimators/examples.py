@@ -86,6 +86,6 @@ def fit_decoder(
         return
     own = scores if scores is None else scores[..., seen]
     decoder.fit(hidden, codes, scores=own, **further)
-    if len(seen) < len(classes):
-        decoder.add_unseen(seen, len(classes))
+    if scores is not None and len(seen) < len(classes):
+        decoder.add_unseen(seen, codes, scores)
     decoder.classes_ = class_array(classes)
