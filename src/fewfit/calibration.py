@@ -30,7 +30,7 @@ from scipy.special import log_softmax, logsumexp
 
 from fewfit.errors import CalibrationError, CapabilityError, InputError
 from fewfit.observations import ScoreSpace
-from fewfit.parameters import look_up
+from fewfit.parameters import check_parameters, look_up
 from fewfit.prompts import Part, Prompt, Row, View
 from fewfit.prompts.content_free import pseudo_documents
 
@@ -322,6 +322,7 @@ def make_calibration(calibration: str | Calibration) -> Calibration:
         If nothing is known under this name.
     """
     if isinstance(calibration, Calibration):
+        check_parameters(calibration)
         return calibration
     return look_up(calibration, CALIBRATIONS, parameter="calibration")()
 

@@ -20,14 +20,14 @@ def check_parameters(estimator: Any) -> None:
 
     What is allowed stands in its class attribute ``_parameter_constraints``, in scikit-learn's
     form: parameter -> list of ``Interval(...)``, ``StrOptions(...)``, types, ``"boolean"``,
-    ``"random_state"``, ``None`` and so on.
+    ``"random_state"``, ``None`` and so on. What does not stand there is not checked.
 
     Raises
     ------
     InputError
         With the parameter, its owner, what is allowed and what was given.
     """
-    constraints: dict[str, Any] = estimator._parameter_constraints
+    constraints: dict[str, Any] = getattr(estimator, "_parameter_constraints", {})
     if is_dataclass(estimator):
         given = {field.name: getattr(estimator, field.name) for field in fields(estimator)}
     else:

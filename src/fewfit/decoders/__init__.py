@@ -20,7 +20,7 @@ from fewfit.decoders.proto_verb import ProtoVerb
 from fewfit.decoders.soft_verbalizer import SoftVerbalizer
 from fewfit.decoders.zero_shot import ZeroShot
 from fewfit.errors import InputError
-from fewfit.parameters import look_up
+from fewfit.parameters import check_parameters, look_up
 
 __all__ = [
     "DECODERS",
@@ -72,7 +72,8 @@ def make_decoder(decoder: Any, default: type[Any]) -> Any:
     Raises
     ------
     InputError
-        If nothing is known under the name, or it is no decoder of this kind.
+        If nothing is known under the name, it is no decoder of this kind, or its parameters are
+        not what they may be.
     """
     many = default is MultiLabel
     kind, names = (MultiLabel, {"multi-label": MultiLabel}) if many else (Decoder, DECODERS)
@@ -81,6 +82,7 @@ def make_decoder(decoder: Any, default: type[Any]) -> Any:
     if isinstance(decoder, str):
         return look_up(decoder, names, parameter="decoder")()
     if isinstance(decoder, kind):
+        check_parameters(decoder)
         return clone(decoder)
     if isinstance(decoder, type):
         raise InputError(f"decoder: got the class {decoder.__name__}; pass {decoder.__name__}()")

@@ -276,6 +276,20 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of examples that are given their class (accuracy).
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+        y : as in :meth:`fit`
+        sample_weight : array-like of shape (N,), optional
+        """
+        given = self.predict(X).tolist()
+        true = read_labels(y, len(given))
+        right = [a == b for a, b in zip(given, true, strict=True)]
+        return float(np.average(right, weights=sample_weight))
+
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
     ) -> NDArray[Any]:
