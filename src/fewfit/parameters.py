@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import InvalidParameterError, validate_para
 from fewfit.errors import InputError
 
 T = TypeVar("T")
+_LENGTH = 300  # of a message, which shows the value that was given
 
 
 def check_parameters(estimator: Any) -> None:
@@ -42,7 +43,8 @@ def check_parameters(estimator: Any) -> None:
         try:
             validate_parameter_constraints({name: allowed}, {name: value}, owner)
         except InvalidParameterError as error:
-            raise InputError(f"{name}: {error}") from None
+            text = " ".join(str(error).split())
+            raise InputError(f"{name}: {text[:_LENGTH]}{'...' * (len(text) > _LENGTH)}") from None
 
 
 def look_up(name: Any, table: Mapping[str, T], *, parameter: str) -> T:

@@ -115,7 +115,7 @@ BOOLEANS = {
         *(pytest.param(y, [0, 1], id=f"integers: {name}") for name, y in INTEGERS.items()),
         *(pytest.param(y, [False, True], id=f"booleans: {name}") for name, y in BOOLEANS.items()),
         ([-HUGE, HUGE], [-HUGE, HUGE]),
-        ([float(2**60), 1], [2**60, 1]),
+        ([float(2**53), 1], [2**53, 1]),
         ([2**63, -1], [2**63, -1]),
     ],
 )
@@ -177,6 +177,10 @@ def test_a_missing_label_is_missing_whoever_wrote_it(y):
         ({"a", "b"}, "a set has no order"),
         ({"label": "ab"}, "expected a list of labels, got str"),
         (["a"], "1 labels for 2 examples"),
+        (bytearray(b"ab"), "got bytearray"),
+        (memoryview(b"ab"), "got memoryview"),
+        (np.float64, "got type"),
+        ([1, float(2**60)], "row 1 is too large to be exact .* 1.15292e"),
         ([1.5, 2], "row 0 is neither text nor a whole number nor a boolean: got 1.5"),
         ([1, float("inf")], "row 1 .* got inf"),
         ([Decimal("0.1"), 1], "got Decimal"),
@@ -223,6 +227,8 @@ def test_classes_that_names_do_not_tell_apart_blame_their_rows():
         (["Pos", "neg", "pos"], "'Pos' (row 0) and 'pos' (row 2)"),
         (np.array(["pos", "neg", "pos "]), "'pos' (row 0) and 'pos ' (row 2)"),
         (["very_good", "very good"], "'very_good' (row 0) and 'very good' (row 1)"),
+        (["é", "e\u0301"], "'é' (row 0) and 'e\u0301' (row 1)"),
+        (["a", "a\u200b"], "'a' (row 0) and 'a\\u200b' (row 1)"),
     ]:
         with pytest.raises(InputError) as error:
             check_distinct(read_labels(y))
@@ -256,7 +262,17 @@ def test_keys_and_words_are_read_as_labels_are():
     assert Verbalizer({True: "x", False: "y"}).classes == (False, True)
     with pytest.raises(InputError, match="two keys are the same class"):
         Verbalizer({Mood.BAD: "x", "bad": "y", "good": "z"})
-    for words, shown in [(None, "None"), (3, "3"), ([None], "None"), (b"x", "b'x'")]:
+    for weights in ({"x": "y"}, {"x": None}, {"x": -1}, {"x": float("nan")}, {"x": 0}):
+        with pytest.raises(InputError, match="labels: the weights"):
+            Verbalizer({"a": weights, "b": "y"})
+    wrong = {None: "None", 3: "3", b"x": "b'x'", "\ud800": r"'\\ud800'", (None,): "None"}
+    for words, shown in wrong.items():
+        ("\ud800", r"'\\ud800'"),
+        (None, "None"),
+        (3, "3"),
+        ([None], "None"),
+        (b"x", "b'x'"),
+    ]:
         with pytest.raises(InputError, match=f"class 'a' has the label word {shown}"):
             Verbalizer({"a": words, "b": "y"})
 
@@ -349,6 +365,8 @@ def test_columns_keep_their_order_and_labels_may_check_them():
         (["a", "b"], None, "row 0: expected a set of labels, got 'a'"),
         (np.array([0, 1]), None, "row 0: expected a set of labels, got 0"),
         ("ab", None, "expected a list of sets"),
+        ({"a": 1, "b": 0}, None, "a mapping holds columns, 'a' holds one value"),
+        (np.float64, None, "expected a list of sets of labels, got type"),
         ({"a", "b"}, None, "a set has no order"),
         ([{"a": 1, "b": 0}, {"a": 0, "b": 1}], None, "row 0: expected a set of labels"),
         ([["a"], None], None, "the labels of row 1 are missing"),

@@ -117,7 +117,9 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         """
         check_parameters(self)
         hidden: Floats
-        given: Any = y.toarray() if issparse(y) else y
+        given: Any = y
+        if issparse(given):
+            given = given.toarray()
         hidden, given = validate_data(
             self, X, given, dtype=[np.float64, np.float32], multi_output=True
         )

@@ -9,6 +9,8 @@ import numpy as np
 
 from fewfit.errors import InputError
 
+BYTES = bytes | bytearray | memoryview
+
 _SHOWN = 80
 
 
@@ -43,6 +45,12 @@ def column_names(table: Any, name: str) -> list[Any] | None:
     if twice:
         raise InputError(f"{name}: two columns have the name {shown(twice[0])}; rename one")
     return names
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array or table, () of what has none."""
+    shape = getattr(value, "shape", None)
+    return tuple(shape) if isinstance(shape, tuple | list) else ()
 
 
 def is_iterable(value: Any) -> bool:
@@ -83,8 +91,12 @@ def shown(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
-        items = [shown(item) for item in list(value)[:20]]
-        return f"[{', '.join(items)}{', ...' * (len(value) > 20)}]"
+        text, items = "", list(value)
+        for i, item in enumerate(items):
+            if len(text) > 2 * _SHOWN:
+                return f"[{text}, ... ({len(items) - i} more)]"
+            text += f"{', ' * bool(i)}{shown(item)}"
+        return f"[{text}]"
     text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."

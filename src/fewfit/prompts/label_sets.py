@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
-from fewfit.prompts.containers import column_names, is_iterable, is_missing, row_name, shown
+from fewfit.prompts.containers import (
+    BYTES,
+    column_names,
+    is_iterable,
+    is_missing,
+    row_name,
+    shape_of,
+    shown,
+)
 from fewfit.prompts.labels import (
     Label,
     check_distinct,
@@ -69,7 +77,7 @@ def read_label_sets(
     """
     given = None
     if labels is not None:
-        if isinstance(labels, str | bytes | Mapping) or not is_iterable(labels):
+        if isinstance(labels, str | BYTES | Mapping) or not is_iterable(labels):
             raise InputError(f"labels: expected a list of labels, got {shown(labels)}")
         listed = sorted(labels, key=str) if isinstance(labels, set | frozenset) else labels
         given = read_labels(listed, name="labels", where=lambda i: f"position {i}")
@@ -94,7 +102,7 @@ def _read_sets(
     for i, own in enumerate(rows):
         if is_missing(own):
             raise InputError(f"{name}: the labels of {where(i)} are missing; no label is []")
-        if isinstance(own, str | bytes | Mapping) or not is_iterable(own):
+        if isinstance(own, str | BYTES | Mapping) or not is_iterable(own):
             raise InputError(
                 f"{name}: {where(i)}: expected a set of labels, got {shown(own)}; one label is "
                 "['label'], none is []"
@@ -130,7 +138,11 @@ def _indicator(y: Any, name: str, where: Callable[[int], str]) -> tuple[Any, Any
         raise InputError(f"{name}: a set has no order; pass a list of sets, one per example")
     names = column_names(y, name)
     if names is not None:
-        columns = [list(y[key]) for key in names]
+        columns = []
+        for key in names:
+            if isinstance(y[key], str | BYTES) or not is_iterable(y[key]):
+                raise InputError(f"{name}: a mapping holds columns, {shown(key)} holds one value")
+            columns.append(list(y[key]))
         first = next((v for v in columns[0] if not is_missing(v)), None) if columns else None
         if len(names) == 1 and not isinstance(first, str | bytes) and is_iterable(first):
             return None, columns[0]
@@ -140,17 +152,17 @@ def _indicator(y: Any, name: str, where: Callable[[int], str]) -> tuple[Any, Any
         return _bits(rows, name, where, names).reshape(len(rows), len(names)), names
     if hasattr(y, "toarray"):
         y = y.toarray()
-    shape = getattr(y, "shape", None) or ()
+    shape = shape_of(y)
     if len(shape) > 2:
         raise InputError(f"{name}: expected one row of 0 and 1 per example, got the shape {shape}")
-    if isinstance(y, str | bytes) or not is_iterable(y):
+    if isinstance(y, str | BYTES) or not is_iterable(y):
         raise InputError(f"{name}: expected a list of sets of labels, got {type(y).__name__}")
     if len(shape) == 2:
         y = y if isinstance(y, np.ma.MaskedArray) else np.asarray(y)
         if y.dtype.kind in "biuf":
             return _bits(y, name, where), None
     rows = [
-        own if isinstance(own, str | bytes | Mapping) or not is_iterable(own) else _listed(own)
+        own if isinstance(own, str | BYTES | Mapping) or not is_iterable(own) else _listed(own)
         for own in y
     ]
     if not _look_like_bits(rows):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -18,7 +19,16 @@ from typing import Any
 import numpy as np
 
 from fewfit.errors import InputError, InputWarning
-from fewfit.prompts.containers import as_py, column_names, is_iterable, is_missing, row_name, shown
+from fewfit.prompts.containers import (
+    BYTES,
+    as_py,
+    column_names,
+    is_iterable,
+    is_missing,
+    row_name,
+    shape_of,
+    shown,
+)
 
 Label = str | int
 """Booleans are integers, here as in Python."""
@@ -26,7 +36,11 @@ Label = str | int
 MAX_LENGTH = 1000
 """Characters of a class's name; what is longer is a text."""
 
-_BROKEN = re.compile("[\x00\ud800-\udfff]")
+EXACT = 2**53
+"""From here on floating point numbers leave integers out."""
+
+BROKEN = re.compile("[\x00\ud800-\udfff]")
+"""What no label and no label word has: a NUL, a lone surrogate."""
 
 
 def read_labels(
@@ -110,7 +124,7 @@ def plain_label(value: Any) -> Label:
         value = str.__str__(value)
         if not value.strip():
             raise ValueError(f"is missing: it is empty ({shown(value)})")
-        if _BROKEN.search(value):
+        if BROKEN.search(value):
             raise ValueError(f"is not valid text: got {shown(value)}")
         if len(value) > MAX_LENGTH:
             raise ValueError(
@@ -123,6 +137,8 @@ def plain_label(value: Any) -> Label:
     if isinstance(value, float | np.floating | Decimal | Fraction):
         whole = int(value) if np.isfinite(float(value)) else None
         if whole is not None and whole == value:
+            if isinstance(value, float | np.floating) and abs(whole) > EXACT:
+                raise ValueError(f"is too large to be exact as a number with a point: {value:g}")
             return whole
     hint = "; decode bytes to text first" if isinstance(value, bytes) else ""
     raise ValueError(f"is neither text nor a whole number nor a boolean: got {shown(value)}{hint}")
@@ -176,14 +192,20 @@ def check_distinct(
         if label in known:
             continue
         known.add(label)
-        folded = " ".join(str(label).replace("_", " ").casefold().split())
+        folded = _folded(str(label))
         other, j = seen.setdefault(folded, (label, i))
         if other != label:
             raise InputError(
                 f"{name}: the classes {shown(other)} ({where(j)}) and {shown(label)} ({where(i)}) "
-                "differ only in case, blanks or underscores; make them one, or tell the model how "
-                "they differ with labels={class: word}"
+                "differ only in case, blanks, underscores or how characters are encoded; make them "
+                "one, or tell the model how they differ with labels={class: word}"
             )
+
+
+def _folded(name: str) -> str:
+    text = unicodedata.normalize("NFKC", name.replace("_", " ").casefold())
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # zero width, byte order
+    return " ".join(text.split())
 
 
 def class_array(classes: Sequence[Label]) -> np.ndarray[Any, Any]:
@@ -198,10 +220,10 @@ def _values(y: Any, name: str) -> list[Any]:
     if isinstance(y, set | frozenset):
         raise InputError(f"{name}: a set has no order; pass a list of labels, one per example")
     names = column_names(y, name)
-    shape = getattr(y, "shape", None) or ()
+    shape = shape_of(y)
     width = len(names) if names is not None else shape[1] if len(shape) == 2 else 1
     if width != 1 or len(shape) > 2 or hasattr(y, "toarray"):
-        what = f"the columns {shown(names)}" if names is not None else f"the shape {tuple(shape)}"
+        what = f"the columns {shown(names)}" if names is not None else f"the shape {shape}"
         raise InputError(
             f"{name}: expected one label per example, got {what}. Of one column per class "
             "(one-hot) make labels first, as frame.idxmax(axis=1) does; several labels per example "
@@ -211,7 +233,7 @@ def _values(y: Any, name: str) -> list[Any]:
         y = y[names[0]]
     elif len(shape) == 2:
         y = np.asarray(y)[:, 0] if isinstance(y, np.matrix) else y[:, 0]
-    if isinstance(y, str | bytes | Mapping) or not is_iterable(y):
+    if isinstance(y, str | BYTES | Mapping) or not is_iterable(y):
         raise InputError(f"{name}: expected a list of labels, got {type(y).__name__}")
     values = list(y)
     kind = getattr(y, "features", None)  # a column of datasets

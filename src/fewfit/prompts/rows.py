@@ -10,11 +10,13 @@ import numpy as np
 
 from fewfit.errors import InputError
 from fewfit.prompts.containers import (
+    BYTES,
     as_py,
     column_names,
     is_iterable,
     is_missing,
     row_name,
+    shape_of,
     shown,
 )
 
@@ -47,7 +49,7 @@ def read_rows(
         For a single string or row, a missing column, or a value that is not text (missing values
         of any library included), with the row. Empty text is allowed.
     """
-    if isinstance(X, str | bytes):
+    if isinstance(X, str | BYTES):
         raise InputError(f"{name}: got a single string; pass a list of texts, even for one text")
     names = column_names(X, name)
     if names is not None:
@@ -55,12 +57,12 @@ def read_rows(
     else:
         if isinstance(X, set | frozenset):
             raise InputError(f"{name}: a set has no order; pass a list of texts")
-        shape = getattr(X, "shape", None) or ()
+        shape = shape_of(X)
         if len(shape) == 2 and shape[1] == 1 and not hasattr(X, "toarray"):
             X = np.asarray(X)[:, 0] if isinstance(X, np.matrix) else X[:, 0]
         elif len(shape) > 1:
             raise InputError(
-                f"{name}: expected one text per example, got an array of shape {tuple(shape)}"
+                f"{name}: expected one text per example, got an array of shape {shape}"
             )
         if not is_iterable(X):
             raise InputError(f"{name}: expected a list of texts, got {type(X).__name__}")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fewfit.errors import InputError, InputWarning, LabelWordWarning
 from fewfit.prompts.containers import as_py, is_iterable, shown
-from fewfit.prompts.labels import Label, check_distinct, plain_labels, sort_classes
+from fewfit.prompts.labels import BROKEN, Label, check_distinct, plain_labels, sort_classes
 
 Words = str | Sequence[str] | Mapping[str, float]
 """The label words of a class: one, several, or several with weights."""
@@ -232,10 +232,12 @@ def _weights(given: Sequence[Any]) -> tuple[float, ...] | None:
     for words in given:
         if not isinstance(words, Mapping):
             words = dict.fromkeys([words] if isinstance(words, str) else words, 1.0)
-        values = [float(weight) for weight in words.values()]
-        if not all(0 <= weight < float("inf") for weight in values) or not sum(values):
+        listed = [as_py(weight) for weight in words.values()]
+        numbers = all(isinstance(w, int | float) and 0 <= w < float("inf") for w in listed)
+        values = [float(weight) for weight in listed] if numbers else [0.0]
+        if not sum(values):
             raise InputError(
-                f"labels: the weights {values} are not numbers from 0 with one above it"
+                f"labels: the weights {shown(listed)} are not numbers from 0 with one above it"
             )
         shares += [weight / sum(values) for weight in values]
     return tuple(shares)
@@ -249,7 +251,7 @@ def _words_of(name: Label, words: str | Iterable[str]) -> list[str]:
     if not listed:
         raise InputError(f"labels: class {name!r} has no label word")
     for word in listed:
-        if not isinstance(word, str) or not word.strip():
+        if not isinstance(word, str) or not word.strip() or BROKEN.search(word):
             raise InputError(
                 f"labels: class {name!r} has the label word {shown(word)}; give a word"
             )
