@@ -66,6 +66,9 @@ def test_numbered_classes_are_the_named_ones():
         clf = make(["bad", "good"]).fit(TEXTS, y)
         assert clf.classes_.tolist() == [0, 1]
         np.testing.assert_array_equal(clf.predict_proba(TEXTS), expected)
+    clf = make().fit(TEXTS, Y)
+    np.testing.assert_allclose(np.exp(clf.predict_log_proba(TEXTS)), expected)
+    assert clf.score(TEXTS, ["pos"] * 16, sample_weight=[3.0, 1.0] * 8) == 0.75
     out = cross_val_predict(make(["bad", "good"]), TEXTS, Y, cv=2, method="predict_proba")
     assert out.shape == (16, 2)
     assert CalibratedClassifierCV(make(), cv=2).fit(TEXTS, Y).score(TEXTS, Y) == 1.0

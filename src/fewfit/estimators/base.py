@@ -66,6 +66,13 @@ class TextEstimator(BaseEstimator):
         """
         return self.decode(self.observe(X, progress=progress))
 
+    def predict_log_proba(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.float64]:
+        """Return the logarithm of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X, progress=progress))
+
     def observe(self, X: Any, *, progress: Progress | bool | None = None) -> Observations:
         """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
 
