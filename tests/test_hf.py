@@ -30,8 +30,7 @@ from fewfit.errors import (
     TruncationWarning,
 )
 from fewfit.models import TransformersModel
-from fewfit.models.hf import network
-from fewfit.models.local import Budget, in_batches
+from fewfit.models.local import Budget, in_batches, network
 from fewfit.models.probe import TEXTS as PROBED
 from fewfit.models.probe import probe
 from fewfit.observations import Status
@@ -180,7 +179,7 @@ def test_the_head_is_computed_for_the_label_words_at_the_slot_alone(checkpoints,
         module.register_forward_hook(lambda m, i, out: shapes.append(getattr(out, "shape", ())))
     model.observe(prompts(TEXTS[:3]), WORDS)
     vocabulary = network._head.weight.shape[0]
-    assert (3, 1, 2) in shapes  # three prompts, one slot, two words
+    assert (1, 3, 2) in shapes  # three slots of three prompts, two words
     assert not [shape for shape in shapes if shape and shape[-1] == vocabulary]
 
 

@@ -8,7 +8,7 @@ from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.embedded import EmbeddedEncoder
 from fewfit.models.fake import FakeModel
-from fewfit.models.hf import TransformersModel
+from fewfit.models.local import TransformersModel
 from fewfit.models.remote import DIALECTS
 
 __all__ = [

@@ -10,14 +10,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.hf.files import Checkpoint, parse_spec
-from fewfit.models.hf.network import CLASSES
-from fewfit.models.local import no_progress_bar
+from fewfit.models.local import Checkpoint, load, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
 
-DTYPES = ("float32", "bfloat16", "float16")
 _TOLD_POSITIONS = "encoder-decoder"
 """The architecture whose decoder has absolute positions and takes them as an argument."""
 
@@ -103,35 +100,16 @@ class Trunk:
         InputError, ModelError
             If there is no such checkpoint, or no language model can be read from it.
         """
-        import transformers
-
         name, options = parse_spec(spec)
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
         max_tokens = options.pop("max_tokens", max_tokens)
         if options:
             raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
-        if dtype not in DTYPES:
-            raise InputError(f"model: dtype is one of {DTYPES}, not {dtype!r}")
-        folder, loader = point.everything, getattr(transformers, CLASSES[point.kind])
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            with no_progress_bar():
-                network, report = loader.from_pretrained(
-                    folder,
-                    dtype=getattr(torch, dtype),
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-        except Exception as error:  # whatever a broken file makes it raise
-            raise ModelError(f"model: {spec!r} cannot be loaded: {error}") from error
-        if report["missing_keys"]:
-            raise ModelError(f"model: {spec!r} lacks the weight {min(report['missing_keys'])!r}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load(point, dtype=dtype, device=device, who="tune")
         return cls(
-            network.to(device),
-            tokenizer,
+            *loaded,
             identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(max_tokens)},
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,

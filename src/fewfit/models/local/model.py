@@ -14,20 +14,27 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
 from fewfit.models.costs import Size
-from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
-from fewfit.models.hf.files import Checkpoint, parse_spec
-from fewfit.models.hf.network import Network
-from fewfit.models.hf.plan import Plan, make_plan, slot_alone
-from fewfit.models.hf.scores import observe
-from fewfit.models.hf.soft import SoftPromptModel
-from fewfit.models.local import Budget, import_torch, in_batches, windows
+from fewfit.models.local.batching import Budget, in_batches, windows
+from fewfit.models.local.encoding import Encoded, Frame, PromptEncoder, frame_of
+from fewfit.models.local.files import Checkpoint, parse_spec
+from fewfit.models.local.loading import (
+    DTYPES,
+    default_device,
+    default_dtype,
+    import_torch,
+    load_network,
+    load_tokenizer,
+)
+from fewfit.models.local.network import Network
+from fewfit.models.local.plan import Plan, make_plan, slot_alone
+from fewfit.models.local.scores import observe
+from fewfit.models.local.soft import SoftPromptModel
 from fewfit.models.probe import check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 
 __all__ = ["TransformersModel"]
 
-DTYPES = ("float32", "bfloat16", "float16")
 _READING = "1"  # a change of slot rules or word forms is another number, hence another identity
 
 
@@ -172,24 +179,13 @@ class TransformersModel(FrozenModel):
     def dtype(self) -> str:
         """Name of the weights' dtype."""
         import_torch("a local model", "hf")
-        import torch
-
-        if self._dtype is not None:
-            return self._dtype
-        half = self.device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        return "bfloat16" if half else "float32"
+        return self._dtype if self._dtype is not None else default_dtype(self.device)
 
     @cached_property
     def device(self) -> str:
         """Where the model runs."""
         import_torch("a local model", "hf")
-        import torch
-
-        if self._device is not None:
-            return self._device
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return self._device if self._device is not None else default_device()
 
     @cached_property
     def max_tokens(self) -> int:
@@ -310,19 +306,16 @@ class TransformersModel(FrozenModel):
 
     @cached_property
     def _encoder(self) -> PromptEncoder:
-        import_torch("a local model", "hf")
         point = self.checkpoint
-        return PromptEncoder(point.description, point.kind, point.name)
+        return PromptEncoder(load_tokenizer(point.description, point.name), point.kind, point.name)
 
     @cached_property
     def _network(self) -> Network:
         point = self.checkpoint
         return Network(
-            point.everything,
+            load_network(point, point.kind, dtype=self.dtype, device=self.device),
             point.kind,
             point.name,
-            dtype=self.dtype,
-            device=self.device,
             pad_id=self._encoder.pad_id,
             slot_id=self._encoder.slot_id,
         )

@@ -7,11 +7,10 @@ import secrets
 import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.hf.files import Kind
+from fewfit.models.local.files import Kind
 from fewfit.prompts import Part, Prompt
 
 SENTINEL = "<extra_id_0>"
@@ -51,17 +50,10 @@ class PromptEncoder:
     byte-level tokenizer, and "great" is another.
     """
 
-    def __init__(self, folder: Path, kind: Kind, name: str) -> None:
+    def __init__(self, tokenizer: Any, kind: Kind, name: str) -> None:
         from tokenizers import AddedToken
-        from transformers import AutoTokenizer
 
-        try:
-            wrapper: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # whatever a broken file makes it raise
-            raise ModelError(f"{name}: the tokenizer cannot be loaded: {error}") from error
-        backend: Any = getattr(wrapper, "backend_tokenizer", None)
-        if backend is None:
-            raise ModelError(f"{name}: only tokenizers with a tokenizer.json are supported")
+        wrapper, backend = tokenizer, tokenizer.backend_tokenizer
         backend.no_padding()
         backend.no_truncation()
         self.name, self.kind, self.backend = name, kind, backend

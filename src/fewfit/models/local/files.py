@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 
-Kind = Literal["masked", "causal", "seq2seq"]
+Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 
 OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
 

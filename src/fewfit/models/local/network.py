@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
-from fewfit.models.hf.encoding import Encoded
-from fewfit.models.hf.files import Kind
-from fewfit.models.hf.plan import Step
-from fewfit.models.local import no_progress_bar, pad
+from fewfit.models.local.batching import pad
+from fewfit.models.local.encoding import Encoded
+from fewfit.models.local.files import Kind
+from fewfit.models.local.narrowing import Narrowed
+from fewfit.models.local.plan import Step
 
-CLASSES: dict[Kind, str] = {
-    "masked": "AutoModelForMaskedLM",
-    "causal": "AutoModelForCausalLM",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-}
 _COLUMNS_AT_ONCE = 16_384
 
 Vectors = tuple[int, NDArray[np.float32]]
@@ -30,63 +25,45 @@ Vectors = tuple[int, NDArray[np.float32]]
 class Network:
     """A language model that is read at slots only.
 
-    Two things are put around the model of transformers, whatever its architecture: a hook that
-    takes the slots out of the last hidden layer before the model's own head sees it, so that the
-    head (its dense layer, scaling, soft cap and all) runs on one position of each prompt; and, for
-    the time of a call, a final linear layer that multiplies only the rows of the tokens in
-    question. When the weights are loaded both are compared with an untouched forward pass; a head
-    in which the second does not work is computed whole.
+    Two things are put around the model of transformers, whatever its architecture: the hook of
+    :class:`Narrowed`, so that the head runs on one position of each prompt; and, for the time of a
+    call, a final linear layer that multiplies only the rows of the tokens in question. Before the
+    first answer both are compared with an untouched forward pass; a head in which the second does
+    not work is computed whole. A model that does not read the way its kind does is refused.
 
     The head's last product is computed in float32 whatever the dtype of the weights.
+
+    Parameters
+    ----------
+    network : transformers.PreTrainedModel
+        Of :func:`load_network`; an adapter may be on it.
+    kind : {"masked", "causal", "seq2seq"}
+    name : str
+        For messages.
+    pad_id : int or None
+        The tokenizer's.
+    slot_id : int or None
+        What stands in the slot; None for a causal model.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        kind: Kind,
-        name: str,
-        *,
-        dtype: str,
-        device: str,
-        pad_id: int | None,
-        slot_id: int | None,
+        self, network: Any, kind: Kind, name: str, *, pad_id: int | None, slot_id: int | None
     ) -> None:
         import torch
-        import transformers
 
-        loader = getattr(transformers, CLASSES[kind])
-        try:
-            with no_progress_bar():
-                model, report = loader.from_pretrained(
-                    folder,
-                    dtype=getattr(torch, dtype),
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-            model = model.to(device).eval().requires_grad_(False)
-        except Exception as error:  # whatever a broken file makes it raise
-            raise ModelError(f"{name}: the weights cannot be loaded: {error}") from error
-        if report["missing_keys"]:
-            raise ModelError(
-                f"{name}: the file lacks {min(report['missing_keys'])!r}, which would be random "
-                f"numbers; take a checkpoint that was saved with its language model's head"
-            )
-        self.kind, self.name, self.device, self.slot_id = kind, name, device, slot_id
-        self._model: Any = model
-        configured = getattr(model.config, "pad_token_id", None)
-        self._pad_id = next((i for i in (configured, pad_id) if isinstance(i, int) and i >= 0), 0)
-        self._start_id = getattr(model.config, "decoder_start_token_id", None)
+        self.kind, self.name, self.slot_id = kind, name, slot_id
+        self._model: Any = network
+        self.device = network.device
+        self._n_rows = len(network.get_input_embeddings().weight)
+        self._pad_id = padding(network, pad_id)
+        self._start_id = getattr(network.config, "decoder_start_token_id", None)
         if kind == "seq2seq" and self._start_id is None:
             self._start_id = self._pad_id
-        self._lock = threading.Lock()  # slots and columns are those of one call
-        self._slots: Any = None
-        self._taken: Any = None
+        self._lock = threading.Lock()  # columns and vectors are those of one call
         self._vectors: Vectors | None = None
-        model.get_input_embeddings().register_forward_hook(self._put_vectors)
-        self._body: Any = model.get_decoder() if kind == "seq2seq" else model.base_model
-        self._body.register_forward_hook(self._take_slots)
-        head = model.get_output_embeddings()
+        network.get_input_embeddings().register_forward_hook(self._put_vectors)
+        self._narrowed = Narrowed(network)
+        head = network.get_output_embeddings()
         self._head: Any = head if isinstance(head, torch.nn.Linear) else None
         self._check()
 
@@ -115,6 +92,7 @@ class Network:
         """
         import torch
 
+        self._check_ids(batch)
         encoder = None
         for step in steps:
             offsets = torch.arange(step.positions)
@@ -137,13 +115,16 @@ class Network:
             if encoder is not None:
                 del inputs["input_ids"]
                 inputs["encoder_outputs"] = encoder
-            hidden, logits, encoder = self._read(inputs, slots.to(self.device), columns, vectors)
-            yield hidden, logits
+            rows = torch.arange(len(batch), device=self.device).repeat_interleave(step.positions)
+            at = (rows, slots.reshape(-1).to(self.device))
+            states, scores, encoder = self._read(inputs, at, columns, vectors)
+            shape = (len(batch), step.positions, -1)
+            yield states.view(shape), scores.view(shape)
 
     def _read(
         self,
         inputs: dict[str, Any],
-        slots: Any,
+        at: tuple[Any, Any],
         columns: Sequence[int] | None,
         vectors: Vectors | None,
     ) -> tuple[Any, Any, Any]:
@@ -153,25 +134,35 @@ class Network:
         wanted = (
             None if columns is None else torch.tensor(columns, dtype=torch.long, device=self.device)
         )
+        if self.kind != "masked":
+            inputs = {**inputs, "use_cache": False}
         with self._lock, torch.inference_mode():
-            self._slots, self._vectors = slots, vectors
-            narrowed = self._head is not None
-            if narrowed:
+            self._vectors = vectors
+            short = self._head is not None
+            if short:
                 self._head.forward = lambda states: _project(states, self._head, wanted)
             try:
-                out = self._model(**inputs, **({} if self.kind == "masked" else _NO_CACHE))
-                hidden = self._taken
+                out, hidden = self._narrowed(inputs, *at)
             finally:
-                if narrowed:
+                if short:
                     del self._head.forward
-                self._slots = self._taken = self._vectors = None
+                self._vectors = None
         logits = out.logits.float()
-        if wanted is not None and not narrowed:
+        if wanted is not None and not short:
             logits = logits[..., wanted]
         encoder = None
         if self.kind == "seq2seq":
             encoder = BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)
         return hidden.float(), logits, encoder
+
+    def _check_ids(self, batch: Sequence[Encoded]) -> None:
+        """Refuse tokens that have no row: the tokenizer was extended, the weights were not."""
+        highest = max(max(item.ids) for item in batch)
+        if highest >= self._n_rows:
+            raise ModelError(
+                f"{self.name}: the tokenizer writes a text with token {highest}, but the weights "
+                f"have {self._n_rows} tokens; take the tokenizer that belongs to the weights"
+            )
 
     def output_rows(self, ids: Sequence[int]) -> Any:
         """Return the rows of the output matrix for some tokens, array (len(ids), H), float32."""
@@ -179,14 +170,6 @@ class Network:
         if weight is None:
             raise ModelError(f"{self.name}: this architecture has no output matrix")
         return weight[list(ids)].float().cpu().numpy()
-
-    def _take_slots(self, module: Any, args: Any, output: Any) -> Any:
-        if self._slots is None:
-            return output
-        last = output.last_hidden_state
-        index = self._slots.unsqueeze(-1).expand(-1, -1, last.shape[-1])
-        self._taken = output.last_hidden_state = last.gather(1, index)
-        return output
 
     def _put_vectors(self, module: Any, args: Any, output: Any) -> Any:
         if self._vectors is None:
@@ -203,44 +186,74 @@ class Network:
         return self._model.get_input_embeddings().weight.float().cpu().numpy()
 
     def _check(self) -> None:
-        """Compare with the untouched model; do without the narrow head where it is not equal."""
+        """Compare with the untouched model; do without the short head where it is not equal."""
         import torch
 
-        some = [i for i in range(3, 8) if i != self._pad_id]
-        ids = some if self.kind == "causal" else [*some[:2], self.slot_id or 0, *some[2:]]
-        slot = len(ids) if self.kind == "causal" else 2
+        if self.slot_id is not None and self.slot_id >= self._n_rows:
+            raise ModelError(f"{self.name}: the weights have no row for the token in the slot")
+        some = [i for i in range(3, 11) if i != self._pad_id and i < self._n_rows][:6]
+        causal = self.kind == "causal"
         step = Step((self.slot_id or 0,) if self.kind == "masked" else (), 1, ())
-        probe = [Encoded(ids, slot, False)]
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([ids], device=self.device)}
-        if self.kind == "seq2seq":
-            said = [[self._start_id, self.slot_id]]
-            inputs["decoder_input_ids"] = torch.tensor(said, device=self.device)
-        at = {"masked": slot, "causal": slot - 1, "seq2seq": 1}[self.kind]
-        with torch.inference_mode():
-            plain = self._model(**inputs).logits[0, at].float()
+
+        def prompt(before: Sequence[int], after: Sequence[int]) -> Encoded:
+            ids = list(before) if causal else [*before, self.slot_id or 0, *after]
+            return Encoded(ids, len(before), False)
+
+        def plain(item: Encoded, behind: Sequence[int] = ()) -> Any:
+            ids = torch.tensor([[*item.ids, *behind]], device=self.device)
+            inputs = {"input_ids": ids}
+            if self.kind == "seq2seq":
+                said = torch.tensor([[self._start_id, self.slot_id]], device=self.device)
+                inputs["decoder_input_ids"] = said
+            at = {"masked": item.slot, "causal": item.slot - 1, "seq2seq": 1}[self.kind]
+            with torch.inference_mode():
+                return self._model(**inputs).logits[0, at].float()
+
+        # The second is padded when both are asked together.
+        probes = [prompt(some[:3], some[3:]), prompt(some[:2], some[2:3])]
+        expected = torch.stack([plain(item) for item in probes])
         near = 1e-4 if self._model.dtype == torch.float32 else 3e-2
-        scale = float(plain.abs().max()) + 1e-6
+        allowed = near * (float(expected.abs().max()) + 1e-6)
 
         def equal(columns: list[int] | None) -> bool:
             try:
-                [(_, logits)] = self.run(probe, [step], columns)
-            except (AttributeError, RuntimeError, TypeError):
+                [(_, logits)] = self.run(probes, [step], columns)
+            except (AttributeError, RuntimeError, TypeError, IndexError):
                 return False
-            expected = plain if columns is None else plain[columns]
-            return logits[0, 0].shape == expected.shape and bool(
-                ((logits[0, 0] - expected).abs() <= near * scale).all()
+            whole = expected if columns is None else expected[:, columns]
+            return logits[:, 0].shape == whole.shape and bool(
+                ((logits[:, 0] - whole).abs() <= allowed).all()
             )
 
-        if not (equal([5, 3]) and equal(None)):
+        if not (equal([1, 0]) and equal(None)):
             self._head = None
-            if not (equal([5, 3]) and equal(None)):
+            if not (equal([1, 0]) and equal(None)):
                 raise ModelError(
                     f"{self.name}: the architecture {type(self._model).__name__} is not supported; "
                     "its scores at the slot are not those of its ordinary forward pass"
                 )
+        moved = (plain(probes[1], behind=some[3:]) - expected[1]).abs().max()
+        if (causal and moved > allowed) or (self.kind == "masked" and moved == 0):
+            raise ModelError(
+                f"{self.name}: {type(self._model).__name__} is not supported: as it is configured "
+                + (
+                    "it reads what comes after a token, so its next word is not that of a causal "
+                    "model"
+                    if causal
+                    else "it does not read what comes after the mask"
+                )
+            )
 
 
-_NO_CACHE = {"use_cache": False}
+def padding(network: Any, pad_id: int | None) -> int:
+    """Return a token to pad with that has a row in the embeddings; the mask hides it.
+
+    Some networks count positions by the padding token of their config, so that it goes first.
+    """
+    rows = len(network.get_input_embeddings().weight)
+    configured = getattr(network.config.get_text_config(), "pad_token_id", None)
+    given = (i for i in (configured, pad_id) if isinstance(i, int) and 0 <= i < rows)
+    return next(given, 0)
 
 
 def _project(states: Any, head: Any, columns: Any) -> Any:

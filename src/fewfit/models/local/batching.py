@@ -1,16 +1,15 @@
-"""What the models that run in this process share: batches of similar length, and their imports."""
+"""Batches of similar length that survive running out of memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import MissingExtraError, ModelError
+from fewfit.errors import ModelError
 
 _WINDOW = 2048
 
@@ -94,31 +93,6 @@ def pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[Any, Any]:
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
     return torch.from_numpy(ids), torch.from_numpy(mask)
-
-
-def import_torch(who: str, extra: str) -> None:
-    """Import torch and transformers, or say how to get them (MissingExtraError)."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{who} needs {error.name}: pip install "fewfit[{extra}]"'
-        ) from error
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bar while weights are loaded."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

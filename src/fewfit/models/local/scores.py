@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.hf.encoding import Encoded
-from fewfit.models.hf.network import Network, Vectors
-from fewfit.models.hf.plan import Plan
+from fewfit.models.local.encoding import Encoded
+from fewfit.models.local.network import Network, Vectors
+from fewfit.models.local.plan import Plan
 from fewfit.observations import Observations, ScoreSpace, Status
 
 
