@@ -36,7 +36,11 @@ def windows(sizes: Sequence[int]) -> Iterator[NDArray[np.intp]]:
 
 
 def in_batches(
-    lengths: NDArray[np.integer], ask: Callable[[NDArray[np.intp]], Answer], budget: Budget
+    lengths: NDArray[np.integer],
+    ask: Callable[[NDArray[np.intp]], Answer],
+    budget: Budget,
+    *,
+    pads: bool = True,
 ) -> Iterator[tuple[NDArray[np.intp], Answer]]:
     """Ask about rows of similar length together, longest first, within a budget.
 
@@ -49,6 +53,8 @@ def in_batches(
     budget : Budget
         Halved, and kept so, whenever `ask` runs out of memory; the batch is then asked again in
         smaller parts.
+    pads : bool, default=True
+        Whether rows of unequal length may stand in one batch.
 
     Yields
     ------
@@ -64,6 +70,8 @@ def in_batches(
     while start < len(order):
         longest = int(lengths[order[start]])
         n = max(1, min(budget.rows, budget.tokens // max(longest, 1), len(order) - start))
+        if not pads:
+            n = min(n, int((lengths[order[start:]] == longest).sum()))
         rows = order[start : start + n]
         try:
             answer = ask(rows)

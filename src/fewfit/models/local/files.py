@@ -31,10 +31,37 @@ TOKENIZER = (
 )
 CONFIG = ("config.json",)
 
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "ForConditionalGeneration")
+
 # These count positions from the padding token's on, so that many of them are never reached.
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+    [
+        "bridgetower_text_model",
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "layoutlmv3",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ]
 )
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_encoder_position_embeddings",
+    "max_seq_len",
+    "context_length",
+)
+"""What configs call the number of positions that they have, or were trained with."""
 _UNLIMITED = 10**9  # tokenizers without a limit declare 1e30
 
 
@@ -116,9 +143,11 @@ class Checkpoint:
         name = self.architecture
         if self.config.get("is_encoder_decoder"):
             return "seq2seq"
+        if name.endswith("WithLMHeadModel") and not self.config.get("causal"):
+            return "masked"  # XLM and FlauBERT call both kinds so
         if name.endswith(("ForMaskedLM", "ForPreTraining")):
             return "masked"
-        if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        if name.endswith(_CAUSAL):
             return "causal"
         raise ModelError(
             f"{self.name}: {name or 'a checkpoint without architectures in config.json'} is not a "
@@ -129,7 +158,7 @@ class Checkpoint:
     def max_tokens(self) -> int | None:
         """How many tokens the model reads; None if neither config nor tokenizer says."""
         config = self.config.get("text_config") or self.config
-        positions = config.get("max_position_embeddings") or config.get("n_positions")
+        positions = next((config[name] for name in _POSITIONS if config.get(name)), None)
         if positions and config.get("model_type") in _OFFSET_POSITIONS:
             positions -= (config.get("pad_token_id") or 0) + 1
         declared = _json(self.description / "tokenizer_config.json", self.name) or {}

@@ -301,7 +301,8 @@ class TransformersModel(FrozenModel):
             def ask(rows: Any, encoded: Any = encoded) -> Any:
                 return answer([encoded[row] for row in rows])
 
-            for rows, block in in_batches(lengths, ask, self._budget):
+            pads = self._network.pads
+            for rows, block in in_batches(lengths, ask, self._budget, pads=pads):
                 yield where[rows], block
 
     @cached_property

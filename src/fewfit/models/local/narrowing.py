@@ -91,11 +91,16 @@ def find_body(network: Any) -> Any:
     handles = [module.register_forward_hook(note) for module in network.modules()]
     try:
         ids = torch.zeros((1, 3), dtype=torch.long, device=network.device)
-        inputs = {"input_ids": ids}
+        inputs: dict[str, Any] = {"input_ids": ids}
         if network.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = ids[:, :1]
         with torch.inference_mode():
             network(**inputs)
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"model: the architecture {type(network).__name__} is not supported: it does not read "
+            f"a plain text ({error})"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()

@@ -44,6 +44,12 @@ class Network:
         The tokenizer's.
     slot_id : int or None
         What stands in the slot; None for a causal model.
+
+    Attributes
+    ----------
+    pads : bool
+        Whether prompts of unequal length may be padded to one batch: a row then is what it is
+        alone.
     """
 
     def __init__(
@@ -209,29 +215,32 @@ class Network:
             with torch.inference_mode():
                 return self._model(**inputs).logits[0, at].float()
 
-        # The second is padded when both are asked together.
+        # The second is padded when both are asked together; a network that mixes padding into its
+        # states (convolutions, Fourier transforms) is asked about equal lengths only.
         probes = [prompt(some[:3], some[3:]), prompt(some[:2], some[2:3])]
         expected = torch.stack([plain(item) for item in probes])
         near = 1e-4 if self._model.dtype == torch.float32 else 3e-2
         allowed = near * (float(expected.abs().max()) + 1e-6)
 
-        def equal(columns: list[int] | None) -> bool:
-            try:
-                [(_, logits)] = self.run(probes, [step], columns)
-            except (AttributeError, RuntimeError, TypeError, IndexError):
-                return False
-            whole = expected if columns is None else expected[:, columns]
-            return logits[:, 0].shape == whole.shape and bool(
-                ((logits[:, 0] - whole).abs() <= allowed).all()
-            )
+        def equal(n: int) -> bool:
+            for columns in ([1, 0], None):
+                whole = expected[:n] if columns is None else expected[:n, columns]
+                try:
+                    [(_, logits)] = self.run(probes[:n], [step], columns)
+                    if not bool(((logits[:, 0] - whole).abs() <= allowed).all()):
+                        return False
+                except (AttributeError, RuntimeError, TypeError, IndexError):
+                    return False
+            return True
 
-        if not (equal([1, 0]) and equal(None)):
+        if not equal(1):
             self._head = None
-            if not (equal([1, 0]) and equal(None)):
+            if not equal(1):
                 raise ModelError(
                     f"{self.name}: the architecture {type(self._model).__name__} is not supported; "
                     "its scores at the slot are not those of its ordinary forward pass"
                 )
+        self.pads = equal(2)
         moved = (plain(probes[1], behind=some[3:]) - expected[1]).abs().max()
         if (causal and moved > allowed) or (self.kind == "masked" and moved == 0):
             raise ModelError(
