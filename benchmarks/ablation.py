@@ -26,7 +26,7 @@ from fewfit.calibration import ContextualCalibration
 from fewfit.compare import measure, sample_shots
 from fewfit.decoders import DecT, OffsetLogisticRegression, offset_regression
 from fewfit.decoders.ridge import basis, minimise
-from fewfit.opening import open_model
+from fewfit.estimators.opening import open_model
 from fewfit.prompts import Template, Verbalizer
 from fewfit.task import Task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.spec import ExperimentFile
-from fewfit.compare.tables import NONE, markdown_table, seconds, size
+from fewfit.compare.report.tables import NONE, markdown_table, seconds, size
 
 
 def experiment(path: Path, file: ExperimentFile) -> str:

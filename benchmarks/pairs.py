@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.tasks import data_folder, read_split
 from fewfit.compare import sample_shots
 from fewfit.decoders import LinearProbe
-from fewfit.opening import open_model
+from fewfit.estimators.opening import open_model
 from fewfit.prompts import Template
 
 SETS = ("snli", "mnli", "rte", "wic", "agnews", "trec")

@@ -14,7 +14,7 @@ from benchmarks.spec import ExperimentFile, ModelEntry
 from benchmarks.tasks import read_split
 from fewfit.cli.output import bar
 from fewfit.compare import Comparison, Cost, Experiment
-from fewfit.compare.tables import accuracy_table
+from fewfit.compare.report.tables import accuracy_table
 from fewfit.errors import FewfitError
 from fewfit.store import default_path
 

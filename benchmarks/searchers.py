@@ -30,17 +30,17 @@ import numpy as np
 
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.calibration import ContextualCalibration, NoCalibration
-from fewfit.classifier import FewShotClassifier
 from fewfit.compare import sample_shots
-from fewfit.compare.bbt import black_box_tune
-from fewfit.compare.policy_network import reinforce_prompt
-from fewfit.compare.prompt_search import search_prompt
 from fewfit.compare.searchers import frequent_words
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression, PromptBoosting
 from fewfit.errors import FewfitError
+from fewfit.estimators.classifier import FewShotClassifier
+from fewfit.estimators.opening import load_model
 from fewfit.models import FrozenModel
-from fewfit.opening import load_model
 from fewfit.prompts import Row, Template, Verbalizer
+from fewfit.searchers.bbt import black_box_tune
+from fewfit.searchers.policy_network import reinforce_prompt
+from fewfit.searchers.prompt_search import search_prompt
 from fewfit.store import StoredModel
 from fewfit.task import Task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewfit.compare.tables import NONE, markdown_table, seconds
+from fewfit.compare.report.tables import NONE, markdown_table, seconds
 
 
 def searchers(path: Path) -> str:

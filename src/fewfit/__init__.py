@@ -1,13 +1,32 @@
 """fewfit: adapt a frozen pre-trained model to your task from a handful of labels."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from fewfit._version import __version__
-from fewfit.classifier import FewShotClassifier
-from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
-from fewfit.models import FrozenModel
-from fewfit.multi_label import MultiLabelClassifier
-from fewfit.observations import Observations
-from fewfit.opening import load_model
-from fewfit.prompts import Template, Verbalizer
+
+if TYPE_CHECKING:
+    from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
+    from fewfit.estimators import FewShotClassifier, MultiLabelClassifier
+    from fewfit.estimators.opening import load_model
+    from fewfit.models import FrozenModel
+    from fewfit.observations import Observations
+    from fewfit.prompts import Template, Verbalizer
+
+_ROOMS = {
+    "DecT": "decoders",
+    "FewShotClassifier": "estimators",
+    "FrozenModel": "models",
+    "LinearProbe": "decoders",
+    "MultiLabelClassifier": "estimators",
+    "Observations": "observations",
+    "OffsetLogisticRegression": "decoders",
+    "Template": "prompts",
+    "Verbalizer": "prompts",
+    "ZeroShot": "decoders",
+    "load_model": "estimators.opening",
+}
+# A second of imports, most of it scikit-learn's, is for those who use what needs it (PEP 562).
 
 __all__ = [
     "DecT",
@@ -23,3 +42,15 @@ __all__ = [
     "__version__",
     "load_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

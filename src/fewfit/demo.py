@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fewfit.classifier import FewShotClassifier
 from fewfit.compare import Bar, Comparison, compare, sample_shots
-from fewfit.compare.plots import plot_accuracy
-from fewfit.compare.tables import accuracy_table
+from fewfit.compare.report.plots import plot_accuracy
+from fewfit.compare.report.tables import accuracy_table
 from fewfit.datasets import load_support_desk
 from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
+from fewfit.estimators.classifier import FewShotClassifier
 
 TEMPLATE = "{text} This is about {mask}."
 LABELS = {

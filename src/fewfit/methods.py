@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
-from fewfit.compare.searchers import SEARCHERS
-from fewfit.compare.token_shift import token_shift
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.prompts import VERBALIZERS, VIEWS
+from fewfit.searchers import SEARCHERS
 
 
 class Method(NamedTuple):
@@ -49,7 +49,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "decoder": DECODERS,
     "multi-label decoder": {"multi-label": MultiLabel},
     "searcher": SEARCHERS,
-    "analysis": {"token-shift": token_shift},
+    "analysis": ANALYSES,
 }
 """Kind -> the fixed tables of the rooms."""
 

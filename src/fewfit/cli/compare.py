@@ -97,11 +97,11 @@ def compare(
 ) -> None:
     """Compare methods on your task: same samples, same answers, every cost on the table."""
     from fewfit.calibration import make_calibration
-    from fewfit.classifier import DEFAULT_TEMPLATE
     from fewfit.compare import Experiment
-    from fewfit.compare.html import html_report
     from fewfit.compare.names import make_methods
-    from fewfit.compare.tables import report, write_csv
+    from fewfit.compare.report.html import html_report
+    from fewfit.compare.report.tables import report, write_csv
+    from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import make_views
 
     views = make_views(template or DEFAULT_TEMPLATE)

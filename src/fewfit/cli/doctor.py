@@ -25,7 +25,7 @@ def doctor(
 
     Exit code 3 if it gave no usable answer.
     """
-    from fewfit.compare.tables import markdown_table
+    from fewfit.compare.report.tables import markdown_table
 
     report = probed(model, [template], words.split(","))
     if as_json:
@@ -40,8 +40,8 @@ def doctor(
 
 def probed(model: str, templates: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
     """Probe the model that a spec names with each template; the report as JSON keeps it."""
+    from fewfit.estimators.opening import load_model
     from fewfit.models.probe import probe
-    from fewfit.opening import load_model
     from fewfit.prompts import Template
 
     first, *further = map(Template, templates)

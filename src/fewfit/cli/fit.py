@@ -73,9 +73,9 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Fit a classifier from a file of labelled examples: one query each."""
-    from fewfit.classifier import DEFAULT_TEMPLATE, FewShotClassifier
     from fewfit.compare import sample_shots
     from fewfit.decoders import DECODERS
+    from fewfit.estimators.classifier import DEFAULT_TEMPLATE, FewShotClassifier
     from fewfit.prompts import make_views
 
     if decoder not in DECODERS:

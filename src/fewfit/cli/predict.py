@@ -88,7 +88,7 @@ def evaluate(
     import numpy as np
 
     from fewfit.compare import measure
-    from fewfit.compare.tables import markdown_table
+    from fewfit.compare.report.tables import markdown_table
 
     classifier, columns, table = _loaded(
         artifact, test, text_column, model, store, format, max_queries
@@ -134,7 +134,7 @@ def _loaded(
     max_queries: int | None = None,
     errors: str = "raise",
 ) -> tuple[Any, Table, Table]:
-    from fewfit.classifier import FewShotClassifier
+    from fewfit.estimators.classifier import FewShotClassifier
 
     classifier = FewShotClassifier.load(
         artifact, model=model, store=store_path(store), max_queries=max_queries, errors=errors

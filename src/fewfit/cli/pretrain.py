@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from fewfit import artifact
+from fewfit.artifacts import files
 from fewfit.cli.columns import pick_labels
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import bar, plain_errors
@@ -20,7 +20,7 @@ from fewfit.cli.tune import answers_of, wordings
 from fewfit.errors import InputError
 
 
-class MixtureTask(artifact.Strict):
+class MixtureTask(files.Strict):
     """One ``[[task]]`` of a mixture."""
 
     train: str
@@ -30,7 +30,7 @@ class MixtureTask(artifact.Strict):
     label_column: str = "label"
 
 
-class Mixture(artifact.Strict):
+class Mixture(files.Strict):
     """The tasks of a mixture, as a TOML file has them."""
 
     task: list[MixtureTask]

@@ -68,7 +68,7 @@ def tune(
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
     """
-    from fewfit.classifier import DEFAULT_TEMPLATE
+    from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
 
     if method not in METHODS:

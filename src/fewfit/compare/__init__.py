@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fewfit.calibration import Calibration
-from fewfit.classifier import DEFAULT_TEMPLATE
 from fewfit.compare.experiment import SEARCH_TRIALS, Bar, Cost, Experiment
 from fewfit.compare.methods import DecoderMethod, Features, Method
 from fewfit.compare.metrics import Metrics, expected_calibration_error, measure
@@ -19,6 +18,7 @@ from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
 from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import draw_samples, sample_shots
 from fewfit.decoders import Decoder
+from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.prompts import View, Views
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from fewfit._version import __version__
 from fewfit.calibration import Calibration, make_calibration
-from fewfit.classifier import DEFAULT_TEMPLATE
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
@@ -22,11 +21,12 @@ from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.names import DEFAULT_METHODS, make_methods
 from fewfit.compare.plan import Job, Plan
+from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup
 from fewfit.compare.searchers import SearcherMethod
-from fewfit.compare.statistics import summarise
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
+from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
 from fewfit.prompts import Template, View, Views, make_views

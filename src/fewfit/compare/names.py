@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from fewfit.calibration import CALIBRATIONS, make_calibration
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
-from fewfit.compare.searchers import SEARCHERS, SearcherMethod
+from fewfit.compare.searchers import SearcherMethod
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
+from fewfit.searchers import SEARCHERS
 
 DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
 

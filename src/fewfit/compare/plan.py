@@ -16,9 +16,9 @@ from fewfit.compare.methods import DecoderMethod, Method
 from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import Sample
 from fewfit.errors import CapabilityError, InputError
+from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.observations import ScoreSpace
-from fewfit.opening import open_model
 from fewfit.prompts import InContext, Row, Template, View, Views, make_views
 from fewfit.task import Query, Task, check_pairs
 

@@ -14,23 +14,14 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from fewfit.calibration import BatchCalibration, Calibration, NoCalibration
-from fewfit.compare.bbt import black_box_tune, import_cma
 from fewfit.compare.methods import Arrays, Features, Method
-from fewfit.compare.policy_network import reinforce_prompt
-from fewfit.compare.prompt_search import PROMPT, search_prompt
-from fewfit.compare.unsupervised import learn_unsupervised
 from fewfit.errors import InputError
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Template
+from fewfit.searchers import SEARCHERS, black_box_tune, learn_unsupervised
+from fewfit.searchers.bbt import import_cma
+from fewfit.searchers.prompt_search import PROMPT
 from fewfit.task import Task
-
-SEARCHERS: dict[str, Any] = {
-    "black-box-tuning": black_box_tune,
-    "policy-network": reinforce_prompt,
-    "prompt-search": search_prompt,
-    "unsupervised-prompts": learn_unsupervised,
-}
-"""Name -> searcher."""
 
 N_WORDS = 200  # candidates, if none are given
 LENGTH = 5  # words of the prompt that unsupervised learning starts from

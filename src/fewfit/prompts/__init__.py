@@ -5,8 +5,9 @@ from typing import Any
 from fewfit.prompts.conjugate import Conjugate
 from fewfit.prompts.in_context import InContext
 from fewfit.prompts.paraphrase import Paraphrase, paraphrased
+from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row, read_labels, read_rows
-from fewfit.prompts.template import Part, Prompt, Template, make_views
+from fewfit.prompts.template import Template, make_views
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
 from fewfit.prompts.verbalizer import Verbalizer

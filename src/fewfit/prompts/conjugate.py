@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from fewfit.errors import InputError
-from fewfit.prompts.template import Prompt, Template
+from fewfit.prompts.prompt import Prompt
+from fewfit.prompts.template import Template
 from fewfit.prompts.views import View
 
 Text = Callable[[str], str]

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fewfit.errors import InputError
+from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row
-from fewfit.prompts.template import Part, Prompt, Template
+from fewfit.prompts.template import Template
 from fewfit.prompts.views import View
 
 CHOICES = ("balanced", "random", "nearest")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fewfit.errors import InputError
-
-if TYPE_CHECKING:
-    from fewfit.prompts.template import Prompt
+from fewfit.prompts.prompt import Prompt
 
 
 class View(ABC):

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from fewfit import artifact
 from fewfit._version import __version__
+from fewfit.artifacts import files
 from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.training import Recipe
@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 Method = Literal["t-few", "pet"]
 """How vectors were trained."""
 
+_MANIFEST_LIMIT = 16 * 2**20
 _TENSORS_LIMIT = 2 * 2**30
 
 # The names of the authors' checkpoints, for example
@@ -35,14 +36,14 @@ _ORIGINAL = re.compile(
 )
 
 
-class TaskEntry(artifact.Strict):
+class TaskEntry(files.Strict):
     """What was asked: templates, the first of which is for prediction, and labels."""
 
     templates: list[str]
     labels: list[tuple[str | int, list[str]]]
 
 
-class CostEntry(artifact.Strict):
+class CostEntry(files.Strict):
     """What :class:`fewfit.models.costs.Size` is made from."""
 
     n_parameters: int
@@ -50,7 +51,7 @@ class CostEntry(artifact.Strict):
     training_flops: float
 
 
-class Manifest(artifact.Strict):
+class Manifest(files.Strict):
     """Everything about tuned vectors but their values."""
 
     schema_version: Literal[1]
@@ -98,7 +99,7 @@ def save_vectors(
         n_examples=n_examples,
         task=task,
         costs=costs,
-        files={TENSORS: artifact.sha256(tensors)},
+        files={TENSORS: files.sha256(tensors)},
     )
 
     def verify(fresh: Path) -> None:
@@ -106,13 +107,13 @@ def save_vectors(
         if back.keys() != held.keys() or any(not torch.equal(back[k], held[k]) for k in held):
             raise ArtifactError(f"the vectors did not survive writing to {folder}")
 
-    artifact.write_files(folder, {TENSORS: tensors, MANIFEST: artifact.dump(manifest)}, verify)
+    files.write_files(folder, {TENSORS: tensors, MANIFEST: files.dump(manifest)}, verify)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check the manifest alone (ArtifactError)."""
     path = Path(folder) / MANIFEST
-    manifest = artifact.parse(artifact.read_bytes(path, artifact.MANIFEST_LIMIT), path, Manifest)
+    manifest = files.parse(files.read_bytes(path, _MANIFEST_LIMIT), path, Manifest)
     if set(manifest.files) != {TENSORS}:
         raise ArtifactError(f"{path} lists other files than {TENSORS!r}")
     return manifest
@@ -132,8 +133,8 @@ def load_vectors(folder: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
         If a file is missing, damaged, or holds anything but finite vectors.
     """
     manifest, path = read_manifest(folder), Path(folder) / TENSORS
-    data = artifact.read_bytes(path, _TENSORS_LIMIT)
-    if artifact.sha256(data) != manifest.files[TENSORS]:
+    data = files.read_bytes(path, _TENSORS_LIMIT)
+    if files.sha256(data) != manifest.files[TENSORS]:
         raise ArtifactError(f"{path} differs from its checksum: it is damaged")
     tensors = _tensors(data, path)
     if sum(tensor.numel() for tensor in tensors.values()) != manifest.n_values:
@@ -151,7 +152,7 @@ def load_original(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     found: dict[str, Tensor] = {}
-    for name, tensor in _tensors(artifact.read_bytes(path, _TENSORS_LIMIT), path).items():
+    for name, tensor in _tensors(files.read_bytes(path, _TENSORS_LIMIT), path).items():
         match = _ORIGINAL.fullmatch(name)
         if match is None or tensor.numel() != tensor.shape[0]:
             raise ArtifactError(

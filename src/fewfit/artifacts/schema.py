@@ -1,0 +1,151 @@
+"""What the folder of a fitted classifier holds: a manifest and the arrays that were learnt.
+
+An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``. Nothing else
+in the folder is read, nothing is imported by a name from a file, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from safetensors import SafetensorError
+
+from fewfit.artifacts.files import (
+    Strict,
+    dump,
+    parse,
+    read_bytes,
+    sha256,
+    write_files,
+)
+from fewfit.errors import ArtifactError
+
+MANIFEST, TENSORS = "manifest.json", "decoder.safetensors"
+
+MANIFEST_LIMIT = 16 * 2**20
+TENSORS_LIMIT = 2 * 2**30
+
+
+class DecoderEntry(Strict):
+    """Which decoder, by its name in the fixed table, and with which parameters."""
+
+    name: str
+    parameters: dict[str, str | int | float | bool | None]
+
+
+class CalibrationEntry(Strict):
+    """Which calibration, by its name in the fixed table, and with which parameters."""
+
+    name: str
+    parameters: dict[str, str | int | float | list[str]]
+
+
+class DemonstrationsEntry(Strict):
+    """The examples in front of a template; their texts are part of the artifact."""
+
+    n: int
+    choose: str
+    separator: str
+    max_words: int | None
+    seed: int
+    demonstrations: list[tuple[dict[str, str], str]]
+
+
+class ViewEntry(Strict):
+    """A template, with demonstrations or without."""
+
+    template: str
+    in_context: DemonstrationsEntry | None
+
+
+class Example(Strict):
+    """An input and the probabilities that it must give again."""
+
+    row: dict[str, str]
+    probabilities: list[float]
+
+
+class Manifest(Strict):
+    """Everything about a fitted task but its arrays."""
+
+    schema_version: Literal[1]
+    fewfit_version: str
+    template: list[ViewEntry]
+    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
+    calibration: CalibrationEntry
+    decoder: DecoderEntry
+    model_spec: str | None
+    model_identity: dict[str, str]
+    n_examples: int
+    example: Example
+    doctor: dict[str, JsonValue] | None = None
+    files: dict[str, str]
+
+
+def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an artifact so that `folder` holds the old one or the new one, never half of one.
+
+    Both files go to a folder beside it, are flushed to disk and read back, and the folder is then
+    renamed into place.
+
+    Parameters
+    ----------
+    folder : path
+        May hold an older artifact, which is replaced; any other existing folder that is not empty
+        is refused.
+    manifest : Manifest
+        Its `files` are filled in here.
+    arrays : mapping of str to ndarray
+
+    Raises
+    ------
+    ArtifactError
+        If the folder is something else than an artifact, or the files cannot be written.
+    """
+    # safetensors 0.8.0 writes arrays that are not C-contiguous as garbage.
+    tensors = safetensors.numpy.save({k: np.array(v, order="C") for k, v in arrays.items()})
+    text = dump(manifest.model_copy(update={"files": {TENSORS: sha256(tensors)}}))
+
+    def verify(fresh: Path) -> None:
+        _, back = read(fresh)
+        for name, array in arrays.items():
+            if not np.array_equal(back[name], array):
+                raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
+
+    write_files(folder, {TENSORS: tensors, MANIFEST: text}, verify)
+
+
+def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Read an artifact and check every byte of it.
+
+    Returns
+    -------
+    (Manifest, dict of str to ndarray)
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, too large, a link, or differs from its checksum; if the manifest has
+        an unknown, missing or ill-typed entry or a newer schema; if an array is not finite.
+    """
+    folder = Path(folder)
+    manifest = parse(read_bytes(folder / MANIFEST, MANIFEST_LIMIT), folder / MANIFEST, Manifest)
+    if set(manifest.files) != {TENSORS}:
+        raise ArtifactError(f"{folder / MANIFEST} lists other files than {TENSORS!r}")
+    tensors = read_bytes(folder / TENSORS, TENSORS_LIMIT)
+    if sha256(tensors) != manifest.files[TENSORS]:
+        raise ArtifactError(f"{folder / TENSORS} differs from its checksum: it is damaged")
+    try:
+        arrays = safetensors.numpy.load(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / TENSORS} is not a safetensors file: {error}") from error
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
+            raise ArtifactError(f"{folder / TENSORS}: array {name!r} is not finite floating point")
+    return manifest, arrays

@@ -1,0 +1,185 @@
+"""What the estimators on texts share: asking, decoding, and a folder on disk."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+
+from fewfit.artifacts.schema import Example
+from fewfit.decoders import Decoder, MultiLabel
+from fewfit.errors import ArtifactError, ModelError, ModelWarning
+from fewfit.estimators.fitted import Fitted, load_fitted, save_fitted, verify_fitted
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
+from fewfit.observations import Observations
+from fewfit.prompts import Row, Template, read_rows
+from fewfit.task import Task
+
+
+class TextEstimator(BaseEstimator):
+    """A fitted task with a decoder on it; see :class:`fewfit.FewShotClassifier`."""
+
+    kind: ClassVar[type[Decoder | MultiLabel]]
+    """The decoders that an artifact of this estimator holds."""
+
+    classes_: NDArray[Any]
+    decoder_: Any
+    task_: Task
+    n_queries_: int
+    n_retries_: int
+    doctor_: dict[str, Any] | None
+    n_examples_: int
+    _example: Example | None
+
+    def predict_proba(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.float64]:
+        """Return the probability of each class, shape (N, K), columns as in ``classes_``.
+
+        With ``errors="nan"`` an example without a usable answer has a row of NaN.
+        """
+        return self.decode(self.observe(X, progress=progress))
+
+    def observe(self, X: Any, *, progress: Progress | None = None) -> Observations:
+        """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
+
+        Returns
+        -------
+        Observations
+            One row per example and view, with one score column per class; ``.queries`` says what
+            they cost.
+        """
+        check_is_fitted(self, "classes_")
+        return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
+
+    def decode(self, observations: Observations) -> NDArray[np.float64]:
+        """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
+
+        An example that was not answered, in any of its views, becomes a row of NaN.
+        """
+        check_is_fitted(self, "classes_")
+        there = self.task_.answered(observations)
+        out = np.full((len(there), len(self.classes_)), np.nan)
+        if there.any():
+            out[there] = self._proba(*self.task_.features(self.task_.select(observations, there)))
+        return out
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted task to a folder: data only, kilobytes; see
+        :mod:`fewfit.artifacts.schema`.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder is something else, or the decoder, the calibration or a view is not one
+            of fewfit's own.
+        """
+        check_is_fitted(self, "classes_")
+        fitted = Fitted(self.task_, self.decoder_, self.n_examples_, self._example, self.doctor_)
+        save_fitted(fitted, folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | FrozenModel | None = None,
+        store: str | Path | None = "default",
+        max_queries: int | None = None,
+        errors: str = "raise",
+        verify: bool = False,
+    ) -> Self:
+        """Read a fitted task. No code in it is run, and nothing is fetched.
+
+        Parameters
+        ----------
+        folder : path
+            Written by :meth:`save` or by ``fewfit tune``.
+        model : str or FrozenModel, optional
+            The frozen model to predict with, if not the one that the artifact names. It must have
+            the identity of the model that the task was fitted on.
+        store : "default", path or None, default="default"
+        max_queries : int, optional
+        errors : {"raise", "nan"}, default="raise"
+        verify : bool, default=False
+            Whether to ask the artifact's example again and compare its probabilities. What
+            ``fewfit tune`` wrote holds no example; its model is compared by its hashes.
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is damaged, foreign, or fails the verification.
+        ModelMismatchError
+            If the model is another one; the message names what differs.
+        """
+        fitted, model = load_fitted(folder, model, store, max_queries, errors)
+        task = fitted.task
+        if not isinstance(fitted.decoder, cls.kind):
+            raise ArtifactError(
+                f"{folder} holds a {type(fitted.decoder).__name__}, which {cls.__name__} does not "
+                "read: examples with several labels are MultiLabelClassifier's, others "
+                "FewShotClassifier's"
+            )
+        views = [v.source if type(v) is Template else v for v in task.template.views]
+        self = cls(
+            model=model,
+            template=views if len(views) > 1 else views[0],
+            decoder=clone(fitted.decoder),
+            store=store,
+            max_queries=max_queries,
+            errors=errors,
+            **cls._options(task),
+        )
+        self.n_queries_ = self.n_retries_ = 0
+        self._keep(fitted)
+        if verify and fitted.example is not None:
+            again = self.predict_proba([fitted.example.row])[0]
+            verify_fitted(fitted, folder, again)
+        return self
+
+    @abstractmethod
+    def _proba(
+        self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> NDArray[Any]:
+        """Return the decoder's probabilities, shape (N, K)."""
+
+    @classmethod
+    @abstractmethod
+    def _options(cls, task: Task) -> dict[str, Any]:
+        """Return the parameters of an estimator with this task that not all estimators have."""
+
+    def _keep(self, fitted: Fitted) -> None:
+        self.task_, self.decoder_ = fitted.task, fitted.decoder
+        self.classes_ = np.array(fitted.task.verbalizer.classes)
+        self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
+        self._example = fitted.example
+
+    def _keep_example(self, row: Row, answers: Observations) -> None:
+        """Keep a row, with what its answers are decoded to, for the artifact."""
+        probabilities = self.decode(answers[: len(self.task_.template.views)])[0].tolist()
+        self._example = Example(row=dict(row), probabilities=probabilities)
+
+
+def report_left_out(there: NDArray[np.bool_], what: str) -> None:
+    """Warn of examples that got no usable answer; `there` are those that did, shape (N,)."""
+    if not there.all():
+        warnings.warn(
+            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
+            ModelWarning,
+            stacklevel=3,
+        )
+
+
+def check_labelled(probabilities: NDArray[np.float64]) -> None:
+    """Refuse to give a label to a row of NaN (ModelError)."""
+    failed = int(np.isnan(probabilities[:, 0]).sum())
+    if failed:
+        raise ModelError(
+            f"{failed} of {len(probabilities)} examples got no usable answer and so have no "
+            "label; predict_proba gives the others, with NaN for these"
+        )

@@ -1,0 +1,287 @@
+"""Text in, label out: one scikit-learn estimator around a frozen model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin, clone
+
+from fewfit.calibration import Calibration, make_calibration
+from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot
+from fewfit.decoders.base import tell_views
+from fewfit.errors import InputError, ModelError, ModelWarning
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
+from fewfit.estimators.fitted import Fitted
+from fewfit.estimators.opening import open_model
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
+from fewfit.prompts import Verbalizer, View, Views, make_views, read_labels, read_rows
+from fewfit.prompts.verbalizer import Label
+from fewfit.task import DEFAULT_TEMPLATE, MAX_CENSORED, Task
+
+
+class FewShotClassifier(ClassifierMixin, TextEstimator):
+    """Adapt a frozen model to a classification task: one query per example, then milliseconds.
+
+    Parameters
+    ----------
+    model : str or FrozenModel, default="embedded"
+        Who is asked; see :func:`fewfit.load_model`.
+    template : str, View, or list of these, default="{text} This is about {mask}."
+        Text with named fields and one slot for the label word. Of several, each is asked about
+        every example: their hidden states are put side by side and their calibrated scores are
+        averaged, unless the decoder does better.
+    labels : mapping of class to str, list of str, or mapping of str to float, optional
+        The label words of each class, with weights or without; see
+        :class:`fewfit.prompts.Verbalizer`. If left out, each class is spelled by its own name,
+        with underscores read as spaces.
+    decoder : Decoder, optional
+        What is trained on the answers; left out, it is :class:`OffsetLogisticRegression`.
+    calibration : str or Calibration, default="contextual"
+        How the model's prior over labels is removed from its scores: "none", "contextual",
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
+    store : "default", path or None, default="default"
+        Where answers are kept so that none is paid for twice: "default" is a file in the user's
+        cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
+    max_queries : int, optional
+        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        asks what it can, stores that and raises; the same call again goes on from there. Without
+        a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
+        spell the label words differently) is refused.
+    errors : {"raise", "nan"}, default="raise"
+        What becomes of an example that the model gave no usable answer to. "raise" raises, with
+        everything else stored; "nan" leaves it out of `fit` and gives it a row of NaN in
+        :meth:`predict_proba`. It never gets a guessed label: :meth:`predict` raises either way.
+        Of several views, each needs an answer.
+    max_censored : float, default=0.5
+        Largest share of class scores that may be bounds in `fit`, for servers that list only
+        their most probable tokens.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+        The classes, sorted: the order of the columns of :meth:`predict_proba`.
+    decoder_ : Decoder
+        The fitted decoder.
+    task_ : Task
+        Template, label words and calibration as they were fitted, and the frozen model with the
+        store in front of it.
+    n_queries_ : int
+        How many queries `fit` paid for: one per distinct prompt that the store lacked.
+    n_retries_ : int
+        How many attempts were made again for them.
+    doctor_ : dict or None
+        The report of :func:`fewfit.models.probe.probe` on the frozen model, if one was put here;
+        it is saved with the task.
+
+    Raises
+    ------
+    InputError
+        From `fit` and `predict`, before any query: texts, labels, template or label words that do
+        not go together.
+    CapabilityError
+        Before any query: the decoder or the calibration needs what the model does not give. After
+        them: too many of the class scores are bounds.
+    ModelError
+        The model did not answer, or not all of it.
+    BudgetExceededError
+        More than `max_queries` are needed.
+
+    Examples
+    --------
+    >>> from fewfit import FewShotClassifier
+    >>> clf = FewShotClassifier(model="fake", labels={"no": "bad", "yes": "good"}, store=None)
+    >>> clf = clf.fit(["so good", "quite bad"], ["yes", "no"])
+    >>> clf.predict(["good"])
+    array(['yes'], dtype='<U3')
+    >>> clf.n_queries_  # two texts and the empty one, for the calibration
+    3
+    """
+
+    kind: ClassVar[type[Decoder]] = Decoder
+    decoder_: Decoder
+
+    def __init__(
+        self,
+        model: str | FrozenModel = "embedded",
+        *,
+        template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
+        labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
+        decoder: Decoder | None = None,
+        calibration: str | Calibration = "contextual",
+        store: str | Path | None = "default",
+        max_queries: int | None = None,
+        errors: str = "raise",
+        max_censored: float = MAX_CENSORED,
+    ) -> None:
+        self.model = model
+        self.template = template
+        self.labels = labels
+        self.decoder = decoder
+        self.calibration = calibration
+        self.store = store
+        self.max_queries = max_queries
+        self.errors = errors
+        self.max_censored = max_censored
+
+    def fit(
+        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | None = None
+    ) -> Self:
+        """Ask the model about each example once, and fit the decoder to its answers.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The examples; see :func:`fewfit.prompts.read_rows`.
+        y : sequence of str or of int, length N
+            Their classes: each has label words, and each class with label words occurs. With no
+            examples at all, ``fit([], [])``, the classes are those of `labels`, and the model is
+            believed as it is, calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
+        unlabelled : like X, optional
+            Further examples, for a decoder that learns from texts without labels; one query each
+            and view.
+        progress : callable, optional
+            Called with the number of prompts newly answered.
+
+        Returns
+        -------
+        self
+        """
+        template = make_views(self.template)
+        rows = read_rows(X, template.fields)
+        y = np.array(read_labels(y, len(rows)))
+        if not rows and unlabelled is None:
+            return self._fit_nothing(template, progress)
+        verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
+        _check_same_classes(verbalizer, y)
+        decoder = cast(
+            Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
+        )
+        tell_views(decoder, len(template.views))
+        pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
+        if pool_rows is not None and not decoder.unlabelled:
+            raise InputError(
+                f"unlabelled: {type(decoder).__name__} does not learn from texts without labels; "
+                "take IPET, or leave them out"
+            )
+        if pool_rows is not None and not pool_rows:
+            raise InputError("unlabelled: no examples")
+        task = self._task(template, verbalizer, decoder)
+        if pool_rows is not None:
+            task.check_budget("examples with and without labels")
+
+        retries = task.model.retries
+        codes = np.searchsorted(np.array(verbalizer.classes), y)
+        task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
+        there = task.answered(answers)
+        _check_kept(verbalizer, y, there)
+        report_left_out(there, "examples")
+        answers, y = task.select(answers, there), y[there]
+        hidden, scores = task.features(answers)
+        further: dict[str, Any] = {}
+        if pool_rows is not None:
+            pool = task.observe(pool_rows, progress=progress)
+            self.n_queries_ += pool.queries
+            kept = task.answered(pool)
+            if not kept.any():
+                raise ModelError("unlabelled: the model gave no usable answer to any example")
+            report_left_out(kept, "unlabelled examples")
+            further["pool"] = task.features(task.select(pool, kept))[0]
+        self.n_retries_ = task.model.retries - retries
+        decoder = decoder.fit(hidden, y, scores=scores, **further)
+        self._keep(Fitted(task, decoder, n_examples=len(y), example=None))
+        self._keep_example(rows[int(there.argmax())], answers)
+        return self
+
+    def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
+        """Fit without examples; the artifact's example is the empty input."""
+        if not self.labels:
+            raise InputError("y: no examples; with none, labels=... has to name the classes")
+        decoder = cast(Decoder, clone(self.decoder)) if self.decoder is not None else ZeroShot()
+        if self.decoder is None:
+            warnings.warn(
+                "no examples: the model's own scores are believed as they are; decoder=ZeroShot() "
+                "says that this is meant",
+                ModelWarning,
+                stacklevel=3,
+            )
+        if decoder.labels_needed != "none":
+            raise InputError(
+                f"y: no examples, and {type(decoder).__name__} needs {decoder.labels_needed}; "
+                "leave decoder out to believe the model's own scores"
+            )
+        task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
+        retries, row = task.model.retries, dict.fromkeys(template.fields, "")
+        task, answers, self.n_queries_ = task.begin([row], progress=progress)
+        if not task.answered(answers).all():
+            raise ModelError("the model gave no usable answer to the empty input; run again")
+        self.n_retries_ = task.model.retries - retries
+        decoder.restore({}, np.array(task.verbalizer.classes))
+        self._keep(Fitted(task, decoder, n_examples=0, example=None))
+        self._keep_example(row, answers)
+        return self
+
+    def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
+        """Open the model, and refuse what does not go together before anything is asked."""
+        task = Task(
+            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            template,
+            verbalizer,
+            make_calibration(self.calibration),
+            errors=self.errors,
+            max_censored=self.max_censored,
+            reads_words="word_scores" in decoder.requires,
+        )
+        task.check(decoder.requires, who=type(decoder).__name__)
+        return task
+
+    def predict(self, X: Any, *, progress: Progress | None = None) -> NDArray[Any]:
+        """Return the most probable class of each example, shape (N,).
+
+        Raises
+        ------
+        ModelError
+            If an example got no usable answer, with ``errors="nan"`` too: a label would be a guess.
+        """
+        probabilities = self.predict_proba(X, progress=progress)
+        check_labelled(probabilities)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def _proba(
+        self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
+    ) -> NDArray[Any]:
+        return self.decoder_.predict_proba(hidden, scores=scores)
+
+    @classmethod
+    def _options(cls, task: Task) -> dict[str, Any]:
+        return {"labels": task.verbalizer.labels, "calibration": task.calibration}
+
+
+def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
+    known: set[Label] = set(verbalizer.classes)
+    seen: set[Label] = set(y.tolist())
+    if seen - known:
+        raise InputError(
+            f"y: class {min(seen - known, key=str)!r} has no label words; labels has "
+            f"{list(verbalizer.classes)}"
+        )
+    if known - seen:
+        raise InputError(
+            f"labels: class {min(known - seen, key=str)!r} has label words but no example in y; "
+            "give it at least one example or leave it out"
+        )
+
+
+def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], there: NDArray[np.bool_]) -> None:
+    """Refuse to fit if a class has no example left."""
+    lost = set(verbalizer.classes) - set(y[there].tolist())
+    if lost:
+        raise ModelError(
+            f"the model gave no usable answer to any example of class {min(lost, key=str)!r}; run "
+            "again to ask only what is missing"
+        )

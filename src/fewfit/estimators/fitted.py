@@ -1,0 +1,229 @@
+"""A fitted task to a folder and back; :mod:`fewfit.artifacts.schema` says what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit._version import __version__
+from fewfit.artifacts import schema
+from fewfit.artifacts.files import SCHEMA_VERSION
+from fewfit.calibration import CALIBRATIONS, Calibration
+from fewfit.decoders import DECODERS, Decoder, MultiLabel
+from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
+from fewfit.estimators.opening import open_model
+from fewfit.models import FrozenModel
+from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
+from fewfit.task import Task
+
+_TUNED = "tuning.json"
+_DECODERS: dict[str, type[Any]] = {**DECODERS, "multi-label": MultiLabel}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an estimator has learnt.
+
+    Attributes
+    ----------
+    task : Task
+        With its prior.
+    decoder : Decoder or MultiLabel
+        Fitted.
+    n_examples : int
+    example : schema.Example or None
+        A row and its probabilities; None for what ``fewfit tune`` wrote.
+    doctor : dict or None
+        The report on the frozen model.
+    """
+
+    task: Task
+    decoder: Decoder | MultiLabel
+    n_examples: int
+    example: schema.Example | None
+    doctor: dict[str, Any] | None = None
+
+
+def save_fitted(fitted: Fitted, folder: str | Path) -> None:
+    """Write `fitted` to a folder (ArtifactError if it holds code of the user's)."""
+    task, decoder = fitted.task, fitted.decoder
+    if fitted.example is None:
+        raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
+    names = [name for name, kind in _DECODERS.items() if kind is type(decoder)]
+    if not names or type(task.calibration) not in CALIBRATIONS.values():
+        raise ArtifactError(
+            "only fewfit's own decoders and calibrations can be saved, since nothing in an "
+            f"artifact is imported by name; this one has {type(decoder).__name__}"
+        )
+    arrays = {name: getattr(decoder, name) for name in decoder.fitted_arrays}
+    if task.prior is not None:
+        arrays["prior"] = task.prior
+    manifest = schema.Manifest(
+        schema_version=SCHEMA_VERSION,
+        fewfit_version=__version__,
+        template=[_view_entry(view) for view in task.template.views],
+        labels=task.verbalizer.to_list(),
+        calibration=schema.CalibrationEntry(
+            name=task.calibration.name,
+            parameters={
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in asdict(task.calibration).items()
+            },
+        ),
+        decoder=schema.DecoderEntry(name=names[0], parameters=_plain(decoder)),
+        model_spec=task.model.spec,
+        model_identity=dict(task.model.identity),
+        n_examples=fitted.n_examples,
+        example=fitted.example,
+        doctor=fitted.doctor,
+        files={},
+    )
+    schema.write(folder, manifest, arrays)
+
+
+def load_fitted(
+    folder: str | Path,
+    model: str | FrozenModel | None,
+    store: str | Path | None,
+    max_queries: int | None,
+    errors: str,
+) -> tuple[Fitted, str | FrozenModel]:
+    """Read what :func:`save_fitted` or ``fewfit tune`` wrote, and the frozen model it is bound to.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder is damaged or foreign.
+    ModelMismatchError
+        If `model` is another than the one it was fitted on.
+    """
+    if (Path(folder) / _TUNED).is_file():
+        return _load_tuned(folder, model, store, max_queries, errors)
+    manifest, arrays = schema.read(folder)
+    spec = model if model is not None else manifest.model_spec
+    if spec is None:
+        raise ModelError(
+            f"{folder} was fitted on a model that only code can make; pass it as model=..."
+        )
+    try:
+        decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
+        parameters: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in manifest.calibration.parameters.items()
+        }
+        calibration: Calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
+        template = make_views([_read_view(entry) for entry in manifest.template])
+        verbalizer = Verbalizer.from_list(manifest.labels)
+    except (KeyError, TypeError, InputError) as error:
+        raise ArtifactError(f"{folder}: the manifest does not hold together: {error}") from error
+    opened = open_model(spec, store, max_queries, decoder.requires)
+    task = Task(
+        opened,
+        template,
+        verbalizer,
+        calibration,
+        errors=errors,
+        reads_words="word_scores" in decoder.requires,
+    )
+    _check_identity(manifest.model_identity, task.model.identity)
+    prior = arrays.pop("prior", None)
+    shape = (len(template.views), len(verbalizer.classes))
+    scored = task.model.capabilities.scores is not None
+    if (prior is not None) != scored or (prior is not None and prior.shape != shape):
+        raise ArtifactError(f"{folder}: array 'prior' does not fit the model and the classes")
+    fitted = Fitted(
+        replace(task, prior=prior),
+        decoder.restore(arrays, np.array(verbalizer.classes)),
+        manifest.n_examples,
+        manifest.example,
+        manifest.doctor,
+    )
+    return fitted, spec
+
+
+def verify_fitted(fitted: Fitted, folder: str | Path, again: NDArray[np.float64]) -> None:
+    """Compare the probabilities that the artifact's example has now with those it was saved with.
+
+    Parameters
+    ----------
+    again : ndarray of shape (K,)
+    """
+    if fitted.example is None:
+        return
+    gap = float(np.abs(again - fitted.example.probabilities).max())
+    if not gap <= 1e-4:
+        raise ArtifactError(
+            f"{folder}: the example of the artifact gives probabilities that differ by "
+            f"{gap:.2g} from those it was saved with"
+        )
+
+
+def _load_tuned(
+    folder: str | Path,
+    model: str | FrozenModel | None,
+    store: str | Path | None,
+    max_queries: int | None,
+    errors: str,
+) -> tuple[Fitted, FrozenModel]:
+    """Rank a tuned model's own scores; `model` says where its network is now."""
+    from fewfit.tuning import TunedModel
+
+    if isinstance(model, FrozenModel):
+        raise InputError("model: tuned vectors need the string that names their checkpoint")
+    tuned = TunedModel(folder, base=model)
+    entry = tuned.manifest.task
+    if entry is None:
+        raise ArtifactError(f"{folder} holds vectors to start from, and no task")
+    verbalizer = Verbalizer(dict(entry.labels))
+    task = Task(
+        open_model(tuned, store, max_queries),
+        Template(entry.templates[0]),
+        verbalizer,
+        CALIBRATIONS["none"](),
+        prior=np.zeros((1, len(verbalizer.classes))),
+        errors=errors,
+    )
+    decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
+    return Fitted(task, decoder, tuned.manifest.n_examples, None), tuned
+
+
+def _view_entry(view: View) -> schema.ViewEntry:
+    if type(view) is Template:
+        return schema.ViewEntry(template=view.source, in_context=None)
+    if type(view) is InContext:
+        options = view.options()
+        options["demonstrations"] = [(dict(row), word) for row, word in view.demonstrations or ()]
+        return schema.ViewEntry(
+            template=view.template, in_context=schema.DemonstrationsEntry(**options)
+        )
+    raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
+
+
+def _read_view(entry: schema.ViewEntry) -> View:
+    if entry.in_context is None:
+        return Template(entry.template)
+    options = entry.in_context.model_dump()
+    return InContext(entry.template, **options)
+
+
+def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:
+    for field in sorted({*fitted, *given}):
+        if fitted.get(field) != given.get(field):
+            raise ModelMismatchError(
+                f"the artifact was fitted on another frozen model: {field} was "
+                f"{fitted.get(field)!r}, this model has {given.get(field)!r}"
+            )
+
+
+def _plain(decoder: Decoder | MultiLabel) -> dict[str, Any]:
+    """Parameters as JSON keeps them; a random state that is not a number cannot be kept."""
+    parameters: dict[str, Any] = {}
+    for name, value in decoder.get_params().items():
+        value = value.item() if isinstance(value, np.generic) else value
+        parameters[name] = None if isinstance(value, np.random.RandomState) else value
+    return parameters

@@ -1,0 +1,287 @@
+"""Vectors in front of a prompt, and black-box tuning, which searches for them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fewfit.calibration import ContextualCalibration, NoCalibration
+from fewfit.errors import CapabilityError, InputError, MissingExtraError
+from fewfit.models import FakeModel, TransformersModel
+from fewfit.models.budget import BudgetedModel
+from fewfit.observations import Observations
+from fewfit.prompts import Template, Verbalizer
+from fewfit.searchers.bbt import black_box_tune, cross_entropy, hinge, random_projection
+from fewfit.store import StoredModel
+from tests.conftest import prompts
+from tests.hf_checkpoints import build
+
+WORDS = ["great", "bad"]
+TEXTS = ["the movie was fun", "", "I hated it. I loved it.", "a film"]
+MASKED = ["bert", "distilbert", "roberta"]
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: build(name, root / name) for name in [*MASKED, "gpt2", "t5"]}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_the_vectors_of_words_are_these_words(checkpoints, name):
+    """Embeddings in front give what the same tokens in the text give, in every row of a batch."""
+    model = TransformersModel(checkpoints[name], space="logprob")
+    words = "New Delhi is" if name == "roberta" else "the film is"
+    ids = model._encoder.encode(prompts(words), 64)[0].ids
+    tokens = model._encoder._plain(words)
+    front = model._encoder.front
+    assert ids[front : front + len(tokens)] == tokens
+    prompted = model.with_soft_prompt(model.input_embeddings()[tokens])
+    texts = [" " + text for text in ("was the film fun", "is bad", "it was a great movie")]
+    if name != "roberta":
+        texts = [text.strip() for text in texts]
+    found = prompted.observe(prompts(*texts), WORDS)
+    joined = [words + text if name == "roberta" else f"{words} {text}" for text in texts]
+    expected = model.observe(prompts(*joined), WORDS)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    np.testing.assert_allclose(found.hidden, expected.hidden, atol=1e-5)
+    np.testing.assert_array_equal(found.n_tokens, expected.n_tokens)
+
+
+def test_without_vectors_it_is_the_model_itself(checkpoints):
+    model = TransformersModel(checkpoints["bert"])
+    before = model.observe(prompts(*TEXTS), WORDS)
+    assert model.with_soft_prompt(np.empty((0, 32))) is model
+    prompted = model.with_soft_prompt(np.ones((3, 32)))
+    moved = prompted.observe(prompts(*TEXTS), WORDS)
+    assert np.abs(moved.scores - before.scores).min() > 1e-4
+    after = model.observe(prompts(*TEXTS), WORDS)
+    np.testing.assert_array_equal(after.scores, before.scores)  # nothing is left behind
+    assert prompted.identity != model.identity
+    assert prompted.identity == model.with_soft_prompt(np.ones((3, 32))).identity
+    assert prompted.identity != model.with_soft_prompt(np.ones((4, 32))).identity
+
+
+def test_words_of_several_tokens_and_long_texts_leave_room_for_the_vectors(checkpoints):
+    model = TransformersModel(checkpoints["bert"])
+    vectors = model.input_embeddings()[[7, 8, 9]]
+    found = model.with_soft_prompt(vectors).observe(prompts("fun " * 90), ["great", "sportsnews"])
+    assert found.n_tokens[0] + found.scores.shape[1] <= 64 + 2
+    assert np.isfinite(found.scores).all()
+    assert found.status[0] == 1  # cut
+    with pytest.raises(InputError, match="tokens without any text"):
+        model.with_soft_prompt(np.zeros((60, 32))).observe(prompts("fun"), WORDS)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_only_masked_models_take_vectors(checkpoints, name):
+    model = TransformersModel(checkpoints[name])
+    assert not model.capabilities.soft_prompts
+    with pytest.raises(CapabilityError, match="masked"):
+        model.with_soft_prompt(np.ones((1, 32)))
+
+
+def test_bad_vectors_and_other_models_are_refused(checkpoints, tmp_path):
+    model = TransformersModel(checkpoints["bert"])
+    with pytest.raises(InputError, match="width 32"):
+        model.with_soft_prompt(np.ones((2, 5))).observe(prompts("a"), WORDS)
+    for bad in (np.ones(32), np.full((1, 32), np.nan)):
+        with pytest.raises(InputError, match="finite vectors"):
+            model.with_soft_prompt(bad)
+    with pytest.raises(CapabilityError, match="takes no vectors"):
+        FakeModel().with_soft_prompt(np.ones((1, 4)))
+    with pytest.raises(CapabilityError, match="input embeddings"):
+        FakeModel().input_embeddings()
+    budgeted = BudgetedModel(model, 5, keeps=False)
+    assert not budgeted.capabilities.soft_prompts
+    stored = StoredModel(model, tmp_path / "store")
+    vectors = np.ones((2, 32))
+    for queries in (len(TEXTS), 0):
+        found = stored.with_soft_prompt(vectors).observe(prompts(*TEXTS), WORDS)
+        assert found.queries == queries
+    assert stored.observe(prompts(*TEXTS), WORDS).queries == len(TEXTS)
+
+
+# BBT
+
+ROWS = [{"text": f"{i} {'meow' if i % 3 else 'woof'}"} for i in range(5)]
+Y = np.array([int(i % 3 == 0) for i in range(5)])
+H = 8
+
+
+class Sphere(FakeModel):
+    """Surer of the right class, the nearer the vectors in front are to a target: f below 2."""
+
+    def __init__(self, vectors=None, log=None):
+        super().__init__()
+        self.vectors = vectors
+        self.asked: list[str] = [] if log is None else log
+
+    @property
+    def capabilities(self):
+        return replace(super().capabilities, soft_prompts=True)
+
+    def input_embeddings(self):
+        return np.random.default_rng(5).normal(0, 0.3, (40, H)).astype(np.float32)
+
+    def with_soft_prompt(self, vectors):
+        return Sphere(vectors, self.asked)
+
+    @staticmethod
+    def f(vectors):
+        return float(((vectors - 0.5) ** 2).sum())
+
+    def stream(self, prompts, words):
+        for i, prompt in enumerate(prompts):
+            text = prompt.text("_")
+            self.asked.append(text)
+            right = "cat" if "meow" in text else "dog"
+            wrong = self.f(self.vectors) - 2
+            yield (
+                np.array([i]),
+                Observations(
+                    columns=tuple(words),
+                    scores=np.array([[0.0 if word == right else wrong for word in words]]),
+                    space=self.space,
+                    hidden=None,
+                    label_mass=np.array([np.nan]),
+                    n_tokens=np.array([3]),
+                    status=np.zeros(1),
+                    asked=np.ones(1, bool),
+                ),
+            )
+
+
+def tuned(model=None, max_queries=400, *, y=Y, labels=None, calibration=None, **options):
+    return black_box_tune(
+        model or Sphere(),
+        Template("{text} It is a {mask}."),
+        ROWS,
+        y,
+        Verbalizer(labels or {"cat": "cat", "dog": "dog"}),
+        calibration or NoCalibration(),
+        **{"max_queries": max_queries, "length": 2, "dimension": 6, **options},
+    )
+
+
+def test_it_finds_the_best_vectors_that_the_projection_reaches():
+    found = tuned(max_queries=5 * 500, alpha=3)
+    rng = np.random.default_rng(0)
+    E = Sphere().input_embeddings()
+    p0 = E[rng.integers(40, size=2)].ravel()
+    A = random_projection(E, 2 * H, 6, sigma=1.0, alpha=3, rng=rng)
+    z = np.linalg.lstsq(A, 0.5 - p0, rcond=None)[0]
+    lowest, start = (np.logaddexp(0, Sphere.f(p) - 2) for p in (A @ z + p0, p0))
+    assert found.start_loss == pytest.approx(start, rel=1e-5)
+    assert lowest - 1e-6 <= found.loss < lowest + 1e-3 * (start - lowest)
+    assert found.loss == pytest.approx(np.logaddexp(0, Sphere.f(found.vectors) - 2), rel=1e-4)
+    assert found.losses[-1] < found.losses[0]
+
+
+@pytest.mark.parametrize("trials", [1, 2, 20, 21, 22, 45])
+@pytest.mark.parametrize(("calibration", "cost"), [(None, 5), (ContextualCalibration(), 6)])
+def test_the_budget_is_spent_to_the_last_trial_and_no_further(trials, calibration, cost):
+    for more in (0, cost - 1):
+        model = Sphere()
+        found = tuned(model, trials * cost + more, calibration=calibration)
+        assert found.queries == len(model.asked) == trials * cost
+        assert len(found.losses) == (trials - 1) // 20  # one trial is the start
+
+
+def test_a_budget_for_the_start_gives_the_start():
+    found = tuned(max_queries=5)
+    assert found.loss == found.start_loss
+    E = Sphere().input_embeddings()
+    assert all((vector == E).all(axis=1).any() for vector in found.vectors)
+    np.testing.assert_array_equal(tuned(alpha=0).vectors, found.vectors)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1, 30])
+def test_it_never_ends_above_the_start(alpha):
+    for seed in range(4):
+        found = tuned(max_queries=5 * 30, alpha=alpha, seed=seed)
+        assert found.loss <= found.start_loss
+
+
+def test_same_seed_same_vectors_and_the_global_generator_is_left_alone():
+    before = np.random.get_state()[1].copy()
+    one, two, other = tuned(seed=5), tuned(seed=5), tuned(seed=6)
+    np.testing.assert_array_equal(one.vectors, two.vectors)
+    assert one.losses == two.losses
+    assert one.losses != other.losses
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_the_order_of_the_classes_does_not_matter():
+    found = tuned(labels={"b": "cat", "a": "dog"}, y=1 - Y)
+    np.testing.assert_array_equal(found.vectors, tuned().vectors)
+    wrong = tuned(y=1 - Y)
+    assert wrong.start_loss != pytest.approx(found.start_loss)
+
+
+def test_a_text_that_occurs_twice_is_asked_once():
+    model = Sphere()
+    found = black_box_tune(
+        model,
+        Template("{text} It is a {mask}."),
+        [*ROWS, ROWS[0]],
+        np.append(Y, Y[0]),
+        Verbalizer({"cat": "cat", "dog": "dog"}),
+        NoCalibration(),
+        max_queries=15,
+        length=1,
+        dimension=2,
+    )
+    assert found.queries == len(model.asked) == 15
+
+
+def test_losses_in_numbers():
+    scores, y = np.array([[1.0, 3.0, 2.5], [0.0, -4.0, 1.0]]), np.array([1, 0])
+    expected = -np.log([np.exp(3) / np.exp(scores[0]).sum(), 1 / np.exp(scores[1]).sum()])
+    np.testing.assert_allclose(cross_entropy(scores, y), expected)
+    np.testing.assert_allclose(hinge(scores, y, margin=2.0), [0 + 1.5, 0 + 3])
+    model = Sphere()
+    found = tuned(model, 5, margin=2.0)
+    assert found.loss == pytest.approx(Sphere.f(found.vectors), rel=1e-4)  # margin 2, s = f - 2
+
+
+def test_the_projection_has_the_scale_of_the_rule():
+    E = np.random.default_rng(1).normal(0, 0.4, (500, 20))
+    A = random_projection(E, 3000, 50, sigma=2.0, alpha=1.5, rng=np.random.default_rng(0))
+    assert A.std() == pytest.approx(1.5 * E.std() / (np.sqrt(50) * 2.0), rel=0.01)
+    assert abs(A.mean()) < 0.01 * A.std()
+
+
+def test_what_cannot_be_searched_is_refused_before_any_query(monkeypatch):
+    poor = FakeModel()
+    with pytest.raises(CapabilityError, match="needs 'soft_prompts'"):
+        tuned(poor)
+    assert poor.queries == 0
+    model = Sphere()
+    for options, match in [
+        ({"max_queries": 4}, "one prompt costs 5 queries, and 4"),
+        ({"length": 0}, "length >= 1"),
+        ({"dimension": 1}, "dimension >= 2"),
+        ({"y": Y[:2]}, "5 rows and 2 classes"),
+    ]:
+        with pytest.raises(InputError, match=match):
+            tuned(model, **options)
+    monkeypatch.setitem(sys.modules, "cma", None)
+    with pytest.raises(MissingExtraError, match=r"fewfit\[search\]"):
+        tuned(model)
+    assert model.asked == []
+
+
+def test_on_a_masked_model_the_found_model_has_the_loss_that_was_found(checkpoints):
+    model = TransformersModel(checkpoints["bert"])
+    labels = {"cat": "great", "dog": "bad"}
+    found = tuned(model, 5 * 42, labels=labels, dimension=10)
+    assert found.loss < found.start_loss
+    answers = found.model.observe(
+        [Template("{text} It is a {mask}.").render(row) for row in ROWS], WORDS
+    )
+    losses = cross_entropy(answers.scores.astype(float), Y)
+    assert losses.mean() == pytest.approx(found.loss, rel=1e-4)
