@@ -27,6 +27,7 @@ from fewfit.errors import (
     MissingExtraError,
     ModelError,
     ModelMismatchError,
+    ModelWarning,
     TruncationWarning,
 )
 from fewfit.models import TransformersModel
@@ -396,7 +397,7 @@ def test_a_template_that_does_not_fit_is_refused_before_any_forward_pass(checkpo
     model = TransformersModel(checkpoints["bert"], max_tokens=5)
     with pytest.raises(InputError, match=r"template: \d+ tokens without any text.* reads 5"):
         model.observe(prompts(["x"], "{text} a great movie , really {mask}"), WORDS)
-    assert "_network" not in vars(model)
+    assert "network" not in model._made
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -532,7 +533,8 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatc
             yield hidden, logits
 
     monkeypatch.setattr(model._network, "run", overflowing)
-    found = model.observe(prompts(TEXTS), WORDS)
+    with pytest.warns(ModelWarning, match="not finite"):
+        found = model.observe(prompts(TEXTS), WORDS)
     bad = found.status == Status.FAILED
     assert bad.sum() == 1
     assert np.isnan(found.hidden[bad]).all()
@@ -549,7 +551,7 @@ def test_identity_holds_no_path_and_changes_with_a_byte_of_the_weights(checkpoin
     identity = dict(model.identity)
     assert identity == dict(TransformersModel(copy).identity)
     assert str(checkpoints["bert"]) not in json.dumps(identity)
-    assert "_network" not in vars(model)
+    assert "network" not in model._made
     assert identity["kind"] == "transformers-masked"
     for name, key in (
         ("model.safetensors", "weights_sha256"),

@@ -90,6 +90,42 @@ def in_batches(
         start += n
 
 
+def read_in_batches(
+    sizes: Sequence[int],
+    encode: Callable[[NDArray[np.intp]], Sequence[Any]],
+    ask: Callable[[Sequence[Any]], Answer],
+    budget: Budget,
+    *,
+    pads: bool = True,
+) -> Iterator[tuple[NDArray[np.intp], Answer]]:
+    """Encode texts, some thousand at a time, and ask about those of similar length together.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Roughly how long each text is.
+    encode : callable
+        Takes positions in `sizes` and returns what has `ids`, in this order.
+    ask : callable
+        Takes some of these and returns their answer.
+    budget, pads
+        As in :func:`in_batches`.
+
+    Yields
+    ------
+    (positions, answer)
+    """
+    for window in windows(sizes):
+        encoded = encode(window)
+        lengths = np.array([len(item.ids) for item in encoded], dtype=np.intp)
+
+        def asked(rows: NDArray[np.intp], encoded: Sequence[Any] = encoded) -> Answer:
+            return ask([encoded[row] for row in rows])
+
+        for rows, answer in in_batches(lengths, asked, budget, pads=pads):
+            yield window[rows], answer
+
+
 def pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[Any, Any]:
     """Return token ids (B, T) and attention mask (B, T), int64 tensors, padded on the right."""
     import torch

@@ -35,7 +35,53 @@ def frame_of(prompt: Prompt) -> Frame:
     return tuple(_emptied(prompt.parts))
 
 
-class PromptEncoder:
+class TextEncoder:
+    """Tokenises texts for one tokenizer; special tokens in a text are plain text.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+        Taken over: padding, truncation and special tokens in texts are switched off.
+    limit : int, optional
+        Longer texts are cut at their end by :meth:`encode_texts`.
+    """
+
+    def __init__(self, backend: Any, *, limit: int | None = None) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
+        backend.encode_special_tokens = True
+        self.backend, self.limit = backend, limit
+        self._leaks = self._reachable(special)
+        if limit is not None:
+            backend.enable_truncation(limit)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise whole texts, with what the tokenizer puts around them; no slot is in them."""
+        encodings = self.backend.encode_batch_fast([self._plain_text(text) for text in texts])
+        return [Encoded(item.ids, 0, bool(item.overflowing)) for item in encodings]
+
+    def _plain(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def _plain_text(self, text: str) -> str:
+        return text if self._leaks is None else self._leaks.sub(_broken, text)
+
+    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
+        """The special tokens that the vocabulary holds as ordinary pieces too.
+
+        Switching special tokens off does not help against these (SentencePiece's unigram models
+        have them): they are broken by a space after their first character.
+        """
+        found = [
+            re.escape(name)
+            for name in names
+            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
+        ]
+        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
+
+
+class PromptEncoder(TextEncoder):
     """Tokenises prompts and label words for one checkpoint.
 
     A prompt is tokenised in one piece, exactly as the tokenizer itself would do it, so that merges
@@ -48,21 +94,26 @@ class PromptEncoder:
 
     One space directly before the slot belongs to the word in the slot: " great" is one token of a
     byte-level tokenizer, and "great" is another.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerFast
+    kind : {"masked", "causal", "seq2seq"}
+    name : str
+        For messages.
     """
 
     def __init__(self, tokenizer: Any, kind: Kind, name: str) -> None:
         from tokenizers import AddedToken
 
         wrapper, backend = tokenizer, tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.no_truncation()
-        self.name, self.kind, self.backend = name, kind, backend
+        super().__init__(backend)
+        self.name, self.kind = name, kind
         self.pad_id: int | None = wrapper.pad_token_id
         self._unknown_id: int | None = wrapper.unk_token_id
         self._first_id = wrapper.bos_token_id
         if self._first_id is None:
             self._first_id = wrapper.eos_token_id
-        special = [t for t in backend.get_added_tokens_decoder().values() if t.special]
         self.slot_id: int | None = None
         if kind != "causal":
             token = wrapper.mask_token if kind == "masked" else SENTINEL
@@ -84,8 +135,6 @@ class PromptEncoder:
                 ]
             )
             self._stand_in_id = backend.token_to_id(self._stand_in)
-        backend.encode_special_tokens = True
-        self._leaks = self._reachable([token.content for token in special])
         marks = backend.encode("a").special_tokens_mask
         self._suffix = len(list(takewhile(bool, reversed(marks))))
         self.front = len(list(takewhile(bool, marks)))
@@ -186,28 +235,13 @@ class PromptEncoder:
                 found[word] = encoding.ids[-1]
         return found
 
-    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
-        """The special tokens that the vocabulary holds as ordinary pieces too.
-
-        Switching special tokens off does not help against these (SentencePiece's unigram models
-        have them): they are broken by a space after their first character.
-        """
-        found = [
-            re.escape(name)
-            for name in names
-            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
-        ]
-        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
-
     def _prepared(self, parts: Sequence[Part]) -> list[Part]:
         """Take one space before the slot away, and all behind it where nobody reads it."""
         out: list[Part] = []
         for part in parts:
             if part.kind != "mask":
-                if self._leaks is not None:
-                    text = self._leaks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part.text)
-                    part = Part(part.kind, text)
-                out.append(part)
+                text = self._plain_text(part.text)
+                out.append(part if text is part.text else Part(part.kind, text))
                 continue
             if out and out[-1].kind == "literal":
                 out[-1] = Part("literal", out[-1].text.removesuffix(" "))
@@ -230,9 +264,6 @@ class PromptEncoder:
             )
         return [self._first_id]
 
-    def _plain(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
-
     def _shortened(self, parts: Sequence[Part], limit: int) -> list[int]:
         parts = list(parts)
         while True:
@@ -254,6 +285,10 @@ class PromptEncoder:
                     # Bytes of one character can be several tokens: always lose at least one.
                     text = text if len(text) < len(parts[i].text) else text[:-1]
                     parts[i] = Part("field", text)
+
+
+def _broken(found: re.Match[str]) -> str:
+    return f"{found[0][0]} {found[0][1:]}"
 
 
 def _joined(parts: Sequence[Part]) -> str:

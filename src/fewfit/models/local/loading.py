@@ -58,7 +58,11 @@ def load_network(point: Checkpoint, kind: Kind, *, dtype: str, device: str, who:
 
     if dtype not in DTYPES:
         raise InputError(f"model: dtype is one of {DTYPES}, not {dtype!r}")
-    loader = getattr(transformers, CLASSES[kind])
+    name = CLASSES[kind]
+    part = point.config.get("is_encoder_decoder") or point.architecture.endswith("EncoderModel")
+    if kind == "encoder" and part:  # of an encoder-decoder
+        name = "AutoModelForTextEncoding"
+    loader = getattr(transformers, name)
     folder = point.everything
     try:
         with no_progress_bar():
@@ -125,14 +129,16 @@ def import_torch(who: str, extra: str) -> None:
 
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bar while weights are loaded."""
+    """Keep transformers from drawing a bar and logging reports while weights are loaded."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
-from fewfit.models.costs import Size
-from fewfit.models.local.batching import Budget, in_batches, windows
+from fewfit.models.local.base import LocalModel
+from fewfit.models.local.batching import read_in_batches
 from fewfit.models.local.encoding import Encoded, Frame, PromptEncoder, frame_of
 from fewfit.models.local.files import Checkpoint, parse_spec
-from fewfit.models.local.loading import (
-    DTYPES,
-    default_device,
-    default_dtype,
-    import_torch,
-    load_network,
-    load_tokenizer,
-)
+from fewfit.models.local.loading import load_network, load_tokenizer
 from fewfit.models.local.network import Network
 from fewfit.models.local.plan import Plan, make_plan, slot_alone
 from fewfit.models.local.scores import observe
@@ -38,7 +31,7 @@ __all__ = ["TransformersModel"]
 _READING = "1"  # a change of slot rules or word forms is another number, hence another identity
 
 
-class TransformersModel(FrozenModel):
+class TransformersModel(LocalModel):
     """A masked, causal or encoder-decoder language model, run in this process.
 
     Hidden state and scores come from one forward pass, read at the slot:
@@ -114,16 +107,13 @@ class TransformersModel(FrozenModel):
         for option, value, allowed in (
             ("space", space, ("logit", "logprob")),
             ("multi_token", multi_token, ("sum", "first")),
-            ("dtype", dtype, (None, *DTYPES)),
         ):
             if value not in allowed:
                 raise InputError(f"model: {option} is one of {allowed}, not {value!r}")
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
-        self.checkpoint = Checkpoint(str(name), revision)
+        point = Checkpoint(str(name), revision)
+        super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
         self.space = ScoreSpace(space)
         self.multi_token = multi_token
-        self._dtype, self._max_tokens, self._device = dtype, max_tokens, device
 
     @classmethod
     def from_spec(cls, spec: str) -> TransformersModel:
@@ -169,38 +159,6 @@ class TransformersModel(FrozenModel):
             "reading": _READING,
         }
 
-    @property
-    def size(self) -> Size | None:
-        """What decides its FLOPs, from the weights' files; None before those of a hub are here."""
-        n = self.checkpoint.n_parameters
-        return None if n is None else Size(n, self.checkpoint.kind == "seq2seq")
-
-    @cached_property
-    def dtype(self) -> str:
-        """Name of the weights' dtype."""
-        import_torch("a local model", "hf")
-        return self._dtype if self._dtype is not None else default_dtype(self.device)
-
-    @cached_property
-    def device(self) -> str:
-        """Where the model runs."""
-        import_torch("a local model", "hf")
-        return self._device if self._device is not None else default_device()
-
-    @cached_property
-    def max_tokens(self) -> int:
-        """How many tokens of a prompt are read."""
-        declared = self.checkpoint.max_tokens
-        limit = self._max_tokens if self._max_tokens is not None else declared
-        if limit is None:
-            raise InputError(
-                f"model: {self.checkpoint.name} does not declare how many tokens it reads; give "
-                "max_tokens"
-            )
-        if declared is not None and limit > declared:
-            raise InputError(f"model: max_tokens is {limit}, but it reads at most {declared}")
-        return limit
-
     def input_embeddings(self) -> NDArray[np.float32]:
         return self._network.input_embeddings
 
@@ -240,7 +198,6 @@ class TransformersModel(FrozenModel):
         """Say how much probability the words carry, which logits do not show."""
         if self.space is not ScoreSpace.LOGIT:
             return []
-        _ = self._network
         normalised = copy(self)
         normalised.space = ScoreSpace.LOGPROB
         return [check_mass(float(normalised.observe([prompt], words).label_mass[0]))]
@@ -293,25 +250,30 @@ class TransformersModel(FrozenModel):
         n: int = 0,
     ) -> Iterator[Any]:
         chosen = np.array(positions, dtype=np.intp)
-        for window in windows([len(prompts[i].user_text) for i in chosen]):
-            where = chosen[window]
-            encoded = self._encoder.encode([prompts[i] for i in where], limit, room=n)
-            lengths = np.array([len(item.ids) for item in encoded])
 
-            def ask(rows: Any, encoded: Any = encoded) -> Any:
-                return answer([encoded[row] for row in rows])
+        def encode(window: Any) -> list[Encoded]:
+            return self._encoder.encode([prompts[i] for i in chosen[window]], limit, room=n)
 
-            pads = self._network.pads
-            for rows, block in in_batches(lengths, ask, self._budget, pads=pads):
-                yield where[rows], block
+        sizes = [len(prompts[i].user_text) for i in chosen]
+        network, budget = self._network, self._budget
+        for rows, block in read_in_batches(sizes, encode, answer, budget, pads=network.pads):
+            yield chosen[rows], block
 
-    @cached_property
+    @property
     def _encoder(self) -> PromptEncoder:
         point = self.checkpoint
-        return PromptEncoder(load_tokenizer(point.description, point.name), point.kind, point.name)
 
-    @cached_property
+        def make() -> PromptEncoder:
+            words = load_tokenizer(point.description, point.name)
+            return PromptEncoder(words, point.kind, point.name)
+
+        return self._once("encoder", make)
+
+    @property
     def _network(self) -> Network:
+        return self._once("network", self._load)
+
+    def _load(self) -> Network:
         point = self.checkpoint
         return Network(
             load_network(point, point.kind, dtype=self.dtype, device=self.device),
@@ -320,7 +282,3 @@ class TransformersModel(FrozenModel):
             pad_id=self._encoder.pad_id,
             slot_id=self._encoder.slot_id,
         )
-
-    @cached_property
-    def _budget(self) -> Budget:
-        return Budget() if self.device == "cpu" else Budget(tokens=16_384, rows=512)

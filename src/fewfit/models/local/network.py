@@ -98,7 +98,7 @@ class Network:
         """
         import torch
 
-        self._check_ids(batch)
+        check_ids(batch, self._n_rows, self.name)
         encoder = None
         for step in steps:
             offsets = torch.arange(step.positions)
@@ -160,15 +160,6 @@ class Network:
         if self.kind == "seq2seq":
             encoder = BaseModelOutput(last_hidden_state=out.encoder_last_hidden_state)
         return hidden.float(), logits, encoder
-
-    def _check_ids(self, batch: Sequence[Encoded]) -> None:
-        """Refuse tokens that have no row: the tokenizer was extended, the weights were not."""
-        highest = max(max(item.ids) for item in batch)
-        if highest >= self._n_rows:
-            raise ModelError(
-                f"{self.name}: the tokenizer writes a text with token {highest}, but the weights "
-                f"have {self._n_rows} tokens; take the tokenizer that belongs to the weights"
-            )
 
     def output_rows(self, ids: Sequence[int]) -> Any:
         """Return the rows of the output matrix for some tokens, array (len(ids), H), float32."""
@@ -252,6 +243,16 @@ class Network:
                     else "it does not read what comes after the mask"
                 )
             )
+
+
+def check_ids(batch: Sequence[Encoded], n_rows: int, name: str) -> None:
+    """Refuse tokens that have no row: the tokenizer was extended, the weights were not."""
+    highest = max(max(item.ids, default=0) for item in batch)
+    if highest >= n_rows:
+        raise ModelError(
+            f"{name}: the tokenizer writes a text with token {highest}, but the weights have "
+            f"{n_rows} tokens; take the tokenizer that belongs to the weights"
+        )
 
 
 def padding(network: Any, pad_id: int | None) -> int:
