@@ -2,6 +2,8 @@
 # make test   the test suite
 # make test-servers  real servers, built and started here; not part of make test
 # make check  lint, format, types
+# make test-oldest  the suite without torch, on the oldest versions that pyproject.toml allows
+# make docs   what is generated in docs/, again
 # make bench  the committed benchmarks, again
 # Each sets up what it needs first; a second call of setup is instant.
 
@@ -9,12 +11,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
+OLDEST ?= .venv-oldest
 
 # The embedded model comes out of a wheel: nothing here needs a hub.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-servers check bench clean
+.PHONY: setup demo test test-servers test-oldest check docs bench clean
 
 setup: $(STAMP)
 
@@ -30,13 +33,28 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/fewfit demo --output demo-output
 
+# ARGS is for pytest; CI asks for the coverage here.
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(ARGS)
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+		--editable . pytest pytest-timeout hypothesis pandas datasets cma
+	@touch $@
+
+test-oldest: $(OLDEST)/.installed
+	@$(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider tests \
+		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers \
+		--ignore=tests/hf_checkpoints.py
 
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: setup
+	@$(BIN)/python -m tests.test_methods
 
 bench: setup
 	@$(BIN)/python -m benchmarks
@@ -46,4 +64,4 @@ test-servers: setup
 	@tests/servers/run.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(OLDEST) demo-output

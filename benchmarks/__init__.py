@@ -1,1 +1,5 @@
-"""Benchmarks: each is a command whose output is committed under ``results/``."""
+"""The committed benchmarks: ``python -m benchmarks NAME``."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"

@@ -1,58 +1,81 @@
-"""Run the committed benchmarks again, as far as this machine can, and write RESULTS.md.
+"""Run the committed benchmarks, as far as this machine can, and write RESULTS.md.
 
-    python -m benchmarks [NAME ...] [--data DIR] [--model SPEC ...] [--dry-run]
+    python -m benchmarks [NAME] [OPTIONS]
 
-NAME is a file under ``experiments/`` without its suffix, or one of the
-programs ``speed``, ``grid``, ``growth`` and ``searchers``; all by default.
-DIR holds ``<set>/{train,test}.jsonl.gz``; by default it is ``$FEWFIT_SHARED/data``.
+NAME is an experiment, a file under ``experiments/`` without its suffix, or one of the programs:
+their options are said by ``python -m benchmarks NAME --help``. ``report`` only writes RESULTS.md.
+Without a name every experiment and the programs that need no options run.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks import grid, growth, report, searchers, speed
+from benchmarks import report
 from benchmarks.run import run_experiment
 from benchmarks.spec import FOLDER, read_experiment
 from benchmarks.tasks import data_folder
 from fewfit.errors import FewfitError, InputError
 
 PROGRAMS = {
-    "speed": speed.main,
-    "grid": grid.main,
-    "growth": growth.main,
-    "searchers": searchers.main,
+    "speed": "speed.speed",
+    "grid": "speed.grid",
+    "growth": "speed.growth",
+    "hf_speed": "speed.hf_speed",
+    "http_throughput": "speed.http_throughput",
+    "tuning_speed": "speed.tuning_speed",
+    "searchers": "searchers",
+    "ablation": "ablation",
+    "pairs": "pairs",
+    "tfew_base": "tfew_base",
+    "tfew_small": "tfew_small",
+    "pet_small": "pet_small",
+    "report": "report",
 }
+"""Name -> module with ``main(argv)``, for what no experiment file can say."""
+
+ALONE = ("speed", "grid", "growth", "searchers")
+"""Programs that run without options."""
 
 
-def main() -> None:
-    """Run the benchmarks from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--data", type=Path, default=data_folder())
-    parser.add_argument("--model", action="append", default=[], metavar="SPEC")
-    parser.add_argument("--dry-run", action="store_true")
-    args = parser.parse_args()
+def main(argv: Sequence[str]) -> None:
+    """Run one benchmark by name, or all."""
     files = {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
-    names = args.names or [*files, *PROGRAMS]
-    try:
-        unknown = [name for name in names if name not in {*files, *PROGRAMS}]
+    if argv and argv[0] in PROGRAMS:
+        run_program(argv[0], argv[1:])
+        if argv[0] == "report":
+            return
+    else:
+        parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+        parser.add_argument("names", nargs="*", metavar="NAME")
+        parser.add_argument("--data", type=Path, default=data_folder(), help="<set>/train.jsonl.gz")
+        parser.add_argument("--model", action="append", default=[], metavar="SPEC")
+        parser.add_argument("--dry-run", action="store_true")
+        args = parser.parse_args(argv)
+        unknown = [name for name in args.names if name not in files]
         if unknown:
             raise InputError(f"{unknown[0]!r} is not one of {[*files, *PROGRAMS]}")
-        experiments = {name: read_experiment(files[name]) for name in names if name in files}
+        experiments = {name: read_experiment(files[name]) for name in args.names or files}
         for name, file in experiments.items():
             run_experiment(name, file, args.data, models=args.model, dry=args.dry_run)
-    except FewfitError as error:
-        sys.exit(f"error: {error}")
-    if args.dry_run:
-        return
-    for name in names:
-        if name in PROGRAMS:
-            PROGRAMS[name]()
+        if args.dry_run:
+            return
+        for name in () if args.names else ALONE:
+            run_program(name, [])
     report.main()
 
 
+def run_program(name: str, argv: Sequence[str]) -> None:
+    """Run a program of the table."""
+    import_module(f"benchmarks.{PROGRAMS[name]}").main(argv)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main(sys.argv[1:])
+    except FewfitError as error:
+        sys.exit(f"error: {error}")

@@ -1,6 +1,6 @@
 """What each part of the default decoder is worth, on rows of the training split.
 
-    python -m benchmarks.ablation [--model embedded]
+    python -m benchmarks ablation [--model embedded]
 
 Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged
 on the rows that other samples drew, so no test row is involved. The last row is no method but a
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.calibration import ContextualCalibration
 from fewfit.compare import measure, sample_shots
@@ -84,14 +84,14 @@ def changed(constants: dict[str, Any], K: int) -> Iterator[None]:
             setattr(offset_regression, name, value)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the ablation from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--name", help="of the model, in the results; default: --model")
     parser.add_argument("--sets", default=SETS)
     parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
 
     model = open_model(args.model, "default")
     pairs = {f"{b} {t}": {"_average": partial(_fixed, b, t)} for b, t in PAIRS}
@@ -140,10 +140,6 @@ def main() -> None:
         ]
     ]
     name = args.name or args.model
-    path = Path(__file__).parent / "results" / f"ablation_{name.replace(':', '_')}.json"
+    path = RESULTS / f"ablation_{name.replace(':', '_')}.json"
     text = {"model": name, "sets": args.sets, "seeds": args.seeds, "rows": table}
     path.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

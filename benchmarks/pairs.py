@@ -1,6 +1,6 @@
 """Two fields as one text or as a pair, to a model that embeds: what the hidden state is worth.
 
-    python -m benchmarks.pairs [--model embedded] [--seeds 5]
+    python -m benchmarks pairs [--model embedded] [--seeds 5]
 
 A linear probe on the hidden states of each, on rows of the training splits: a sample is judged on
 500 rows that no sample drew. agnews and trec are not pairs: their texts are cut after a third of
@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from benchmarks.tasks import data_folder, read_split
 from fewfit.compare import sample_shots
 from fewfit.decoders import LinearProbe
@@ -63,20 +63,16 @@ def judged(model: Any, name: str, seeds: Sequence[int]) -> dict[str, dict[str, l
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--seeds", type=int, default=5)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     model = open_model(args.model, "default")
-    path = Path(__file__).parent / "results" / "pairs.json"
+    path = RESULTS / "pairs.json"
     content: dict[str, Any] = {"model": args.model, "seeds": args.seeds, "sets": {}}
     for name in SETS:
         content["sets"][name] = judged(model, name, range(args.seeds))
         print(name, content["sets"][name], flush=True)
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

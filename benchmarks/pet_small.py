@@ -1,6 +1,6 @@
 """PET beside T-Few, on the same base and rows as ``tfew_small``, with unlabelled rows for PET.
 
-    python -m benchmarks.pet_small BASE --data DIR [--steps 300] [--seeds 2] [--unlabelled 200]
+    python -m benchmarks pet_small BASE --data DIR [--steps 300] [--seeds 2] [--unlabelled 200]
 
 The labelled rows of a draw are those of ``tfew_small``; the unlabelled ones are the next in the
 same shuffle of the training split. PET has the two wordings of a set as its patterns, one
@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks import RESULTS
 from benchmarks.tasks import data_folder, read_split
 from benchmarks.tfew_base import MAX_TOKENS, SETS, wordings
 from benchmarks.tfew_small import (
@@ -33,7 +35,7 @@ from benchmarks.tfew_small import (
 )
 from fewfit.tuning import Recipe, Trunk, pet
 
-RESULTS = Path(__file__).parent / "results" / "pet_small.json"
+RESULT = RESULTS / "pet_small.json"
 
 
 def taught(unlabelled: Any) -> Method:
@@ -47,7 +49,7 @@ def taught(unlabelled: Any) -> Method:
     return fit
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", type=Path, help="written by benchmarks.tfew_base")
@@ -55,13 +57,13 @@ def main() -> None:
     for name, value in {"steps": 300, "seeds": 2, "unlabelled": 200, "test-rows": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--sets", default="agnews,trec")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     trunk = Trunk.load(f"hf:{args.base}", dtype="bfloat16", max_tokens=MAX_TOKENS)
     given = {key: vars(args)[key] for key in ("steps", "unlabelled", "test_rows")}
     facts = {"torch": torch.__version__, "arguments": given, "base": trunk.identity, "cells": []}
-    if RESULTS.exists():
-        old = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if RESULT.exists():
+        old = json.loads(RESULT.read_text(encoding="utf-8"))
         facts = old if {**old, "cells": []} == facts else facts
     cells: list[dict[str, Any]] = facts["cells"]
     done = {(cell["set"], cell["seed"], cell["method"]) for cell in cells}
@@ -90,8 +92,4 @@ def main() -> None:
                 cell = {"set": name, "seed": seed, "method": method, **measured(work)}
                 cells.append(cell)
                 print(cell, flush=True)
-                RESULTS.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+                RESULT.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

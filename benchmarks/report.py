@@ -1,15 +1,16 @@
 """Write RESULTS.md from ``results/*.json``, and nothing else: no number in it is typed.
 
-python -m benchmarks.report
+python -m benchmarks report
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import searchers_report, tuning_report
+from benchmarks import RESULTS, searchers_report, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.compare.report.tables import markdown_table
@@ -17,7 +18,7 @@ from fewfit.compare.report.tables import markdown_table
 HERE = Path(__file__).parent
 INTRODUCTION = """# Results
 
-Made by `python -m benchmarks.report` from the files in `results/`, each written by the command that
+Made by `python -m benchmarks report` from the files in `results/`, each written by the command that
 stands above its table; what is run is said in `experiments/`. Accuracy is the mean ± standard
 deviation over samples of the training split, all methods on the same samples. A star marks the
 best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md). DIR
@@ -112,7 +113,7 @@ def speed(path: Path) -> str:
         ],
     ]
     return (
-        "\n## Speed and memory\n\n`python -m benchmarks.speed`\n\n"
+        "\n## Speed and memory\n\n`python -m benchmarks speed`\n\n"
         f"{content['threads']} threads, torch {content['torch']}. The two sides of a ratio are "
         "timed in turn, and the median of the ratios is given.\n\n"
         + markdown_table(["what / against what", "figures", "ratio"], rows)
@@ -131,7 +132,7 @@ def ablation(path: Path) -> str:
     ]
     return (
         "\n## The default decoder, part by part\n\n"
-        f"`python -m benchmarks.ablation --seeds {content['seeds']}`\n\n"
+        f"`python -m benchmarks ablation --seeds {content['seeds']}`\n\n"
         f"Rows of the training splits of {content['sets']} that the sample did not draw; "
         f"{content['seeds']} samples. Accuracy in %, log loss, calibration error.\n\n"
         + markdown_table(["variant", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
@@ -149,7 +150,7 @@ def pairs(path: Path) -> str:
         for way, cells in ways.items()
     ]
     return (
-        "\n## Two fields as one text or as a pair\n\n`python -m benchmarks.pairs`\n\n"
+        "\n## Two fields as one text or as a pair\n\n`python -m benchmarks pairs`\n\n"
         f"A linear probe on the hidden states of {content['model']}; 500 rows of the training "
         f"split that no sample drew, {content['seeds']} samples. agnews and trec are single texts, "
         "cut in two after a third of their words.\n\n"
@@ -165,7 +166,7 @@ def _accuracy_and_losses(row: dict[str, Any]) -> str:
 def http(path: Path) -> str:
     """The section on remote models: the table that the benchmark itself wrote."""
     table = path.with_suffix(".md").read_text(encoding="utf-8")
-    command = "\n\n`python -m benchmarks.http_throughput --rounds 5`\n"
+    command = "\n\n`python -m benchmarks http_throughput --rounds 5`\n"
     return "\n#" + table.replace("\n", command, 1)
 
 
@@ -190,12 +191,11 @@ def hf(path: Path) -> str:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Write RESULTS.md."""
-    results = HERE / "results"
     sections = []
     for path in sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem.startswith("dect_")):
-        found = results / f"{path.stem}.json"
+        found = RESULTS / f"{path.stem}.json"
         if found.exists():
             sections.append(experiment(found, read_experiment(path)))
             if path.stem == "setfit":
@@ -216,10 +216,6 @@ def main() -> None:
         "pet_small": tuning_report.pet,
     }
     for name, section in programs.items():
-        if (results / f"{name}.json").exists():
-            sections.append(section(results / f"{name}.json"))
+        if (RESULTS / f"{name}.json").exists():
+            sections.append(section(RESULTS / f"{name}.json"))
     (HERE / "RESULTS.md").write_text(INTRODUCTION + "".join(sections), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

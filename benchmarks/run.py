@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from benchmarks.peers import Peer
 from benchmarks.spec import ExperimentFile, ModelEntry
 from benchmarks.tasks import read_split
@@ -17,8 +18,6 @@ from fewfit.compare import Comparison, Cost, Experiment
 from fewfit.compare.report.tables import accuracy_table
 from fewfit.errors import FewfitError
 from fewfit.store import default_path
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def run_experiment(

@@ -1,6 +1,6 @@
 """DecT's claim, measured: what searching for a prompt costs, and what reading an answer costs.
 
-    python -m benchmarks.searchers [--model SPEC] [--sets sst2,agnews] [--seeds 3] [--trials 100]
+    python -m benchmarks searchers [--model SPEC] [--sets sst2,agnews] [--seeds 3] [--trials 100]
 
 Every method is fitted on the same 16 examples per class and judged on the same 500 test rows (drawn
 with seed 0). A query is one row asked with one prompt. The three searchers get the same budget:
@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import RESULTS
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.calibration import ContextualCalibration, NoCalibration
 from fewfit.compare import sample_shots
@@ -53,7 +54,7 @@ VIEWS = {
 }
 """Beside the template of ``tasks.toml``; written before any result was seen."""
 
-RESULT = Path(__file__).parent / "results" / "searchers.json"
+RESULT = RESULTS / "searchers.json"
 Predict = Callable[[Sequence[Row]], Any]
 
 
@@ -203,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--methods", help="these only, separated by ';'; what the result has of others stays"
     )
     parser.add_argument("--output", type=Path, default=RESULT)
-    args = parser.parse_args([] if argv is None else argv)
+    args = parser.parse_args(argv)
     model = load_model(args.model)
     results: dict[str, Any] = {
         "sets": {},
@@ -263,9 +264,3 @@ def run(
             found = {method: cell for method, cell in merged.items() if cell}
             results["sets"][name] = {"test_rows": len(test), "methods": found}
             args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    import sys
-
-    main(sys.argv[1:])

@@ -45,7 +45,7 @@ def searchers(path: Path) -> str:
     )
     return (
         f"\n## Searching for a prompt, with {n:,} tries\n\n"
-        f"`python -m benchmarks.searchers{content['options']}`\n\n"
+        f"`python -m benchmarks searchers{content['options']}`\n\n"
         f"{content['model']}, {content['shots']} shots. {seeds}. Mean ± standard deviation over "
         f"seeds. BBT, RLPrompt-like and BDPL may ask {n:,} times the number of examples; the "
         "papers of BBT and RLPrompt take 8,000 and 12,000. A searcher pays for the examples with "

@@ -1,6 +1,6 @@
 """A small encoder-decoder that follows prompts: the base of ``tfew_small``.
 
-    python -m benchmarks.tfew_base OUTPUT --data DIR --masked FOLDER [--steps 3200]
+    python -m benchmarks tfew_base OUTPUT --data DIR --masked FOLDER [--steps 3200]
 
 The network is put together from a masked language model of BERT's layout (FOLDER): its lower four
 layers are the encoder, its upper two and its head the decoder, which starts from the mask token and
@@ -214,7 +214,7 @@ def pretrain(output: Path, rows: Any, steps: int) -> dict[str, Any]:
     return {"vectors_steps": steps, "vectors_cpu_seconds": round(time.process_time() - begun)}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
@@ -227,7 +227,7 @@ def main() -> None:
         "vector-steps": 300,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
 
     network, words = assembled(args.masked)
@@ -279,7 +279,3 @@ def main() -> None:
     text = json.dumps(facts, indent=1) + "\n"
     (args.output / "base.json").write_text(text, encoding="utf-8")
     print(text)
-
-
-if __name__ == "__main__":
-    main()

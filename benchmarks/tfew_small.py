@@ -1,6 +1,6 @@
 """T-Few, end to end, on the small encoder-decoder of ``tfew_base``, on sets that it never saw.
 
-    python -m benchmarks.tfew_small BASE --data DIR [--sets agnews,trec] [--seeds 5]
+    python -m benchmarks tfew_small BASE --data DIR [--sets agnews,trec] [--seeds 5]
 
 Every method is run on 32 examples of each held-back set: the first 32 of the training split,
 shuffled with the seed, not balanced, as in the paper. The first wording is used for testing, both
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks import RESULTS
 from benchmarks.tasks import read_split
 from benchmarks.tfew_base import MAX_TOKENS, SETS, wordings
 from fewfit.decoders import Decoder, DecT, OffsetLogisticRegression
@@ -232,7 +233,7 @@ def methods(vectors: Path) -> dict[str, Method]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", type=Path, help="written by benchmarks.tfew_base")
@@ -242,7 +243,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join(SETS["held_back"]))
     parser.add_argument("--only", help="the name of one method")
     parser.add_argument("--output", default="tfew_small", help="name of the file of results")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     trunk = Trunk.load(f"hf:{args.base}", dtype="bfloat16", max_tokens=MAX_TOKENS)
     given = {k: v for k, v in vars(args).items() if k in ("steps", "test_rows")}
@@ -252,7 +253,7 @@ def main() -> None:
         "base": json.loads((args.base / "base.json").read_text(encoding="utf-8")),
         "cells": [],
     }
-    path = Path(__file__).parent / "results" / f"{args.output}.json"
+    path = RESULTS / f"{args.output}.json"
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         if {**old, "cells": []} == results:
@@ -283,7 +284,3 @@ def main() -> None:
                 results["cells"].append(cell)
                 print(cell, flush=True)
                 path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -36,7 +36,7 @@ def speed(path: Path) -> str:
         row("the same, forward and backward", "mixed_of_8_tasks_training"),
     ]
     return (
-        "\n## Tuning: speed and memory\n\n`python -m benchmarks.tuning_speed`\n\n"
+        "\n## Tuning: speed and memory\n\n`python -m benchmarks tuning_speed`\n\n"
         f"A random T5 v1.1 of {content['layers']} + {content['layers']} blocks of width "
         f"{content['width']}, {content['examples']} examples of up to {content['tokens']} tokens "
         f"with {content['choices']} choices each, {content['threads']} thread, torch "
@@ -101,9 +101,9 @@ def tfew(path: Path) -> str:
     return "\n\n".join(
         [
             "\n## T-Few on a small encoder-decoder",
-            "`python -m benchmarks.tfew_base BASE --data DIR --masked FOLDER "
+            "`python -m benchmarks tfew_base BASE --data DIR --masked FOLDER "
             f"--steps {base['steps']} --vector-steps {base['vectors_steps']}`, "
-            "`python -m benchmarks.tfew_small BASE --data DIR "
+            "`python -m benchmarks tfew_small BASE --data DIR "
             f"--sets {','.join(sets)} --seeds {seeds} {options}`",
             _origin(base),
             markdown_table(["set", "answers", "largest class", "before", "after"], known),
@@ -143,7 +143,7 @@ def pet(path: Path) -> str:
     ]
     return (
         "\n## PET on the same encoder-decoder\n\n"
-        f"`python -m benchmarks.pet_small BASE --data DIR --sets {sets} --seeds {seeds} {options}`"
+        f"`python -m benchmarks pet_small BASE --data DIR --sets {sets} --seeds {seeds} {options}`"
         "\n\nThe base is made as above, in a training of its own. T-Few has the 32 labelled rows "
         "of a draw in two wordings, PET the same and "
         f"{given['unlabelled']} rows without labels, one repetition and no generations: three "

@@ -35,6 +35,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from benchmarks import RESULTS
 from fewfit import Template
 from fewfit.models import TransformersModel
 from fewfit.models.local import pad
@@ -48,7 +49,7 @@ LENGTH, BATCH = 512, 32  # what DecT's first release asks with
 SIZES = {"masked": "RoBERTa-base", "causal": "GPT-2 small"}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the races, print a table, and write the numbers."""
     parser = argparse.ArgumentParser(description="Race hf: against hand-written loops.")
     root = Path(os.environ.get("FEWFIT_SHARED", "../shared"))
@@ -57,8 +58,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=root / "data")
     parser.add_argument("--model", type=Path, default=root / "models/minilm-mlm")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/hf_speed.json"))
-    options = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=RESULTS / "hf_speed.json")
+    options = parser.parse_args(argv)
 
     train = read_sst2(options.data, "train")
     texts = train[: options.texts]
@@ -311,7 +312,3 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             theirs = f"{row['theirs_tokens_per_second']:,.0f} tokens/s"
         lines.append(f"| {row['race']} | {ours} | {theirs} | {row['ratio']} | {row['wanted']} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,28 +1,30 @@
 """Speed and memory, each as a ratio within one run.
 
-    python -m benchmarks.speed
+    python -m benchmarks speed
 
 Writes ``results/speed.json``. Figures are medians over interleaved repetitions.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from fewfit import DecT, Template
 from fewfit.models import EmbeddedEncoder
 
-WORDS = Path(__file__).parents[1] / "src" / "fewfit" / "datasets" / "support_desk.csv"
+WORDS = Path(__file__).parents[2] / "src" / "fewfit" / "datasets" / "support_desk.csv"
 
 
 def texts(n: int, *, seed: int = 0) -> list[str]:
@@ -127,7 +129,7 @@ def encoding(n: int = 5000, repeats: int = 3) -> dict[str, float]:
 
 SECOND_FIT = """
 import sys, time
-from benchmarks.speed import texts
+from benchmarks.speed.speed import texts
 from fewfit import DecT, FewShotClassifier
 rows = texts(int(sys.argv[1]), seed=1)
 y = ["good" if i % 2 else "bad" for i in range(len(rows))]
@@ -170,7 +172,7 @@ def second_fit(n: int = 1000, repeats: int = 3) -> dict[str, float]:
 
 MEMORY = """
 import resource, sys
-from benchmarks.speed import texts
+from benchmarks.speed.speed import texts
 from fewfit import Template
 from fewfit.models import EmbeddedEncoder
 template = Template("{text} It was {mask}.")
@@ -194,8 +196,9 @@ def memory(n: int = 20_000) -> dict[str, float]:
     return {"texts": n, "peak_growth_mb": grown / 1e6, "observations_mb": size / 1e6}
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run all four and write the figures."""
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     import torch
 
     results = {"threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -203,9 +206,5 @@ def main() -> None:
         figures = {name: round(value, 4) for name, value in part().items()}
         print(part.__name__, figures, flush=True)
         results[part.__name__] = figures
-    path = Path(__file__).parent / "results" / "speed.json"
+    path = RESULTS / "speed.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

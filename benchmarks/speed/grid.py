@@ -1,6 +1,6 @@
 """Speed of a comparison, once everything is answered.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.grid
+    OMP_NUM_THREADS=1 python -m benchmarks grid
 
 10 seeds x 4 numbers of shots x 8 decoders on 5,000 stored observations, and how the time grows
 when each factor is halved; of the shots, which cost more the more they are, both halves are run.
@@ -11,15 +11,16 @@ before the clock starts. On one thread, CPU seconds do not depend on what else r
 
 from __future__ import annotations
 
+import argparse
 import json
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from fewfit import DecT, LinearProbe, OffsetLogisticRegression
 from fewfit.compare import Experiment
 from fewfit.decoders import Decoder
@@ -70,8 +71,9 @@ def experiment(
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run it whole, then with each factor halved."""
+    argparse.ArgumentParser(description=__doc__).parse_args(argv)
     full: dict[str, Any] = {
         "seeds": 10,
         "n_test": N_TEST,
@@ -105,9 +107,5 @@ def main() -> None:
                 "of_which_decoders": round(fitting, 2),
             }
             print(name, results[name], flush=True)
-    path = Path(__file__).parent / "results" / "grid.json"
+    path = RESULTS / "grid.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,17 +9,19 @@ something. Each size runs in a process of its own, whose peak memory is read. Wr
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from benchmarks import RESULTS
 from fewfit import DecT, OffsetLogisticRegression
 from fewfit.decoders import Decoder
 
@@ -77,12 +79,17 @@ def measure(n: int, h: int, k: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measure every size, each in a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, nargs=3, metavar=("N", "H", "K"), help="one size alone")
+    if (size := parser.parse_args(argv).size) is not None:
+        print(json.dumps(measure(*size)))
+        return
     rows: list[dict[str, Any]] = []
     for size in SIZES:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.growth", *map(str, size)],
+            [sys.executable, "-m", "benchmarks", "growth", "--size", *map(str, size)],
             check=True,
             capture_output=True,
             text=True,
@@ -90,7 +97,7 @@ def main() -> None:
         rows.append(json.loads(done.stdout))
         print(rows[-1], flush=True)
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    path = Path(__file__).parent / "results" / "growth.json"
+    path = RESULTS / "growth.json"
     content = {"threads": threads, "repeats": REPEATS, "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
@@ -101,11 +108,3 @@ def _first(data: tuple[Any, Any, Any]) -> tuple[Any, Any]:
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        n, h, k = map(int, sys.argv[1:])
-        print(json.dumps(measure(n, h, k)))
-    else:
-        main()

@@ -1,6 +1,6 @@
 """Speed and memory of tuning against peft's IA3Model in a plain loop, in one run.
 
-    python -m benchmarks.tuning_speed [--rounds 9] [--width 256] [--layers 4]
+    python -m benchmarks tuning_speed [--rounds 9] [--width 256] [--layers 4]
 
 The network is a random T5 v1.1; both sides compute the same three losses on the same batch of 8
 examples with 4 choices each, and their losses are compared first. The plain loop does what the
@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers.optimization import Adafactor
 
+from benchmarks import RESULTS
 from fewfit.tuning import IA3, Objective, Trunk, site_map
 from fewfit.tuning.choices import Encoded
 
@@ -187,7 +188,7 @@ def mixed(model: Any, batch: list[Encoded], rounds: int, *, train: bool) -> dict
     return found
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--memory", choices=["ours", "plain"], help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     batch = examples(args.tokens)
     if args.memory:
@@ -209,7 +210,7 @@ def main() -> None:
 
     def memory(which: str) -> float:
         given = [f"--{name}={getattr(args, name)}" for name in ("width", "layers", "tokens")]
-        command = [sys.executable, "-m", "benchmarks.tuning_speed", *given, f"--memory={which}"]
+        command = [sys.executable, "-m", "benchmarks", "tuning_speed", *given, f"--memory={which}"]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         return int(run.stdout.split()[-1]) / 1024
 
@@ -235,10 +236,6 @@ def main() -> None:
     }
     text = json.dumps(results, indent=1)
     print(text)
-    path = Path(__file__).parent / "results" / "tuning_speed.json"
+    path = RESULTS / "tuning_speed.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

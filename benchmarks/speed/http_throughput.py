@@ -1,6 +1,6 @@
 """How much of the throughput that a server's latency allows a remote model reaches.
 
-``python -m benchmarks.http_throughput`` starts a server that answers every request after 20 ms,
+``python -m benchmarks http_throughput`` starts a server that answers every request after 20 ms,
 and asks it over 64 connections; the latency allows 64 / 0.02 s = 3,200 prompts a second. Beside
 fewfit run, turn by turn, a client that does nothing but send prepared bytes and receive (what the
 machine allows), and httpx2 in as many threads.
@@ -19,15 +19,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+from benchmarks import RESULTS
 from fewfit import Template, load_model
 
 CONNECTIONS, LATENCY = 64, 0.020
 ALLOWED = CONNECTIONS / LATENCY
-RESULTS = Path(__file__).parent / "results"
 TOP = {" good": -0.5, " bad": -1.5, " x": -3.0, " y": -4.0, " z": -5.0}
 REPLY = {"model": "toy", "choices": [{"index": 0, "logprobs": {"top_logprobs": [TOP]}}]}
 
@@ -117,10 +116,19 @@ def httpx2_client(port: int) -> Callable[[int], None]:
     return run
 
 
-def main(n: int, rounds: int) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run all clients turn by turn, and write medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--prompts", type=int, default=6400)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args(argv)
+    if options.serve:
+        asyncio.run(serve())
+        return
+    n, rounds = options.prompts, options.rounds
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.http_throughput", "--serve"],
+        [sys.executable, "-m", "benchmarks", "http_throughput", "--serve"],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -192,15 +200,3 @@ def table(results: dict) -> str:
     ratio = fewfit["per_second"] / bare["per_second"]
     lines += ["", f"fewfit reaches {ratio:.2f} of what the bare client does in the same run.", ""]
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--serve", action="store_true")
-    parser.add_argument("--prompts", type=int, default=6400)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    if arguments.serve:
-        asyncio.run(serve())
-    else:
-        main(arguments.prompts, arguments.rounds)
