@@ -8,24 +8,30 @@ whose ``layout`` its own files give.
 """
 
 from fewfit.models.local.batching import Budget, in_batches, pad, read_in_batches, windows
+from fewfit.models.local.encoding import Choices, PromptEncoder, TextEncoder
 from fewfit.models.local.files import Checkpoint, parse_spec
 from fewfit.models.local.loading import Loaded, import_torch, load, no_progress_bar
 from fewfit.models.local.model import TransformersModel
 from fewfit.models.local.narrowing import Narrowed
+from fewfit.models.local.network import padding
 from fewfit.models.local.sentences import SentenceEncoder
 
 __all__ = [
     "Budget",
     "Checkpoint",
+    "Choices",
     "Loaded",
     "Narrowed",
+    "PromptEncoder",
     "SentenceEncoder",
+    "TextEncoder",
     "TransformersModel",
     "import_torch",
     "in_batches",
     "load",
     "no_progress_bar",
     "pad",
+    "padding",
     "parse_spec",
     "read_in_batches",
     "windows",

@@ -15,6 +15,8 @@ from fewfit.prompts import Part, Prompt
 
 SENTINEL = "<extra_id_0>"
 
+_NAMES = {"masked": "a masked", "causal": "a causal", "seq2seq": "an encoder-decoder"}
+
 Frame = tuple[Part, ...]
 """The parts of a prompt with every field empty: the template, as far as a model can see it."""
 
@@ -27,6 +29,19 @@ class Encoded(NamedTuple):
 
     ids: list[int]
     slot: int
+    truncated: bool
+
+
+class Choices(NamedTuple):
+    """A prompt and the choices for its slot in tokens.
+
+    `before` and `after` are the prompt's tokens on both sides of the slot; `after` is empty but for
+    a masked model.
+    """
+
+    before: list[int]
+    after: list[int]
+    choices: list[list[int]]
     truncated: bool
 
 
@@ -101,9 +116,12 @@ class PromptEncoder(TextEncoder):
     kind : {"masked", "causal", "seq2seq"}
     name : str
         For messages.
+    answers : bool, default=False
+        Whether an encoder-decoder reads the prompt up to the slot and answers from its start token
+        on, as it learned from tasks, and not at a sentinel in the slot, as it learned from gaps.
     """
 
-    def __init__(self, tokenizer: Any, kind: Kind, name: str) -> None:
+    def __init__(self, tokenizer: Any, kind: Kind, name: str, *, answers: bool = False) -> None:
         from tokenizers import AddedToken
 
         wrapper, backend = tokenizer, tokenizer.backend_tokenizer
@@ -114,8 +132,10 @@ class PromptEncoder(TextEncoder):
         self._first_id = wrapper.bos_token_id
         if self._first_id is None:
             self._first_id = wrapper.eos_token_id
+        self.end_id: int | None = wrapper.eos_token_id
         self.slot_id: int | None = None
-        if kind != "causal":
+        self._ends = kind == "causal" or (kind == "seq2seq" and answers)
+        if not self._ends:
             token = wrapper.mask_token if kind == "masked" else SENTINEL
             self.slot_id = None if token is None else backend.token_to_id(str(token))
             if self.slot_id is None:
@@ -143,17 +163,17 @@ class PromptEncoder(TextEncoder):
         """Refuse a template that this model cannot read (InputError)."""
         slot = [part.kind for part in frame].index("mask")
         after = frame[slot + 1 :]
-        if self.kind == "causal":
+        if self._ends:
             if any(part.kind == "field" for part in after):
                 raise InputError(
-                    "template: a causal model reads only what stands before {mask}, and a field "
-                    "comes after it; move {mask} to the end"
+                    f"template: {_NAMES[self.kind]} model reads only what stands before {{mask}}, "
+                    "and a field comes after it; move {mask} to the end"
                 )
             lost = "".join(part.text for part in after)
             if any(unicodedata.category(c)[0] not in "PZC" for c in lost):
                 raise InputError(
-                    f"template: a causal model would never read {lost.strip()!r} after {{mask}}; "
-                    "move {mask} to the end"
+                    f"template: {_NAMES[self.kind]} model would never read {lost.strip()!r} after "
+                    "{mask}, where it writes its answer; move {mask} to the end"
                 )
         length = len(self._ids(self.backend.encode(_joined(self._prepared(frame)))))
         if length > limit:
@@ -177,7 +197,7 @@ class PromptEncoder(TextEncoder):
             truncated = len(ids) > limit
             if truncated:
                 ids = self._shortened(parts, limit)
-            if self.kind == "causal":
+            if self._ends:
                 out.append(Encoded(ids, len(ids), truncated))
             else:
                 slot = ids.index(self._stand_in_id)
@@ -185,6 +205,37 @@ class PromptEncoder(TextEncoder):
                 ids[self.front : self.front] = [ids[slot]] * room
                 out.append(Encoded(ids, slot + room, truncated))
         return out
+
+    def encode_choices(
+        self, prompt: Prompt, choices: Sequence[str], limit: int, *, end: bool = False
+    ) -> Choices:
+        """Tokenise a prompt and several choices for its slot, so that each fits behind it.
+
+        The prompt is cut as in :meth:`encode`, and a choice is spelled as in :meth:`word_ids`: its
+        summed log-probability is the score that :class:`TransformersModel` gives it.
+
+        Parameters
+        ----------
+        limit : int
+            Of the positions that the model has for prompt and choice together; of the prompt alone
+            in an encoder-decoder.
+        end : bool, default=False
+            Whether the end token closes each choice. It is then part of what is scored.
+
+        Raises
+        ------
+        InputError
+            If the template or a choice cannot be read by this model, or does not fit.
+        """
+        frame = frame_of(prompt)
+        ids = [list(tokens) for tokens in self.word_ids(frame, choices)]
+        if end and self.end_id is not None:
+            ids = [[*tokens, self.end_id] for tokens in ids]
+        room = 0 if self.kind == "seq2seq" else max(map(len, ids)) - 1
+        self.check(frame, limit - room)
+        [item] = self.encode([prompt], limit - room)
+        after = [] if self._ends else item.ids[item.slot + 1 :]
+        return Choices(item.ids[: item.slot], after, ids, item.truncated)
 
     def word_ids(self, frame: Frame, words: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of each word as they are after this template's text.
@@ -197,6 +248,8 @@ class PromptEncoder(TextEncoder):
         slot = [part.kind for part in frame].index("mask")
         before = frame[slot - 1] if slot else Part("literal", "")
         context = before.text if before.kind == "literal" else ""
+        if self.kind == "seq2seq" and self._ends:
+            frame, context = (), ""  # the answer stands alone
         if any(part.kind == "field" for part in frame[:slot]):
             context = "a" + context  # any text: a word is spelled otherwise at the very start
         gap = " " if context.endswith(" ") else ""
@@ -245,7 +298,7 @@ class PromptEncoder(TextEncoder):
                 continue
             if out and out[-1].kind == "literal":
                 out[-1] = Part("literal", out[-1].text.removesuffix(" "))
-            if self.kind == "causal":
+            if self._ends:
                 break
             out.append(Part("mask", self._stand_in))
         return out

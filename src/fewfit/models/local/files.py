@@ -154,7 +154,8 @@ class Checkpoint:
             return "causal"
         raise ModelError(
             f"{self.name}: {name or 'a checkpoint without architectures in config.json'} is not a "
-            "masked, causal or encoder-decoder language model; it has no head to score words with; a sentence encoder is encoder:NAME_OR_PATH"
+            "masked, causal or encoder-decoder language model; it has no head to score words with. "
+            "An encoder of sentences is asked as encoder:NAME_OR_PATH"
         )
 
     @cached_property
