@@ -80,9 +80,9 @@ def test_an_encoder_decoder_that_answers_reads_the_prompt_up_to_the_slot(checkpo
     assert item.before == whole
     assert item.after == []
     assert [words.backend.decode(tokens[:-1]) for tokens in item.choices] == ["▁great", "▁bad"]
+    prompt = Template("{text} it was {mask} news").render({"text": "x"})
     with pytest.raises(InputError, match="an encoder-decoder model would never read 'news'"):
-        template = Template("{text} it was {mask} news")
-        words.encode_choices(template.render({"text": "x"}), ["great", "bad"], 64)
+        words.encode_choices(prompt, ["great", "bad"], 64)
 
 
 def test_a_template_that_leaves_no_room_for_the_choices_is_refused(checkpoints):
