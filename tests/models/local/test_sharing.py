@@ -55,6 +55,23 @@ def test_a_pickled_soft_prompt_takes_its_vectors_along(checkpoints):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_dtype_that_is_said_needs_no_torch_and_auto_is_pinned(checkpoints):
+    fast = TransformersModel(checkpoints["bert"], dtype="auto")
+    assert fast.dtype in ("float32", "bfloat16")
+    assert fast.identity["dtype"] == fast.dtype
+    assert f"dtype={fast.dtype}" in fast.spec
+    script = f"""
+import sys
+from fewfit.models import TransformersModel
+model = TransformersModel({str(checkpoints["bert"])!r}, dtype="float32")
+print(model.spec, dict(model.identity), "torch" in sys.modules)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.endswith("False\n")
+
+
 def test_many_threads_that_ask_first_load_the_weights_once(checkpoints, monkeypatch):
     loads = []
     load = model_module.load_network

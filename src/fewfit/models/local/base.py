@@ -26,7 +26,7 @@ class LocalModel(FrozenModel):
     Parameters
     ----------
     checkpoint : Checkpoint
-    dtype : {"float32", "bfloat16", "float16"}, optional
+    dtype : {"float32", "bfloat16", "float16", "auto"}, optional
     max_tokens : int, optional
     device : str, optional
 
@@ -44,8 +44,8 @@ class LocalModel(FrozenModel):
         max_tokens: int | None = None,
         device: str | None = None,
     ) -> None:
-        if dtype not in (None, *DTYPES):
-            raise InputError(f"model: dtype is one of {DTYPES}, not {dtype!r}")
+        if dtype not in (None, "auto", *DTYPES):
+            raise InputError(f"model: dtype is one of {(*DTYPES, 'auto')}, not {dtype!r}")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
         self.checkpoint = checkpoint
@@ -62,8 +62,10 @@ class LocalModel(FrozenModel):
     @cached_property
     def dtype(self) -> str:
         """Name of the weights' dtype."""
+        if self._dtype in DTYPES:
+            return self._dtype
         import_torch("a local model", "hf")
-        return self._dtype if self._dtype is not None else default_dtype(self.device)
+        return default_dtype(self.device, fast=self._dtype == "auto")
 
     @cached_property
     def device(self) -> str:
@@ -104,7 +106,7 @@ class LocalModel(FrozenModel):
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("_made", "_making")
+        left = ("_made", "_making", "device")  # another process may have another device
         return {name: value for name, value in vars(self).items() if name not in left}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -108,11 +108,22 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def default_dtype(device: str) -> str:
-    """Return bfloat16 on a CUDA device that has it, else float32."""
+def default_dtype(device: str, *, fast: bool = False) -> str:
+    """Return bfloat16 on a CUDA device that has it, else float32.
+
+    Parameters
+    ----------
+    device : str
+    fast : bool, default=False
+        Whether it is bfloat16 on a processor too, where its instructions multiply it.
+    """
     import torch
 
     half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    if fast and device == "cpu":
+        given = getattr(torch.cpu, "get_capabilities", dict)()  # of newer versions of torch
+        half = any(value is True and "bf16" in name for name, value in given.items())
+        half = half or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
     return "bfloat16" if half else "float32"
 
 

@@ -64,9 +64,10 @@ class TransformersModel(LocalModel):
         the word has tokens, all asked at once. In the space ``logit`` the log-normaliser of the
         slot is added to it, which makes it comparable to the others. "first": the first token
         alone, as in DecT's code.
-    dtype : {"float32", "bfloat16", "float16"}, optional
-        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. It is part of
-        the identity and of :attr:`spec`.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, optional
+        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
+        bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
+        of :attr:`spec`.
     max_tokens : int, optional
         Longer prompts are cut (the longest field first, from its end; never the template); left
         out, what config and tokenizer declare.

@@ -50,9 +50,10 @@ class SentenceEncoder(LocalModel):
         A folder, or a name on the hub. Only safetensors are read, and no code of a checkpoint.
     revision : str, optional
         Branch, tag or commit on the hub; it is resolved to a commit, once.
-    dtype : {"float32", "bfloat16", "float16"}, optional
-        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. It is part of
-        the identity and of :attr:`spec`.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, optional
+        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
+        bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
+        of :attr:`spec`.
     max_tokens : int, optional
         Longer texts are cut at their end; left out, what the checkpoint declares.
     device : str, optional
