@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.local import Checkpoint, load, parse_spec
+from fewfit.models.local import Checkpoint, load, padding, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -36,6 +36,8 @@ class Trunk:
         From which :meth:`load` makes it again.
     max_tokens : int, default=256
         Longer prompts are cut, in the user's text.
+    positions : int, optional
+        Of prompt and choice together, in a network that has no more.
 
     Attributes
     ----------
@@ -52,13 +54,16 @@ class Trunk:
         identity: Mapping[str, str],
         spec: str | None = None,
         max_tokens: int = MAX_TOKENS,
+        positions: int | None = None,
     ) -> None:
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
         self.identity, self.spec = dict(identity), spec
         self.kind = kind_of(network)
-        self.encoder = ChoiceEncoder(tokenizer, self.kind, max_tokens=max_tokens)
+        self.encoder = ChoiceEncoder(
+            tokenizer, self.kind, max_tokens=max_tokens, positions=positions
+        )
         config = network.config
-        pad = next((i for i in (config.pad_token_id, tokenizer.pad_token_id) if i is not None), 0)
+        pad = padding(network, tokenizer.pad_token_id)
         start = getattr(config, "decoder_start_token_id", None)
         self.pack = Packer(
             self.kind,
@@ -108,11 +113,14 @@ class Trunk:
             raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load(point, dtype=dtype, device=device, who="tune")
+        # Relative positions have no end; what T5's config calls a length is what it learned with.
+        positions = None if point.kind == "seq2seq" else point.max_tokens
         return cls(
             *loaded,
             identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(max_tokens)},
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
+            positions=positions,
         )
 
     @property

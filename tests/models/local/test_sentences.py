@@ -245,6 +245,26 @@ def test_a_saved_task_is_bound_to_the_encoder(bare, tmp_path):
     np.testing.assert_allclose(again.predict_proba(X), clf.predict_proba(X), atol=1e-6)
 
 
+def test_a_hub_name_is_pinned_to_the_cached_commit(bare, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--tiny"
+    shutil.copytree(bare, repository / "snapshots" / commit)
+    config = {"1_Pooling__config": {"pooling_mode": "cls"}}
+    describe(repository / "snapshots" / commit, BODY, POOL, **config)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = load_model("encoder:someone/tiny")
+    assert model.identity["commit"] == commit
+    assert model.spec == f"encoder:someone/tiny@{commit}?dtype=float32"
+    assert dict(load_model(model.spec).identity) == dict(model.identity)
+    found = model.observe(prompts(*TEXTS), WORDS)
+    np.testing.assert_allclose(found.hidden[0], states(bare, TEXTS[0])[0], atol=1e-5)
+
+
 def test_embedded_is_the_same_reading_of_the_packaged_weights(embedded):
     folder = embedded_module.find_files()["config.json"].parent
     packaged = SentenceEncoder(folder)
