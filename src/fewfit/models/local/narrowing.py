@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from fewfit.errors import ModelError
@@ -95,7 +96,7 @@ def find_body(network: Any) -> Any:
         if network.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = ids[:, :1]
         with torch.inference_mode():
-            network(**inputs)
+            network(**inputs, **no_cache(network))
     except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         raise ModelError(
             f"model: the architecture {type(network).__name__} is not supported: it does not read "
@@ -110,6 +111,12 @@ def find_body(network: Any) -> Any:
             "its last hidden layer"
         )
     return found[-1]
+
+
+def no_cache(network: Any) -> dict[str, bool]:
+    """Return the argument that keeps a network from making a cache for the next token, if any."""
+    takes = "use_cache" in signature(network.forward).parameters
+    return {"use_cache": False} if takes else {}
 
 
 def _narrow(module: Any, args: Any, output: Any) -> Any:

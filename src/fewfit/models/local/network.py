@@ -13,7 +13,7 @@ from fewfit.errors import ModelError
 from fewfit.models.local.batching import pad
 from fewfit.models.local.encoding import Encoded
 from fewfit.models.local.files import Kind
-from fewfit.models.local.narrowing import Narrowed
+from fewfit.models.local.narrowing import Narrowed, no_cache
 from fewfit.models.local.plan import Step
 
 _COLUMNS_AT_ONCE = 16_384
@@ -68,7 +68,7 @@ class Network:
         self._lock = threading.Lock()  # columns and vectors are those of one call
         self._vectors: Vectors | None = None
         network.get_input_embeddings().register_forward_hook(self._put_vectors)
-        self._narrowed = Narrowed(network)
+        self._narrowed, self._no_cache = Narrowed(network), no_cache(network)
         head = network.get_output_embeddings()
         self._head: Any = head if isinstance(head, torch.nn.Linear) else None
         self._check()
@@ -140,8 +140,7 @@ class Network:
         wanted = (
             None if columns is None else torch.tensor(columns, dtype=torch.long, device=self.device)
         )
-        if self.kind != "masked":
-            inputs = {**inputs, "use_cache": False}
+        inputs = {**inputs, **self._no_cache}
         with self._lock, torch.inference_mode():
             self._vectors = vectors
             short = self._head is not None
@@ -204,7 +203,7 @@ class Network:
                 inputs["decoder_input_ids"] = said
             at = {"masked": item.slot, "causal": item.slot - 1, "seq2seq": 1}[self.kind]
             with torch.inference_mode():
-                return self._model(**inputs).logits[0, at].float()
+                return self._model(**inputs, **self._no_cache).logits[0, at].float()
 
         # The second is padded when both are asked together; a network that mixes padding into its
         # states (convolutions, Fourier transforms) is asked about equal lengths only.
