@@ -8,6 +8,7 @@ from fewfit.errors import InputError
 from fewfit.models import KINDS, FrozenModel
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.vocabulary import VocabularyModel
+from fewfit.parameters import did_you_mean
 from fewfit.store import StoredModel, default_path
 
 
@@ -40,14 +41,22 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     """
     if isinstance(spec, FrozenModel):
         return spec
-    name, _, rest = spec.partition(":")
+    if not isinstance(spec, str):
+        raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
+    name, colon, rest = spec.partition(":")
     if name == "tuned":
         from fewfit.tuning import TunedModel
 
         return TunedModel(rest)
     if name not in KINDS:
-        known = ", ".join([*KINDS, "tuned"])
-        raise InputError(f"model: {name!r} is not known; choose one of {known}")
+        known = [*KINDS, "tuned"]
+        if name in ("http", "https"):
+            hint = "; an address has its dialect in front of it, as in 'vllm:http://...'"
+        else:
+            hint = did_you_mean(name, dict.fromkeys(known))
+        if not hint and not colon:
+            hint = f"; a language model of the hub, or in a folder, is 'hf:{name}'"
+        raise InputError(f"model: {name!r} is not known; choose one of {', '.join(known)}{hint}")
     return KINDS[name](rest)
 
 

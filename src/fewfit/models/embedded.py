@@ -50,6 +50,8 @@ class EmbeddedEncoder(SentenceEncoder):
         When first asked, if the weights cannot be had or are not the published ones.
     """
 
+    _extra = "embedded"
+
     def __init__(self) -> None:
         super().__init__(REPOSITORY, revision=REVISION, dtype="float32", device="cpu")
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copyreg
 import threading
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
 from fewfit.models.costs import Size
 from fewfit.models.local.batching import Budget
 from fewfit.models.local.files import Checkpoint
-from fewfit.models.local.loading import DTYPES, default_device, default_dtype, import_torch
+from fewfit.models.local.loading import (
+    DTYPES,
+    check_extra,
+    default_device,
+    default_dtype,
+    import_torch,
+)
 
 Made = TypeVar("Made")
 
@@ -35,6 +42,8 @@ class LocalModel(FrozenModel):
     InputError
         For a dtype or a limit that means nothing.
     """
+
+    _extra: ClassVar = "hf"
 
     def __init__(
         self,
@@ -100,10 +109,11 @@ class LocalModel(FrozenModel):
         large = {} if self.device == "cpu" else {"tokens": 16_384, "rows": 512}
         return self._once("budget", lambda: Budget(**large))
 
-    def __copy__(self) -> Self:
-        copied = type(self).__new__(type(self))
-        vars(copied).update(vars(self))  # the weights are shared
-        return copied
+    def check_installed(self) -> None:
+        check_extra("a local model", self._extra)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __getstate__(self) -> dict[str, Any]:
         left = ("_made", "_making", "device")  # another process may have another device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,6 +126,17 @@ def default_dtype(device: str, *, fast: bool = False) -> str:
         half = any(value is True and "bf16" in name for name, value in given.items())
         half = half or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
     return "bfloat16" if half else "float32"
+
+
+def check_extra(who: str, extra: str) -> None:
+    """Refuse to go on where torch or transformers is not installed; neither is imported for it."""
+    for name in ("torch", "transformers"):
+        try:
+            found = find_spec(name)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise MissingExtraError(f'{who} needs {name}: pip install "fewfit[{extra}]"')
 
 
 def import_torch(who: str, extra: str) -> None:

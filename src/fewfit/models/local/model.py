@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -199,7 +198,8 @@ class TransformersModel(LocalModel):
         """Say how much probability the words carry, which logits do not show."""
         if self.space is not ScoreSpace.LOGIT:
             return []
-        normalised = copy(self)
+        normalised = type(self).__new__(type(self))
+        vars(normalised).update(vars(self))  # on the same weights
         normalised.space = ScoreSpace.LOGPROB
         return [check_mass(float(normalised.observe([prompt], words).label_mass[0]))]
 
