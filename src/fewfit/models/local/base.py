@@ -110,7 +110,7 @@ class LocalModel(FrozenModel):
         return self._once("budget", lambda: Budget(**large))
 
     def check_installed(self) -> None:
-        check_extra("a local model", self._extra)
+        check_extra("this model", self._extra)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]

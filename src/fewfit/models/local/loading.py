@@ -136,7 +136,8 @@ def check_extra(who: str, extra: str) -> None:
         except (ImportError, ValueError):
             found = None
         if found is None:
-            raise MissingExtraError(f'{who} needs {name}: pip install "fewfit[{extra}]"')
+            command = f'{who} needs {name}: pip install "fewfit[{extra}]"'
+            raise MissingExtraError(command) from None
 
 
 def import_torch(who: str, extra: str) -> None:
