@@ -116,8 +116,10 @@ class LocalModel(FrozenModel):
         return copyreg.__newobj__, (type(self),), self.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
 
     def __getstate__(self) -> dict[str, Any]:
-        left = ("_made", "_making", "device")  # another process may have another device
-        return {name: value for name, value in vars(self).items() if name not in left}
+        """What the model was made from, and the dtype that this came to; nothing that was read."""
+        left = ("_made", "_making", "device", "dtype", "max_tokens", "spec")
+        state = {name: value for name, value in vars(self).items() if name not in left}
+        return {**state, "_dtype": vars(self).get("dtype", self._dtype)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -80,6 +80,10 @@ class Checkpoint:
     name: str
     revision: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where it lies, at the commit that was found; the files are read again."""
+        return type(self), (self.name, vars(self).get("commit", self.revision))
+
     @property
     def local_folder(self) -> bool:
         """Whether there is a folder of this name."""
