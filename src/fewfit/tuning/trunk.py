@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.local import Checkpoint, load, padding, parse_spec
+from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -74,10 +74,7 @@ class Trunk:
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
-        body = (network.get_decoder() if self.kind == "seq2seq" else network).base_model
-        body.register_forward_hook(self._narrow)
-        self._at: Tensor | None = None
-        self._taken: Tensor | None = None
+        self._narrowed = Narrowed(network)
 
     @classmethod
     def load(
@@ -137,30 +134,19 @@ class Trunk:
             And the last hidden states that predict each example's first token, (B, H).
         """
         batch = batch.to(self.device)
-        inputs = dict(batch.inputs)
+        inputs: dict[str, Any] = dict(batch.inputs)
         for name, value in inputs.items():
             if value.ndim == 4:
                 lowest = torch.finfo(self.network.dtype).min
                 inputs[name] = value.clamp(min=lowest).to(self.network.dtype)
-        self._at = batch.at
-        try:
-            extra = {} if self.kind == "masked" else {"use_cache": False}
-            logits = self.network(**inputs, **extra).logits[0]
-            states = self._taken
-        finally:
-            self._at = self._taken = None
+        if self.kind != "masked":
+            inputs["use_cache"] = False
+        output, states = self._narrowed(inputs, *batch.at)
+        logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
         tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct)
         counts = torch.bincount(batch.example[batch.choice])
-        return tokens, states[counts.cumsum(0) - counts]  # pyright: ignore[reportOptionalSubscript]
-
-    def _narrow(self, module: Any, args: Any, output: Any) -> Any:
-        """Keep only the hidden states that are read, as one row of a batch."""
-        if self._at is None:
-            return output
-        self._taken = states = output.last_hidden_state[self._at[0], self._at[1]]
-        output.last_hidden_state = states.unsqueeze(0)
-        return output
+        return tokens, states[counts.cumsum(0) - counts]
 
 
 def kind_of(network: Any) -> str:

@@ -14,6 +14,7 @@ from fewfit.models.local.loading import Loaded, import_torch, load, no_progress_
 from fewfit.models.local.model import TransformersModel
 from fewfit.models.local.narrowing import Narrowed
 from fewfit.models.local.network import padding
+from fewfit.models.local.scores import finish
 from fewfit.models.local.sentences import SentenceEncoder
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SentenceEncoder",
     "TextEncoder",
     "TransformersModel",
+    "finish",
     "import_torch",
     "in_batches",
     "load",

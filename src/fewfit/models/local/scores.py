@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,17 @@ def observe(
     return finish(batch, words, space, *(x.cpu().numpy() for x in (scores, hidden, mass)))
 
 
+class Read(Protocol):
+    """What was read for one prompt: its tokens, and whether its text was cut."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def truncated(self) -> bool: ...
+
+
 def finish(
-    batch: Sequence[Encoded],
+    batch: Sequence[Read],
     words: tuple[str, ...],
     space: ScoreSpace,
     scores: NDArray[np.float32],
