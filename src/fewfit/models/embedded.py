@@ -14,7 +14,8 @@ from pathlib import Path
 from fewfit.errors import ModelError
 from fewfit.models.costs import Size
 from fewfit.models.local.encoding import TextEncoder
-from fewfit.models.local.layout import EncoderCheckpoint, Layout
+from fewfit.models.local.files import Checkpoint
+from fewfit.models.local.layout import Layout
 from fewfit.models.local.loading import import_torch, load_network
 from fewfit.models.local.sentences import SentenceEncoder, VectorNetwork
 
@@ -91,7 +92,7 @@ class EmbeddedEncoder(SentenceEncoder):
 
     def _load_network(self) -> VectorNetwork:
         import_torch("the embedded model", "embedded")
-        point = EncoderCheckpoint(str(self._directory))
+        point = Checkpoint(str(self._directory))  # whose layout no file without a hash decides
         network = load_network(point, "encoder", dtype="float32", device="cpu", who="embedded")
         return VectorNetwork(network, self._layout, REPOSITORY)
 

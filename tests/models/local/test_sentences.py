@@ -277,6 +277,17 @@ def test_embedded_is_the_same_reading_of_the_packaged_weights(embedded):
     assert isinstance(EmbeddedEncoder(), SentenceEncoder)
 
 
+def test_nothing_but_files_of_known_hash_decides_what_embedded_reads(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    shutil.copytree(embedded_module.find_files()["config.json"].parent, folder)
+    save(folder / "0_Other")
+    describe(folder, ("Transformer", "0_Other"), POOL, **{"1_Pooling__config": {}})
+    files = {name: folder / name for name in embedded_module.SHA256}
+    monkeypatch.setattr(embedded_module, "find_files", lambda: files)
+    found = EmbeddedEncoder().observe(prompts("great fun"), WORDS)
+    assert found.hidden.shape == (1, 384)
+
+
 def test_numbers_that_are_not_finite_are_a_failed_answer(folder):
     """One token's embedding is NaN: only texts with this token fail."""
     words = t.AutoTokenizer.from_pretrained(folder)
