@@ -200,7 +200,7 @@ FAULTS = [
         dialect="sglang",
     ),
     row("A7", "logprobs ignored", edit("logprobs", to=None), "logprobs", dialect="ollama"),
-    row("A7", "logprobs rejected", status(422, {"detail": "Unsupported: logprobs"}), "Unsupported"),
+    stops("A7", "logprobs rejected", status(422, {"detail": "Unsupported: logprobs"}), "top_k=5"),
     row(
         "A8",
         "finish_reason: content_filter",

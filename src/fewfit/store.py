@@ -56,7 +56,8 @@ class StoredModel(FrontModel):
     the label words; no text is written. Each row carries a checksum: a damaged row counts as not
     there, is reported with a :class:`StoreWarning`, and is asked and written again. Answers are
     committed batch by batch, before they are handed on, so that a killed process loses at most
-    the batch that was in flight. Failed answers are not stored.
+    the batch that was in flight. Failed answers are not stored, nor those of which every score is
+    but a bound.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class StoredModel(FrontModel):
                 found = _read(connection, [keys[i] for i in chunk])
                 rows = {i: _unpack(found[keys[i]], words) for i in chunk if keys[i] in found}
                 damaged += sum(row is None for row in rows.values())
-                hits = {i: row for i, row in rows.items() if row is not None}
+                hits = {i: row for i, row in rows.items() if row is not None and _known(row)}
                 missing += [i for i in chunk if i not in hits]
                 if hits:
                     yield (
@@ -114,12 +115,13 @@ class StoredModel(FrontModel):
             with closing(asking):  # a model that asks ahead stops when the store fails
                 for local, answers in asking:
                     where = positions[local]
+                    unknown = (answers.status == Status.FAILED) | answers.unlisted
                     self._write(
                         connection,
                         {
                             keys[where[j]]: _pack(answers, j)
                             for j in range(len(where))
-                            if answers.status[j] != Status.FAILED
+                            if not unknown[j]
                         },
                     )
                     yield where, answers
@@ -139,7 +141,8 @@ class StoredModel(FrontModel):
         with _opened(self.path) as connection:
             for start in range(0, len(keys), _LOOKUP):
                 found = _read(connection, keys[start : start + _LOOKUP])
-                held += sum(_unpack(blob, words) is not None for blob in found.values())
+                rows = (_unpack(blob, words) for blob in found.values())
+                held += sum(row is not None and _known(row) for row in rows)
         return held
 
     def _write(self, connection: sqlite3.Connection, rows: dict[bytes, bytes]) -> None:
@@ -301,6 +304,12 @@ def _unpack(blob: object, words: Sequence[str]) -> tuple[Any, ...] | None:
         status,
         np.unpackbits(bits, count=n_words).astype(bool) if censors else None,
     )
+
+
+def _known(row: tuple[Any, ...]) -> bool:
+    """Whether a stored row has at least one score that is not a bound, if it has such."""
+    censored = row[-1]
+    return censored is None or not censored.size or not censored.all()
 
 
 def _join(rows: Sequence[tuple[Any, ...]], words: Sequence[str]) -> Observations:

@@ -69,7 +69,8 @@ class SGLang(ChosenTokens):
         return np.array([found[i] for i in ids]), hidden, count(meta.get("prompt_tokens"))
 
     def _generate(self, session: Session, text: str, ids: Sequence[int]) -> Any:
-        reply = session.post(
+        reply = self.send(
+            session,
             "/generate",
             {
                 "text": text,
@@ -80,7 +81,7 @@ class SGLang(ChosenTokens):
             },
         )
         meta = field(reply, "meta_info")
-        self.same("weight_version", meta.get("weight_version"))
+        self.same("weight_version", meta.get("weight_version"), mark=True)
         return meta
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
