@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from fewfit.errors import InputError
@@ -44,9 +47,30 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
 
         return TunedModel(rest)
     if name not in KINDS:
-        known = ", ".join([*KINDS, "tuned"])
-        raise InputError(f"model: {name!r} is not known; choose one of {known}")
+        known = [*KINDS, "tuned"]
+        raise InputError(
+            f"model: {name[:60]!r} is not known; {_meant(spec, known)}choose one of "
+            f"{', '.join(known)}"
+        )
     return KINDS[name](rest)
+
+
+def _meant(spec: str, known: Sequence[str]) -> str:
+    """Return what somebody may have meant who left out a spec's kind, or mistyped it."""
+    name, colon, _ = spec.partition(":")
+    guess = ""
+    if name in ("http", "https"):  # the address is not repeated: it may hold a key
+        return (
+            "an address comes after a dialect. Did you mean 'openai:URL?model=NAME', for "
+            "completions, or 'openai-chat:URL?model=NAME'? Else "
+        )
+    if close := get_close_matches(name.casefold(), known, n=1, cutoff=0.7):
+        guess = close[0] + colon
+    elif spec and Path(spec).is_dir():
+        guess = ("tuned:" if (Path(spec) / "manifest.json").exists() else "hf:") + spec
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@\w+)?", spec):
+        guess = f"hf:{spec}"
+    return f"did you mean {guess!r}? Else " if guess else ""
 
 
 def open_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import warnings
 from abc import abstractmethod
@@ -17,26 +16,13 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
+from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
 from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
-
-PROMPT_FIELDS = frozenset({"prompt", "messages", "text", "content", "input", "inputs"})
-"""Fields that differ from prompt to prompt: one that is refused says nothing about the others."""
-
-REMEDIES = {
-    "max_tokens": "add max_completion_tokens=1 to the model's address, or max_tokens=16",
-    "max_completion_tokens": "change max_completion_tokens=, or leave it out",
-    "temperature": "add temperature=none to the model's address, which leaves it out",
-    "logprobs": "ask for fewer tokens with top_k=5; a server without them cannot score words",
-    "top_logprobs": "ask for fewer tokens with top_k=5; a server without them cannot score words",
-    "reasoning_effort": "change reasoning_effort=, or leave it out",
-    "model": "name one that the server has with model=",
-}
-"""What to add to an address where the server refuses a field."""
 
 GIVE_UP = 16
 """Prompts in a row without a usable answer after which a run stops: the server is the problem."""
@@ -57,15 +43,6 @@ class Answer(NamedTuple):
     reason: str = ""
     details: str = ""
     note: str = ""
-
-
-class FieldRefused(ModelError):
-    """The server refuses a field that every request has."""
-
-    def __init__(self, message: str, field: str, said: str) -> None:
-        super().__init__(message)
-        self.field = field
-        self.said = said
 
 
 class RemoteModel(FrozenModel):
@@ -209,25 +186,26 @@ class RemoteModel(FrozenModel):
         FieldRefused
             If the server refuses a field, so that no prompt would have one.
         """
-        extra = {} if self.options.extra is None else json.loads(self.options.extra)
-        whole = dict(body)
-        for name, value in extra.items():
-            sent: Any = whole.get(name)
-            both = isinstance(sent, dict) and isinstance(value, dict)
-            whole[name] = {**sent, **value} if both else value
+        whole = merged(body, self.options.extra)
         try:
             return session.post(path, whole)
         except Refused as error:
             field = error.names(set(whole) - PROMPT_FIELDS)
             if field is None:
                 raise
-            remedy = "change extra=" if field in extra else REMEDIES.get(field, "see its manual")
-            raise FieldRefused(
-                f"{self.scheme}: the server refuses {field}={str(whole[field])[:60]}: {error}. To "
-                f"go on: {remedy}. Nothing that was answered is asked again",
-                field,
-                str(error),
-            ) from None
+            other = self.alternative(field, str(error)) if field in body else None
+            raise refused(self.scheme, whole, field, error, other) from None
+
+    def alternative(self, field: str, said: str) -> dict[str, Any] | None:
+        """Return options to try where the server refuses a field of the request, if there are any.
+
+        Parameters
+        ----------
+        field : str
+        said : str
+            How the server put it.
+        """
+        return None
 
     def session(self) -> Session:
         """Begin a run of requests."""

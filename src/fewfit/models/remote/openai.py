@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from fewfit.models.base import Check
-from fewfit.models.remote.base import FieldRefused
 from fewfit.models.remote.causal import TopTokens, Vector
+from fewfit.models.remote.fields import FieldRefused
 from fewfit.models.remote.listing import Listing, read_tokens, thinks
-from fewfit.models.remote.options import Options
+from fewfit.models.remote.options import spelled
 from fewfit.models.remote.replies import count, field, items, last_vector, log_probabilities
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
@@ -78,25 +78,38 @@ class _OpenAI(TopTokens):
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Ask, and where the server refuses a field, try what else it may take."""
-        model, tried, checks = self, {}, []
+        model: Self = self
+        tried: dict[str, Any] = {}
+        checks: list[Check] = []
         while True:
             try:
                 reply = model._ask_all(session, before_slot(prompt))
                 break
             except FieldRefused as error:
-                other = _alternative(error.field, error.said, model.options, model.top_k)
-                if other is None or len(tried) == _TRIES:
+                other = model.alternative(error.field, error.said)
+                if other is None or len(checks) == _TRIES:
                     raise
                 checks.append(Check(error.field, "problem", f"refused: {error.said}"))
                 tried |= other
-                given = self.options.given()
-                for name in other:
-                    given.pop({"max_completion_tokens": "max_tokens"}.get(name, name), None)
-                model = type(self)(self.url, **{**given, **tried})
+                model = type(self)(self.url, **{**self.options.given(), **tried})
         if tried:
-            said = "&".join(f"{name}={value}" for name, value in tried.items())
-            checks.append(Check("options to add", "problem", f"the server answers with {said}"))
+            said = f"the server answers with {spelled(tried)}"
+            checks.append(Check("options to add", "problem", said))
         return [*checks, *model._checks(reply, prompt, words)]
+
+    def alternative(self, field: str, said: str) -> dict[str, Any] | None:
+        options = self.options
+        if field == "max_tokens" and options.max_tokens is None:
+            return {"max_completion_tokens": 1}
+        if field in ("max_tokens", "max_completion_tokens"):  # some ask for 16 at least
+            return {field: 16} if (getattr(options, field) or 1) < 16 else None
+        if field == "temperature" and options.temperature is not None:
+            return {"temperature": None}
+        if field in ("logprobs", "top_logprobs"):
+            allowed = [int(number) for number in re.findall(r"\b\d{1,4}\b", said)]
+            fewer = max((n for n in [*allowed, 5] if 0 < n < self.top_k), default=None)
+            return None if fewer is None else {"top_k": fewer}
+        return None
 
     def _ask_all(self, session: Session, text: str) -> Any:
         """Ask with every field that is worth trying."""
@@ -229,22 +242,6 @@ _LLAMA = "; it is llama.cpp's server, for which there is llamacpp: in place of o
 def _is_llama(reply: Any) -> bool:
     """Whether a reply is that of ``llama-server``, which tells its timings."""
     return isinstance(reply, dict) and isinstance(reply.get("timings"), dict)
-
-
-def _alternative(name: str, said: str, options: Options, top_k: int) -> dict[str, Any] | None:
-    """Return options to try where a server refuses a field, or None where there are none."""
-    if name == "max_tokens" and options.max_tokens is None:
-        return {"max_completion_tokens": 1}
-    if name in ("max_tokens", "max_completion_tokens"):
-        least = 16
-        return {name: least} if (getattr(options, name) or 1) < least else None
-    if name == "temperature":
-        return None if options.temperature is None else {"temperature": "none"}
-    if name in ("logprobs", "top_logprobs"):
-        allowed = [int(number) for number in re.findall(r"\b\d{1,4}\b", said)]
-        fewer = max((n for n in [*allowed, 5] if 0 < n < top_k), default=None)
-        return None if fewer is None else {"top_k": fewer}
-    return None
 
 
 def _reasoned(reply: Mapping[str, Any]) -> bool:

@@ -169,9 +169,15 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
                 "artifacts; put the key into an environment variable and add key_env=ITS_NAME"
             )
         if name not in known:
-            close = get_close_matches(name.casefold(), known, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {sorted(known)}"
-            raise InputError(f"{scheme}: there is no option {name[:40]!r}; {meant}")
+            if name in ("logprobs", "top_logprobs", "n_probs") and "top_k" in known:
+                close = ["top_k"]
+            else:
+                close = get_close_matches(name.casefold(), known, n=1)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"{scheme}: there is no option {name[:40]!r}; {meant}There are "
+                f"{', '.join(sorted(known))}; other fields of the request go into extra={{JSON}}"
+            )
         values[name] = _converted(f"{scheme}: option {name!r}", value, types[name])
         least = _LEAST.get(name, 0)
         number = isinstance(values[name], int | float) and "bool" not in types[name]
@@ -250,6 +256,11 @@ def _is_secret(name: str) -> bool:
 
 def _written(value: Any) -> Any:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
+def spelled(given: Mapping[str, Any]) -> str:
+    """Return options as a message has them, as they follow the ``?`` of an address."""
+    return "&".join(f"{name}={_written(value)}" for name, value in given.items())
 
 
 def spec_of(scheme: str, url: str, given: Mapping[str, Any]) -> str:
