@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
+from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
@@ -26,23 +26,6 @@ from fewfit.prompts import Prompt
 
 GIVE_UP = 16
 """Prompts in a row without a usable answer after which a run stops: the server is the problem."""
-
-
-class Answer(NamedTuple):
-    """What one reply says: scores (W,), censored (W,), hidden (H,), label mass, prompt tokens.
-
-    With a `reason` it says nothing usable, for this reason and, if it differs from row to row, with
-    these `details`. A `note` is what the user should know of a usable one.
-    """
-
-    scores: NDArray[np.float64] | None = None
-    censored: NDArray[np.bool_] | None = None
-    hidden: NDArray[np.float32] | None = None
-    label_mass: float = float("nan")
-    n_tokens: int = -1
-    reason: str = ""
-    details: str = ""
-    note: str = ""
 
 
 class RemoteModel(FrozenModel):
@@ -140,41 +123,20 @@ class RemoteModel(FrozenModel):
             ask = self._asking(session, prompts, words)
         except RowError as error:
             raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
-        reasons: Counter[str] = Counter()
-        example: dict[str, str] = {}
-        failed: list[tuple[int, str]] = []
-        notes: Counter[str] = Counter()
-        guarded = _Guard(ask, self.scheme)
+        tally, guarded = Tally(), _Guard(ask, self.scheme)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone
             for group in groups:
-                answered: list[tuple[int, Answer]] = []
-                for i, answer in group:
-                    if isinstance(answer, Answer) and not answer.reason:
-                        answered.append((i, answer))
-                        continue
-                    reason, details = _reason(answer)
-                    reasons[reason] += 1
-                    example.setdefault(reason, details)
-                    failed.append((i, reason + details))
-                notes.update(answer.note for _, answer in answered if answer.note)
-                if answered:
+                if answered := tally.usable(group):
                     yield (
                         np.array([i for i, _ in answered], dtype=np.intp),
                         self._observations(words, [answer for _, answer in answered]),
                     )
-        if failed:
-            where, why = zip(*failed, strict=True)
-            yield np.array(where, dtype=np.intp), unanswered(words, len(failed), why)
-            named = "; ".join(
-                f"{reason} ({count}){example[reason]}" for reason, count in reasons.most_common(3)
-            )
-            self._warn(f"{len(failed)} of {len(prompts)} prompts got no usable answer: {named}")
-        for note, count in notes.most_common(3):
-            self._warn(f"in {count} of {len(prompts)} answers, {note}")
-
-    def _warn(self, said: str) -> None:
-        warnings.warn(f"{self.scheme}: {said}", ModelWarning, stacklevel=3)
+        if tally.failed:
+            where, why = zip(*tally.failed, strict=True)
+            yield np.array(where, dtype=np.intp), unanswered(words, len(where), why)
+        for said in tally.messages(len(prompts)):
+            warnings.warn(f"{self.scheme}: {said}", ModelWarning, stacklevel=2)
 
     def send(self, session: Session, path: str, body: Mapping[str, Any]) -> Any:
         """Send the request that answers a prompt, with the user's ``extra`` fields.
@@ -304,11 +266,6 @@ class RemoteModel(FrozenModel):
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
-
-
-def _reason(answer: Answer | RowError) -> tuple[str, str]:
-    """Why there is no usable answer, and what of it is this row's own."""
-    return (answer.reason, answer.details) if isinstance(answer, Answer) else (str(answer), "")
 
 
 class _Guard:
