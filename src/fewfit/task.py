@@ -244,7 +244,7 @@ class Task:
             raise CapabilityError(
                 f"{rate:.0%} of the class scores are only bounds (allowed: "
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
-                "say ('fewfit doctor' shows what it says), a larger top_k, or a server that scores tokens "
+                "say (see 'fewfit doctor'), a larger top_k, or a server that scores tokens "
                 "by id. The answers are stored"
             )
 
