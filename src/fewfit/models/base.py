@@ -40,8 +40,6 @@ class Capabilities:
         How many label words one query can score; None for no limit.
     full_vocabulary : bool
         Whether it gives the log-probability of every token of its vocabulary at the slot.
-    gradients : bool
-        Whether its weights and their gradients are at hand.
     soft_prompts : bool
         Whether vectors of one's own can stand in front of a prompt (:meth:`with_soft_prompt`).
     top_k : int or None
@@ -56,7 +54,6 @@ class Capabilities:
     score_scale: float = 1.0
     max_labels: int | None = None
     full_vocabulary: bool = False
-    gradients: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
     pairs: bool = False
@@ -68,7 +65,8 @@ class Capabilities:
         ----------
         requires : frozenset of str
             What the method needs, of "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary", "gradients" and "soft_prompts".
+            with them), "hidden", "full_vocabulary" and "soft_prompts". No model gives what is
+            not one of these.
         who : str
             Name of the method, for the message.
         n_words : int
@@ -83,11 +81,10 @@ class Capabilities:
             "word_scores": self.scores is not None,
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
-            "gradients": self.gradients,
             "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
-            if not given[need]:
+            if not given.get(need, False):
                 raise CapabilityError(
                     f"{who} needs {need!r}, which this frozen model does not give; choose another "
                     "decoder or another model"

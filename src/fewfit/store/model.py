@@ -43,8 +43,8 @@ class StoredModel(FrontModel):
     there, is reported with a :class:`StoreWarning`, and is asked and written again. Answers are
     committed before they are handed on: batch by batch, or together where they arrive faster than
     the disk takes to commit, so that a killed process loses at most the batch that was in flight
-    and those of the time that one commit takes. Answers that failed, or hold a number that is not
-    finite, are not stored.
+    and those of the time that one commit takes. Answers that failed, hold a number that is not
+    finite, or nothing but bounds are not stored.
 
     Any number of threads may ask one or several of these on one file: what one of them is asking,
     the others wait for. Processes share what is stored, not what is in flight.
@@ -172,8 +172,8 @@ class _Pass:
                     for i in rest
                     if self._old_keys[i] in found
                 }
-            hits = {i: row for i, row in rows.items() if row is not None}
-            self.damaged += len(rows) - len(hits)
+            self.damaged += sum(row is None for row in rows.values())
+            hits = {i: row for i, row in rows.items() if row is not None and not row.only_bounds}
             if missing is not None:
                 missing += [i for i in chunk if i not in hits]
             if hits:

@@ -36,6 +36,11 @@ class Row(NamedTuple):
         """H, 0 without hidden states."""
         return 0 if self.hidden is None else len(self.hidden)
 
+    @property
+    def only_bounds(self) -> bool:
+        """Whether no score of it is more than a bound, as versions before kept them."""
+        return self.censored is not None and self.censored.size > 0 and bool(self.censored.all())
+
 
 def model_digest(identity: Mapping[str, str]) -> bytes:
     """Hash an identity; no two identities give the same bytes to hash."""
@@ -83,7 +88,7 @@ def first_keys(
 
 def knowable(answers: Observations) -> NDArray[np.bool_]:
     """Return which rows are whole answers, shape (N,): the others must not be kept as known."""
-    known = np.isin(answers.status, list(_KNOWN))
+    known = np.isin(answers.status, list(_KNOWN)) & ~answers.unlisted
     for array in (answers.scores, answers.hidden):
         if array is not None:
             known &= np.isfinite(array).all(axis=1)
