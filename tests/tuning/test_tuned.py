@@ -51,7 +51,7 @@ from fewfit.tuning import (
     t_few,
 )
 from fewfit.tuning.training import make_accelerator
-from fewfit.tuning.vectors import MANIFEST, TENSORS, TaskEntry
+from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
 from tests.tuning_models import EXAMPLES, checkpoint, example
 from tests.tuning_models import network as tuning_network
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,8 +75,14 @@ def dump(manifest: Strict) -> bytes:
     return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
-    """Check a manifest's checksum and entries (ArtifactError)."""
+def parse(
+    data: bytes,
+    path: Path,
+    kind: type[AnyManifest],
+    *,
+    versions: Sequence[int] = (SCHEMA_VERSION,),
+) -> AnyManifest:
+    """Check a manifest's version, checksum and entries (ArtifactError)."""
     try:
         entries = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
         checksum = entries.pop("checksum")
@@ -84,9 +90,9 @@ def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not the manifest of an artifact ({error})") from error
     version = entries.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if version not in versions:
         raise ArtifactError(
-            f"{path} has schema version {version!r}; this fewfit reads {SCHEMA_VERSION}. Load it "
+            f"{path} has schema version {version!r}; this fewfit reads {versions[-1]}. Load it "
             "with the fewfit that wrote it, or upgrade"
         )
     if checksum != sha256(canonical):

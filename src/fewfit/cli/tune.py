@@ -89,7 +89,7 @@ def tune(
     from fewfit.tuning import Objective, Recipe, Trunk, load_start, pet, save_vectors, t_few
     from fewfit.tuning.costs import costs_of, costs_of_pet
     from fewfit.tuning.training import make_accelerator
-    from fewfit.tuning.vectors import TaskEntry
+    from fewfit.tuning.artifact import TaskEntry
 
     accelerator = make_accelerator()
     device = str(accelerator.device)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fewfit.models.costs import inference_flops, training_flops
-from fewfit.tuning.tfew import Rows
+from fewfit.tuning.method import Rows
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
-from fewfit.tuning.vectors import CostEntry
+from fewfit.tuning.artifact import CostEntry
 
 
 def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, CostEntry]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
+from fewfit.tuning.sites import SiteMap, Stack, site_map
 
 _TOLD_POSITIONS = "encoder-decoder"
 """The architecture whose decoder has absolute positions and takes them as an argument."""
@@ -38,6 +41,8 @@ class Trunk:
         Longer prompts are cut, in the user's text.
     positions : int, optional
         Of prompt and choice together, in a network that has no more.
+    layout : sequence of Stack, optional
+        Where an unknown architecture keeps its layers.
 
     Attributes
     ----------
@@ -55,7 +60,9 @@ class Trunk:
         spec: str | None = None,
         max_tokens: int = MAX_TOKENS,
         positions: int | None = None,
+        layout: Sequence[Stack] | None = None,
     ) -> None:
+        self.layout = layout
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
         self.identity, self.spec = dict(identity), spec
         self.kind = kind_of(network)
@@ -119,6 +126,23 @@ class Trunk:
             max_tokens=max_tokens,
             positions=positions,
         )
+
+    @cached_property
+    def sites(self) -> SiteMap:
+        """Where small modules can sit (InputError where the architecture is not known)."""
+        return site_map(self.network, self.layout)
+
+    def described(self, layout: Sequence[Stack]) -> Trunk:
+        """Return the same network with another description of where its layers are."""
+        other = copy(self)
+        vars(other).pop("sites", None)
+        other.layout = layout
+        return other
+
+    @property
+    def body(self) -> Any:
+        """The module whose last hidden layer the head reads."""
+        return self._narrowed.body
 
     @property
     def device(self) -> Any:

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from fewfit.errors import InputError
+from fewfit.errors import ArtifactError, InputError
+from fewfit.tuning.adapter import Adapter, Handle
+from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.sites import Site, SiteMap, feature_axis, features
+from fewfit.tuning.trunk import Trunk
 
 PARTS = ("self.k", "self.v", "cross.k", "cross.v", "ffn.hidden")
 
 
-class IA3(nn.Module):
+class IA3(Adapter):
     """The vectors l_k, l_v and l_ff of one or several tasks.
 
     attention: softmax(Q (l_k * K)^T) (l_v * V); feed-forward: (l_ff * act(W_1 x)) W_2.
@@ -49,6 +53,8 @@ class IA3(nn.Module):
     80
     """
 
+    mergeable: ClassVar[bool] = True
+
     def __init__(self, sites: SiteMap, *, n_tasks: int = 1) -> None:
         super().__init__()
         if n_tasks < 1:
@@ -58,7 +64,6 @@ class IA3(nn.Module):
         self.vectors = nn.ParameterList(
             nn.Parameter(torch.ones(site.size)) for _ in range(n_tasks) for site in self.sites
         )
-        self._handles: list[Any] = []
         self._rows: list[Tensor] | None = None
         self._n_rows = 0
 
@@ -66,6 +71,19 @@ class IA3(nn.Module):
     def count(self) -> int:
         """Number of values of one task."""
         return sum(site.size for site in self.sites)
+
+    def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
+        return self.of()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: v.detach().cpu().contiguous() for name, v in self.of().items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        try:
+            self.set(tensors)
+        except InputError as error:
+            raise ArtifactError(str(error)) from error
+        return self
 
     def of(self, task: int = 0) -> dict[str, nn.Parameter]:
         """Return the vectors of one task by the name of their site, each of shape (site.size,)."""
@@ -97,9 +115,8 @@ class IA3(nn.Module):
                 )
             parameter.copy_(vectors[name])
 
-    def attach(self, network: nn.Module) -> IA3:
-        """Put the vectors to work in `network` until :meth:`detach`; its weights stay untouched."""
-        self.detach()
+    def act(self, network: nn.Module) -> list[Handle]:
+        handles: list[Handle] = []
         by_layer: dict[tuple[str, str], list[int]] = {}
         for i, site in enumerate(self.sites):
             by_layer.setdefault((site.module, site.side), []).append(i)
@@ -111,20 +128,14 @@ class IA3(nn.Module):
                 def after(_: Any, __: Any, y: Tensor, members: Any = members, whole: Any = whole):
                     return y * self._scale(members, whole, y)
 
-                self._handles.append(layer.register_forward_hook(after))
+                handles.append(layer.register_forward_hook(after))
             else:
 
                 def before(_: Any, args: Any, members: Any = members, whole: Any = whole):
                     return (args[0] * self._scale(members, whole, args[0]), *args[1:])
 
-                self._handles.append(layer.register_forward_pre_hook(before))
-        return self
-
-    def detach(self) -> None:
-        """Take the vectors out of the network again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+                handles.append(layer.register_forward_pre_hook(before))
+        return handles
 
     @contextmanager
     def rows(self, tasks: Sequence[int] | Tensor) -> Iterator[None]:
@@ -160,7 +171,7 @@ class IA3(nn.Module):
         l * (W x + b) = (diag(l) W) x + l * b on the output of a layer, W (l * x) = (W diag(l)) x on
         its input. The vectors must not be attached at the same time.
         """
-        if self._handles:
+        if self.attached:
             raise InputError(
                 "merge: the vectors are attached; detach them first, or they act twice"
             )
@@ -186,6 +197,17 @@ class IA3(nn.Module):
         if len(parts) == 1 and parts[0].shape[-1] == whole:
             return parts[0].to(x.dtype)
         return _filled([self.sites[i] for i in members], parts, whole).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class ScaledActivations(TuningMethod):
+    """(IA)^3: vectors on keys, values and the feed-forward's hidden activation, all ones at first.
+
+    Trained with the losses of T-Few.
+    """
+
+    def build(self, base: Trunk, seed: int) -> IA3:
+        return IA3(base.sites)
 
 
 def _filled(sites: Sequence[Site], parts: Sequence[Tensor], whole: int) -> Tensor:
