@@ -295,9 +295,9 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     ("arguments", "message"),
     [
         (["--method", "pet"], "name them: --unlabelled"),
-        (["--method", "pet", "--unlabelled", "{more}", "--checkpoint", "x"], "leave it out"),
         (["--unlabelled", "{more}"], "has no use for --unlabelled"),
-        (["--generations", 3], "has no use for --unlabelled or --generations"),
+        (["--generations", 3], "t-few has no 'generations'"),
+        (["--method", "pet", "--option", "adapter=lt-sft"], "trainings of its own"),
         (["--method", "pet", "--unlabelled", "{none}"], "cannot be read"),
         (["--method", "pet", "--unlabelled", "{more}", "--text-column", "label"], "no column"),
     ],

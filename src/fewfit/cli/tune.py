@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,11 @@ from fewfit.cli.options import AsJson, Format, Input, LabelColumn, TextColumn
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.tables import Table, read_table
 from fewfit.errors import InputError
+from fewfit.tuning import METHODS
 
 if TYPE_CHECKING:
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
-
-METHODS = ("pet", "t-few")
 
 
 @plain_errors
@@ -27,9 +27,15 @@ def tune(
     train: Input,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")],
     model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
-    method: Annotated[str, typer.Option(help=f"How to train: {', '.join(METHODS)}.")] = "t-few",
+    method: Annotated[
+        str, typer.Option(help=f"How to train: {', '.join(METHODS)} (see 'fewfit methods').")
+    ] = "t-few",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, an option of the method; repeat it. Lists by commas."),
+    ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(help="File of texts without labels, for pet, which needs them.")
+        str | None, typer.Option(help="File of texts without labels, for methods that need them.")
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = "label",
@@ -42,38 +48,61 @@ def tune(
     ] = None,
     labels: Annotated[Path | None, typer.Option(help='JSON file {"class": "answer", ...}.')] = None,
     start: Annotated[
-        Path | None, typer.Option(help="Vectors to start from: an artifact, or a published file.")
+        Path | None, typer.Option(help="What to start from: an artifact, or published vectors.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
-    unlikelihood: Annotated[bool, typer.Option(help="Add the loss L_UL (t-few).")] = True,
-    length_normalised: Annotated[bool, typer.Option(help="Add the loss L_LN (t-few).")] = True,
-    repetitions: Annotated[int, typer.Option(min=1, help="Trainings per template (pet).")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each training. [default: the method's]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows per step. [default: the method's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="At its peak. [default: the method's]")
+    ] = None,
+    unlikelihood: Annotated[
+        bool | None, typer.Option(help="The same as --option unlikelihood=... (t-few).")
+    ] = None,
+    length_normalised: Annotated[
+        bool | None, typer.Option(help="The same as --option length_normalised=... (t-few).")
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option(min=1, help="The same as --option repetitions=... (pet).")
+    ] = None,
     generations: Annotated[
-        int, typer.Option(min=0, help="In which templates teach each other, 3 for iPET (pet).")
-    ] = 0,
+        int | None, typer.Option(min=0, help="The same as --option generations=... (pet).")
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the order of the rows and of the dropout.")] = 0,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File from which an interrupted training goes on (t-few).")
+        Path | None, typer.Option(help="File from which an interrupted training goes on.")
     ] = None,
     format: Format = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a few thousand scalars of a model from a file of labelled examples.
+    """Train a small part of, or beside, a model from a file of labelled examples.
 
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
     """
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
+    from fewfit.tuning import make_method
 
-    if method not in METHODS:
-        raise InputError(f"--method: {method!r} is not one of {list(METHODS)}")
-    _check_options(method, unlabelled, generations, checkpoint)
+    older = {
+        "unlikelihood": unlikelihood,
+        "length_normalised": length_normalised,
+        "repetitions": repetitions,
+        "generations": generations,
+    }
+    options = {name: value for name, value in older.items() if value is not None}
+    chosen = make_method(method, {**options, **read_options(option or [])})
+    if chosen.unlabelled and unlabelled is None:
+        raise InputError(f"--method {method}: it learns from texts; name them: --unlabelled")
+    if not chosen.unlabelled and unlabelled is not None:
+        raise InputError(f"--method {method} has no use for --unlabelled")
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     table = read_table(train, format)
     y = pick_labels(table, label_column)
@@ -86,46 +115,46 @@ def tune(
         any_class = [str(verbalizer.classes[0])] * len(next(iter(texts.values())))
         pool = wordings(texts, any_class, templates, verbalizer, text_column)
 
-    from fewfit.tuning import Objective, Recipe, Trunk, load_start, pet, save_vectors, t_few
-    from fewfit.tuning.costs import costs_of, costs_of_pet
-    from fewfit.tuning.training import make_accelerator
-    from fewfit.tuning.artifact import TaskEntry
+    from fewfit.tuning import Data, Run, Trunk, load_start, save_adapter
+    from fewfit.tuning.artifact import TaskEntry, check_folder
+    from fewfit.tuning.costs import costs_of_method
+    from fewfit.tuning.training import digest, make_accelerator
 
+    check_folder(output)
+    if start is not None:
+        load_start(start)  # what is not there or damaged is said before weights are loaded
+    asked = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    recipe = replace(chosen.recipe, **asked)
     accelerator = make_accelerator()
     device = str(accelerator.device)
-    trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
-    recipe = Recipe(steps=steps, batch_size=batch_size)
-    rounds = {"repetitions": repetitions, "generations": generations}
-    n_trainings = 1 + len(templates) * repetitions * (1 + generations) if pool else 1
+    base = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
+    n_trainings = chosen.trainings(len(templates))
     begun = time.perf_counter()
-    with bar("tuning", steps * n_trainings, unit="step") as progress:
-        options: dict[str, Any] = {
-            "start": None if start is None else load_start(start, trunk.identity),
-            "recipe": recipe,
-            "seed": seed,
-            "progress": progress if accelerator.is_main_process else None,
-            "accelerator": accelerator,
-        }
-        if method == "pet":
-            vectors = pet(trunk, rows, pool, **rounds, **options)
-        else:
-            objective = Objective(unlikelihood, length_normalised)
-            vectors = t_few(trunk, rows, objective=objective, checkpoint=checkpoint, **options)
+    with bar("tuning", recipe.steps * n_trainings, unit="step") as progress:
+        run = Run(
+            recipe,
+            seed,
+            None if start is None else load_start(start, base.identity),
+            checkpoint,
+            progress if accelerator.is_main_process else None,
+            accelerator,
+        )
+        adapter = chosen.fit(base, Data(rows, pool), run)
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
-    if method == "pet":
-        tokens, query_flops, costs = costs_of_pet(trunk, rows, pool, recipe, **rounds)
-    else:
-        tokens, query_flops, costs = costs_of(trunk, rows, recipe)
-    save_vectors(
+    tokens, query_flops, costs = costs_of_method(base, chosen, Data(rows, pool), recipe)
+    save_adapter(
         output,
-        vectors,
-        method=method,
-        base_spec=trunk.spec,
-        base_identity=trunk.identity,
+        adapter,
+        method=chosen,
+        base_spec=base.spec,
+        base_identity=base.identity,
         recipe=recipe,
+        seed=seed,
         n_examples=len(y),
+        data_sha256=digest([table, texts if unlabelled is not None else None]),
         task=TaskEntry(
             templates=[item.source for item in templates],
             labels=[
@@ -140,9 +169,9 @@ def tune(
         "examples": len(y),
         "unlabelled": len(pool),
         "classes": list(verbalizer.classes),
-        "values": vectors.count,
+        "values": adapter.count,
         "trainings": n_trainings,
-        "steps": steps,
+        "steps": recipe.steps,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
         "tokens_per_query": round(tokens, 1),
@@ -152,11 +181,12 @@ def tune(
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
-    more = f" in each of {n_trainings} trainings, {len(pool)} unlabelled texts" if pool else ""
+    more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
+    more += f", {len(pool)} unlabelled texts" if pool else ""
     typer.echo(
-        f"{len(y)} examples, {len(verbalizer.classes)} classes, {steps} steps{more}, "
+        f"{len(y)} examples, {len(verbalizer.classes)} classes, {recipe.steps} steps{more}, "
         f"{seconds:.1f} s; "
-        f"{vectors.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
+        f"{adapter.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
         f"{report['training_flops']:.1e} FLOPs, {report['query_flops']:.1e} per query"
     )
 
@@ -174,18 +204,32 @@ def merge(
     typer.echo(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
-def _check_options(
-    method: str, unlabelled: str | None, generations: int, checkpoint: Path | None
-) -> None:
-    """Refuse what another method would need, before anything is read."""
-    if method == "pet" and unlabelled is None:
-        raise InputError("--method pet: its student learns from texts; name them: --unlabelled")
-    if method == "pet" and checkpoint is not None:
-        raise InputError(
-            "--checkpoint: pet is many trainings, which cannot be resumed; leave it out"
-        )
-    if method != "pet" and (unlabelled is not None or generations):
-        raise InputError(f"--method {method} has no use for --unlabelled or --generations; pet has")
+def read_options(items: list[str]) -> dict[str, Any]:
+    """Read NAME=VALUE; ``adapter.rank=8`` is the option rank of a method's option `adapter`.
+
+    Values are text, lists by commas; those of an inner option are JSON where they can be.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not (name and equals):
+            raise InputError(f"--option: {item!r} is not NAME=VALUE")
+        outer, dot, inner = name.partition(".")
+        place = found
+        if dot:
+            place, name = found.setdefault(f"{outer}_options", {}), inner
+        if name in place:
+            raise InputError(f"--option: {item.partition('=')[0].strip()!r} is given twice")
+        given = value.split(",") if "," in value else value
+        place[name] = _plain(value) if dot and given is value else given
+    return found
+
+
+def _plain(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:

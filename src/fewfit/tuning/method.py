@@ -54,6 +54,8 @@ class Run:
     accelerator : accelerate.Accelerator, optional
     decides : mapping of str to str
         What else decides the result and is part of a checkpoint's key.
+    every : int, default=100
+        Steps between two writings of a checkpoint.
     """
 
     recipe: Recipe | None = None
@@ -63,6 +65,7 @@ class Run:
     progress: Progress | None = None
     accelerator: Any = None
     decides: Mapping[str, str] = field(default_factory=dict)
+    every: int = 100
 
     def part(self, name: str, *, seed: int | None = None) -> Run:
         """Return the run of one of several trainings."""
@@ -85,6 +88,8 @@ class TuningMethod(ABC):
         Whether it needs texts without labels.
     recipe : Recipe
         How it trains where nothing else is said.
+    neutral : mapping
+        Options under which a fresh adapter changes nothing, if it does under the usual ones.
 
     Raises
     ------
@@ -95,6 +100,7 @@ class TuningMethod(ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
     unlabelled: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
+    neutral: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
@@ -110,7 +116,7 @@ class TuningMethod(ABC):
 
     @abstractmethod
     def build(self, base: Trunk, seed: int) -> Adapter:
-        """Return a fresh adapter, which leaves the network as it is, bit for bit.
+        """Return a fresh adapter, which leaves the network as it is, bit for bit (see `neutral`).
 
         Raises
         ------
@@ -226,6 +232,7 @@ def learn(
             run.recipe or recipe,
             seed=run.seed,
             checkpoint=run.checkpoint,
+            every=run.every,
             progress=run.progress,
             accelerator=run.accelerator,
             after_step=adapter.after_step,

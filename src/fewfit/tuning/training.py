@@ -176,6 +176,8 @@ def train(
     }
     file = None if checkpoint is None else Path(checkpoint)
     history = _resume(file, key, parameters, optimizer)
+    if history and after_step is not None:
+        after_step()  # what it keeps beside the parameters is that of a fresh run
     if progress is not None and history:
         progress(len(history))
     with _training(network, dropout=recipe.dropout):

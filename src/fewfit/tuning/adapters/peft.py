@@ -200,10 +200,10 @@ class PeftTuning(TuningMethod):
 
     Parameters
     ----------
-    tuner : str, default="hra"
+    tuner : str, default="loha"
         Its type in peft.
     roles : tuple of {"q", "k", "v", "o", "ffn.in", "ffn.out"}, default=("q", "v")
-    config : mapping, default={}
+    tuner_options : mapping, default={}
         Arguments of its config in peft.
     """
 
@@ -211,11 +211,11 @@ class PeftTuning(TuningMethod):
 
     tuner: Tuner = "loha"
     roles: tuple[Role, ...] = ("q", "v")
-    config: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    tuner_options: dict[str, str | int | float | bool | None] = field(default_factory=dict)
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         targets = targets_of(base.sites, self.roles)
-        options = {"target_modules": targets, **self.config}
+        options = {"target_modules": targets, **self.tuner_options}
         return PeftAdapter(base.network, self.tuner, options, seed=seed)
 
 

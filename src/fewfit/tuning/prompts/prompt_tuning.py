@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -76,6 +77,7 @@ class PromptTuning(TuningMethod):
     """
 
     recipe: ClassVar[Recipe] = Recipe(learning_rate=0.3)
+    neutral: ClassVar[Mapping[str, Any]] = {"m": 0}
 
     m: Annotated[int, Field(ge=0)] = 20
 

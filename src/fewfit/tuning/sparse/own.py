@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fewfit.errors import ArtifactError, InputError
 from fewfit.tuning.adapter import Adapter, Handle, check_names
-from fewfit.tuning.selector import Masks
 from fewfit.tuning.sparse.delta import check_index
 
 
@@ -32,8 +31,9 @@ class OwnScalars(Adapter):
 
     def __init__(self, network: nn.Module, masks: Mapping[str, Tensor | None]) -> None:
         super().__init__()
-        self._named = dict(network.named_parameters())
-        unknown = sorted(masks.keys() - self._named)
+        named = dict(network.named_parameters())
+        self._sizes = {name: p.numel() for name, p in named.items()}
+        unknown = sorted(masks.keys() - named)
         if unknown:
             raise InputError(f"scalars: the network has no parameter {unknown[0]!r}")
         self.index: dict[str, Tensor] = {
@@ -43,12 +43,16 @@ class OwnScalars(Adapter):
         }
         self.value: dict[str, nn.Parameter] = {}
         for name in masks:
-            flat = self._named[name].detach().flatten()
+            flat = named[name].detach().flatten()
             at = self.index.get(name)
             chosen = flat if at is None else flat[at.to(flat.device)]
-            # A copy in any case; `float` alone would share the network's memory.
-            self.value[name] = nn.Parameter(chosen.to(torch.float32, copy=True))
-            self.register_parameter(name.replace(".", "/"), self.value[name])
+            self._keep(name, chosen)
+        self._named: dict[str, nn.Parameter] = {}
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        # A copy in any case; `float` alone would share the network's memory.
+        self.value[name] = nn.Parameter(values.detach().to(torch.float32, copy=True))
+        self.register_parameter(name.replace(".", "/"), self.value[name])
 
     def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
         return self.value
@@ -98,26 +102,32 @@ class OwnScalars(Adapter):
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
         index = {k[6:]: t for k, t in tensors.items() if k.startswith("index.")}
         value = {k[6:]: t for k, t in tensors.items() if k.startswith("value.")}
-        check_names({f"value.{n}": 0 for n in self.value}, {f"value.{n}": 0 for n in value})
+        whole = self.value.keys() - self.index.keys()
+        check_names(dict.fromkeys(whole), dict.fromkeys(value.keys() - index.keys()))
         strange = [k for k in tensors if not k.startswith(("index.", "value."))]
-        if strange or index.keys() != self.index.keys():
-            raise ArtifactError("adapter: indices and values do not match this method's")
+        strange += [name for name in value if name not in self._sizes]
+        if strange or not index.keys() <= value.keys():
+            raise ArtifactError(f"adapter: indices and values do not match: {strange[:1]}")
         for name, new in value.items():
-            size = self._named[name].numel()
             at = index.get(name)
             if at is not None:
-                check_index(name, at, new, size)
-            elif new.shape != (size,):
-                raise ArtifactError(f"adapter: {name} has {new.numel()} values, not {size}")
-            with torch.no_grad():
-                mine = self.value[name]
-                mine.data = new.to(mine.device, torch.float32, copy=True)
-        self.index = index
+                check_index(name, at, new, self._sizes[name])
+            elif new.shape != (self._sizes[name],):
+                raise ArtifactError(
+                    f"adapter: {name} has shape {tuple(new.shape)}, not ({self._sizes[name]},)"
+                )
+        if sum(map(len, index.values())) != sum(map(len, self.index.values())):
+            raise ArtifactError(
+                f"adapter: {sum(map(len, index.values()))} scalars are chosen, and these options "
+                f"choose {sum(map(len, self.index.values()))}"
+            )
+        device = next(iter(self.value.values())).device
+        for name in self.value:
+            delattr(self, name.replace(".", "/"))
+        self.index, self.value = index, {}
+        for name, new in value.items():
+            self._keep(name, new.to(device))
         return self
-
-    def masks(self, chosen: Mapping[str, Tensor]) -> Masks:
-        """Return masks of the parameters' own shapes from flat ones over the chosen scalars."""
-        return {name: chosen[name].view(self._named[name].shape) for name in chosen}
 
 
 class _Back:
