@@ -10,6 +10,7 @@ from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
+from fewfit.tuning import ENTRIES, METHODS
 
 
 class Method(NamedTuple):
@@ -54,24 +55,6 @@ TABLES: dict[str, Mapping[str, Any]] = {
 """Kind -> the fixed tables of the rooms."""
 
 
-def _tuned(name: str, file: str, source: str, labels: str = "1 in all") -> Method:
-    return Method(name, "tuning", f"tuning/{file}", ("gradients",), "1", labels, source)
-
-
-TUNING = (
-    _tuned("ia3", "ia3.py", "Liu et al. 2022, arXiv 2205.05638"),
-    _tuned("lora", "lora.py", "Hu et al. 2022, arXiv 2106.09685"),
-    _tuned(
-        "pet",
-        "pet.py",
-        "Schick & Schütze 2021, arXiv 2001.07676",
-        labels="1 in all, and unlabelled texts",
-    ),
-    _tuned("t-few", "tfew.py", "Liu et al. 2022, arXiv 2205.05638"),
-)
-"""Here and not beside their code, which cannot be imported without torch."""
-
-
 def list_methods() -> list[Method]:
     """Return every method, by kind and then by name."""
     found = [
@@ -87,7 +70,18 @@ def list_methods() -> list[Method]:
         for kind, table in TABLES.items()
         for name, item in sorted(table.items())
     ]
-    return [*found, *TUNING]
+    return [*found, *(_tuned(name) for name in sorted(METHODS))]
+
+
+def _tuned(name: str) -> Method:
+    """A line of the table that needs no torch; what is installed is asked itself."""
+    entry = ENTRIES.get(name)
+    if entry is None:
+        kind = METHODS[name]
+        room, reference, labels = kind.__module__, kind.reference, kind.labels_needed
+        return Method(name, "tuning", room, ("gradients",), "1", labels, reference)
+    room = f"tuning/{entry.where.partition(':')[0].replace('.', '/')}"
+    return Method(name, "tuning", f"{room}.py", entry.needs, "1", entry.labels, entry.reference)
 
 
 def methods_table() -> str:

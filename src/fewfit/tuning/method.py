@@ -82,6 +82,9 @@ class TuningMethod(ABC):
 
     Attributes
     ----------
+    reference : str
+        Author, year, arXiv id, of a method that another package adds.
+    labels_needed : str
     kinds : frozenset of {"seq2seq", "causal", "masked"}
         Models that it is for.
     unlabelled : bool
@@ -97,6 +100,8 @@ class TuningMethod(ABC):
         For an option that is not of its kind.
     """
 
+    reference: ClassVar[str] = ""
+    labels_needed: ClassVar[str] = "1 in all"
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
     unlabelled: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
