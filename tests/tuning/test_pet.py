@@ -203,7 +203,12 @@ def test_each_training_starts_from_the_vectors_that_are_given():
         ([], UNLABELLED, {"weights": "uniform", "generations": 1}, "no set can grow"),
         (ROWS, UNLABELLED, {"weights": "wmean"}, "'accuracy' or 'uniform', not 'wmean'"),
         (ROWS, UNLABELLED, {"repetitions": 0}, "repetitions: at least 1, not 0"),
-        (ROWS, UNLABELLED, {"temperature": 0.0}, "temperature: Input should be greater than 0, not 0.0"),
+        (
+            ROWS,
+            UNLABELLED,
+            {"temperature": 0.0},
+            "temperature: Input should be greater than 0, not 0.0",
+        ),
         (ROWS, UNLABELLED, {"generations": -1}, "generations: -1 is at least 0"),
         (ROWS, UNLABELLED, {"factor": 0.5}, "factor: 0.5 is at least 1"),
         (ROWS, UNLABELLED, {"share": 1.5}, "share: 1.5 is above 0 and at most 1"),

@@ -379,7 +379,11 @@ def test_a_delta_gives_the_changed_network_bit_for_bit(dtype, tmp_path):
 
 
 def test_the_best_scores_are_chosen_one_by_one_by_tensor_or_by_block():
-    scores = {"b.0.w": torch.tensor([1.0, 5.0]), "b.0.v": torch.tensor([0.0]), "b.1.w": torch.tensor([2.0, 3.0])}
+    scores = {
+        "b.0.w": torch.tensor([1.0, 5.0]),
+        "b.0.v": torch.tensor([0.0]),
+        "b.1.w": torch.tensor([2.0, 3.0]),
+    }
     found = {n: m.tolist() for n, m in top_k(scores, 2).items()}
     assert found == {"b.0.w": [False, True], "b.1.w": [False, True]}
     assert list(top_k(scores, 2, level="tensor")) == ["b.0.w"]
@@ -387,7 +391,10 @@ def test_the_best_scores_are_chosen_one_by_one_by_tensor_or_by_block():
     assert list(top_k(scores, 4, level="block", blocks=blocks)) == ["b.1.w"]
     assert list(top_k(scores, 3, level="block", blocks=blocks)) == ["b.1.w"]
     same = {"w": torch.zeros(3), "v": torch.zeros(3)}
-    assert {n: m.tolist() for n, m in top_k(same, 4).items()} == {"v": [True] * 3, "w": [True, False, False]}
+    assert {n: m.tolist() for n, m in top_k(same, 4).items()} == {
+        "v": [True] * 3,
+        "w": [True, False, False],
+    }
     with pytest.raises(InputError, match="no block is as small"):
         top_k(scores, 1, level="block", blocks=blocks)
     with pytest.raises(InputError, match="not a number"):

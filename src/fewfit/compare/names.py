@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from fewfit.calibration import CALIBRATIONS, make_calibration
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
 from fewfit.compare.searchers import SearcherMethod
+from fewfit.compare.tuning import TuningRow
 from fewfit.decoders import DECODERS, Decoder
 from fewfit.errors import InputError
 from fewfit.searchers import SEARCHERS
+from fewfit.tuning import METHODS as TUNERS
 
 DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
 
@@ -17,8 +19,15 @@ IN_CONTEXT = "in-context"
 
 TFIDF = "tfidf"
 
-METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
-"""Names that :func:`make_methods` knows; all but "tfidf" may be followed by ``+CALIBRATION``."""
+TUNE = "tune:"
+
+_OTHERS = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
+
+METHODS: tuple[str, ...] = (*_OTHERS, *(n if n not in _OTHERS else f"{TUNE}{n}" for n in TUNERS))
+"""Names that :func:`make_methods` knows; decoders and searchers take a ``+CALIBRATION`` behind.
+
+A tuning method whose name a decoder has too is called ``tune:NAME``; that way of writing names any.
+"""
 
 DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
 
@@ -45,7 +54,11 @@ def make_methods(
     made: dict[str, Method] = {}
     for name in methods:
         plain, plus, calibration = name.partition("+")
-        if plain not in METHODS or (plus and plain == TFIDF):
+        tuner = name.removeprefix(TUNE)
+        if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS):
+            made[name] = TuningRow(tuner)
+            continue
+        if plain not in _OTHERS or (plus and plain == TFIDF):
             raise InputError(
                 f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
                 f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"

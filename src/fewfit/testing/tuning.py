@@ -65,9 +65,7 @@ class TuningCase:
         return answers(self.trunk, self.trained)
 
 
-def answers(
-    trunk: Trunk, adapter: Adapter | None = None, texts: Sequence[str] = _TEXTS
-) -> Tensor:
+def answers(trunk: Trunk, adapter: Adapter | None = None, texts: Sequence[str] = _TEXTS) -> Tensor:
     """Return the log-probabilities of all choices' tokens; an adapter acts while it is read."""
     import torch
 
@@ -292,7 +290,9 @@ def _state(trunk: Trunk) -> tuple[Any, ...]:
         [p.grad for p in network.parameters() if p.grad is not None],
         [module.training for module in network.modules()],
         hooks,
-        sum(len(getattr(p, "_post_accumulate_grad_hooks", None) or ()) for p in network.parameters()),
+        sum(
+            len(getattr(p, "_post_accumulate_grad_hooks", None) or ()) for p in network.parameters()
+        ),
     )
 
 

@@ -81,12 +81,18 @@ ENTRIES: dict[str, Entry] = {
     "lora": Entry("adapters.peft:LoRA", "Hu et al. 2022, arXiv 2106.09685"),
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
     "magnitude-mask": Entry("sparse.masks:MagnitudeMask", "Lagunas et al. 2021, arXiv 2109.04838"),
-    "parallel-adapter": Entry("adapters.bottleneck:ParallelAdapter", "He et al. 2021, arXiv 2110.04366"),
+    "parallel-adapter": Entry(
+        "adapters.bottleneck:ParallelAdapter", "He et al. 2021, arXiv 2110.04366"
+    ),
     "peft": Entry("adapters.peft:PeftTuning", "Xu et al. 2023, arXiv 2312.12148"),
     "pet": Entry("rounds.pet:PET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
-    "prompt-tuning": Entry("prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"),
+    "prompt-tuning": Entry(
+        "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
+    ),
     "random-mask": Entry("sparse.masks:RandomMask", "Xu & Zhang 2024, arXiv 2405.02596"),
-    "series-adapter": Entry("adapters.bottleneck:SeriesAdapter", "Houlsby et al. 2019, arXiv 1902.00751"),
+    "series-adapter": Entry(
+        "adapters.bottleneck:SeriesAdapter", "Houlsby et al. 2019, arXiv 1902.00751"
+    ),
     "t-few": Entry("tfew:TFew", "Liu et al. 2022, arXiv 2205.05638"),
 }
 """Name -> the house's own methods."""

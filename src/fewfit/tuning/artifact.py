@@ -89,7 +89,9 @@ class Manifest(files.Strict):
         try:
             return make_method(self.method, self.options)
         except InputError as error:
-            raise ArtifactError(f"this fewfit cannot make what the artifact names: {error}") from None
+            raise ArtifactError(
+                f"this fewfit cannot make what the artifact names: {error}"
+            ) from None
 
 
 def save_adapter(
@@ -154,7 +156,9 @@ def save_adapter(
     files.write_files(folder, {TENSORS: tensors, MANIFEST: files.dump(manifest)}, verify)
 
 
-def save_vectors(folder: str | Path, vectors: IA3, *, method: str = "t-few", **options: Any) -> None:
+def save_vectors(
+    folder: str | Path, vectors: IA3, *, method: str = "t-few", **options: Any
+) -> None:
     """Write the (IA)^3 vectors of task 0; `options` are those of :func:`save_adapter`."""
     save_adapter(folder, vectors, method=method, **options)
 

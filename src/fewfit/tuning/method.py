@@ -259,5 +259,3 @@ def options_of(method: TuningMethod) -> dict[str, Any]:
         name: kind.dump_python(getattr(method, name), mode="json")
         for name, kind in _kinds(type(method)).items()
     }
-
-

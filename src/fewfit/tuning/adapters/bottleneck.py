@@ -18,9 +18,7 @@ from fewfit.tuning.trunk import Trunk
 class Bottleneck(nn.Module):
     """h + s (W_u relu(W_d x + b_d) + b_u), with W_u = 0 and b_u = 0 at first."""
 
-    def __init__(
-        self, d_in: int, d_out: int, r: int, s: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, d_in: int, d_out: int, r: int, s: float, generator: torch.Generator) -> None:
         super().__init__()
         self.W_d = nn.Parameter(torch.randn(r, d_in, generator=generator) / d_in**0.5)
         self.W_u = nn.Parameter(torch.zeros(d_out, r))

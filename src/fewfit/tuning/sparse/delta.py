@@ -147,7 +147,11 @@ class SparseDelta:
         """Write one safetensors file."""
         tables = {"index": self.index, "value": self.value, "base": self.base or {}}
         save_file(
-            {f"{kind}.{k}": v.contiguous() for kind, table in tables.items() for k, v in table.items()},
+            {
+                f"{kind}.{k}": v.contiguous()
+                for kind, table in tables.items()
+                for k, v in table.items()
+            },
             path,
         )
 

@@ -54,7 +54,10 @@ class LTSFT(TuningMethod):
 
     def _moved(self, base: Trunk, dense: OwnScalars) -> Masks:
         weights, now = weights_of(base), dense.value
-        change = {n: (now[n].detach().cpu().view(w.shape) - w.float().cpu()).abs() for n, w in weights.items()}
+        change = {
+            n: (now[n].detach().cpu().view(w.shape) - w.float().cpu()).abs()
+            for n, w in weights.items()
+        }
         return top_k(change, self._k(base))
 
     def _k(self, base: Trunk) -> int:

@@ -49,7 +49,9 @@ class _Masked(TuningMethod):
     def build(self, base: Trunk, seed: int) -> Adapter:
         weights = weights_of(base)
         budget = min(self.budget, sum(w.numel() for w in weights.values()))
-        masks = top_k(self.scores(weights, seed), budget, level=self.level, blocks=base.sites.blocks)
+        masks = top_k(
+            self.scores(weights, seed), budget, level=self.level, blocks=base.sites.blocks
+        )
         return OwnScalars(base.network, masks)
 
 
