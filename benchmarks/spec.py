@@ -54,9 +54,9 @@ class MethodEntry(_Strict):
     method of this name.
 
     `tuner` is a tuning method with `options` of its own and of its recipe; where the name itself is
-    one's, it can be left out. With `demonstrations`, so many examples stand in front of every prompt. A calibration is a
-    name, or a table of its name and parameters. With `views`, it is asked in so many of the
-    prompt's views, the first ones, and not in all.
+    one's, it can be left out. With `demonstrations`, so many examples stand in front of every
+    prompt. A calibration is a name, or a table of its name and parameters. With `views`, it is
+    asked in so many of the prompt's views, the first ones, and not in all.
     """
 
     decoder: str | None = None

@@ -78,7 +78,7 @@ def _tuned(name: str) -> Method:
     entry = ENTRIES.get(name)
     if entry is None:
         kind = METHODS[name]
-        room, reference, labels = kind.__module__, kind.reference, kind.labels_needed
+        room, reference, labels = kind.__module__, kind.source, kind.labels_needed
         return Method(name, "tuning", room, ("gradients",), "1", labels, reference)
     room = f"tuning/{entry.where.partition(':')[0].replace('.', '/')}"
     return Method(name, "tuning", f"{room}.py", entry.needs, "1", entry.labels, entry.reference)

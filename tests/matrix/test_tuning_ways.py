@@ -94,17 +94,17 @@ def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
     steps = {"steps": 2, "batch_size": 4}
     rows = {name: TuningRow(name, {**SMALL.get(name, {}), **steps}) for name in ENTRIES}
     methods = {**make_methods(["zero-shot", "dect", "prompt-search"]), **rows}
-    asked = dict(
-        template=TEMPLATE,
-        labels=LABELS,
-        models=[f"hf:{folder / 'base'}"],
-        shots=[1],
-        seeds=2,
-        calibration="none",
-        store=None,
-        search_trials=2,
-        output=tmp_path,
-    )
+    asked = {
+        "template": TEMPLATE,
+        "labels": LABELS,
+        "models": [f"hf:{folder / 'base'}"],
+        "shots": [1],
+        "seeds": 2,
+        "calibration": "none",
+        "store": None,
+        "search_trials": 2,
+        "output": tmp_path,
+    }
     data = (TEXTS, Y, ["a great film", "so so"], ["pos", "neg"])
     found = compare(*data, methods=methods, **asked)
     assert [cell.method for cell in found.cells if cell.seed == 0] == list(methods)

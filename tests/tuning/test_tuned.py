@@ -50,8 +50,8 @@ from fewfit.tuning import (
     site_map,
     t_few,
 )
-from fewfit.tuning.training import make_accelerator
 from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
+from fewfit.tuning.training import make_accelerator
 from tests.tuning_models import EXAMPLES, checkpoint, example
 from tests.tuning_models import network as tuning_network
 

@@ -110,6 +110,7 @@ def tune(
     verbalizer = answers_of(y, None if words is None else Verbalizer(words))
     rows = wordings(table, y, templates, verbalizer, text_column)
     pool: list[list[ChoiceExample]] = []
+    texts: Table = {}
     if unlabelled is not None:
         texts = read_table(unlabelled, format)
         any_class = [str(verbalizer.classes[0])] * len(next(iter(texts.values())))
@@ -154,7 +155,7 @@ def tune(
         recipe=recipe,
         seed=seed,
         n_examples=len(y),
-        data_sha256=digest([table, texts if unlabelled is not None else None]),
+        data_sha256=digest([table, texts]),
         task=TaskEntry(
             templates=[item.source for item in templates],
             labels=[

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class Adapter(nn.Module, ABC):
     its method says which setting does.
     """
 
-    mergeable: ClassVar[bool] = False
+    mergeable: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,8 +179,14 @@ class Place(NamedTuple):
     reads: Site | None = None
 
 
-_read = threading.local()
-"""What modules have read in this thread's forward pass; threads may share a network."""
+class PerThread(threading.local):
+    """What is kept between two hooks of one forward pass; threads may share a network."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Any, Any] = {}
+
+
+_read = PerThread()
 
 
 class SiteAdapter(Adapter):
@@ -213,7 +219,7 @@ class SiteAdapter(Adapter):
 
     def _keep(self, name: str) -> Callable[[Tensor], None]:
         def keep(x: Tensor) -> None:
-            vars(_read)[id(self), name] = x
+            _read.kept[id(self), name] = x
 
         return keep
 
@@ -221,7 +227,7 @@ class SiteAdapter(Adapter):
         reads = self.places[name].reads is not None
 
         def change(h: Tensor) -> Tensor:
-            x = vars(_read).pop((id(self), name)) if reads else h
+            x = _read.kept.pop((id(self), name)) if reads else h
             return self.module(name)(h, x).to(h.dtype)
 
         return change

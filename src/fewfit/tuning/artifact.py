@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -65,7 +66,7 @@ class Manifest(files.Strict):
     schema_version: Literal[1, 2]
     fewfit_version: str
     method: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     base_spec: str | None
     base_identity: dict[str, str]
     n_values: int

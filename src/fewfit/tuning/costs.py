@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fewfit.models.costs import inference_flops, training_flops
+from fewfit.tuning.artifact import CostEntry
 from fewfit.tuning.method import Data, Rows, TuningMethod
 from fewfit.tuning.rounds.pet import PET
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
-from fewfit.tuning.artifact import CostEntry
 
 
 def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, CostEntry]:

@@ -82,7 +82,7 @@ class TuningMethod(ABC):
 
     Attributes
     ----------
-    reference : str
+    source : str
         Author, year, arXiv id, of a method that another package adds.
     labels_needed : str
     kinds : frozenset of {"seq2seq", "causal", "masked"}
@@ -100,7 +100,7 @@ class TuningMethod(ABC):
         For an option that is not of its kind.
     """
 
-    reference: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     labels_needed: ClassVar[str] = "1 in all"
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
     unlabelled: ClassVar[bool] = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class IA3(Adapter):
     80
     """
 
-    mergeable: ClassVar[bool] = True
+    mergeable = True
 
     def __init__(self, sites: SiteMap, *, n_tasks: int = 1) -> None:
         super().__init__()

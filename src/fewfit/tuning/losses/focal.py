@@ -1,4 +1,4 @@
-"""A token policy: tokens that the model is sure of weigh less. Lin et al. 2017, arXiv 1708.02002."""
+"""A token policy: what the model is sure of weighs less. Lin et al. 2017, arXiv 1708.02002."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -12,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from fewfit.errors import InputError
-from fewfit.tuning.adapter import Adapter, Handle
+from fewfit.tuning.adapter import Adapter, Handle, PerThread
 from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.packing import ChoiceBatch
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
 
-_pass = threading.local()
+_pass = PerThread()
 """What the ladders of this thread's forward pass have read: id -> (mask, states by block)."""
 
 
@@ -62,22 +61,22 @@ class Ladder(Adapter):
         mask = batch.inputs[name]
         # Of shape (rows, T), 1 for a token; or (rows, 1, T, T), added to the scores.
         seen = mask[:, None, None, :].bool() if mask.ndim == 2 else mask.float()
-        vars(_pass)[id(self)] = seen, {}
+        _pass.kept[id(self)] = seen, {}
         return batch
 
     def act(self, network: nn.Module) -> list[Handle]:
         def keep(i: int) -> Any:
             def hook(_: Any, __: Any, output: Any) -> None:
-                if id(self) in vars(_pass):
+                if id(self) in _pass.kept:
                     h = output if isinstance(output, Tensor) else output[0]
-                    vars(_pass)[id(self)][1][i] = h.detach()
+                    _pass.kept[id(self)][1][i] = h.detach()
 
             return hook
 
         def add(_: Any, __: Any, output: Any) -> Any:
-            if id(self) not in vars(_pass):
+            if id(self) not in _pass.kept:
                 raise InputError("ladder: it reads what rewrite() was given; none was")
-            mask, states = vars(_pass).pop(id(self))
+            mask, states = _pass.kept.pop(id(self))
             last, s = output.last_hidden_state, None
             for i, block in enumerate(self.blocks):
                 s = block(s, states[i], mask)
@@ -96,9 +95,9 @@ class Ladder(Adapter):
 
 @dataclass(frozen=True)
 class LadderSideTuning(TuningMethod):
-    """A small transformer beside the last stack, fed by all its blocks; no backward pass through it.
+    """A small transformer beside the last stack, fed by all its blocks.
 
-    Beside an encoder-decoder the ladder stands at the decoder. The paper starts the side network
+    No gradient runs through the network itself. Beside an encoder-decoder the ladder stands at the decoder. The paper starts the side network
     from pruned weights of the backbone and may leave blocks out; here it is drawn, and whole.
 
     Parameters

@@ -1,4 +1,4 @@
-"""LT-SFT: Ansell et al., ACL 2022, arXiv 2110.07560: train all, keep the K that moved most, again."""
+"""LT-SFT: Ansell et al., ACL 2022, arXiv 2110.07560: train all, and again the K that moved."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class OwnScalars(Adapter):
         For some of its parameters a bool tensor of their shape; None is all of it.
     """
 
-    mergeable: ClassVar[bool] = True
+    mergeable = True
 
     def __init__(self, network: nn.Module, masks: Mapping[str, Tensor | None]) -> None:
         super().__init__()
