@@ -37,7 +37,7 @@ class Examples(NamedTuple):
     values: list[Any]
     lines: list[int]
 
-    def __len__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def __len__(self) -> int:
         return len(self.lines)
 
     def select(self, rows: Sequence[int]) -> Examples:

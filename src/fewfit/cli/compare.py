@@ -143,7 +143,7 @@ def compare(
     if not drop_overlap:
         (own, where), (other, there) = rows
         overlap(own, other, drop=False, where=(where, there))
-    listed = _names(methods) if methods is not None else list(DEFAULT_METHODS)
+    listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
     _check_methods(listed)
     compared, shared = _with_premise(make_methods(listed), make_calibration(calibration), premise)
     experiment = Experiment(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
+from fewfit.cli.choices import choose, did_you_mean
 from fewfit.cli.columns import (
     Examples,
     column_names,
@@ -96,7 +96,10 @@ def tune(
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
 
-    choose("--method", method, METHODS)
+    if method not in METHODS:  # not by choose(), which a type checker cannot look into
+        raise InputError(
+            f"--method: {method!r} is not one of {list(METHODS)}{did_you_mean(method, METHODS)}"
+        )
     choose("--dtype", dtype, DTYPES)
     _check_options(method, unlabelled, generations, checkpoint)
     check_folder(output, ARTIFACT)

@@ -98,16 +98,16 @@ class Output:
             self._stream.close()
 
     def _opened(self) -> IO[str]:
-        if self._stream is None:
-            if self.path == "-":
-                self._stream = sys.stdout
-            else:
-                path = Path(self.path)
-                self._stream = path.open("w", encoding="utf-8", newline="")
-            self._csv = csv.writer(self._stream, lineterminator="\n")
-            if not self.as_json:
-                self._csv.writerow(self.header)
-        return self._stream
+        if self._stream is not None:
+            return self._stream
+        if self.path == "-":
+            stream: IO[str] = sys.stdout
+        else:
+            stream = Path(self.path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._stream, self._csv = stream, csv.writer(stream, lineterminator="\n")
+        if not self.as_json:
+            self._csv.writerow(self.header)
+        return stream
 
 
 def _check_writable(path: Path) -> None:

@@ -204,15 +204,19 @@ def _say_encoding(source: Source, encoding: str, say: Say | None, more: str = ""
         return
     read = "utf-8" if usual else encoding
     flags = " and ".join(["--encoding"] * (not usual) + ["--delimiter"] * bool(more))
-    say(f"{source.name}: read as {read}{more}; {flags} says otherwise")
+    say(f"{source.name}: read as {read}{more}; {flags} can say otherwise")
 
 
 def _has_lines(source: Source, encoding: str) -> bool:
+    """Whether there is an object on each line, and not one that holds all of them."""
     try:
-        next(read_lines(source, encoding), None)
+        lines = list(islice(read_lines(source, encoding), 2))
     except InputError:
         return False
-    return True
+    values = list(lines[0][1].values()) if len(lines) == 1 else []
+    rows = any(isinstance(v, list) and v and isinstance(v[0], dict) for v in values)
+    plain = any(not isinstance(value, list | dict) for value in values)
+    return len(lines) > 1 or (plain and not rows)
 
 
 def _format_of(path: str) -> str:
