@@ -138,10 +138,17 @@ def test_excel_and_parquet(tmp_path):
     assert [values for _, values in read(tmp_path / "b.parquet.gz")[1]] == ROWS
 
 
+def refused(path):
+    try:
+        open_table(str(path))
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def packed():
-    data = csv_bytes(
-        rows=[["text", "label"], *([f"{t} {i}", n] for i in range(400) for t, n in ROWS)]
-    )
+    rows = [[f"{text} {i}", label] for i in range(400) for text, label in ROWS]
+    data = csv_bytes(rows=[["text", "label"], *rows])
     return {
         "a.csv.gz": gzip.compress(data),
         "a.csv.bz2": bz2.compress(data),
@@ -157,13 +164,11 @@ def test_what_is_packed_is_unpacked_and_what_is_cut_short_is_said(tmp_path, name
     # Every way of cutting it, and a byte changed anywhere: read as it was, or refused by name.
     for cut in [*range(0, len(data), max(len(data) // 40, 1)), len(data) - 1]:
         (tmp_path / name).write_bytes(data[:cut])
-        with pytest.raises(InputError, match="cut short|does not begin|no rows"):
+        with pytest.raises(InputError, match=r"cut short|does not begin|no rows"):
             open_table(str(tmp_path / name))
         (tmp_path / name).write_bytes(data[:cut] + bytes([data[cut] ^ 0x55]) + data[cut + 1 :])
-        try:
-            open_table(str(tmp_path / name))
-        except InputError as error:
-            assert name in str(error)
+        refusal = refused(tmp_path / name)
+        assert refusal is None or name in refusal
 
 
 @pytest.mark.parametrize("kind", ["parquet", "xlsx", "json", "jsonl"])
@@ -185,13 +190,12 @@ def test_what_is_cut_short_is_an_input_error(tmp_path, kind):
     data = path.read_bytes()
     for cut in range(0, len(data) - 1, max(len(data) // 60, 1)):
         path.write_bytes(data[:cut])
-        try:  # lines may be cut between two of them
-            table = open_table(str(path))
-        except InputError as error:
-            assert str(path) in str(error)
-        else:
+        refusal = refused(path)
+        if refusal is None:  # lines may be cut between two of them
             assert kind == "jsonl"
-            assert table.n < len(ROWS)
+            assert open_table(str(path)).n < len(ROWS)
+        else:
+            assert str(path) in refusal
 
 
 def test_a_pipe_is_read_again(monkeypatch):
@@ -200,7 +204,7 @@ def test_a_pipe_is_read_again(monkeypatch):
         buffer = io.BytesIO(gzip.compress(csv_bytes(";")))
 
     monkeypatch.setattr("sys.stdin", Piped)
-    table, rows, said = read("-")
+    _, rows, said = read("-")
     assert [values for _, values in rows] == ROWS
     assert "standard input" in said[0]
 
