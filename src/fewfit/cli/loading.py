@@ -119,7 +119,7 @@ class Answering:
             )
         seen: list[Observations] = []
         flags: list[NDArray[np.bool_]] = []
-        hidden = "hidden" in self.classifier.decoder_.requires
+        hidden = bool(self.classifier.decoder_.fitted_arrays)  # else nothing reads them
         for _, _, there, answers in self._observed():
             flags.append(there)
             if answers is not None:

@@ -84,6 +84,6 @@ def _whole(value: Any) -> Any:
 def _damaged(source: Source, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     return (
-        f"{source.path}: not {kind}, or cut short or damaged: {reason}; copy or download "
+        f"{source.name}: not {kind}, or cut short or damaged: {reason}; copy or download "
         f"{Path(source.path).name} again"
     )
