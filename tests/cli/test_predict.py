@@ -216,7 +216,7 @@ def test_a_killed_run_leaves_what_it_had_and_the_next_goes_on(artifact, tmp_path
 
 
 def test_output_that_nobody_reads_ends_without_a_word(artifact, tmp_path):
-    new = many(tmp_path / "new.csv", 20_000, every=2)
+    new = many(tmp_path / "new.csv", 6_000, every=2)
     command = f'"{sys.executable}" -m fewfit predict "{artifact}" "{new}" --store none | head -1'
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True

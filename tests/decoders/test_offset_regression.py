@@ -181,7 +181,9 @@ def test_the_probe_is_as_good_as_a_cross_validated_regression():
         unit, unit_new = (A / np.linalg.norm(A, axis=1, keepdims=True) for A in (X, X_new))
         regression, grid = LogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}
         peer = GridSearchCV(regression, grid, cv=4, scoring="neg_log_loss").fit(unit, y)
-        gaps.append(LinearProbe().fit(X, y).score(X_new, new) - peer.best_estimator_.score(unit_new, new))
+        gaps.append(
+            LinearProbe().fit(X, y).score(X_new, new) - peer.best_estimator_.score(unit_new, new)
+        )
     assert np.mean(gaps) > -0.02
 
 

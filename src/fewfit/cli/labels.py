@@ -23,7 +23,7 @@ _SEPARATORS = (*_UNUSUAL, ",", "/")
 
 def find_labels(table: Table, name: str) -> int:
     """Return where the labels are (InputError)."""
-    return find(table.columns, name, "--label-column")
+    return find(table.columns, name, f"{table.path}: --label-column")
 
 
 def one_label(table: Table, examples: Examples, name: str) -> list[str]:
