@@ -191,7 +191,11 @@ def test_other_commands(tmp_path, monkeypatch, args, code, message):
 @pytest.mark.parametrize(
     ("modules", "args", "extra"),
     [
-        (["torch", "transformers"], ["fit", "a.csv", "-o", "t", "--model", "hf:x"], "hf"),
+        (
+            ["torch", "transformers", "huggingface_hub"],
+            ["fit", "a.csv", "-o", "t", "--model", "hf:x"],
+            "hf",
+        ),
         (["torch", "accelerate"], ["tune", "a.csv", "-o", "t", "--model", "hf:x"], "tune"),
     ],
 )
@@ -231,9 +235,8 @@ def test_several_warnings_of_a_kind_are_counted(tmp_path):
     (tmp_path / "train.csv").write_bytes(GOOD)
     fixed = ["--model", "fake", "--store", "none", *WORDS]
     run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", *fixed)
-    (tmp_path / "new.csv").write_bytes(
-        csv_bytes(rows=[["text"], *[[f"{long} {i}"] for i in range(9)]])
-    )
+    rows = [["text"], *[[f"{long} {i}"] for i in range(9)]]
+    (tmp_path / "new.csv").write_bytes(csv_bytes(rows=rows))
     import fewfit.cli.loading as loading
 
     before = loading.FIRST, loading.LARGEST
