@@ -135,8 +135,9 @@ class Task:
         blank, answers = everything[:n_blanks], everything[n_blanks:]
         if (blank.status == Status.FAILED).any():
             raise ModelError(
-                "the model gave no usable answer to a content-free input of the calibration; run "
-                "again to ask only what is missing, or use calibration='none'"
+                "the model gave no usable answer to a content-free input of the calibration: "
+                f"{blank.why_failed()}. Run again to ask only what is missing, or use "
+                "calibration='none'"
             )
         task.check_answers(answers)
         return task.estimate(blank, answers, y=y), answers, queries
@@ -209,8 +210,9 @@ class Task:
         failed = int((answers.status == Status.FAILED).sum())
         if failed and self.errors == "raise":
             raise ModelError(
-                f"the model gave no usable answer to {failed} of {len(answers)} prompts; run again "
-                "to ask only these, or go on without them with errors='nan'"
+                f"the model gave no usable answer to {failed} of {len(answers)} prompts: "
+                f"{answers.why_failed()}. Run again to ask only these, or go on without them with "
+                "errors='nan'"
             )
         cut = int((answers.status == Status.TRUNCATED).sum())
         if cut:
@@ -223,7 +225,7 @@ class Task:
         if (rate := _censored(answers)) > 0:
             warnings.warn(
                 f"{rate:.0%} of the class scores are only upper bounds: the model lists its most "
-                "probable tokens, and the label words were not among them",
+                "probable tokens, and these label words were not among them",
                 ModelWarning,
                 stacklevel=4,
             )
@@ -234,20 +236,30 @@ class Task:
         there = self.answered(answers)
         if not there.any():
             raise ModelError(
-                "the model gave no usable answer to any example; run again to ask only what is "
-                "missing"
+                f"the model gave no usable answer to any example: {answers.why_failed()}. Run "
+                "again to ask only what is missing"
             )
         rate = _censored(self.select(answers, there))
         if rate > self.max_censored:
             raise CapabilityError(
                 f"{rate:.0%} of the class scores are only bounds (allowed: "
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
-                "say, or a server that scores tokens by id. The answers are stored"
+                "say (see 'fewfit doctor'), a larger top_k, or a server that scores tokens "
+                "by id. The answers are stored"
             )
 
     def answered(self, observations: Observations) -> NDArray[np.bool_]:
         """Return which examples have a usable answer in every view, shape (N,)."""
         return np.all(self._by_example(observations.status) != Status.FAILED, axis=1)
+
+    def failures(self, observations: Observations) -> list[str]:
+        """Return for each of the N examples why it has no usable answer; empty where it has one."""
+        failed = self._by_example(observations.status) == Status.FAILED
+        reasons = self._by_example(np.asarray(observations.reason))
+        return [
+            (row[lost].tolist()[0] or "the model did not say why") if lost.any() else ""
+            for row, lost in zip(reasons, failed, strict=True)
+        ]
 
     def spellings(self) -> list[tuple[str, ...]]:
         """Return the label words as each of the P views asks for them."""
