@@ -98,6 +98,8 @@ def test_rows_without_an_answer_are_named(artifact, tmp_path, monkeypatch):
     result = run("predict", artifact, tmp_path / "new.csv", "--errors", "nan")
     assert [row["prediction"] for row in rows_of(result.stdout)] == ["pos", "neg", "", "", "pos"]
     assert "2 rows without a usable answer, and so without a label (lines 4, 5)" in result.stderr
+    status = [row["prediction_status"].partition(":")[0] for row in rows_of(result.stdout)]
+    assert status == ["ok", "ok", "failed", "failed", "ok"]
     out = tmp_path / "out.csv"
     result = run("predict", artifact, tmp_path / "new.csv", "-o", out, code=3)
     assert f"2 rows of 5 are in {out}; run again to go on from there" in result.stderr
