@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewfit.models.base import Progress
     from fewfit.observations import Observations
 
-FIRST, LARGEST = 500, 10_000
+FIRST, LARGEST = 64, 10_000
 """Rows of a part: what is written and kept in memory at once."""
 
 _SECONDS = 5.0  # a part that took less is followed by one of twice as many rows
