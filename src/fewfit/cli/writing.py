@@ -15,7 +15,8 @@ from typing import IO, Any, Self
 from fewfit.errors import InputError
 
 _LINES = (".jsonl", ".ndjson")
-_OTHER = (".tsv", ".json", ".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
+_PACKED = (".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
+_TEXT = (".tsv", ".json")
 
 
 class Output:
@@ -50,7 +51,7 @@ class Output:
             if sys.stdout is None or sys.stdout.closed:
                 raise InputError("standard output is closed; name a file with --output")
             return
-        if suffix in _OTHER:
+        if suffix in _PACKED or (suffix in _TEXT and not as_json):
             raise InputError(
                 f"--output: {path}: predictions are CSV, or JSON lines; name a .csv or .jsonl file"
             )
