@@ -45,6 +45,9 @@ def test_rows_are_named_by_file_and_line(compare, tmp_path):
     assert where in said
     assert json.loads(compare("--drop-overlap", "--methods", "zero-shot", test=test).stdout)
     assert "left out (line 5)" in compare(test=[*TEST, ["", "pos"]]).stderr
+    test = [*TEST, *([text.upper(), label] for text, label in TRAIN[5:])]
+    said = compare("--drop-overlap", test=test, code=2).stderr
+    assert "train: class 'neg' has label words but no example" in said
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,14 @@ def test_lists_and_missing_values_are_written_as_json_and_nothing(artifact, tmp_
     assert [item["prediction"] for item in told] == ["pos", "neg"]
 
 
+def test_what_is_not_unicode_is_written_with_escapes(artifact, tmp_path):
+    lines = '{"text": "good", "m\\ud800": ["\\udfff"], "n": "é\\ud800"}\n'
+    (tmp_path / "new.jsonl").write_text(lines)
+    (row,) = rows_of(run("predict", artifact, tmp_path / "new.jsonl").stdout)
+    assert row["m\\ud800"] == '["\\udfff"]'
+    assert row["n"] == "é\\ud800"
+
+
 def test_a_text_that_is_none_is_refused_by_its_line(artifact, tmp_path):
     for value, message in (
         ('["a"]', "line 2, column 'text': expected text, got a list"),
