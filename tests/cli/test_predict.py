@@ -253,16 +253,15 @@ def test_a_terminal_that_is_not_utf_8_gets_escapes(tmp_path):
     rows = [["text", "label"], ["gut 你好", "größer 你"], ["schlecht", "b"]]
     (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
     env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    for args, label in (
-        (["fit", "a.csv", "-o", "größer 你", "--model", "fake"], b"Next: "),
-        (["predict", "größer 你", "a.csv"], b",b,0."),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "fewfit", *args], capture_output=True, env=env, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr
-        assert "größer \\u4f60".encode("latin-1") in done.stdout
-        assert label in done.stdout
+    run("fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake")
+    done = subprocess.run(
+        [sys.executable, "-m", "fewfit", "predict", "t", "a.csv"],
+        capture_output=True,
+        env=env,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "größer \\u4f60,größer \\u4f60,0.".encode("latin-1") in done.stdout
 
 
 def test_without_a_home_folder_it_is_said(artifact, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def open_parquet(source: Source) -> Any:
             'reading Parquet needs pyarrow: pip install "fewfit[parquet]"'
         ) from error
     try:
-        if source.path != "-" and source.packing is None:
+        if Path(source.path).is_file() and source.packing is None:
             return parquet.ParquetFile(source.path)
         with source.open() as stream:
             return parquet.ParquetFile(io.BytesIO(stream.read()))
