@@ -202,6 +202,28 @@ def unanswered(columns: Sequence[str], n: int) -> Observations:
     )
 
 
+def answered_whole(answers: Observations) -> Observations:
+    """Return the same rows; one with a NaN or an infinity among its numbers has no answer.
+
+    Half an answer is none: what it lacks would be guessed by whoever reads it. The mass of the
+    label words is not looked at, it may be unknown.
+    """
+    broken = np.zeros(len(answers), dtype=bool)
+    for numbers in (answers.scores, answers.hidden):
+        if numbers is not None:
+            broken |= ~np.isfinite(numbers).all(axis=1)
+    broken &= answers.status != Status.FAILED
+    if not broken.any():
+        return answers
+    changed: dict[str, Any] = {"status": np.where(broken, Status.FAILED, answers.status)}
+    for name in ("scores", "hidden", "label_mass"):
+        array = getattr(answers, name)
+        if array is not None:
+            column = broken if array.ndim == 1 else broken[:, None]
+            changed[name] = np.where(column, np.nan, array)
+    return replace(answers, **changed)
+
+
 def concatenate(parts: Sequence[Observations]) -> Observations:
     """Join observations of the same columns, space and hidden size, in order.
 

@@ -49,7 +49,7 @@ def prune(
 ) -> None:
     """Forget the answers that were written first until the file is no larger than this."""
     from fewfit import store as stores
-    from fewfit.store.model import read_size
+    from fewfit.store.sizes import read_size
 
     size = read_size(keep)
     _forget(store, lambda path: stores.prune(path, size))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +37,7 @@ N_PARAMETERS = 22_713_216
 MAX_TOKENS = 256
 SCORE_SCALE = 20.0
 _PAIRS = 64  # are encoded before their answers are handed on
+_LOADING = threading.Lock()  # transformers changes global state while it loads
 
 
 class EmbeddedEncoder(FrozenModel):
@@ -165,7 +167,7 @@ class EmbeddedEncoder(FrozenModel):
         import_torch("the embedded model", "embedded")
         from transformers import AutoModel
 
-        with no_progress_bar():
+        with _LOADING, no_progress_bar():
             network = AutoModel.from_pretrained(
                 self._directory, use_safetensors=True, trust_remote_code=False
             )

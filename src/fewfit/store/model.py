@@ -1,298 +1,381 @@
-"""A frozen model with a store in front of it."""
+"""A frozen model with a store of answers in front."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
+import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError, StoreError, StoreWarning
+from fewfit.errors import BudgetExceededError, InputError, StoreError, StoreWarning
 from fewfit.models.base import FrontModel, FrozenModel
-from fewfit.observations import Batch, Observations, unanswered
+from fewfit.models.similarity import is_pair
+from fewfit.observations import Batch, Observations, Status, answered_whole, unanswered
 from fewfit.prompts import Prompt
 from fewfit.store import file
-from fewfit.store.desk import Desk, Run, desk_of
-from fewfit.store.rows import (
-    Row,
-    answer_keys,
-    first_keys,
-    join,
-    knowable,
-    model_digest,
-    pack,
-    unpack,
-)
+from fewfit.store.desk import Run, desk_of
+from fewfit.store.file import Kind
+from fewfit.store.rows import FirstKeys, Form, Found, Keys, model_digest, pack, sound, unpack
+from fewfit.store.sizes import default_limit
+from fewfit.store.spill import read_spilled, spill, spilled
 
-LIMIT = "FEWFIT_CACHE_LIMIT"
+_FIRST_SLICE = 128
+_LAST_SLICE = 4096
+_SHARED_SLICES = (8, 256)
+_MOST_SECONDS = 0.2
+_RESERVE_BYTES = 1 << 18
+_KEPT = 0.9  # of the limit, so that room is not made at each commit
 
 
 class StoredModel(FrontModel):
     """Any frozen model, with a store in front: what it answered once is never asked again.
 
     The key of an answer is a hash of the model's identity, the rendered prompt in its parts, and
-    the label words; no text is written. Each row carries a checksum: a damaged row counts as not
-    there, is reported with a :class:`StoreWarning`, and is asked and written again. Answers are
-    committed before they are handed on: batch by batch, or together where they arrive faster than
-    the disk takes to commit, so that a killed process loses at most the batch that was in flight
-    and those of the time that one commit takes. Answers that failed, or hold a number that is not
-    finite, are not stored.
+    the label words; no text of a prompt is written. Each row carries a checksum: a damaged row
+    counts as not there, is reported with a :class:`StoreWarning`, and is asked and written again.
+    Failed answers, and answers with a number that is none, are not stored. The first answer of a
+    model that is stored decides how long its hidden states are; one of another length is another
+    model's: it fails, and is not stored.
 
-    Any number of threads may ask one or several of these on one file: what one of them is asking,
-    the others wait for. Processes share what is stored, not what is in flight.
+    Any number of threads may use it, and any number of these on the same file: a prompt that is
+    being asked is waited for, not asked again, and asked after all if it came to nothing. Other
+    processes are not waited for; once their answers meet, they take the prompts in different
+    orders, and pay for little twice.
+
+    Answers are committed before they are handed on, at once or, where they arrive fast, together
+    with those of up to a fifth of a second: that much, and what was under way, a killed process
+    loses.
 
     Parameters
     ----------
     model : FrozenModel
         Who is asked for what the store lacks.
     path : path
-        The SQLite file; made, readable by its owner only, where there is none. If the environment
-        has ``FEWFIT_CACHE_LIMIT`` (bytes, or as in ``500MB``), the oldest answers make room once
-        the file holds more.
+        The SQLite file; made, readable by its owner only, where there is none.
+    max_bytes : int, optional
+        How large the file may get; the rows that were written first make room. By default
+        ``$FEWFIT_CACHE_LIMIT``, for example ``2GB``, and without it there is no limit.
 
     Raises
     ------
     StoreError
-        Before any query if the file is not a store, is of a newer version, read-only or locked;
-        during a run if it can no longer be written. Rows that could not be written are kept in
-        memory and written by the next call in this process; they are lost when it ends.
+        Before any query if the file is not a store, is of a newer version, read-only or locked, or
+        if the disk has less room than the answers need; during a run if it can no longer be
+        written. What was answered then goes to a file in the folder for temporary files, which
+        the next call that asks takes up; the message names it, or says that there was no room.
 
     Notes
     -----
     Rollback journal with ``synchronous=FULL``; the write-ahead log of SQLite before 3.51.3 can
-    lose commits when several processes write. Hidden states of another length than those that are
-    stored of the same model are another model's: such rows count as failed and are not stored.
+    lose commits when several processes write.
     """
 
-    def __init__(self, model: FrozenModel, path: str | Path) -> None:
+    def __init__(
+        self, model: FrozenModel, path: str | Path, *, max_bytes: int | None = None
+    ) -> None:
+        if max_bytes is not None and (isinstance(max_bytes, bool) or max_bytes <= 0):
+            raise InputError(f"max_bytes: expected a number of bytes, got {max_bytes!r}")
         super().__init__(model)
         self.path = Path(path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "path": self.path}
-
-    @cached_property
-    def _desk(self) -> Desk:
-        return desk_of(self.path)
+        self.max_bytes = max_bytes
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        with file.opened(self.path) as connection:
-            asking = _Pass(self, connection, prompts, words)
-            try:
-                yield from asking.batches()
-            finally:
-                asking.end()
+        return _Call(self, prompts, words).run()
 
     def input_embeddings(self) -> NDArray[np.float32]:
         return self.model.input_embeddings()
 
     def with_soft_prompt(self, vectors: NDArray[np.floating]) -> StoredModel:
-        return StoredModel(self.model.with_soft_prompt(vectors), self.path)
+        model = self.model.with_soft_prompt(vectors)
+        return StoredModel(model, self.path, max_bytes=self.max_bytes)
 
     def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:
         """Return how many of these distinct prompts need not be asked; nothing is asked."""
         if not self.path.exists():
             return 0
-        with file.opened(self.path) as connection:
-            looked = _Pass(self, connection, prompts, words)
-            return sum(len(rows) for rows in looked.look_up(range(len(prompts))))
+        call = _Call(self, prompts, words)
+        return sum(len(found.positions) for found in call.stored())
 
 
-class _Pass:
-    """One pass over prompts: look up, ask what is missing, wait for what others ask."""
+class _Call:
+    """One call of a stored model: what it found, what it asks, what it has yet to write."""
 
-    def __init__(
-        self,
-        owner: StoredModel,
-        connection: sqlite3.Connection,
-        prompts: Sequence[Prompt],
-        words: Sequence[str],
-    ) -> None:
-        self._model, self._path, self._desk = owner.model, owner.path, owner._desk
-        self._connection, self._prompts, self._words = connection, prompts, words
+    def __init__(self, owner: StoredModel, prompts: Sequence[Prompt], words: Sequence[str]) -> None:
+        self.model, self.path = owner.model, owner.path
+        self.prompts, self.words = prompts, tuple(words)
+        self.limit = default_limit() if owner.max_bytes is None else owner.max_bytes
         identity, given = dict(owner.identity), owner.capabilities
-        pairs = given.pairs and len(prompts) > 0 and len(prompts[0].fields) == 2
-        if pairs:  # whose hidden states have a length of their own
-            identity["pairs"] = "yes"
-        self._digest, self._name = model_digest(identity), _name(identity)
-        self._keys = answer_keys(owner.identity, prompts, words)
-        self._old_keys: list[bytes] = []
-        if file.has_first_schema(connection):
-            self._old_keys = first_keys(owner.identity, prompts, words)
-        self._space, self._hidden = given.scores, given.hidden
-        self._width = file.width_of(connection, self._digest)
-        self._run = Run()
-        self._buffer: dict[bytes, bytes] = {}
-        self._due = 0.0  # when the next commit may begin: commits take half the time at most
-        self._limit = _limit()
-        self.damaged = 0
+        self.key, self.first_key = Keys(identity, words), FirstKeys(identity, words)
+        if given.pairs and len(prompts) and is_pair(prompts[0]):
+            identity["pairs"] = "yes"  # whose hidden states have a length of their own
+        self.kind = Kind(model_digest(identity), _name(identity), 0)
+        self.form = Form(given.scores)
+        self.desk = desk_of(owner.path)
+        self.asking = Run()
+        self.missing: list[int] = []
+        self.replaced: set[bytes] = set()  # keys under which no good row is stored
+        self.damaged = self.foreign = self.refused = self.answered = 0
+        self.held: list[Batch] = []
+        self.due = 0.0
+        self.is_shared = False
 
-    def batches(self) -> Iterator[Batch]:
-        self._write_what_is_left()
-        missing: list[int] = []
-        for rows in self.look_up(range(len(self._prompts)), missing):
-            yield self._batch(rows)
-        if self.damaged:
-            warnings.warn(
-                f"{self.damaged} damaged rows in {self._path} are asked again",
-                StoreWarning,
-                stacklevel=4,
-            )
-        while missing:
-            mine = self._desk.claim(self._run, [self._keys[i] for i in missing])
-            ours = [i for i in missing if self._keys[i] in mine]
-            missing = [i for i in missing if self._keys[i] not in mine]
-            to_ask: list[int] = []
-            for rows in self.look_up(ours, to_ask):  # stored between our look and our claim
-                yield self._batch(rows)
-            self._desk.release(self._run, mine - {self._keys[i] for i in to_ask})
-            if to_ask:
-                yield from self._ask(to_ask)
-            elif missing:
-                self._desk.wait(self._run, [self._keys[i] for i in missing])
-
-    def look_up(
-        self, positions: Sequence[int], missing: list[int] | None = None
-    ) -> Iterator[dict[int, Row]]:
-        """Yield what is stored; positions of what is not are added to `missing`."""
-        for chunk in file.chunks(positions):
-            found: dict[bytes, Any] = file.read(self._connection, [self._keys[i] for i in chunk])
-            rows = {i: self._row(found[self._keys[i]]) for i in chunk if self._keys[i] in found}
-            rest = [i for i in chunk if i not in rows]
-            if rest and self._old_keys:
-                old = [self._old_keys[i] for i in rest]
-                found = file.read_first_schema(self._connection, old)
-                rows |= {
-                    i: self._row(found[self._old_keys[i]])
-                    for i in rest
-                    if self._old_keys[i] in found
-                }
-            hits = {i: row for i, row in rows.items() if row is not None}
-            self.damaged += len(rows) - len(hits)
-            if missing is not None:
-                missing += [i for i in chunk if i not in hits]
-            if hits:
-                yield hits
-
-    def _row(self, blob: object) -> Row | None:
-        """Return a row that goes with the others; None if it does not, or is damaged."""
-        row = unpack(blob, self._words)
-        if row is None or row.space != self._space or (row.hidden is not None) != self._hidden:
-            return None
-        if self._width is None:
-            self._width = row.width
-        return row if row.width == self._width else None
-
-    def _batch(self, rows: Mapping[int, Row]) -> Batch:
-        return np.fromiter(rows, dtype=np.intp), join(list(rows.values()), self._words)
-
-    def _ask(self, positions: Sequence[int]) -> Iterator[Batch]:
-        where = np.array(positions, dtype=np.intp)
-        waiting: list[Batch] = []
-        asking: Any = self._model.stream([self._prompts[i] for i in positions], self._words)
-        with closing(asking):  # a model that asks ahead stops when the store fails
-            for local, answers in asking:
-                for batch in self._checked(where[local], answers):
-                    self._keep(*batch)
-                    waiting.append(batch)
-                if time.monotonic() >= self._due:
-                    self._commit()
-                    yield from waiting
-                    waiting.clear()
-            self._commit()
-            yield from waiting
-        self._desk.release(self._run, [self._keys[i] for i in positions])
-
-    def _checked(self, where: NDArray[np.intp], answers: Observations) -> Iterator[Batch]:
-        """Let through what goes with what is stored; other lengths are other models' answers."""
-        H = 0 if answers.hidden is None else answers.hidden.shape[1]
-        known = knowable(answers)
-        if self._width is None and known.any():
-            self._width = H
-        if self._width == H or not known.any():
-            yield where, answers
+    def run(self) -> Iterator[Batch]:
+        for found in self.stored():
+            yield from _batch(found)
+        self._warn_of_rows()
+        if not self.missing:
             return
-        warnings.warn(
-            f"{known.sum()} answers have hidden states of {H} numbers and those in {self._path} "
-            f"of {self._width}: another model answers under the same name. They count as failed; "
-            "forget the old ones with 'fewfit cache drop NAME', or give this model a fingerprint "
-            "of its own",
-            StoreWarning,
-            stacklevel=6,
+        self._prepare()
+        try:
+            yield from self._settle()
+        except BudgetExceededError as error:
+            left = len(self.missing) - self.answered
+            raise BudgetExceededError(
+                f"{error}: {self.answered} prompts were answered now and are stored, {left} are "
+                "left. Run again to go on from there"
+            ) from error
+        finally:
+            self._warn_of_rows()
+
+    def stored(self) -> Iterator[Found]:
+        """Look all prompts up, some at a time; the others are `missing` then."""
+        for chunk in file.chunks(range(len(self.prompts))):
+            found = self._look({i: self.key(self.prompts[i]) for i in chunk})
+            whole = set(found.positions)
+            self.missing += [i for i in chunk if i not in whole]
+            yield found
+
+    def _look(self, keys: Mapping[int, bytes]) -> Found:
+        """Read the rows under some keys, and note which of them are not good."""
+        with file.opened(self.path) as connection:
+            self._expect(file.width_of(connection, self.kind.digest))
+            stored = file.read(connection, list(keys.values()))
+            old: dict[bytes, Any] = {}
+            firsts: dict[int, bytes] = {}
+            if self.first_key.are_safe and file.has_first_schema(connection):
+                rest = (i for i, key in keys.items() if key not in stored)
+                firsts = {i: self.first_key(self.prompts[i]) for i in rest}
+                old = file.read_first_schema(connection, list(firsts.values()))
+        wanted = set(keys.values())
+        stored |= {key: row for key, row in self._unwritten() if key in wanted}
+        rows: dict[int, tuple[bytes, object]] = {
+            i: (key, stored[key]) for i, key in keys.items() if key in stored
+        }
+        rows |= {i: (b"", old[key]) for i, key in firsts.items() if key in old and i not in rows}
+        found = unpack(rows, self.words, self.form)
+        if found.answers is not None:
+            self._note(found.answers)
+        self.damaged += len(found.damaged)
+        self.foreign += len(found.foreign)
+        self.replaced |= {keys[i] for i in (*found.damaged, *found.foreign)}
+        return found
+
+    def _prepare(self) -> None:
+        """Before anything is paid: prove that the store can be written, and write what waits."""
+        self._check_room()
+        spills = [(place, *read_spilled(place)) for place in spilled(self.path)]
+        with self.desk.writing:
+            with file.writing(self.path) as connection:
+                for kind, rows in [*((k, r) for _, k, r in spills), *self.desk.unwritten.items()]:
+                    if kind is not None:
+                        file.write(connection, kind, rows)
+                file.write(connection, self.kind, {})
+            self.desk.unwritten.clear()
+            for place, *_ in spills:
+                place.unlink(missing_ok=True)
+
+    def _check_room(self) -> None:
+        row = file.row_bytes((self.form.width or 0) + len(self.words))
+        needed = len(self.missing) * row
+        if self.limit is not None:
+            needed = min(needed, self.limit)
+        try:
+            disk = shutil.disk_usage(self.path.parent)
+        except OSError:  # the folder is gone: what follows makes it again, or says why not
+            return
+        if disk.total and disk.free < needed + _RESERVE_BYTES:
+            raise StoreError(
+                f"the store {self.path} needs about {needed / 1e6:,.1f} MB for "
+                f"{len(self.missing):,} answers, and the disk has {disk.free / 1e6:,.1f} MB left. "
+                "Make room, name a file elsewhere, or set FEWFIT_CACHE_LIMIT; nothing was asked"
+            )
+
+    def _settle(self) -> Iterator[Batch]:
+        """Ask what is missing, slice by slice, and wait for what other threads are asking."""
+        self.asking.resume()
+        todo = np.array(self.missing, dtype=np.intp)
+        waiting: list[int] = []
+        size = _FIRST_SLICE
+        while len(todo) or waiting:
+            if not len(todo):
+                self.desk.wait([self.key(self.prompts[i]) for i in waiting])
+                todo, waiting = np.array(waiting, dtype=np.intp), []
+            if self.is_shared:
+                least, most = _SHARED_SLICES
+                size = min(max(len(todo) // 16, least), most)
+                todo = np.random.default_rng().permutation(todo)
+            some, todo = todo[:size], todo[size:]
+            keys = {i: self.key(self.prompts[i]) for i in some.tolist()}
+            taken = self.desk.claim(list(keys.values()), self.asking)
+            own = {i: key for (i, key), mine in zip(keys.items(), taken, strict=True) if mine}
+            waiting += [i for i in keys if i not in own]
+            try:
+                yield from self._fill(own)
+            finally:
+                self.desk.release(own.values(), self.asking)
+            size = min(2 * size, _LAST_SLICE)
+
+    def _fill(self, keys: Mapping[int, bytes]) -> Iterator[Batch]:
+        """Answer what this call claimed: from the store if it came there meanwhile, or paid."""
+        # Rows that are not good were said already, and are not looked at again.
+        unsaid = [i for i, key in keys.items() if key not in self.replaced]
+        whole: set[int] = set()
+        for some in file.chunks(unsaid):
+            found = self._look({i: keys[i] for i in some})
+            whole |= set(found.positions)
+            for batch in _batch(found):
+                yield from self._hand_on(batch)
+        asked = [i for i in keys if i not in whole]
+        if not asked:
+            return
+        where = np.array(asked, dtype=np.intp)
+        asking: Any = self.model.stream([self.prompts[i] for i in asked], self.words)
+        with closing(asking):  # a model that asks ahead stops when the store fails
+            try:
+                for local, answers in asking:
+                    self.held.append(self._believed(where[local], answers))
+                    if time.monotonic() >= self.due:
+                        yield from self._flush(keys)
+            except GeneratorExit:
+                raise  # nothing is held while the caller has the word
+            except BaseException:
+                yield from self._flush(keys)
+                raise
+        yield from self._flush(keys)
+
+    def _believed(self, positions: NDArray[np.intp], answers: Observations) -> Batch:
+        """Return a batch as far as it can be believed: whole rows, of the length that is known."""
+        answers = answered_whole(answers)
+        given = 0 if answers.hidden is None else answers.hidden.shape[1]
+        good = sound(answers)
+        if not good.any():
+            return positions, answers
+        if self.form.width is None or self.form.width == given:
+            self._note(answers)
+            return positions, answers
+        self.refused += int(good.sum())
+        blank = unanswered(self.words, len(positions))
+        return positions, replace(blank, asked=answers.asked, n_tokens=answers.n_tokens)
+
+    def _flush(self, keys: Mapping[int, bytes]) -> Iterator[Batch]:
+        """Write what is held, and hand it on."""
+        if not self.held:
+            return
+        start = time.monotonic()
+        self._write(
+            {
+                keys[int(i)]: pack(keys[int(i)], answers, j)
+                for positions, answers in self.held
+                for j, (i, good) in enumerate(zip(positions, sound(answers), strict=True))
+                if good
+            }
         )
-        yield where, unanswered(self._words, len(where))
+        batches, self.held = self.held, []
+        end = time.monotonic()
+        # Commits take a tenth of the time, and never keep answers back for long.
+        self.due = end + min(_MOST_SECONDS, 10 * (end - start))
+        for positions, answers in batches:
+            self.desk.release((keys[int(i)] for i in positions), self.asking)
+            self.answered += int((answers.status != Status.FAILED).sum())
+            yield from self._hand_on((positions, answers))
 
-    def _keep(self, where: NDArray[np.intp], answers: Observations) -> None:
-        for j in np.flatnonzero(knowable(answers)):
-            self._buffer[self._keys[where[j]]] = pack(answers, int(j))
+    def _hand_on(self, batch: Batch) -> Iterator[Batch]:
+        self.asking.pause()
+        yield batch
+        self.asking.resume()
 
-    def _commit(self) -> None:
-        """Write what was answered, then let others find it (StoreError)."""
-        rows, self._buffer = self._buffer, {}
+    def _write(self, rows: dict[bytes, bytes]) -> None:
         if not rows:
             return
-        kind = (self._digest, self._name, self._width or 0)
-        begun = time.monotonic()
-        with self._desk.writing:
-            self._write(kind, rows)
-        self._desk.release(self._run, rows)
-        ended = time.monotonic()
-        self._due = ended + (ended - begun)
+        kind = self.kind._replace(width=self.form.width or 0)
+        with self.desk.writing:
+            try:
+                with file.writing(self.path) as connection:
+                    met = file.write(connection, kind, rows, instead=self.replaced)
+                    if self.limit is not None and file.used_bytes(connection) > self.limit:
+                        file.shrink(connection, int(_KEPT * self.limit))
+            except StoreError as error:
+                self.desk.unwritten.setdefault(kind, {}).update(rows)
+                raise self._stranded(error, kind, rows) from error
+        self.replaced.difference_update(rows)
+        self.is_shared |= met > 0  # another process paid for them, too
 
-    def _write_what_is_left(self) -> None:
-        with self._desk.writing:
-            for kind in list(self._desk.unwritten):
-                self._write(kind, self._desk.unwritten.pop(kind))
+    def _unwritten(self) -> Iterable[tuple[bytes, bytes]]:
+        for kind, rows in list(self.desk.unwritten.items()):
+            if kind.digest == self.kind.digest:
+                yield from list(rows.items())
 
-    def _write(self, kind: tuple[bytes, str, int], rows: dict[bytes, bytes]) -> None:
+    def _stranded(self, error: StoreError, kind: Kind, rows: Mapping[bytes, bytes]) -> StoreError:
+        """Put rows elsewhere that the store cannot take, and say where, or that it was in vain."""
+        n = f"{len(rows)} paid answer{'s' * (len(rows) != 1)}"
         try:
-            file.write(self._connection, *kind, rows)
-            if self._limit is not None and file.used_bytes(self._connection) > self._limit:
-                file.shrink(self._connection, int(0.9 * self._limit))
-        except sqlite3.Error as error:
-            kept = self._desk.unwritten.setdefault(kind, {})
-            kept.update(rows)
-            raise StoreError(
-                f"the store {self._path} cannot be written ({error}); {len(kept)} answers are "
-                "kept in memory, until this process ends. Make room or free the file and run "
-                "again: nothing that is in the store, or in memory, is asked again"
-            ) from error
+            place = spill(self.path, kind, rows)
+        except OSError as second:
+            return StoreError(
+                f"{error}. {n} could be written nowhere ({second}): they are kept in memory and "
+                "written by this process's next call, but lost when it ends. All that was answered "
+                "before is stored"
+            )
+        return StoreError(
+            f"{error}. {n} are in {place} and go into the store when it is asked again: nothing "
+            "that was answered is paid for twice"
+        )
 
-    def end(self) -> None:
-        """Keep what was answered, however the pass ended, and let others ask the rest."""
-        try:
-            self._commit()
-        finally:
-            self._desk.release(self._run, list(self._run.held))
+    def _warn_of_rows(self) -> None:
+        if self.damaged:
+            _warn(f"{self.damaged} damaged rows in {self.path} are asked again")
+        if self.foreign:
+            _warn(
+                f"{self.foreign} rows in {self.path} do not have the arrays, or the length of "
+                "hidden states, of this model's others; they are asked again"
+            )
+        if self.refused:
+            _warn(
+                f"{self.refused} answers have hidden states of another length than the {self.form.width} "
+                "numbers of those that are stored: this is another model under the same name. They "
+                "count as not answered. If the old answers are to go: fewfit cache drop {self.kind.name!r}"
+            )
+        self.damaged = self.foreign = self.refused = 0
+
+    def _expect(self, width: int) -> None:
+        """Expect hidden states of the length that is on record, if there is one."""
+        if width and self.form.width is None:
+            self.form = self.form._replace(width=width)
+
+    def _note(self, answers: Observations) -> None:
+        """Expect of all answers the form of the first."""
+        width = 0 if answers.hidden is None else answers.hidden.shape[1]
+        if self.form.width is None:
+            self.form = self.form._replace(width=width)
+        self.form = self.form._replace(censors=answers.censored is not None)
+
+
+def _batch(found: Found) -> Iterator[Batch]:
+    if found.answers is not None:
+        yield np.array(found.positions, dtype=np.intp), found.answers
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, StoreWarning, stacklevel=4)
 
 
 def _name(identity: Mapping[str, str]) -> str:
     """Say an identity to a person: its parts that are no hashes."""
     return " ".join(value for value in identity.values() if value and len(value) < 40)
-
-
-def _limit() -> int | None:
-    value = os.environ.get(LIMIT)
-    return None if not value else read_size(value)
-
-
-def read_size(text: str) -> int:
-    """Return a size in bytes, given as in ``500MB``, ``2 GiB`` or ``1000000`` (InputError)."""
-    units = {"": 1, "B": 1}
-    units |= {f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)}
-    units |= {f"{p}IB": 1024**i for i, p in enumerate("KMGT", 1)}
-    number = text.strip().upper().rstrip("KMGTIB ")
-    unit = text.strip().upper()[len(number) :].strip()
-    try:
-        size = float(number) * units[unit]
-        return int(size)
-    except (ValueError, KeyError, OverflowError):
-        raise InputError(f"{text!r} is not a size; write for example 500MB or 2GiB") from None
