@@ -179,8 +179,10 @@ def test_half_an_answer_is_none_with_a_store_and_without(tmp_path):
     for model in (Half(), StoredModel(Half(), tmp_path / "store.sqlite")):
         answers = model.observe(prompts("a", "b", "c"), WORDS)
         assert answers.status.tolist() == [Status.FAILED, Status.OK, Status.OK]
-        assert answers.scores is not None and np.isnan(answers.scores[0]).all()
-        assert answers.hidden is not None and np.isfinite(answers.hidden[1:]).all()
+        assert answers.scores is not None
+        assert answers.hidden is not None
+        assert np.isnan(answers.scores[0]).all()
+        assert np.isfinite(answers.hidden[1:]).all()
     assert statistics(tmp_path / "store.sqlite")["rows"] == 2
 
 
@@ -264,7 +266,7 @@ def test_a_budget_says_what_is_left_of_the_whole_run(tmp_path):
     model = BudgetedModel(FakeModel(), 300, keeps=True)
     stored = StoredModel(model, tmp_path / "store.sqlite")
     with pytest.raises(
-        BudgetExceededError, match="300 queries is used up: 300 prompts were .* 200 are"
+        BudgetExceededError, match=r"300 queries is used up: 300 prompts were .* 200 are"
     ):
         stored.observe(prompts(*map(str, range(500))), WORDS)
     assert statistics(tmp_path / "store.sqlite")["rows"] == 300

@@ -14,8 +14,8 @@ from fewfit.errors import InputError, StoreError, StoreWarning
 from fewfit.models import Capabilities, FakeModel, FrozenModel
 from fewfit.observations import Observations, ScoreSpace, Status
 from fewfit.store import StoredModel, clear, default_path, drop, prune, statistics
-from fewfit.store.sizes import read_size
 from fewfit.store.rows import FirstKeys, Form, Keys, model_digest, pack, unpack
+from fewfit.store.sizes import read_size
 from tests.conftest import prompts
 
 WORDS = ("bad", "great")
@@ -166,7 +166,9 @@ def test_rows_of_other_forms_are_set_aside_and_never_joined():
     found = unpack(packed, WORDS, FORM._replace(width=3))
     assert (found.positions, sorted(found.foreign)) == ([2], [0, 1, 3, 4, 5, 6])
     censored = unpack({5: packed[5]}, WORDS, FORM).answers
-    assert censored is not None and censored.censored is not None and censored.censored.all()
+    assert censored is not None
+    assert censored.censored is not None
+    assert censored.censored.all()
 
 
 def test_prune_forgets_what_was_written_first(tmp_path):

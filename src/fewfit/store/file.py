@@ -195,8 +195,6 @@ def tables_of(connection: sqlite3.Connection) -> set[Any]:
 
 def read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return the rows that are there, of at most :data:`LOOKUP` keys."""
-    if "answers" not in tables_of(connection):
-        return {}
     pieces: dict[bytes, list[bytes]] = {}
     for key, data in connection.execute(
         "SELECT a.key, p.data FROM answers a JOIN pieces p ON p.id BETWEEN a.first AND "
@@ -220,8 +218,6 @@ def read_first_schema(connection: sqlite3.Connection, keys: Sequence[bytes]) -> 
 
 def width_of(connection: sqlite3.Connection, digest: bytes) -> int:
     """Return the length of a model's stored hidden states; 0 if it is not known."""
-    if "models" not in tables_of(connection):
-        return 0
     row = connection.execute("SELECT width FROM models WHERE digest=?", (digest,)).fetchone()
     sealed = row[0] if row else 0
     width = sealed % (1 << _WIDTH_BITS) if isinstance(sealed, int) else 0
@@ -291,50 +287,22 @@ def _model(connection: sqlite3.Connection, kind: Kind) -> int:
     return found.fetchone()[0]
 
 
+def check_width(width: int) -> int:
+    """Return a length of hidden states (ValueError if it can be none)."""
+    if not 0 <= width < 1 << _WIDTH_BITS:
+        raise ValueError(f"{width} is no length of a hidden state")
+    return width
+
+
 def _sealed(digest: bytes, width: int) -> int:
     """Return a width with its checksum in front: one flipped bit must not make all rows foreign."""
     checksum = zlib.crc32(width.to_bytes(_WIDTH_BITS // 8, "little"), zlib.crc32(digest))
     return checksum << _WIDTH_BITS | width
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the size of what the file holds, free pages not counted."""
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
-
-
 def row_bytes(numbers: int) -> int:
     """Return about how many bytes of the file a row of so many float32 numbers takes."""
     return int(1.12 * 4 * numbers) + 110
-
-
-def shrink(connection: sqlite3.Connection, keep_bytes: int) -> int:
-    """Delete the oldest answers until the used pages fit; the file keeps its length.
-
-    Returns
-    -------
-    int
-        How many were deleted.
-    """
-    gone = 0
-    if used_bytes(connection) > keep_bytes and has_first_schema(connection):
-        gone += connection.execute("SELECT COUNT(*) FROM observations").fetchone()[0]
-        connection.execute("DROP TABLE observations")
-    while (used := used_bytes(connection)) > keep_bytes:
-        low, high = connection.execute("SELECT MIN(first), MAX(first) FROM answers").fetchone()
-        if low is None:
-            break
-        share = min(0.9, 1.02 - keep_bytes / used)
-        cut = low + max(1, int(share * (high - low + 1)))
-        gone += connection.execute("DELETE FROM answers WHERE first < ?", (cut,)).rowcount
-        connection.execute(
-            "DELETE FROM pieces WHERE id < (SELECT COALESCE(MIN(first), ?) FROM answers)",
-            (high + 1,),
-        )
-    return gone
 
 
 def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:

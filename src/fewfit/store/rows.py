@@ -207,7 +207,7 @@ def _form(key: bytes, blob: bytes, n_words: int) -> Form | None:
 def _block(blobs: Sequence[object], form: Form, words: Sequence[str]) -> Observations:
     n_words = 0 if form.space is None else len(words)
     block = np.frombuffer(
-        b"".join(blobs),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        b"".join(blobs),  # pyright: ignore[reportArgumentType]
         dtype=[
             ("form", "V9"),
             ("mass", "<f4"),

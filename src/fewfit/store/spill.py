@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fewfit.store.file import Kind
+from fewfit.store.file import Kind, check_width
 from fewfit.store.rows import KEY_BYTES
 
 
@@ -56,10 +56,11 @@ def read_spilled(file: Path) -> tuple[Kind | None, dict[bytes, bytes]]:
     kind, rows = None, {}
     with suppress(OSError, ValueError, TypeError, RecursionError):
         digest, name, width = json.loads(next(lines, ""))
-        kind = Kind(bytes.fromhex(digest), str(name), int(width))
+        kind = Kind(bytes.fromhex(digest), str(name), check_width(int(width)))
         for line in lines:
             data = base64.b64decode(line, validate=True)
-            rows[data[:KEY_BYTES]] = data[KEY_BYTES:]
+            if len(data) > KEY_BYTES:
+                rows[data[:KEY_BYTES]] = data[KEY_BYTES:]
     return kind, rows
 
 

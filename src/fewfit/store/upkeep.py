@@ -52,7 +52,7 @@ def prune(path: str | Path, keep_bytes: int) -> int:
     if keep_bytes < 0:
         raise InputError(f"keep_bytes: a size, not {keep_bytes}")
     with file.writing(Path(path)) as connection:
-        gone = file.shrink(connection, keep_bytes)
+        gone = shrink(connection, keep_bytes)
     _compact(Path(path))
     return gone
 
@@ -99,6 +99,41 @@ def clear(path: str | Path) -> int:
         for table in ("answers", "pieces", "models"):
             connection.execute(f"DELETE FROM {table}")
     _compact(Path(path))
+    return gone
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of what the file holds, free pages not counted."""
+    pages, free, size = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+
+def shrink(connection: sqlite3.Connection, keep_bytes: int) -> int:
+    """Delete the oldest answers until the used pages fit; the file keeps its length.
+
+    Returns
+    -------
+    int
+        How many were deleted.
+    """
+    gone = 0
+    if used_bytes(connection) > keep_bytes and file.has_first_schema(connection):
+        gone += connection.execute("SELECT COUNT(*) FROM observations").fetchone()[0]
+        connection.execute("DROP TABLE observations")
+    while (used := used_bytes(connection)) > keep_bytes:
+        low, high = connection.execute("SELECT MIN(first), MAX(first) FROM answers").fetchone()
+        if low is None:
+            break
+        share = min(0.9, 1.02 - keep_bytes / used)
+        cut = low + max(1, int(share * (high - low + 1)))
+        gone += connection.execute("DELETE FROM answers WHERE first < ?", (cut,)).rowcount
+        connection.execute(
+            "DELETE FROM pieces WHERE id < (SELECT COALESCE(MIN(first), ?) FROM answers)",
+            (high + 1,),
+        )
     return gone
 
 
