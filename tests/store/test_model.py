@@ -143,8 +143,8 @@ def refused(path: Path, match: str) -> None:
 def test_what_is_not_a_store_is_refused_before_any_query(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to look at " * 50)
     refused(tmp_path / "text", "not a database")
-    refused(tmp_path, "cannot be opened|unable to open")
-    refused(tmp_path / "text" / "below", "cannot be opened")
+    refused(tmp_path, "unable to open")
+    refused(tmp_path / "text" / "below", "File exists|(?i:not a directory|path)")
     other = sqlite3.connect(tmp_path / "other")
     other.execute("CREATE TABLE t (x)")
     other.commit()
@@ -274,9 +274,9 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path, answered):
     assert answered <= len(paid) < 61
     out = subprocess.run(command(0.0), capture_output=True, text=True, check=True)
     asked = log.read_text().splitlines()
-    # Only the batch that was in flight, whose answers nobody has seen, is asked again.
+    # What nobody has seen is asked again: the batch in flight, and those of a fifth of a second.
     assert len(set(asked)) == 61
-    assert len(asked) - 61 <= 4
+    assert len(asked) - 61 <= 4 * (2 + 0.2 / 0.03)
     fresh = subprocess.run(
         [sys.executable, "-c", FIT, str(tmp_path / "new"), str(tmp_path / "log2"), "0"],
         capture_output=True,

@@ -229,8 +229,8 @@ class Call:
         )
         batches, self.held = self.held, []
         end = time.monotonic()
-        # Commits take a tenth of the time, and never keep answers back for long.
-        self.due = end + min(_MOST_SECONDS, 10 * (end - start))
+        # Commits take a sixth of the time at most, and never keep answers back for long.
+        self.due = end + min(_MOST_SECONDS, 5 * (end - start))
         for positions, answers in batches:
             self.desk.release((keys[int(i)] for i in positions), self.asking)
             self.answered += int((answers.status != Status.FAILED).sum())
@@ -290,8 +290,9 @@ class Call:
         if self.refused:
             _warn(
                 f"{self.refused} answers have hidden states of another length than the "
-                f"{self.form.width} numbers of those that are stored: this is another model under the same name. They "
-                f"count as not answered. To forget the old ones: fewfit cache drop {self.kind.name!r}"
+                f"{self.form.width} numbers of those that are stored: this is another model "
+                "under the same name. They count as not answered. To forget the old ones: fewfit "
+                f"cache drop {self.kind.name!r}"
             )
         self.damaged = self.foreign = self.refused = 0
 
