@@ -29,7 +29,7 @@ from fewfit.store.spill import read_spilled, spill, spilled
 _FIRST_SLICE = 128
 _LAST_SLICE = 4096
 _SHARED_SLICES = (8, 256)
-_MOST_SECONDS = 0.2
+_MOST_SECONDS = 0.05
 _RESERVE_BYTES = 1 << 18
 _KEPT = 0.9  # of the limit, so that room is not made at each commit
 
@@ -229,7 +229,7 @@ class Call:
         )
         batches, self.held = self.held, []
         end = time.monotonic()
-        # Commits take a sixth of the time at most, and never keep answers back for long.
+        # Commits take a sixth of the time where the disk is fast; nothing is held back for long.
         self.due = end + min(_MOST_SECONDS, 5 * (end - start))
         for positions, answers in batches:
             self.desk.release((keys[int(i)] for i in positions), self.asking)

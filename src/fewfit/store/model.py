@@ -31,7 +31,7 @@ class StoredModel(FrontModel):
     orders, and pay for little twice.
 
     Answers are committed before they are handed on, at once or, where they arrive fast, together
-    with those of up to a fifth of a second: that much, and what was under way, a killed process
+    with those of up to a twentieth of a second: that much, and what was under way, a killed process
     loses.
 
     Parameters
