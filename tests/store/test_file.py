@@ -150,14 +150,14 @@ def test_a_row_with_a_right_checksum_is_not_believed_in_everything(change):
 
 def test_rows_of_other_forms_are_set_aside_and_never_joined():
     """Other spaces, lengths, arrays: those like most are taken, the others are asked again."""
-    ones = np.ones((1, 2), dtype=bool)
+    one = np.array([[True, False]])
     rows = {
         0: WHOLE,
         1: replace(WHOLE, space=ScoreSpace.LOGIT),
         2: replace(WHOLE, hidden=np.ones((1, 3))),
         3: replace(WHOLE, hidden=None),
         4: replace(WHOLE, scores=None, space=None),
-        5: replace(WHOLE, censored=ones),
+        5: replace(WHOLE, censored=one),
         6: WHOLE,
     }
     packed = {i: (b"k", pack(b"k", answers, 0)) for i, answers in rows.items()}
@@ -168,7 +168,14 @@ def test_rows_of_other_forms_are_set_aside_and_never_joined():
     censored = unpack({5: packed[5]}, WORDS, FORM).answers
     assert censored is not None
     assert censored.censored is not None
-    assert censored.censored.all()
+    assert censored.censored.tolist() == [[True, False]]
+
+
+def test_a_row_of_nothing_but_bounds_is_asked_again_without_a_word():
+    """Versions before kept them; no number in them is known."""
+    bounds = replace(WHOLE, censored=np.ones((1, 2), dtype=bool))
+    found = unpack({5: (b"k", pack(b"k", bounds, 0))}, WORDS, FORM)
+    assert (found.positions, found.damaged, found.unlisted) == ([], [], [5])
 
 
 def test_prune_forgets_what_was_written_first(tmp_path):

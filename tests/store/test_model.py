@@ -274,7 +274,7 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path, answered):
     assert answered <= len(paid) < 61
     out = subprocess.run(command(0.0), capture_output=True, text=True, check=True)
     asked = log.read_text().splitlines()
-    # What nobody has seen is asked again: the batch in flight, and those of a twentieth of a second.
+    # What nobody has seen is asked again: what was in flight, or came in the last 50 ms.
     assert len(set(asked)) == 61
     assert len(asked) - 61 <= 4 * (2 + 0.05 / 0.03)
     fresh = subprocess.run(

@@ -44,28 +44,37 @@ def predict(
 ) -> None:
     """Label new rows: the input's columns, then 'prediction' and 'probability'.
 
-    With --errors nan a row that the model cannot answer has no label: the cells stay empty.
+    With --errors nan a row that the model cannot answer has no label: the cells stay empty, and
+    a further column 'prediction_status' says 'ok', or 'failed' and why.
     """
     classifier, columns, table = _loaded(
         artifact, input, text_column, model, store, format, max_queries, errors
     )
-    probabilities = _predicted(classifier, columns)
+    probabilities, failures = _predicted(classifier, columns)
     answered = (probabilities == probabilities).all(axis=1)
+    told = errors == "nan"
     best = probabilities.argmax(axis=1)
     predicted = [
         classifier.classes_[k].item() if ok else None for k, ok in zip(best, answered, strict=True)
     ]
     with writing(output) as stream:
         if as_json:
-            for name, p in zip(predicted, probabilities, strict=True):
+            for name, p, why in zip(predicted, probabilities, failures, strict=True):
                 shares = p.tolist() if name is not None else [None] * len(p)
                 row = dict(zip([str(c) for c in classifier.classes_], shares, strict=True))
-                json.dump({"prediction": name, "probabilities": row}, stream, ensure_ascii=False)
+                entry: dict[str, Any] = {"prediction": name, "probabilities": row}
+                if told:
+                    entry |= {"status": "failed" if why else "ok"} | (
+                        {"reason": why} if why else {}
+                    )
+                json.dump(entry, stream, ensure_ascii=False)
                 stream.write("\n")
         else:
             shown: dict[str, Any] = dict(table)
             shown["prediction"] = ["" if name is None else name for name in predicted]
             shown["probability"] = [_shown(p) for p in probabilities.max(axis=1)]
+            if told:
+                shown["prediction_status"] = [f"failed: {why}" if why else "ok" for why in failures]
             if proba:
                 for k, name in enumerate(classifier.classes_):
                     shown[f"probability_{name}"] = [_shown(p) for p in probabilities[:, k]]
@@ -100,7 +109,7 @@ def evaluate(
             f"{test}: class {unknown[0]!r} is not one of {classifier.classes_.tolist()}"
         )
     start = time.perf_counter()
-    probabilities = _predicted(classifier, columns)
+    probabilities, _ = _predicted(classifier, columns)
     seconds = time.perf_counter() - start
     metrics = measure(y, probabilities, classifier.classes_.astype(str))
     if as_json:
@@ -143,6 +152,8 @@ def _loaded(
     return classifier, pick_columns(table, classifier.task_.template.fields, text_column), table
 
 
-def _predicted(classifier: Any, columns: Table) -> Any:
+def _predicted(classifier: Any, columns: Table) -> tuple[Any, list[str]]:
+    """Return the probabilities, and for each row why it has none."""
     with bar("asking", len(next(iter(columns.values())))) as progress:
-        return classifier.predict_proba(columns, progress=progress)
+        answers = classifier.observe(columns, progress=progress)
+    return classifier.decode(answers), classifier.task_.failures(answers)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import CapabilityError
+from fewfit.errors import CapabilityError, InputError
 from fewfit.models.costs import Size
 from fewfit.observations import Batch, Observations, ScoreSpace, answered_whole, gather
 from fewfit.prompts import Prompt
@@ -40,8 +40,6 @@ class Capabilities:
         How many label words one query can score; None for no limit.
     full_vocabulary : bool
         Whether it gives the log-probability of every token of its vocabulary at the slot.
-    gradients : bool
-        Whether its weights and their gradients are at hand.
     soft_prompts : bool
         Whether vectors of one's own can stand in front of a prompt (:meth:`with_soft_prompt`).
     top_k : int or None
@@ -56,7 +54,6 @@ class Capabilities:
     score_scale: float = 1.0
     max_labels: int | None = None
     full_vocabulary: bool = False
-    gradients: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
     pairs: bool = False
@@ -68,7 +65,8 @@ class Capabilities:
         ----------
         requires : frozenset of str
             What the method needs, of "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary", "gradients" and "soft_prompts".
+            with them), "hidden", "full_vocabulary" and "soft_prompts". No model gives what is
+            not one of these.
         who : str
             Name of the method, for the message.
         n_words : int
@@ -83,11 +81,10 @@ class Capabilities:
             "word_scores": self.scores is not None,
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
-            "gradients": self.gradients,
             "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
-            if not given[need]:
+            if not given.get(need, False):
                 raise CapabilityError(
                     f"{who} needs {need!r}, which this frozen model does not give; choose another "
                     "decoder or another model"
@@ -120,6 +117,19 @@ class FrozenModel(ABC):
     """
 
     spec: str | None = None
+
+    @classmethod
+    def from_spec(cls, rest: str) -> Self:
+        """Make the model from what follows its name and a colon in a spec.
+
+        Raises
+        ------
+        InputError
+            If there is anything: a model that takes options says so here.
+        """
+        if rest:
+            raise InputError(f"model: {cls.__name__} takes no options, got {rest[:60]!r}")
+        return cls()
 
     @property
     @abstractmethod
@@ -293,10 +303,9 @@ class FrozenModel(ABC):
 
 def _opened(spec: str) -> FrozenModel | None:
     """Return the model of this room that a spec names, None if it is of another room."""
-    from fewfit.models import KINDS
+    from fewfit.models import KINDS, named_model
 
-    name, _, rest = spec.partition(":")
-    return KINDS[name](rest) if name in KINDS else None
+    return named_model(spec) if spec.partition(":")[0] in KINDS else None
 
 
 class FrontModel(FrozenModel):

@@ -112,9 +112,10 @@ class Call:
         found = unpack(rows, self.words, self.form)
         if found.answers is not None:
             self._note(found.answers)
-        self.damaged += len(found.damaged)
-        self.foreign += len(found.foreign)
-        self.replaced |= {keys[i] for i in (*found.damaged, *found.foreign)}
+        # What was said already is not said again when it is looked at again.
+        self.damaged += sum(keys[i] not in self.replaced for i in found.damaged)
+        self.foreign += sum(keys[i] not in self.replaced for i in found.foreign)
+        self.replaced |= {keys[i] for i in (*found.damaged, *found.foreign, *found.unlisted)}
         return found
 
     def _prepare(self) -> None:
@@ -152,7 +153,7 @@ class Call:
         self.asking.resume()
         todo = np.array(self.missing, dtype=np.intp)
         waiting: list[int] = []
-        size = _FIRST_SLICE
+        size, is_shuffled = _FIRST_SLICE, False
         while len(todo) or waiting:
             if not len(todo):
                 self.desk.wait([self.key(self.prompts[i]) for i in waiting])
@@ -160,7 +161,8 @@ class Call:
             if self.is_shared:
                 least, most = _SHARED_SLICES
                 size = min(max(len(todo) // 16, least), most)
-                todo = np.random.default_rng().permutation(todo)
+                if not is_shuffled:
+                    todo, is_shuffled = np.random.default_rng().permutation(todo), True
             some, todo = todo[:size], todo[size:]
             keys = {i: self.key(self.prompts[i]) for i in some.tolist()}
             taken = self.desk.claim(list(keys.values()), self.asking)
@@ -174,10 +176,8 @@ class Call:
 
     def _fill(self, keys: Mapping[int, bytes]) -> Iterator[Batch]:
         """Answer what this call claimed: from the store if it came there meanwhile, or paid."""
-        # Rows that are not good were said already, and are not looked at again.
-        unsaid = [i for i, key in keys.items() if key not in self.replaced]
         whole: set[int] = set()
-        for some in file.chunks(unsaid):
+        for some in file.chunks(list(keys)):
             found = self._look({i: keys[i] for i in some})
             whole |= set(found.positions)
             for batch in _batch(found):
@@ -211,7 +211,8 @@ class Call:
             self._note(answers)
             return positions, answers
         self.refused += int(good.sum())
-        blank = unanswered(self.words, len(positions))
+        reason = f"hidden states of length {given}; of this model {self.form.width} are stored"
+        blank = unanswered(self.words, len(positions), [reason] * len(positions))
         return positions, replace(blank, asked=answers.asked, n_tokens=answers.n_tokens)
 
     def _flush(self, keys: Mapping[int, bytes]) -> Iterator[Batch]:

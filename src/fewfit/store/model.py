@@ -21,7 +21,8 @@ class StoredModel(FrontModel):
     The key of an answer is a hash of the model's identity, the rendered prompt in its parts, and
     the label words; no text of a prompt is written. Each row carries a checksum: a damaged row
     counts as not there, is reported with a :class:`StoreWarning`, and is asked and written again.
-    Failed answers, and answers with a number that is none, are not stored. The first answer of a
+    Failed answers, and answers with a number that is not finite or with nothing but bounds, are not
+    stored. The first answer of a
     model that is stored decides how long its hidden states are; one of another length is another
     model's: it fails, and is not stored.
 

@@ -83,12 +83,15 @@ class Found(NamedTuple):
     damaged, foreign : list of int
         Whose rows are damaged, and whose rows are whole, but not of the form of the others: other
         arrays, or hidden states of another length.
+    unlisted : list of int
+        Whose rows are nothing but bounds, as versions before kept them.
     """
 
     positions: list[int]
     answers: Observations | None
     damaged: list[int]
     foreign: list[int]
+    unlisted: list[int]
 
 
 class Form(NamedTuple):
@@ -139,9 +142,10 @@ def pack(key: bytes, answers: Observations, j: int) -> bytes:
 
 
 def sound(answers: Observations) -> NDArray[np.bool_]:
-    """Return which rows may be stored: whole answers, every number of which can be one."""
+    """Return which rows may be stored: whole answers, every number can be one, some no bound."""
     mass = answers.label_mass
     good = (answers.status == Status.OK) | (answers.status == Status.TRUNCATED)
+    good &= ~answers.unlisted
     good &= (answers.n_tokens >= -1) & (np.isnan(mass) | ((mass >= 0) & (mass <= _MOST_MASS)))
     for array in (answers.scores, answers.hidden):
         if array is not None:
@@ -172,15 +176,17 @@ def unpack(rows: Mapping[int, tuple[bytes, object]], words: Sequence[str], expec
     main = max(candidates, key=lambda form: len(forms[form]), default=None)
     foreign = [i for form, own in forms.items() if form != main for i in own]
     if main is None:
-        return Found([], None, damaged, foreign)
+        return Found([], None, damaged, foreign, [])
     positions = forms[main]
     answers = _block([rows[i][1] for i in positions], main, words)
-    good = sound(answers)
+    good, bounds = sound(answers), answers.unlisted
+    unlisted = [i for i, only in zip(positions, bounds, strict=True) if only]
     if not good.all():
-        damaged += [i for i, whole in zip(positions, good, strict=True) if not whole]
+        broken = ~good & ~bounds
+        damaged += [i for i, bad in zip(positions, broken, strict=True) if bad]
         positions = [i for i, whole in zip(positions, good, strict=True) if whole]
         answers = answers[good]
-    return Found(positions, answers if positions else None, damaged, foreign)
+    return Found(positions, answers if positions else None, damaged, foreign, unlisted)
 
 
 def _checksum(key: bytes, body: bytes) -> bytes:

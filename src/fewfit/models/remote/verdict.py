@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
 from typing import Any
@@ -17,11 +18,41 @@ LONGEST_WAIT = 60.0
 _TRANSIENT = {408, 409, 425, 429}
 _HOPELESS = {401, 402, 403, 404, 405, 501}
 
+_TOO_LONG = re.compile(
+    r"context|too long|longer than|maximum.{0,20}length|(input|inputs|prompt) tokens", re.IGNORECASE
+)
+_UNWANTED = re.compile(
+    r"unsupported|not (supported|permitted|allowed|implemented)|unrecogni[sz]ed|unknown|unexpected|"
+    r"extra (inputs|fields)|invalid|must be|should be|at (most|least)|(less|greater) than|exceed|"
+    r"out of range",
+    re.IGNORECASE,
+)
+
 Redact = Callable[[str], str]
 
 
 class RowError(Exception):
     """This prompt got no usable answer; others may. Never leaves ``models/remote``."""
+
+
+class Refused(RowError):
+    """The server refuses a request as it stands (HTTP 4xx); `param` is what it names as wrong."""
+
+    def __init__(self, reason: str, param: str | None = None) -> None:
+        super().__init__(reason)
+        self.param = param
+
+    def names(self, fields: Collection[str]) -> str | None:
+        """Return which of the `fields` of the request is refused, if it is one of them."""
+        reason = str(self)
+        if _TOO_LONG.search(reason):  # of this prompt, whatever field is blamed
+            return None
+        if self.param is not None:
+            return self.param if self.param in fields else None
+        if not _UNWANTED.search(reason):
+            return None
+        found = [name for name in fields if re.search(rf"\b{re.escape(name)}\b", reason)]
+        return min(found, key=reason.index, default=None)
 
 
 class Transient(Exception):
@@ -82,7 +113,20 @@ def _refusal(reply: HTTPResponse, data: bytes, redacted: Redact) -> Exception:
         return ModelError(f"the server refuses ({said}). Nothing that was answered is asked again")
     if status in _TRANSIENT or status >= 500:
         return Transient(said, _retry_after(reply))
-    return RowError(said)
+    return Refused(said, _param(detail))
+
+
+def _param(detail: str) -> str | None:
+    """Return the field of the request that an error names as such: OpenAI's way, or FastAPI's."""
+    try:
+        whole = json.loads(detail)
+        error = whole.get("error", whole)
+        if isinstance(error, dict) and isinstance(error.get("param"), str):
+            return error["param"].partition(".")[0] or None
+        place = whole["detail"][0]["loc"]
+        return place[1] if place[0] == "body" and isinstance(place[1], str) else None
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+        return None
 
 
 def _retry_after(reply: HTTPResponse) -> float | None:
