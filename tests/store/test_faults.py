@@ -69,7 +69,7 @@ def test_answers_that_the_disk_does_not_take_survive_the_process(tmp_path):
     spills.mkdir()
     out, errors = start(FULL, path, log, spills).communicate(timeout=60)
     [spilled] = spills.iterdir()
-    assert f"are in {spilled} and go into the store when it is asked again" in out, errors
+    assert f"is in {spilled} and goes into the store when it is asked again" in out, errors
     assert spilled.stat().st_mode & 0o777 == 0o600
     paid = len(log.read_text().splitlines())
     assert 8 < paid < 400
@@ -129,7 +129,7 @@ def test_what_becomes_of_the_file_meanwhile(tmp_path, what):
     if what == "folder":
         assert StoredModel(model, path).observe(prompts("a", "b"), WORDS).queries == 2
     else:
-        with pytest.raises(StoreError, match="1 paid answer are in"):
+        with pytest.raises(StoreError, match="not written, 1 answers, is in"):
             StoredModel(model, path).observe(prompts("a", "b"), WORDS)
         path.rmdir()
         again = StoredModel(FakeModel(), path).observe(prompts("b"), WORDS)

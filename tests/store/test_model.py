@@ -232,7 +232,7 @@ def test_a_full_disk_loses_no_answer(tmp_path):
         try:
             stored.observe(prompts, ["x", "y"])
         except StoreError as error:
-            print("full", "paid answers are in" in str(error), model.queries < 400)
+            print("full", "answers, is in" in str(error), model.queries < 400)
         before = model.queries
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         stored.observe(prompts, ["x", "y"])

@@ -30,7 +30,7 @@ _FIRST_SLICE = 128
 _LAST_SLICE = 4096
 _SHARED_SLICES = (8, 256)
 _MOST_SECONDS = 0.05
-_RESERVE_BYTES = 1 << 18
+_RESERVE_BYTES = 1 << 18  # SQLite's journal
 _KEPT = 0.9  # of the limit, so that room is not made at each commit
 
 
@@ -137,11 +137,12 @@ class Call:
         needed = len(self.missing) * row
         if self.limit is not None:
             needed = min(needed, self.limit)
+        needed += _RESERVE_BYTES
         try:
             disk = shutil.disk_usage(self.path.parent)
         except OSError:  # the folder is gone: what follows makes it again, or says why not
             return
-        if disk.total and disk.free < needed + _RESERVE_BYTES:
+        if disk.total and disk.free < needed:
             raise StoreError(
                 f"the store {self.path} needs about {needed / 1e6:,.1f} MB for "
                 f"{len(self.missing):,} answers, and the disk has {disk.free / 1e6:,.1f} MB left. "
@@ -266,18 +267,18 @@ class Call:
 
     def _stranded(self, error: StoreError, kind: Kind, rows: Mapping[bytes, bytes]) -> StoreError:
         """Put rows elsewhere that the store cannot take, and say where, or that it was in vain."""
-        n = f"{len(rows)} paid answer{'s' * (len(rows) != 1)}"
+        what = f"What was paid for and not written, {len(rows)} answers,"
         try:
             place = spill(self.path, kind, rows)
         except OSError as second:
             return StoreError(
-                f"{error}. {n} could be written nowhere ({second}): they are kept in memory and "
+                f"{error}. {what} could be written nowhere ({second}): it is kept in memory and "
                 "written by this process's next call, but lost when it ends. All that was answered "
                 "before is stored"
             )
         return StoreError(
-            f"{error}. {n} are in {place} and go into the store when it is asked again: nothing "
-            "that was answered is paid for twice"
+            f"{error}. {what} is in {place} and goes into the store when it is asked again: "
+            "nothing that was answered is paid for twice"
         )
 
     def _warn_of_rows(self) -> None:
