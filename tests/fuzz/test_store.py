@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
@@ -27,7 +28,8 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.mark.parametrize("schema", ["first", "second"])
-def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path, schema):
+def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path, monkeypatch, schema):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where answers are spilled
     path, texts = tmp_path / "store.sqlite", prompts(*(f"text number {i}" for i in range(8)))
     if schema == "first":
         shutil.copy(FIXTURES / "store_v1.sqlite", path)

@@ -114,7 +114,8 @@ def test_a_disk_without_room_for_the_answers_is_refused_first(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("what", ["folder", "directory"])
-def test_what_becomes_of_the_file_meanwhile(tmp_path, what):
+def test_what_becomes_of_the_file_meanwhile(tmp_path, monkeypatch, what):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = tmp_path / "folder" / "store.sqlite"
 
     class Meddling(FakeModel):
