@@ -7,7 +7,8 @@ import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ from fewfit.models.base import Check, FrozenModel
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.secrets import Redactor
 from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
@@ -95,6 +97,8 @@ class RemoteModel(FrozenModel):
     def from_spec(cls, rest: str) -> Self:
         """Make the model from what follows ``scheme:`` in a spec."""
         url, _, query = rest.partition("?")
+        if "#" in query:
+            raise InputError(f"{cls.scheme}: the address has a part after # that is not known")
         pairs = parse_qsl(query, keep_blank_values=True)
         if len(dict(pairs)) != len(pairs):
             raise InputError(f"{cls.scheme}: an option is given twice")
@@ -136,15 +140,13 @@ class RemoteModel(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         session = self.session()
-        try:
+        with self._spoken(session.redactor, "the server is no use: "):
             ask = self._asking(session, prompts, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
         reasons: Counter[str] = Counter()
         example: dict[str, str] = {}
         failed: list[tuple[int, str]] = []
         notes: Counter[str] = Counter()
-        guarded = _Guard(ask, self.scheme)
+        guarded = _Guard(ask, self.scheme, session.redactor)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone
             for group in groups:
@@ -209,7 +211,22 @@ class RemoteModel(FrozenModel):
 
     def session(self) -> Session:
         """Begin a run of requests."""
-        return Session(self._transport)
+        secrets = self._transport.secrets()
+        return Session(
+            self._transport,
+            Redactor([*secrets, *(self._second.secrets() if self._second else ())]),
+        )
+
+    @contextmanager
+    def _spoken(self, redactor: Redactor, what: str = "") -> Iterator[None]:
+        """Let errors leave as one line without a secret."""
+        try:
+            yield
+        except RowError as error:
+            raise ModelError(redactor(f"{self.scheme}: {what}{error}")) from None
+        except ModelError as error:
+            _redact(error, redactor)
+            raise
 
     def _second_session(self, session: Session) -> Session | None:
         """Begin requests to the server at ``hidden=``; they stop together with `session`."""
@@ -226,10 +243,11 @@ class RemoteModel(FrozenModel):
         """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        try:
-            return self._check_fields(self.session(), prompt, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: {error}") from None
+        session = self.session()
+        with self._spoken(session.redactor):
+            checks = self._check_fields(session, prompt, words)
+        said = session.redactor
+        return [replace(c, outcome=said(c.outcome), detail=said(c.detail)) for c in checks]
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Do the work of :meth:`check_fields`; dialects with nothing to try leave it."""
@@ -311,26 +329,44 @@ def _reason(answer: Answer | RowError) -> tuple[str, str]:
     return (answer.reason, answer.details) if isinstance(answer, Answer) else (str(answer), "")
 
 
-class _Guard:
-    """Asks, and stops the run when prompt after prompt gets no answer."""
+def _redact(error: Exception, redactor: Redactor) -> None:
+    error.args = tuple(redactor(a) if isinstance(a, str) else a for a in error.args)
+    for name, value in vars(error).items():
+        if isinstance(value, str):
+            setattr(error, name, redactor(value))
 
-    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str) -> None:
+
+class _Guard:
+    """Asks, and stops the run when prompt after prompt gets no answer.
+
+    What it returns and raises leaves ``models/remote``, and so has no secret in it.
+    """
+
+    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str, redactor: Redactor) -> None:
         self._ask = ask
         self._scheme = scheme
+        self._redactor = redactor
         self._in_a_row = 0
         self._lock = threading.Lock()
 
     def __call__(self, prompt: Prompt) -> Answer:
+        said = self._redactor
         try:
             answer = self._ask(prompt)
+        except ModelError as error:
+            _redact(error, said)
+            raise
         except RowError as error:
             with self._lock:
                 self._in_a_row += 1
             if self._in_a_row >= GIVE_UP:
                 raise ModelError(
                     f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
-                    f"{error}. Nothing that was answered is asked again"
+                    f"{said(str(error))}. Nothing that was answered is asked again"
                 ) from None
-            raise
+            raise RowError(said(str(error))) from None
         self._in_a_row = 0
+        if answer.reason or answer.note:
+            told = {name: said(getattr(answer, name)) for name in ("reason", "details", "note")}
+            return answer._replace(**told)
         return answer
