@@ -239,7 +239,7 @@ FAULTS = [
         "A10",
         "a number that overflows float32",
         edit("data", 0, "embedding", 0, to=1e39),
-        "not finite",
+        "too large",
         dialect="embeddings",
     ),
     row(

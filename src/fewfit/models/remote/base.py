@@ -263,6 +263,8 @@ class RemoteModel(FrozenModel):
         """
         if value is None or (mark and self.options.replicas):
             return
+        if type(value) not in (str, int):
+            raise RowError(f"{what} is neither text nor a number in the reply")
         with self._lock:
             before = self._pinned.setdefault(what, value)
         if before != value:

@@ -26,7 +26,7 @@ _SECRETIVE = re.compile(
     r"(x?api|access|auth|bearer|client|secret|private|subscription)*(key|token|secret|auth|"
     r"authorization|bearer|headers?|password|passwd|passphrase|pwd|credentials?)"
 )
-_ASSIGNED = re.compile(r"([\w.-]+)\s*[=:]")
+_ASSIGNED = re.compile(r"([\w.-]+)\s*(?:=|:\s)")
 _PLAIN = re.compile(r"[A-Z]{1,16}(_[A-Z]{1,16}|_[0-9]{1,3})*")
 
 
