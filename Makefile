@@ -3,6 +3,7 @@
 # make test-servers  real servers, built and started here; not part of make test
 # make check  lint, format, types
 # make test-oldest  the suite without torch, on the oldest versions that pyproject.toml allows
+# make fuzz   the fuzzers and kill loops with many cases: FEWFIT_FUZZ=100000
 # make docs   what is generated in docs/, again
 # make bench  the committed benchmarks, again
 # Each sets up what it needs first; a second call of setup is instant.
@@ -17,7 +18,7 @@ OLDEST ?= .venv-oldest
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-servers test-oldest check docs bench clean
+.PHONY: setup demo test test-servers test-oldest fuzz check docs bench clean
 
 setup: $(STAMP)
 
@@ -47,6 +48,9 @@ test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider tests \
 		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers \
 		--ignore=tests/hf_checkpoints.py
+
+fuzz: setup
+	@FEWFIT_FUZZ=$${FEWFIT_FUZZ:-100000} $(BIN)/python -m pytest -q --timeout 0 tests/fuzz
 
 check: setup
 	@$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from scipy.special import log_softmax, logsumexp
 
 from fewfit.errors import CalibrationError, CapabilityError, InputError
 from fewfit.observations import ScoreSpace
+from fewfit.parameters import check_parameters, look_up
 from fewfit.prompts import Part, Prompt, Row, View
 from fewfit.prompts.content_free import pseudo_documents
 
@@ -321,10 +322,9 @@ def make_calibration(calibration: str | Calibration) -> Calibration:
         If nothing is known under this name.
     """
     if isinstance(calibration, Calibration):
+        check_parameters(calibration)
         return calibration
-    if calibration not in CALIBRATIONS:
-        raise InputError(f"calibration: {calibration!r} is not one of {sorted(CALIBRATIONS)}")
-    return CALIBRATIONS[calibration]()
+    return look_up(calibration, CALIBRATIONS, parameter="calibration")()
 
 
 def _log_mean(scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:

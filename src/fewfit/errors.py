@@ -81,12 +81,16 @@ class FewfitWarning(UserWarning):
     """Root of all warnings."""
 
 
+class InputWarning(FewfitWarning):
+    """Data is taken as it stands, although it looks like a mistake."""
+
+
 class TruncationWarning(FewfitWarning):
     """Some texts were longer than the model reads and were cut."""
 
 
 class LabelWordWarning(FewfitWarning):
-    """Two label words are one and the same to the frozen model."""
+    """Label words do not tell classes apart: two are the same to the model, or all are numbers."""
 
 
 class ModelWarning(FewfitWarning):

@@ -55,7 +55,7 @@ def test_labels_may_be_numbers_and_are_given_in_any_order():
         (["speed"] * 6, {}, "row 0: expected a set of labels, got 'speed'"),
         ("speed", {}, "expected a list of sets"),
         (Y[:5], {}, "labels for 5 examples, and 6"),
-        ([[None], *Y[1:]], {}, "a class is a string or an integer"),
+        ([[None], *Y[1:]], {}, "a label of row 0 is missing"),
         ([["price", 3], *Y[1:]], {}, "not both"),
         (Y, {"labels": ["price", "size"]}, "row 0: 'speed' is not in labels"),
         (Y, {"labels": ["price", "speed", "size"]}, "'size' has no example"),

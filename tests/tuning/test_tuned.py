@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,7 @@ def test_tune_reports_what_it_made_and_what_it_cost(tuned):
 
 def test_a_tuned_model_is_named_like_any_other_and_says_what_it_costs(tuned, base, train):
     model = load_model(f"tuned:{tuned}")
+    assert pickle.loads(pickle.dumps(model)).identity == model.identity
     assert isinstance(model, TunedModel)
     network = Trunk.load(f"hf:{base}").network
     n = sum(p.numel() for p in network.parameters())

@@ -77,7 +77,7 @@ class Manifest(Strict):
     schema_version: Literal[1]
     fewfit_version: str
     template: list[ViewEntry]
-    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
+    labels: list[tuple[str | bool | int, list[str] | list[tuple[str, float]]]]
     calibration: CalibrationEntry
     decoder: DecoderEntry
     model_spec: str | None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fewfit._version import __version__
+from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
 from fewfit.cli.fit import fit
@@ -61,3 +62,4 @@ def demo(
 
 for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
     app.command()(command)
+app.add_typer(cache, name="cache")

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
 from fewfit.errors import InputError
 from fewfit.prompts import Row, Verbalizer, read_labels, read_rows
+from fewfit.prompts.labels import class_array
+from fewfit.prompts.verbalizer import warn_of_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,12 @@ class Data:
         train_rows, test_rows = read_rows(train[0], fields), read_rows(test[0], fields)
         if not train_rows or not test_rows:
             raise InputError("the training pool and the test set need at least one row each")
-        y_train = np.array(read_labels(train[1], len(train_rows)))
-        y_test = np.array(read_labels(test[1], len(test_rows)))
-        verbalizer = Verbalizer.from_classes(y_train) if labels is None else Verbalizer(labels)
+        given = read_labels(train[1], len(train_rows), name="y of the training pool")
+        y_train = class_array(given)
+        y_test = class_array(read_labels(test[1], len(test_rows), name="y of the test set"))
+        verbalizer = Verbalizer.for_examples(labels, given)
+        if labels is None:
+            warn_of_numbers(verbalizer.classes)
         check_classes(verbalizer.classes, y_train, y_test)
         texts = [
             [{name: row[name] for name in text} for row in rows] for rows in (train_rows, test_rows)
@@ -87,7 +91,7 @@ class Data:
     @property
     def classes(self) -> NDArray[Any]:
         """The classes, sorted, shape (K,)."""
-        return np.array(self.verbalizer.classes)
+        return class_array(self.verbalizer.classes)
 
     def drawn(self, sample: Sample) -> list[Row]:
         """Return the rows of a sample."""

@@ -1,5 +1,9 @@
 """Decoders: numbers in, numbers out. One method per file, reading like its paper."""
 
+from typing import Any
+
+from sklearn.base import clone
+
 from fewfit.decoders.base import Decoder
 from fewfit.decoders.dect import DecT
 from fewfit.decoders.ipet import IPET
@@ -15,6 +19,8 @@ from fewfit.decoders.prompt_boosting import PromptBoosting
 from fewfit.decoders.proto_verb import ProtoVerb
 from fewfit.decoders.soft_verbalizer import SoftVerbalizer
 from fewfit.decoders.zero_shot import ZeroShot
+from fewfit.errors import InputError
+from fewfit.parameters import check_parameters, look_up
 
 __all__ = [
     "DECODERS",
@@ -33,6 +39,7 @@ __all__ = [
     "ProtoVerb",
     "SoftVerbalizer",
     "ZeroShot",
+    "make_decoder",
 ]
 
 DECODERS: dict[str, type[Decoder]] = {
@@ -51,3 +58,40 @@ DECODERS: dict[str, type[Decoder]] = {
     "zero-shot": ZeroShot,
 }
 """Name -> decoder: the fixed table that artifacts and the command line look names up in."""
+
+
+def make_decoder(decoder: Any, default: type[Any]) -> Any:
+    """Return a decoder of one's own to fit: the one of this name, a copy of this one, the default.
+
+    Parameters
+    ----------
+    decoder : str, Decoder, MultiLabel or None
+    default : type of Decoder, or MultiLabel
+        Made for None. Where it is :class:`MultiLabel`, so has `decoder` to be.
+
+    Raises
+    ------
+    InputError
+        If nothing is known under the name, it is no decoder of this kind, or its parameters are
+        not what they may be.
+    """
+    many = default is MultiLabel
+    kind, names = (MultiLabel, {"multi-label": MultiLabel}) if many else (Decoder, DECODERS)
+    if decoder is None:
+        return default()
+    if isinstance(decoder, str):
+        return look_up(decoder, names, parameter="decoder")()
+    if isinstance(decoder, kind):
+        check_parameters(decoder)
+        return clone(decoder)
+    if isinstance(decoder, type):
+        raise InputError(f"decoder: got the class {decoder.__name__}; pass {decoder.__name__}()")
+    if isinstance(decoder, Decoder | MultiLabel):
+        raise InputError(
+            f"decoder: {type(decoder).__name__} is for {'one' if many else 'several'} labels per "
+            f"example, which is {'FewShotClassifier' if many else 'MultiLabelClassifier'}'s"
+        )
+    raise InputError(
+        f"decoder: expected a decoder of fewfit, or its name, one of {sorted(names)}; got a "
+        f"{type(decoder).__name__}"
+    )

@@ -88,6 +88,9 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     unlabelled: ClassVar[bool] = False
     """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``."""
 
+    unseen: ClassVar[bool] = False
+    """Whether a class without an example can be put in (:meth:`add_unseen`)."""
+
     def fit(self, X: ArrayLike, y: ArrayLike, *, scores: ArrayLike | None = None) -> Self:
         """Fit the decoder.
 
@@ -127,6 +130,29 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
                 f"y: at least two classes are needed, got 1 class ({self.classes_[0]!r})"
             )
         self._fit(hidden, codes, self._checked(scores, hidden))
+        return self
+
+    def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
+        """Put in classes that had no example: what is learnt of them is nothing, that is 0.
+
+        Parameters
+        ----------
+        seen : ndarray
+            Where the classes that were fitted stand among all K.
+        y : ndarray of shape (N,)
+            Where the classes of the rows of the fit stand among all K.
+        scores : ndarray of shape (N, K) or (N, P, K)
+            The scores of those rows, of all classes.
+        """
+        K = scores.shape[-1]
+        for name, axes in self.fitted_arrays.items():
+            if "K" in axes:
+                array = getattr(self, name)
+                axis = axes.index("K")
+                wide = np.zeros((*array.shape[:axis], K, *array.shape[axis + 1 :]), array.dtype)
+                wide[(slice(None),) * axis + (seen,)] = array
+                setattr(self, name, wide)
+        self.classes_ = np.arange(K)
         return self
 
     def predict_proba(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> Floats:

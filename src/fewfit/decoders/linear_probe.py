@@ -37,6 +37,7 @@ class LinearProbe(OffsetLogisticRegression):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    unseen: ClassVar[bool] = False
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         super()._fit(X, y, None)

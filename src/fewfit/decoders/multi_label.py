@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fewfit.decoders.base import Restorable
 from fewfit.errors import InputError
+from fewfit.parameters import check_parameters
 
 Floats = NDArray[Any]
 
@@ -79,6 +83,12 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         "threshold_": ("K",),
     }
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "pos_weight": [StrOptions({"balanced"}), Interval(Real, 0, None, closed="neither")],
+        "threshold": [StrOptions({"f1"}), Interval(Real, 0, 1, closed="both")],
+    }
+
     def __init__(
         self,
         C: float = 1.0,
@@ -103,11 +113,16 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If `y` holds anything but 0 and 1.
+            If `y` holds anything but 0 and 1, or for a parameter that is not as above.
         """
+        check_parameters(self)
         hidden: Floats
-        given: Any
-        hidden, given = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        given: Any = y
+        if issparse(given):
+            given = given.toarray()
+        hidden, given = validate_data(
+            self, X, given, dtype=[np.float64, np.float32], multi_output=True
+        )
         check_classification_targets(given)
         given = given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given
         self.single_ = given.ndim == 1
@@ -156,16 +171,12 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         if y.min() == y.max():
             return np.zeros(x.shape[1], x.dtype), 30.0 if y[0] else -30.0
         weight = (1 - y).sum() / y.sum() if self.pos_weight == "balanced" else self.pos_weight
-        if isinstance(weight, str) or not weight > 0:
-            raise InputError(f"pos_weight: expected 'balanced' or a number, got {weight!r}")
         model = LogisticRegression(C=self.C, class_weight={0: 1.0, 1: weight}, max_iter=1000)
         model.fit(x, y)
         return model.coef_[0], float(model.intercept_[0])
 
     def _threshold(self, x: Floats, y: NDArray[Any]) -> float:
         if self.threshold != "f1":
-            if isinstance(self.threshold, str):
-                raise InputError(f"threshold: expected 'f1' or a number, got {self.threshold!r}")
             return float(self.threshold)
         if min(y.sum(), (1 - y).sum()) < 4:
             return 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,9 @@ class OffsetLogisticRegression(Decoder):
     array(['a'], dtype='<U1')
     """
 
+    unseen: ClassVar[bool] = True
+    """Weights of a class without examples are the mean of their prior, 0, so f = b (m - c)."""
+
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "coef_": ("K", "H"),
         "intercept_": ("K",),
@@ -119,6 +122,24 @@ class OffsetLogisticRegression(Decoder):
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
         self.intercept_ = W[-1] * _BIAS - self.coef_ @ centre - self.strength_ * bias
+
+    def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
+        """Put in classes k that had no example.
+
+        Their c[k] (eq. 3) lacks rows of their own. In those the score of k would be as much above
+        its mean over the other rows, as the scores of the seen classes are in theirs on average.
+        """
+        super().add_unseen(seen, y, scores)
+        m = scores if scores.ndim == 2 else scores.mean(axis=1)
+        means = np.stack([m[y == k].mean(axis=0) for k in seen])  # row: class; column: score
+        S, total = len(seen), means.mean(axis=0)
+        own = np.diag(means[:, seen])
+        above = (own - (total[seen] * S - own) / (S - 1)).mean()
+        unseen = np.setdiff1d(np.arange(len(total)), seen)
+        c = total[unseen] + above / S - total[seen].mean()
+        c *= len(y) / (len(y) + _EMPTY)
+        self.intercept_[unseen] = -self.strength_ * c
+        return self
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         f = _unit(X) @ self.coef_.T + self.intercept_

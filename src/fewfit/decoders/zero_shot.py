@@ -31,6 +31,7 @@ class ZeroShot(Decoder):
 
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
     labels_needed: ClassVar[str] = "none"
+    unseen: ClassVar[bool] = True
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         pass

@@ -4,27 +4,43 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from fewfit.artifacts.schema import Example
 from fewfit.decoders import Decoder, MultiLabel
-from fewfit.errors import ArtifactError, ModelError, ModelWarning
-from fewfit.estimators.fitted import Fitted, load_fitted, save_fitted, verify_fitted
+from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
+from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Template, read_rows
+from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
 
 class TextEstimator(BaseEstimator):
     """A fitted task with a decoder on it; see :class:`fewfit.FewShotClassifier`."""
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "model": [str, FrozenModel],
+        "template": "no_validation",  # make_views reads it
+        "decoder": "no_validation",  # make_decoder looks it up
+        "store": [str, PathLike, None],
+        "max_queries": [Interval(Integral, 0, None, closed="left"), None],
+        "errors": [StrOptions({"raise", "nan"})],
+    }
 
     kind: ClassVar[type[Decoder | MultiLabel]]
     """The decoders that an artifact of this estimator holds."""
@@ -37,16 +53,34 @@ class TextEstimator(BaseEstimator):
     doctor_: dict[str, Any] | None
     n_examples_: int
     _example: Example | None
+    _identity: Mapping[str, str] | None = None
+    """The model that a pickled classifier was fitted on; checked when it asks again."""
 
-    def predict_proba(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.float64]:
+    def predict_proba(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.float64]:
         """Return the probability of each class, shape (N, K), columns as in ``classes_``.
 
-        With ``errors="nan"`` an example without a usable answer has a row of NaN.
+        Nothing is written to the estimator, so that threads may share it. With ``errors="nan"`` an
+        example without a usable answer has a row of NaN.
         """
         return self.decode(self.observe(X, progress=progress))
 
-    def observe(self, X: Any, *, progress: Progress | None = None) -> Observations:
+    def predict_log_proba(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.float64]:
+        """Return the logarithm of :meth:`predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X, progress=progress))
+
+    def observe(self, X: Any, *, progress: Progress | bool | None = None) -> Observations:
         """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+        progress : callable or bool, optional
+            True shows a bar; a function is called with the number of prompts newly answered.
 
         Returns
         -------
@@ -55,7 +89,13 @@ class TextEstimator(BaseEstimator):
             they cost.
         """
         check_is_fitted(self, "classes_")
-        return self.task_.observe(read_rows(X, self.task_.template.fields), progress=progress)
+        rows = read_rows(X, self.task_.template.fields)
+        self.task_.model.check_installed()
+        if self._identity is not None:
+            given = self.task_.model.identity
+            check_identity(self._identity, given, what="the pickled classifier")
+        with showing(progress, len(rows) * len(self.task_.template.views)) as told:
+            return self.task_.observe(rows, progress=told)
 
     def decode(self, observations: Observations) -> NDArray[np.float64]:
         """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
@@ -142,6 +182,18 @@ class TextEstimator(BaseEstimator):
             verify_fitted(fitted, folder, again)
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "task_" in state:
+            state["_identity"] = dict(self.task_.model.identity)
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = tags.input_tags.dict = True
+        tags.input_tags.two_d_array = False
+        return tags
+
     @abstractmethod
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
@@ -155,7 +207,8 @@ class TextEstimator(BaseEstimator):
 
     def _keep(self, fitted: Fitted) -> None:
         self.task_, self.decoder_ = fitted.task, fitted.decoder
-        self.classes_ = np.array(fitted.task.verbalizer.classes)
+        self.classes_ = class_array(fitted.task.verbalizer.classes)
+        self._identity = None
         self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
         self._example = fitted.example
 
@@ -163,6 +216,27 @@ class TextEstimator(BaseEstimator):
         """Keep a row, with what its answers are decoded to, for the artifact."""
         probabilities = self.decode(answers[: len(self.task_.template.views)])[0].tolist()
         self._example = Example(row=dict(row), probabilities=probabilities)
+
+
+@contextmanager
+def showing(progress: Progress | bool | None, total: int) -> Iterator[Progress | None]:
+    """Yield what to call with the number of prompts newly answered; of True, a bar to `total`."""
+    if progress is None or progress is False:
+        yield None
+    elif progress is True:
+        from tqdm.auto import tqdm
+
+        with tqdm(total=total, unit=" prompts") as bar:
+            yield bar.update
+            bar.total = bar.n  # what was stored, or is asked twice, was not asked
+            bar.refresh()
+    elif callable(progress):
+        yield progress
+    else:
+        raise InputError(
+            "progress: expected True, or a function of the number of prompts newly answered, got "
+            f"a {type(progress).__name__}"
+        )
 
 
 def report_left_out(there: NDArray[np.bool_], what: str) -> None:

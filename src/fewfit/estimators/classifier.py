@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration, make_calibration
-from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot
+from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
-from fewfit.prompts import Verbalizer, View, Views, make_views, read_labels, read_rows
-from fewfit.prompts.verbalizer import Label
+from fewfit.parameters import check_parameters
+from fewfit.prompts import Row, Verbalizer, View, Views, make_views, read_labels, read_rows
+from fewfit.prompts.labels import class_array
+from fewfit.prompts.verbalizer import Words, warn_of_numbers
 from fewfit.task import DEFAULT_TEMPLATE, MAX_CENSORED, Task
 
 
@@ -36,12 +41,14 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
         averaged, unless the decoder does better.
-    labels : mapping of class to str, list of str, or mapping of str to float, optional
+    labels : mapping of class to str, list of str, or mapping of str to float; or list, optional
         The label words of each class, with weights or without; see
-        :class:`fewfit.prompts.Verbalizer`. If left out, each class is spelled by its own name,
-        with underscores read as spaces.
-    decoder : Decoder, optional
-        What is trained on the answers; left out, it is :class:`OffsetLogisticRegression`.
+        :class:`fewfit.prompts.Verbalizer`. A list holds the words of the sorted classes in this
+        order, which fits classes that scikit-learn's meta-estimators have numbered too. If left
+        out, each class is spelled by its own name, with underscores read as spaces.
+    decoder : Decoder or str, optional
+        What is trained on the answers, or its name, such as "dect", one of
+        :data:`fewfit.decoders.DECODERS`; left out, it is :class:`OffsetLogisticRegression`.
     calibration : str or Calibration, default="contextual"
         How the model's prior over labels is removed from its scores: "none", "contextual",
         "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
@@ -106,13 +113,20 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     kind: ClassVar[type[Decoder]] = Decoder
     decoder_: Decoder
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **TextEstimator._parameter_constraints,
+        "labels": [Mapping, list, tuple, None],
+        "calibration": [str, Calibration],
+        "max_censored": [Interval(Real, 0, 1, closed="both")],
+    }
+
     def __init__(
         self,
         model: str | FrozenModel = "embedded",
         *,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
-        labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
-        decoder: Decoder | None = None,
+        labels: Mapping[Any, Words] | Sequence[Words] | None = None,
+        decoder: Decoder | str | None = None,
         calibration: str | Calibration = "contextual",
         store: str | Path | None = "default",
         max_queries: int | None = None,
@@ -130,7 +144,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.max_censored = max_censored
 
     def fit(
-        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | None = None
+        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | bool | None = None
     ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
@@ -138,71 +152,80 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         ----------
         X : sequence of str, sequence of mapping, or table
             The examples; see :func:`fewfit.prompts.read_rows`.
-        y : sequence of str or of int, length N
-            Their classes: each has label words, and each class with label words occurs. With no
-            examples at all, ``fit([], [])``, the classes are those of `labels`, and the model is
-            believed as it is, calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
+        y : sequence of str, of int or of bool, length N
+            Their classes, each of which has label words; see :func:`fewfit.prompts.read_labels`. A
+            class of `labels` without an example is possible with the default decoder and
+            :class:`ZeroShot`: the model's scores alone speak for it. With no examples at all,
+            ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
+            calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
         unlabelled : like X, optional
             Further examples, for a decoder that learns from texts without labels; one query each
             and view.
-        progress : callable, optional
-            Called with the number of prompts newly answered.
+        progress : callable or bool, optional
+            True shows a bar; a function is called with the number of prompts newly answered.
 
         Returns
         -------
         self
         """
+        check_parameters(self)
         template = make_views(self.template)
         rows = read_rows(X, template.fields)
-        y = np.array(read_labels(y, len(rows)))
+        y = read_labels(y, len(rows))
         if not rows and unlabelled is None:
-            return self._fit_nothing(template, progress)
-        verbalizer = Verbalizer.from_classes(y) if self.labels is None else Verbalizer(self.labels)
-        _check_same_classes(verbalizer, y)
-        decoder = cast(
-            Decoder, clone(self.decoder if self.decoder is not None else OffsetLogisticRegression())
-        )
+            with showing(progress, len(template.views)) as told:
+                return self._fit_nothing(template, told)
+        decoder = make_decoder(self.decoder, OffsetLogisticRegression)
+        verbalizer = Verbalizer.for_examples(self.labels, y)
+        codes = positions(verbalizer, y)
         tell_views(decoder, len(template.views))
-        pool_rows = None if unlabelled is None else read_rows(unlabelled, template.fields)
-        if pool_rows is not None and not decoder.unlabelled:
-            raise InputError(
-                f"unlabelled: {type(decoder).__name__} does not learn from texts without labels; "
-                "take IPET, or leave them out"
-            )
-        if pool_rows is not None and not pool_rows:
-            raise InputError("unlabelled: no examples")
+        pool_rows = []
+        if unlabelled is not None:
+            pool_rows = read_rows(unlabelled, template.fields, name="unlabelled")
+            if not decoder.unlabelled:
+                raise InputError(
+                    f"unlabelled: {type(decoder).__name__} does not learn from texts without "
+                    "labels; take IPET, or leave them out"
+                )
+            if not pool_rows:
+                raise InputError("unlabelled: no examples")
         task = self._task(template, verbalizer, decoder)
-        if pool_rows is not None:
+        scored = task.model.capabilities.scores is not None
+        check_unseen(verbalizer, codes, decoder, scored=scored)
+        if self.labels is None and scored and decoder.requires != {"hidden"}:
+            warn_of_numbers(verbalizer.classes)
+        if pool_rows:
             task.check_budget("examples with and without labels")
 
-        retries = task.model.retries
-        codes = np.searchsorted(np.array(verbalizer.classes), y)
-        task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=progress)
-        there = task.answered(answers)
-        _check_kept(verbalizer, y, there)
-        report_left_out(there, "examples")
-        answers, y = task.select(answers, there), y[there]
-        hidden, scores = task.features(answers)
-        further: dict[str, Any] = {}
-        if pool_rows is not None:
-            pool = task.observe(pool_rows, progress=progress)
-            self.n_queries_ += pool.queries
-            kept = task.answered(pool)
-            if not kept.any():
-                raise ModelError("unlabelled: the model gave no usable answer to any example")
-            report_left_out(kept, "unlabelled examples")
-            further["pool"] = task.features(task.select(pool, kept))[0]
+        retries, n_prompts = task.model.retries, len(rows + pool_rows) * len(template.views)
+        with showing(progress, n_prompts) as told:
+            task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=told)
+            there = task.answered(answers)
+            check_kept(verbalizer, codes, there)
+            report_left_out(there, "examples")
+            answers, codes = task.select(answers, there), codes[there]
+            further = {"pool": self._pool(task, pool_rows, told)} if pool_rows else {}
         self.n_retries_ = task.model.retries - retries
-        decoder = decoder.fit(hidden, y, scores=scores, **further)
-        self._keep(Fitted(task, decoder, n_examples=len(y), example=None))
+        fit_decoder(decoder, codes, *task.features(answers), verbalizer.classes, further)
+        self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
         self._keep_example(rows[int(there.argmax())], answers)
         return self
 
+    def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> NDArray[np.float32]:
+        """Return the hidden states of unlabelled texts."""
+        pool = task.observe(rows, progress=progress)
+        self.n_queries_ += pool.queries
+        kept = task.answered(pool)
+        if not kept.any():
+            raise ModelError("unlabelled: the model gave no usable answer to any example")
+        report_left_out(kept, "unlabelled examples")
+        return task.features(task.select(pool, kept))[0]
+
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
         """Fit without examples; the artifact's example is the empty input."""
-        if not self.labels:
-            raise InputError("y: no examples; with none, labels=... has to name the classes")
-        decoder = cast(Decoder, clone(self.decoder)) if self.decoder is not None else ZeroShot()
+        if not self.labels or not isinstance(self.labels, Mapping):
+            raise InputError("y: no examples; with none, labels={class: word} has to name classes")
+        decoder = make_decoder(self.decoder, ZeroShot)
         if self.decoder is None:
             warnings.warn(
                 "no examples: the model's own scores are believed as they are; decoder=ZeroShot() "
@@ -221,7 +244,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if not task.answered(answers).all():
             raise ModelError("the model gave no usable answer to the empty input; run again")
         self.n_retries_ = task.model.retries - retries
-        decoder.restore({}, np.array(task.verbalizer.classes))
+        decoder.restore({}, class_array(task.verbalizer.classes))
         self._keep(Fitted(task, decoder, n_examples=0, example=None))
         self._keep_example(row, answers)
         return self
@@ -238,9 +261,10 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
+        task.model.check_installed()
         return task
 
-    def predict(self, X: Any, *, progress: Progress | None = None) -> NDArray[Any]:
+    def predict(self, X: Any, *, progress: Progress | bool | None = None) -> NDArray[Any]:
         """Return the most probable class of each example, shape (N,).
 
         Raises
@@ -252,6 +276,20 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of examples that are given their class (accuracy).
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+        y : as in :meth:`fit`
+        sample_weight : array-like of shape (N,), optional
+        """
+        given = self.predict(X).tolist()
+        true = read_labels(y, len(given))
+        right = [a == b for a, b in zip(given, true, strict=True)]
+        return float(np.average(right, weights=sample_weight))
+
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
     ) -> NDArray[Any]:
@@ -260,28 +298,3 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     @classmethod
     def _options(cls, task: Task) -> dict[str, Any]:
         return {"labels": task.verbalizer.labels, "calibration": task.calibration}
-
-
-def _check_same_classes(verbalizer: Verbalizer, y: NDArray[Any]) -> None:
-    known: set[Label] = set(verbalizer.classes)
-    seen: set[Label] = set(y.tolist())
-    if seen - known:
-        raise InputError(
-            f"y: class {min(seen - known, key=str)!r} has no label words; labels has "
-            f"{list(verbalizer.classes)}"
-        )
-    if known - seen:
-        raise InputError(
-            f"labels: class {min(known - seen, key=str)!r} has label words but no example in y; "
-            "give it at least one example or leave it out"
-        )
-
-
-def _check_kept(verbalizer: Verbalizer, y: NDArray[Any], there: NDArray[np.bool_]) -> None:
-    """Refuse to fit if a class has no example left."""
-    lost = set(verbalizer.classes) - set(y[there].tolist())
-    if lost:
-        raise ModelError(
-            f"the model gave no usable answer to any example of class {min(lost, key=str)!r}; run "
-            "again to ask only what is missing"
-        )

@@ -19,6 +19,7 @@ from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchEr
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
+from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
 _TUNED = "tuning.json"
@@ -130,7 +131,7 @@ def load_fitted(
         errors=errors,
         reads_words="word_scores" in decoder.requires,
     )
-    _check_identity(manifest.model_identity, task.model.identity)
+    check_identity(manifest.model_identity, task.model.identity)
     prior = arrays.pop("prior", None)
     shape = (len(template.views), len(verbalizer.classes))
     scored = task.model.capabilities.scores is not None
@@ -138,7 +139,7 @@ def load_fitted(
         raise ArtifactError(f"{folder}: array 'prior' does not fit the model and the classes")
     fitted = Fitted(
         replace(task, prior=prior),
-        decoder.restore(arrays, np.array(verbalizer.classes)),
+        decoder.restore(arrays, class_array(verbalizer.classes)),
         manifest.n_examples,
         manifest.example,
         manifest.doctor,
@@ -211,11 +212,14 @@ def _read_view(entry: schema.ViewEntry) -> View:
     return InContext(entry.template, **options)
 
 
-def _check_identity(fitted: Mapping[str, str], given: Mapping[str, str]) -> None:
+def check_identity(
+    fitted: Mapping[str, str], given: Mapping[str, str], *, what: str = "the artifact"
+) -> None:
+    """Refuse another frozen model than the one that was fitted on (ModelMismatchError)."""
     for field in sorted({*fitted, *given}):
         if fitted.get(field) != given.get(field):
             raise ModelMismatchError(
-                f"the artifact was fitted on another frozen model: {field} was "
+                f"{what} was fitted on another frozen model: {field} was "
                 f"{fitted.get(field)!r}, this model has {given.get(field)!r}"
             )
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags
 
 from fewfit.calibration import NoCalibration
-from fewfit.decoders import MultiLabel
+from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
-from fewfit.prompts import Verbalizer, View, make_views, read_rows
-from fewfit.prompts.verbalizer import Label, sort_classes
+from fewfit.parameters import check_parameters
+from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
+from fewfit.prompts.containers import shown
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
 
-class MultiLabelClassifier(TextEstimator):
+class MultiLabelClassifier(ClassifierMixin, TextEstimator):
     """Adapt a frozen model to a task whose examples have none, one or several labels.
 
     One query per example, as with :class:`FewShotClassifier`; the hidden states then train one
@@ -37,8 +39,9 @@ class MultiLabelClassifier(TextEstimator):
     template : str, View, or list of these, default="{text} This is about {mask}."
         As for :class:`FewShotClassifier`.
     labels : sequence of str or of int, optional
-        The labels that there are, at least two; left out, those that occur in `y`.
-    decoder : MultiLabel, optional
+        The labels that there are, at least two; left out, those that occur in `y`. Of an indicator
+        without names, the names of its columns in their order.
+    decoder : MultiLabel or "multi-label", optional
         With other parameters than its defaults, ``MultiLabel(threshold="f1")`` for instance.
     store, max_queries, errors
         As for :class:`FewShotClassifier`.
@@ -46,7 +49,7 @@ class MultiLabelClassifier(TextEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
-        The labels, sorted: the order of all columns.
+        The labels, the order of all columns: sorted, or as the columns of an indicator.
     decoder_ : MultiLabel
         The fitted decoder; ``decoder_.threshold_`` holds the thresholds, shape (K,).
     task_ : Task
@@ -74,6 +77,8 @@ class MultiLabelClassifier(TextEstimator):
 
     kind: ClassVar[type[MultiLabel]] = MultiLabel
     decoder_: MultiLabel
+    _indicator: bool = False
+    """Whether `fit` was given 0 and 1, so that `predict` gives them."""
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class MultiLabelClassifier(TextEstimator):
         *,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Sequence[Any] | None = None,
-        decoder: MultiLabel | None = None,
+        decoder: MultiLabel | str | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
@@ -94,33 +99,38 @@ class MultiLabelClassifier(TextEstimator):
         self.max_queries = max_queries
         self.errors = errors
 
-    def fit(self, X: Any, y: Any, *, progress: Progress | None = None) -> Self:
+    def fit(self, X: Any, y: Any, *, progress: Progress | bool | None = None) -> Self:
         """Ask the model about each example once, and fit a head per label.
 
         Parameters
         ----------
         X : sequence of str, sequence of mapping, or table
             The examples; see :func:`fewfit.prompts.read_rows`.
-        y : sequence of collections of str or of int, length N
-            The set of labels of each example; it may be empty. Each label has an example.
-        progress : callable, optional
-            Called with the number of prompts newly answered.
+        y : sequence of collections of str or of int, length N, or indicator of shape (N, K)
+            The labels of each example, as many as it has, none included; or 0 and 1 for each
+            label, as an array, sparse or not, or a table with a column for each. See
+            :func:`fewfit.prompts.read_label_sets`. Each label has an example.
+        progress : callable or bool, optional
+            True shows a bar; a function is called with the number of prompts newly answered.
 
         Returns
         -------
         self
         """
+        check_parameters(self)
         template = make_views(self.template)
         rows = read_rows(X, template.fields)
-        given = read_label_sets(y, len(rows))
+        Y, classes, indicator = read_label_sets(y, len(rows), labels=self.labels)
         if not rows:
             raise InputError("X: no examples")
-        labels = self.labels if self.labels is not None else {name for own in given for name in own}
-        if isinstance(labels, str):
-            raise InputError(f"labels: expected a list of labels, got {labels!r}")
-        verbalizer = Verbalizer.from_classes(sort_classes(labels))
-        Y = indicator(given, verbalizer.classes)
-        decoder = cast(MultiLabel, clone(self.decoder if self.decoder is not None else self.kind()))
+        names = {name: str(name).replace("_", " ") for name in classes}
+        verbalizer = Verbalizer(names, classes=classes)
+        for name, column in zip(classes, Y.T, strict=True):
+            if not column.any():
+                raise InputError(
+                    f"labels: {shown(name)} has no example; give it one or leave it out"
+                )
+        decoder = make_decoder(self.decoder, self.kind)
         task = Task(
             open_model(self.model, self.store, self.max_queries),
             template,
@@ -129,8 +139,10 @@ class MultiLabelClassifier(TextEstimator):
             errors=self.errors,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
+        task.model.check_installed()
         retries = task.model.retries
-        task, answers, self.n_queries_ = task.begin(rows, progress=progress)
+        with showing(progress, len(rows) * len(template.views)) as told:
+            task, answers, self.n_queries_ = task.begin(rows, progress=told)
         self.n_retries_ = task.model.retries - retries
         there = task.answered(answers)
         report_left_out(there, "examples")
@@ -138,16 +150,25 @@ class MultiLabelClassifier(TextEstimator):
         if lost.any():
             raise ModelError(
                 "the model gave no usable answer to any example of label "
-                f"{verbalizer.classes[int(lost.argmax())]!r}; run again to ask only what is missing"
+                f"{shown(classes[int(lost.argmax())])}; run again to ask only what is missing"
             )
         answers = task.select(answers, there)
         decoder = decoder.fit(task.features(answers)[0], Y[there])
         self._keep(Fitted(task, decoder, n_examples=int(there.sum()), example=None))
         self._keep_example(rows[int(there.argmax())], answers)
+        self._indicator = indicator
         return self
 
-    def predict(self, X: Any, *, progress: Progress | None = None) -> list[list[Any]]:
-        """Return the labels of each example, sorted, N lists.
+    def predict(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> list[list[Any]] | NDArray[np.int64]:
+        """Return the labels of each example in the form that `fit` was given.
+
+        Returns
+        -------
+        list of N lists, or ndarray of shape (N, K)
+            Sorted labels; or, after a fit on an indicator, 0 and 1 in the order of its columns,
+            which is what scikit-learn's scorers take. What was loaded from a folder gives lists.
 
         Raises
         ------
@@ -155,13 +176,48 @@ class MultiLabelClassifier(TextEstimator):
             If an example got no usable answer, with ``errors="nan"`` too: labels would be a guess.
         """
         given = self.predict_indicator(X, progress=progress)
-        return [self.classes_[row == 1].tolist() for row in given]
+        if self._indicator:
+            return given
+        return [sorted(self.classes_[row == 1].tolist()) for row in given]
 
-    def predict_indicator(self, X: Any, *, progress: Progress | None = None) -> NDArray[np.int64]:
-        """Return the same as 0 and 1, shape (N, K), which is what scikit-learn's metrics take."""
+    def predict_indicator(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.int64]:
+        """Return 0 and 1, shape (N, K), columns as in ``classes_``."""
         probabilities = self.predict_proba(X, progress=progress)
         check_labelled(probabilities)
         return (probabilities > self.decoder_.threshold_).astype(np.int64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the share of examples that are given exactly their labels (subset accuracy).
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+        y : as in :meth:`fit`
+            A label that `fit` did not know is never given.
+        """
+        given = self.predict_indicator(X)
+        names = self.classes_.tolist()
+        Y, classes, indicator = read_label_sets(y, len(given))
+        if indicator and list(classes) == list(range(len(names))):
+            classes = tuple(names)
+        if indicator and set(classes) != set(names):
+            raise InputError(
+                f"y: the columns are {shown(list(classes))}, and fit knew {shown(names)}"
+            )
+        told = [{names[k] for k in np.flatnonzero(row)} for row in given]
+        true = [{classes[k] for k in np.flatnonzero(row)} for row in Y]
+        return float(np.mean([a == b for a, b in zip(told, true, strict=True)]))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        assert tags.classifier_tags is not None
+        tags.classifier_tags.multi_class = False
+        tags.classifier_tags.multi_label = True
+        tags.target_tags.one_d_labels = tags.target_tags.single_output = False
+        tags.target_tags.two_d_labels = tags.target_tags.multi_output = True
+        return tags
 
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
@@ -171,34 +227,3 @@ class MultiLabelClassifier(TextEstimator):
     @classmethod
     def _options(cls, task: Task) -> dict[str, Any]:
         return {"labels": list(task.verbalizer.classes)}
-
-
-def read_label_sets(y: Any, n: int) -> list[set[Label]]:
-    """Check the sets of labels of `n` examples (InputError)."""
-    if isinstance(y, str | bytes) or not isinstance(y, Iterable):
-        raise InputError(f"y: expected a list of sets of labels, got {type(y).__name__}")
-    given: list[set[Label]] = []
-    for i, own in enumerate(y):
-        if isinstance(own, str | bytes) or not isinstance(own, Iterable):
-            raise InputError(
-                f"y: row {i}: expected a set of labels, got {own!r}; one label is ['label'], none "
-                "is []"
-            )
-        given.append({name.item() if hasattr(name, "item") else name for name in own})
-    if len(given) != n:
-        raise InputError(f"y: labels for {len(given)} examples, and {n} examples")
-    sort_classes(name for own in given for name in own)
-    return given
-
-
-def indicator(given: Sequence[set[Label]], labels: Sequence[Label]) -> NDArray[np.int64]:
-    """Return 1 where an example has a label, shape (N, K); each label occurs (InputError)."""
-    known = set(labels)
-    for i, own in enumerate(given):
-        if own - known:
-            raise InputError(f"y: row {i}: {min(own - known, key=str)!r} is not in labels")
-    Y = np.array([[name in own for name in labels] for own in given], dtype=np.int64)
-    for name, column in zip(labels, Y.reshape(-1, len(labels)).T, strict=True):
-        if not column.any():
-            raise InputError(f"labels: {name!r} has no example; give it one or leave it out")
-    return Y

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from fewfit.errors import InputError
 from fewfit.models import KINDS, FrozenModel
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.vocabulary import VocabularyModel
+from fewfit.parameters import did_you_mean
 from fewfit.store import StoredModel, default_path
 
 
@@ -41,6 +40,8 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     """
     if isinstance(spec, FrozenModel):
         return spec
+    if not isinstance(spec, str):
+        raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
     name, _, rest = spec.partition(":")
     if name == "tuned":
         from fewfit.tuning import TunedModel
@@ -48,9 +49,9 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         return TunedModel(rest)
     if name not in KINDS:
         known = [*KINDS, "tuned"]
+        hint = _meant(spec, known)
         raise InputError(
-            f"model: {name[:60]!r} is not known; {_meant(spec, known)}choose one of "
-            f"{', '.join(known)}"
+            f"model: {name[:60]!r} is not known; choose one of {', '.join(known)}{hint}"
         )
     return KINDS[name](rest)
 
@@ -58,19 +59,20 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
 def _meant(spec: str, known: Sequence[str]) -> str:
     """Return what somebody may have meant who left out a spec's kind, or mistyped it."""
     name, colon, _ = spec.partition(":")
-    guess = ""
     if name in ("http", "https"):  # the address is not repeated: it may hold a key
         return (
-            "an address comes after a dialect. Did you mean 'openai:URL?model=NAME', for "
-            "completions, or 'openai-chat:URL?model=NAME'? Else "
+            "; an address has its dialect in front of it, as in 'openai:http://...?model=NAME', "
+            "'openai-chat:http://...?model=NAME' or 'vllm:http://...'"
         )
-    if close := get_close_matches(name.casefold(), known, n=1, cutoff=0.7):
-        guess = close[0] + colon
-    elif spec and Path(spec).is_dir():
-        guess = ("tuned:" if (Path(spec) / "manifest.json").exists() else "hf:") + spec
-    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@\w+)?", spec):
-        guess = f"hf:{spec}"
-    return f"did you mean {guess!r}? Else " if guess else ""
+    if spec and Path(spec).is_dir():
+        tuned = (Path(spec) / "manifest.json").exists()
+        return f"; what 'fewfit tune' wrote is 'tuned:{spec}'" * tuned or (
+            f"; a language model in a folder is 'hf:{spec}'"
+        )
+    hint = did_you_mean(name, dict.fromkeys(known))
+    if not hint and spec and not colon:
+        return f"; a language model of the hub, or in a folder, is 'hf:{spec[:60]}'"
+    return hint
 
 
 def open_model(

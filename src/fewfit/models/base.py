@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
+import inspect
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -156,6 +159,15 @@ class FrozenModel(ABC):
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
 
+    def check_installed(self) -> None:
+        """Refuse to go on where a package that this model runs on is not installed; cheap.
+
+        Raises
+        ------
+        MissingExtraError
+        """
+        return  # most need none
+
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Try what answers do not show, such as a field that a server ignores; at most one query.
 
@@ -257,9 +269,39 @@ class FrozenModel(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the string that makes this model again, never its weights or connections."""
+        if self.spec is not None and type(_opened(self.spec)) is type(self):
+            return _opened, (self.spec,)
+        state = self.__getstate__()
+        try:
+            pickle.dumps(state)
+        except Exception as error:
+            raise pickle.PicklingError(
+                f"{type(self).__name__}: only code can make this model, and what it holds cannot "
+                f"be pickled ({error}). Save what was fitted with .save(folder) and load it with "
+                ".load(folder, model=...), or give the model a __reduce__ of its own"
+            ) from error
+        return copyreg.__newobj__, (type(self),), state  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _opened(spec: str) -> FrozenModel | None:
+    """Return the model of this room that a spec names, None if it is of another room."""
+    from fewfit.models import KINDS
+
+    name, _, rest = spec.partition(":")
+    return KINDS[name](rest) if name in KINDS else None
+
 
 class FrontModel(FrozenModel):
-    """Base of a frozen model in front of another, which it is in all that it does not change."""
+    """Base of a frozen model in front of another, which it is in all that it does not change.
+
+    It keeps the arguments of its constructor under their names, as scikit-learn's estimators do:
+    they are what is pickled.
+    """
 
     def __init__(self, model: FrozenModel) -> None:
         self.model = model
@@ -283,3 +325,14 @@ class FrontModel(FrozenModel):
     @property
     def retries(self) -> int:
         return self.model.retries
+
+    def check_installed(self) -> None:
+        self.model.check_installed()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = inspect.signature(type(self)).parameters
+        return _made, (type(self), {name: getattr(self, name) for name in names})
+
+
+def _made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+    return kind(**arguments)

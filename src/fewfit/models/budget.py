@@ -28,6 +28,8 @@ class BudgetedModel(FrontModel):
     keeps : bool
         Whether what is answered is stored. If so, a run that needs more than is left asks what it
         can before it stops; if not, it asks nothing, since the answers would be lost.
+    left : int, optional
+        How many of them are left; all if left out. A pickled copy goes on with a count of its own.
 
     Raises
     ------
@@ -35,14 +37,21 @@ class BudgetedModel(FrontModel):
         From a run that needs more than is left.
     """
 
-    def __init__(self, model: FrozenModel, max_queries: int, *, keeps: bool) -> None:
+    def __init__(
+        self, model: FrozenModel, max_queries: int, *, keeps: bool, left: int | None = None
+    ) -> None:
         if isinstance(max_queries, bool) or not isinstance(max_queries, int) or max_queries < 0:
             raise InputError(f"max_queries: expected a number of queries, got {max_queries!r}")
         super().__init__(model)
         self.max_queries = max_queries
         self.keeps = keeps
-        self._left = max_queries
+        self._left = max_queries if left is None else left
         self._lock = threading.Lock()
+
+    @property
+    def left(self) -> int:
+        """How many prompts may still be asked."""
+        return self._left
 
     @property
     def capabilities(self) -> Capabilities:

@@ -88,6 +88,9 @@ class EmbeddedEncoder(FrozenModel):
     def size(self) -> Size:
         return Size(N_PARAMETERS, encoder_decoder=False)
 
+    def check_installed(self) -> None:
+        import_torch("the embedded model", "embedded")
+
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         labels = LabelSentences(words, self._embed)
         for positions, hidden, vectors, n_tokens, truncated in self._read(prompts):

@@ -104,7 +104,7 @@ def import_torch(who: str, extra: str) -> None:
     except ImportError as error:
         raise MissingExtraError(
             f'{who} needs {error.name}: pip install "fewfit[{extra}]"'
-        ) from error
+        ) from None
 
 
 @contextmanager

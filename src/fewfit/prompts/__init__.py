@@ -4,9 +4,11 @@ from typing import Any
 
 from fewfit.prompts.conjugate import Conjugate
 from fewfit.prompts.in_context import InContext
+from fewfit.prompts.label_sets import LabelSets, read_label_sets
+from fewfit.prompts.labels import read_labels
 from fewfit.prompts.paraphrase import Paraphrase, paraphrased
 from fewfit.prompts.prompt import Part, Prompt
-from fewfit.prompts.rows import Row, read_labels, read_rows
+from fewfit.prompts.rows import Row, read_rows
 from fewfit.prompts.template import Template, make_views
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
@@ -19,6 +21,7 @@ __all__ = [
     "VIEWS",
     "Conjugate",
     "InContext",
+    "LabelSets",
     "Paraphrase",
     "Part",
     "Prompt",
@@ -33,6 +36,7 @@ __all__ = [
     "expand_words",
     "make_views",
     "paraphrased",
+    "read_label_sets",
     "read_labels",
     "read_rows",
     "retrieve_words",

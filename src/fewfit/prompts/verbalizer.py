@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, InputWarning, LabelWordWarning
+from fewfit.prompts.containers import as_py, is_iterable, shown
+from fewfit.prompts.labels import BROKEN, Label, check_distinct, plain_labels, sort_classes
 
-Label = str | int
+Words = str | Sequence[str] | Mapping[str, float]
+"""The label words of a class: one, several, or several with weights."""
 
 
 class Verbalizer:
@@ -17,14 +21,16 @@ class Verbalizer:
     ----------
     labels : mapping of class to str, sequence of str, or mapping of str to float
         For example ``{"negative": "bad", "positive": ["great", "good"]}``. Classes are all
-        strings or all integers. Words with weights, ``{"physics": 1.0, "quantum": 0.8}``, make the
-        score of every class the weighted mean of its words' scores (SciPrompt, You et al. 2024,
-        arXiv 2410.01946) and not their maximum.
+        strings, all integers or all booleans. Words with weights,
+        ``{"physics": 1.0, "quantum": 0.8}``, make the score of every class the weighted mean of
+        its words' scores (SciPrompt, You et al. 2024, arXiv 2410.01946) and not their maximum.
+    classes : sequence, optional
+        The same classes, in the order of every array with a class axis; sorted if left out.
 
     Attributes
     ----------
     classes : tuple
-        The K classes, sorted: the order of every array with a class axis.
+        The K classes: the order of every array with a class axis.
     words : tuple of str
         The W label words of all classes, class by class.
     word_class : tuple of int
@@ -52,12 +58,21 @@ class Verbalizer:
     queries_per_example: ClassVar[str] = "0"
     reference: ClassVar[str] = ""
 
-    def __init__(self, labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]]) -> None:
+    def __init__(
+        self,
+        labels: Mapping[Any, Words],
+        *,
+        classes: Sequence[Label] | None = None,
+    ) -> None:
         if not isinstance(labels, Mapping):
             raise InputError(
                 f"labels: expected a mapping from class to label words, got {type(labels).__name__}"
             )
-        self.classes = sort_classes(labels)
+        names = sort_classes(labels)
+        if len(names) < len(labels):
+            raise InputError(f"labels: two keys are the same class, of {shown(list(labels))}")
+        labels = dict(zip(plain_labels(labels, str), labels.values(), strict=True))
+        self.classes = names if classes is None else tuple(classes)
         if len(self.classes) < 2:
             raise InputError(f"labels: at least two classes are needed, got {len(self.classes)}")
         words: list[str] = []
@@ -80,8 +95,61 @@ class Verbalizer:
 
     @classmethod
     def from_classes(cls, classes: Iterable[Label]) -> Verbalizer:
-        """Let each class be spelled by its own name, underscores read as spaces."""
-        return cls({name: str(name).replace("_", " ") for name in classes})
+        """Let each class be spelled by its own name, underscores read as spaces.
+
+        Raises
+        ------
+        InputError
+            For classes whose names differ in case, blanks or underscores only.
+        """
+        names = list(classes)
+        check_distinct(names)
+        return cls({name: str(name).replace("_", " ") for name in names})
+
+    @classmethod
+    def for_examples(cls, labels: Any, y: Sequence[Label]) -> Verbalizer:
+        """Return the verbalizer that `labels` spells for examples of the classes `y`.
+
+        Parameters
+        ----------
+        labels : mapping, list or None
+            A mapping as for :class:`Verbalizer`; None for classes that are spelled by their names;
+            a list for the words of the sorted classes, in this order, however the classes are
+            coded: scikit-learn's meta-estimators (:class:`~sklearn.ensemble.VotingClassifier`,
+            :class:`~sklearn.ensemble.StackingClassifier`, ``cross_val_predict``) number them.
+        y : sequence of str or of int
+            As :func:`fewfit.prompts.read_labels` returned them.
+
+        Raises
+        ------
+        InputError
+            If the list has another length than there are classes, or names a class in the place of
+            another; see also :class:`Verbalizer`.
+
+        Warns
+        -----
+        InputWarning
+            If `labels` is a mapping from strings and `y` holds the integers 0 to K - 1, all of
+            them: they are read as numbers of the sorted classes, and stay the classes.
+        """
+        if labels is None:
+            return cls.from_classes(y)
+        seen = sorted(set(y))
+        if isinstance(labels, list | tuple):
+            return cls(dict(zip(seen, _in_order(labels, seen), strict=True)))
+        named = cls(labels)
+        numbers = seen == list(range(len(named.classes))) and not isinstance(seen[0], bool)
+        if not numbers or not isinstance(named.classes[0], str):
+            return named
+        pairs = ", ".join(f"{k} is {shown(name)}" for k, name in enumerate(named.classes[:20]))
+        warnings.warn(
+            f"y: {seen[0]} to {seen[-1]} are read as numbers of the sorted classes of labels: "
+            f"{pairs}. If that is meant, give labels as a list of words in this order; if not, "
+            "give labels with the integers as keys",
+            InputWarning,
+            stacklevel=4,
+        )
+        return cls({k: labels_of for k, (_, labels_of) in enumerate(_plain(named.to_list()))})
 
     @property
     def labels(self) -> dict[Label, Any]:
@@ -111,31 +179,41 @@ class Verbalizer:
     def from_list(
         cls, items: Iterable[tuple[Label, list[str] | list[tuple[str, float]]]]
     ) -> Verbalizer:
-        """Make again what :meth:`to_list` returned."""
-        return cls(dict(_plain(items)))
+        """Make again what :meth:`to_list` returned, classes in its order."""
+        labels = dict(_plain(items))
+        return cls(labels, classes=list(labels))
 
     def __repr__(self) -> str:
         return f"Verbalizer({self.labels!r})"
 
 
-def sort_classes(classes: Iterable[object]) -> tuple[Label, ...]:
-    """Return the distinct classes sorted, after checking that they are all text or all integers.
+def warn_of_numbers(classes: Sequence[Label]) -> None:
+    """Warn where all that the model is told of the classes are bare numbers."""
+    if all(not isinstance(name, str) or name.strip().isdecimal() for name in classes):
+        warnings.warn(
+            f"labels: the model is asked about the words {shown([str(n) for n in classes])}, which "
+            "tell it nothing of what the classes mean; say it with labels={class: word}",
+            LabelWordWarning,
+            stacklevel=3,
+        )
 
-    Raises
-    ------
-    InputError
-        For a class that is missing (None, NaN), of another type, or of mixed types.
-    """
-    distinct: set[Any] = set()
-    for name in classes:
-        if isinstance(name, bool) or not isinstance(name, str | int):
-            raise InputError(f"labels: a class is a string or an integer, got {name!r}")
-        if name == "":
-            raise InputError("labels: the empty string is not a class")
-        distinct.add(name)
-    if len({isinstance(name, str) for name in distinct}) > 1:
-        raise InputError("labels: classes are all strings or all integers, not both")
-    return tuple(sorted(distinct))
+
+def _in_order(words: Sequence[Any], classes: Sequence[Label]) -> Sequence[Any]:
+    """Check that words given in the order of the sorted classes can be meant so."""
+    if len(words) != len(classes):
+        raise InputError(
+            f"labels: a list holds the words of the sorted classes, {len(words)} are given and y "
+            f"has {len(classes)} classes: {shown(list(classes))}"
+        )
+    place = {str(name).casefold(): k for k, name in enumerate(classes)}
+    for k, word in enumerate(words):
+        if isinstance(word, str) and place.get(word.strip().casefold(), k) != k:
+            raise InputError(
+                f"labels: a list holds the words of the sorted classes {shown(list(classes))}, and "
+                f"{shown(word)} stands in the place of {shown(classes[k])}; give a mapping from "
+                "class to words"
+            )
+    return words
 
 
 def _plain(
@@ -154,20 +232,27 @@ def _weights(given: Sequence[Any]) -> tuple[float, ...] | None:
     for words in given:
         if not isinstance(words, Mapping):
             words = dict.fromkeys([words] if isinstance(words, str) else words, 1.0)
-        values = [float(weight) for weight in words.values()]
-        if not all(0 <= weight < float("inf") for weight in values) or not sum(values):
+        listed = [as_py(weight) for weight in words.values()]
+        numbers = all(isinstance(w, int | float) and 0 <= w < float("inf") for w in listed)
+        values = [float(weight) for weight in listed] if numbers else [0.0]
+        if not sum(values):
             raise InputError(
-                f"labels: the weights {values} are not numbers from 0 with one above it"
+                f"labels: the weights {shown(listed)} are not numbers from 0 with one above it"
             )
         shares += [weight / sum(values) for weight in values]
     return tuple(shares)
 
 
 def _words_of(name: Label, words: str | Iterable[str]) -> list[str]:
-    listed = [words] if isinstance(words, str) else list(words)
+    if not isinstance(words, str | bytes) and is_iterable(words):
+        listed = [as_py(word) for word in words]
+    else:
+        listed = [as_py(words)]
     if not listed:
         raise InputError(f"labels: class {name!r} has no label word")
     for word in listed:
-        if not isinstance(word, str) or not word.strip():
-            raise InputError(f"labels: class {name!r} has the label word {word!r}; give a word")
-    return [word.strip() for word in listed]
+        if not isinstance(word, str) or not word.strip() or BROKEN.search(word):
+            raise InputError(
+                f"labels: class {name!r} has the label word {shown(word)}; give a word"
+            )
+    return [str.__str__(word).strip() for word in listed]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,9 @@ class TunedModel(FrozenModel):
         self.manifest = read_manifest(folder)
         self._base = base if base is not None else self.manifest.base_spec
         self.spec = f"tuned:{folder}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(TunedModel, self.folder, base=self._base), ()
 
     @property
     def capabilities(self) -> Capabilities:

@@ -677,6 +677,7 @@ def test_the_budget_stops_before_it_is_exceeded_and_a_second_run_goes_on(tmp_pat
             open_model(spec, path, -1)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
     texts = [f"text {i}" for i in range(150)]
     program = textwrap.dedent(
@@ -710,6 +711,7 @@ def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
     assert float(done.stdout.split()[1]) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_had_arrived(tmp_path):
     texts = [f"text {i}" for i in range(100)]
 

@@ -212,6 +212,9 @@ class TransformersModel(FrozenModel):
         prompted = SoftPromptModel(self, vectors, self._answers)
         return prompted if len(vectors) else self
 
+    def check_installed(self) -> None:
+        import_torch("a local model", "hf")
+
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         yield from self._answers(prompts, words, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,9 @@ class SoftPromptModel(FrozenModel):
             )
         self.model = model
         self._stream = answers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return methodcaller("with_soft_prompt", self.vectors), (self.model,)
 
     @property
     def capabilities(self) -> Capabilities:

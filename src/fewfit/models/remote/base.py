@@ -5,11 +5,10 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -17,7 +16,9 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
+from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
+from fewfit.models.remote.guard import GIVE_UP, Guard, redact
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
 from fewfit.models.remote.secrets import Redactor
@@ -25,27 +26,6 @@ from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
-
-GIVE_UP = 16
-"""Prompts in a row without a usable answer after which a run stops: the server is the problem."""
-
-
-class Answer(NamedTuple):
-    """What one reply says: scores (W,), censored (W,), hidden (H,), label mass, prompt tokens.
-
-    With a `reason` it says nothing usable, for this reason and, if it differs from row to row, with
-    these `details`. A `note` is what the user should know of a usable one.
-    """
-
-    scores: NDArray[np.float64] | None = None
-    censored: NDArray[np.bool_] | None = None
-    hidden: NDArray[np.float32] | None = None
-    label_mass: float = float("nan")
-    n_tokens: int = -1
-    reason: str = ""
-    details: str = ""
-    note: str = ""
-
 
 class RemoteModel(FrozenModel):
     """Base of the server dialects: what they share is here, what differs is in four members.
@@ -142,41 +122,20 @@ class RemoteModel(FrozenModel):
         session = self.session()
         with self._spoken(session.redactor, "the server is no use: "):
             ask = self._asking(session, prompts, words)
-        reasons: Counter[str] = Counter()
-        example: dict[str, str] = {}
-        failed: list[tuple[int, str]] = []
-        notes: Counter[str] = Counter()
-        guarded = _Guard(ask, self.scheme, session.redactor)
+        tally, guarded = Tally(), Guard(ask, self.scheme, session.redactor)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone
             for group in groups:
-                answered: list[tuple[int, Answer]] = []
-                for i, answer in group:
-                    if isinstance(answer, Answer) and not answer.reason:
-                        answered.append((i, answer))
-                        continue
-                    reason, details = _reason(answer)
-                    reasons[reason] += 1
-                    example.setdefault(reason, details)
-                    failed.append((i, reason + details))
-                notes.update(answer.note for _, answer in answered if answer.note)
-                if answered:
+                if answered := tally.usable(group):
                     yield (
                         np.array([i for i, _ in answered], dtype=np.intp),
                         self._observations(words, [answer for _, answer in answered]),
                     )
-        if failed:
-            where, why = zip(*failed, strict=True)
-            yield np.array(where, dtype=np.intp), unanswered(words, len(failed), why)
-            named = "; ".join(
-                f"{reason} ({count}){example[reason]}" for reason, count in reasons.most_common(3)
-            )
-            self._warn(f"{len(failed)} of {len(prompts)} prompts got no usable answer: {named}")
-        for note, count in notes.most_common(3):
-            self._warn(f"in {count} of {len(prompts)} answers, {note}")
-
-    def _warn(self, said: str) -> None:
-        warnings.warn(f"{self.scheme}: {said}", ModelWarning, stacklevel=3)
+        if tally.failed:
+            where, why = zip(*tally.failed, strict=True)
+            yield np.array(where, dtype=np.intp), unanswered(words, len(where), why)
+        for said in tally.messages(len(prompts)):
+            warnings.warn(f"{self.scheme}: {said}", ModelWarning, stacklevel=2)
 
     def send(self, session: Session, path: str, body: Mapping[str, Any]) -> Any:
         """Send the request that answers a prompt, with the user's ``extra`` fields.
@@ -225,7 +184,7 @@ class RemoteModel(FrozenModel):
         except RowError as error:
             raise ModelError(redactor(f"{self.scheme}: {what}{error}")) from None
         except ModelError as error:
-            _redact(error, redactor)
+            redact(error, redactor)
             raise
 
     def _second_session(self, session: Session) -> Session | None:
@@ -324,51 +283,3 @@ class RemoteModel(FrozenModel):
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
-
-
-def _reason(answer: Answer | RowError) -> tuple[str, str]:
-    """Why there is no usable answer, and what of it is this row's own."""
-    return (answer.reason, answer.details) if isinstance(answer, Answer) else (str(answer), "")
-
-
-def _redact(error: Exception, redactor: Redactor) -> None:
-    error.args = tuple(redactor(a) if isinstance(a, str) else a for a in error.args)
-    for name, value in vars(error).items():
-        if isinstance(value, str):
-            setattr(error, name, redactor(value))
-
-
-class _Guard:
-    """Asks, and stops the run when prompt after prompt gets no answer.
-
-    What it returns and raises leaves ``models/remote``, and so has no secret in it.
-    """
-
-    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str, redactor: Redactor) -> None:
-        self._ask = ask
-        self._scheme = scheme
-        self._redactor = redactor
-        self._in_a_row = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, prompt: Prompt) -> Answer:
-        said = self._redactor
-        try:
-            answer = self._ask(prompt)
-        except ModelError as error:
-            _redact(error, said)
-            raise
-        except RowError as error:
-            with self._lock:
-                self._in_a_row += 1
-            if self._in_a_row >= GIVE_UP:
-                raise ModelError(
-                    f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
-                    f"{said(str(error))}. Nothing that was answered is asked again"
-                ) from None
-            raise RowError(said(str(error))) from None
-        self._in_a_row = 0
-        if answer.reason or answer.note:
-            told = {name: said(getattr(answer, name)) for name in ("reason", "details", "note")}
-            return answer._replace(**told)
-        return answer

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.models.base import Capabilities, Check
-from fewfit.models.remote.base import Answer, RemoteModel
+from fewfit.models.remote.answers import Answer
+from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.replies import field, items, vector
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError

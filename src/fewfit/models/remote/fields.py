@@ -45,6 +45,11 @@ def refused(
     """Return the error that stops a run, with what to do: `other` options, if there are any."""
     if other is not None:
         remedy = f"add {spelled(other)} to the model's address"
+    elif field in ("logprobs", "top_logprobs"):
+        remedy = (
+            "try another dialect or server, since one without log-probabilities cannot score label "
+            "words; embeddings: needs none"
+        )
     elif field == "model":
         remedy = "name a model that the server has, with model="
     else:

@@ -89,7 +89,7 @@ class _OpenAI(TopTokens):
                 other = model.alternative(error.field, error.said)
                 if other is None or len(checks) == _TRIES:
                     raise
-                checks.append(Check(error.field, "problem", f"refused: {error.said}"))
+                checks.append(Check(f"{error.field}, refused", "problem", error.said))
                 tried |= other
                 model = type(self)(self.url, **{**self.options.given(), **tried})
         if tried:

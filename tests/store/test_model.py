@@ -94,8 +94,8 @@ def test_a_damaged_row_is_a_miss_and_is_reported(path, damage):
     model = FakeModel()
     first = StoredModel(model, path).observe(prompts(*TEXTS[:3]), WORDS)
     with sqlite3.connect(path) as connection:
-        key, blob = connection.execute("SELECT key, answer FROM observations").fetchone()
-        connection.execute("UPDATE observations SET answer=? WHERE key=?", (damage(blob), key))
+        number, blob = connection.execute("SELECT id, data FROM pieces").fetchone()
+        connection.execute("UPDATE pieces SET data=? WHERE id=?", (damage(blob), number))
     connection.close()
     with pytest.warns(StoreWarning, match="1 damaged rows"):
         again = StoredModel(model, path).observe(prompts(*TEXTS[:3]), WORDS)
@@ -157,12 +157,12 @@ def test_a_newer_store_is_refused(path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version=99")
     connection.close()
-    refused(path, "has schema 99, this fewfit knows 1")
+    refused(path, "has schema 99, this fewfit knows 2")
 
 
 def test_a_locked_store_is_refused_before_any_query(path, monkeypatch):
     StoredModel(FakeModel(), path).observe(prompts("a"), WORDS)
-    monkeypatch.setattr("fewfit.store._TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("fewfit.store.file._TIMEOUT_SECONDS", 0.1)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     refused(path, "locked")

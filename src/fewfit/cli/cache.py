@@ -1,0 +1,89 @@
+"""The command ``fewfit cache``: where answers are kept, how many, and how to have fewer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewfit.cli.options import AsJson
+from fewfit.cli.output import plain_errors
+
+cache = typer.Typer(
+    invoke_without_command=True,
+    help="Say where the models' answers are kept and how large that is; make it smaller.",
+)
+
+Where = Annotated[
+    Path | None, typer.Option("--store", help="The file. [default: the user's own store]")
+]
+
+
+@cache.callback()
+@plain_errors
+def show(context: typer.Context, store: Where = None, as_json: AsJson = False) -> None:
+    """Say where the models' answers are kept, how many there are, and how large the file is."""
+    if context.invoked_subcommand is not None:
+        return
+    from fewfit.store import statistics
+
+    path = _path(store)
+    found: dict[str, Any] = {"rows": 0, "bytes": 0, "models": {}}
+    if path.exists():
+        found = statistics(path)
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), **found}, ensure_ascii=False))
+        return
+    typer.echo(f"{path}: {found['rows']:,} answers, {found['bytes'] / 1e6:,.1f} MB")
+    for name, rows in found["models"].items():
+        typer.echo(f"  {rows:>10,}  {name}")
+
+
+@cache.command()
+@plain_errors
+def prune(
+    keep: Annotated[str, typer.Argument(help="What may stay, as in 500MB or 2GiB.")],
+    store: Where = None,
+) -> None:
+    """Forget the answers that were written first until the file is no larger than this."""
+    from fewfit import store as stores
+    from fewfit.store.model import read_size
+
+    size = read_size(keep)
+    _forget(store, lambda path: stores.prune(path, size))
+
+
+@cache.command()
+@plain_errors
+def drop(
+    model: Annotated[str, typer.Argument(help="Part of a name that 'fewfit cache' shows.")],
+    store: Where = None,
+) -> None:
+    """Forget all answers of the models whose name contains this."""
+    from fewfit import store as stores
+
+    _forget(store, lambda path: stores.drop(path, model))
+
+
+@cache.command()
+@plain_errors
+def clear(store: Where = None) -> None:
+    """Forget all answers: whatever is asked again is paid for again."""
+    from fewfit import store as stores
+
+    _forget(store, stores.clear)
+
+
+def _path(store: Path | None) -> Path:
+    from fewfit.store import default_path
+
+    return default_path() if store is None else store
+
+
+def _forget(store: Path | None, forget: Any) -> None:
+    path = _path(store)
+    gone = forget(path) if path.exists() else 0
+    left = path.stat().st_size if path.exists() else 0
+    typer.echo(f"{path}: {gone:,} answers forgotten, {left / 1e6:,.1f} MB left")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+
+from typer.testing import CliRunner
+
+from fewfit.cli import app
+from fewfit.models import FakeModel
+from fewfit.store import StoredModel, default_path
+from tests.conftest import prompts
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["cache", *arguments])
+
+
+def test_it_says_what_is_kept_and_forgets_it():
+    assert "0 answers" in run().output
+    path = default_path()
+    StoredModel(FakeModel(), path).observe(prompts("a", "b"), ("x", "y"))
+    StoredModel(FakeModel(seed=7), path).observe(prompts("a", "b", "c"), ("x", "y"))
+    shown = json.loads(run("--json").output)
+    assert (shown["path"], shown["rows"]) == (str(path), 5)
+    assert sorted(shown["models"].values()) == [2, 3]
+    assert "5 answers" in run().output
+    [name] = [name for name, rows in shown["models"].items() if rows == 3]
+    assert "3 answers forgotten" in run("drop", name).output
+    assert "0 answers forgotten" in run("prune", "1GB").output
+    assert "2 answers forgotten" in run("clear").output
+    assert json.loads(run("--json").output)["rows"] == 0
+
+
+def test_what_is_no_store_and_no_size_is_one_line(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("not a store at all" * 100)
+    for arguments, code in [(("--store", str(other)), 5), (("prune", "much"), 2)]:
+        out = run(*arguments)
+        assert out.exit_code == code
+        assert out.output.startswith("fewfit: error: ")
+        assert out.output.count("\n") == 1

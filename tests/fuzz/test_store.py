@@ -1,0 +1,83 @@
+"""Bits of the store flip, and processes that write to it are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from fewfit.errors import FewfitWarning, StoreError
+from fewfit.models import FakeModel
+from fewfit.store import StoredModel, statistics
+from tests.conftest import prompts
+from tests.fuzz import CASES
+
+WORDS = ("bad", "great")
+
+
+def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path):
+    path, texts = tmp_path / "store.sqlite", prompts(*map(str, range(40)))
+    StoredModel(FakeModel(), path).observe(texts, WORDS)
+    whole = path.read_bytes()
+    right = FakeModel().observe(texts, WORDS)
+    rng = np.random.default_rng(CASES)
+    for _ in range(CASES // 10 + 20):
+        data = bytearray(whole)
+        where = int(rng.integers(len(data) if rng.random() < 0.5 else 4096))
+        data[where] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FewfitWarning)
+            try:
+                answers = StoredModel(FakeModel(), path).observe(texts, WORDS)
+            except StoreError:
+                continue
+        np.testing.assert_array_equal(answers.scores, right.scores, err_msg=f"byte {where}")
+        np.testing.assert_array_equal(answers.hidden, right.hidden, err_msg=f"byte {where}")
+
+
+WRITER = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from fewfit.models import FakeModel
+from fewfit.prompts import Template
+from fewfit.store import StoredModel
+template = Template("{text} {mask}")
+texts = [str((int(sys.argv[2]) * 37 + i) % 150) for i in range(150)]
+prompts = [template.render({"text": text}) for text in texts]
+model = FakeModel(batch_size=5, seconds=0.004, log=sys.argv[3])
+StoredModel(model, sys.argv[1]).observe(prompts, ["x", "y"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
+def test_writers_that_are_killed_leave_whole_answers(tmp_path):
+    path = tmp_path / "store.sqlite"
+    rng = np.random.default_rng(CASES)
+    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
+    for round_ in range(1 + CASES // 1000):
+        log = tmp_path / f"log{round_}"
+        log.touch()
+        writers = [subprocess.Popen([*command, str(i), str(log)]) for i in range(2)]
+        wanted = int(rng.integers(10, 200))
+        deadline = time.monotonic() + 30
+        while len(log.read_bytes().splitlines()) < wanted and time.monotonic() < deadline:
+            if all(writer.poll() is not None for writer in writers):
+                break
+            time.sleep(0.001)
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    before = statistics(path)["rows"]
+    last = tmp_path / "last"
+    subprocess.run([*command, "0", str(last)], check=True, env=os.environ)
+    asked = last.read_text().splitlines() if last.exists() else []
+    assert len(asked) == 150 - before
+    assert statistics(path)["rows"] == 150
