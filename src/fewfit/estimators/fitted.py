@@ -18,6 +18,7 @@ from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
+from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
@@ -77,7 +78,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
             },
         ),
         decoder=schema.DecoderEntry(name=names[0], parameters=_plain(decoder)),
-        model_spec=task.model.spec,
+        model_spec=spec_to_write(task.model.spec),
         model_identity=dict(task.model.identity),
         n_examples=fitted.n_examples,
         example=fitted.example,
@@ -111,6 +112,10 @@ def load_fitted(
         raise ModelError(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
+    check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
+    if model is None:
+        hidden = manifest.model_identity.get("hidden") == "True"
+        check_unnamed(manifest.model_spec or "", Path(folder) / schema.MANIFEST, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewfit.models.trust import check_unnamed
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
@@ -129,6 +130,8 @@ class TunedModel(FrozenModel):
             raise ModelError(
                 f"{self.folder / MANIFEST} names no checkpoint; give the one it was tuned on"
             )
+        if self._base == self.manifest.base_spec:
+            check_unnamed(self._base, self.folder / MANIFEST)
         known = self.manifest.base_identity
         trunk = Trunk.load(
             self._base,

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+from fewfit.errors import printable
+
 PIECE = 8
 """Characters of a secret in a row that are not shown in a message."""
 
@@ -101,16 +103,6 @@ def forms(secret: str) -> set[str]:
             known = whole[(0, 2, 3)[shift] :]
             found.add(known[:-1] if (shift + len(data)) % 3 else known)
     return {form for form in found if len(form) >= SHORTEST}
-
-
-def printable(text: str) -> str:
-    """Return `text` with what a terminal or a file cannot hold written as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else " " if c in "\n\r\t" else c.encode("unicode_escape").decode()
-        for c in text
-    )
 
 
 def is_secretive(name: str) -> bool:
