@@ -38,8 +38,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from benchmarks import RESULTS
 from fewfit import Template
 from fewfit.models import TransformersModel
-from fewfit.models.hf.encoding import Encoded
 from fewfit.models.local import pad
+from fewfit.models.local.encoding import Encoded
 from fewfit.prompts import Prompt
 
 TEMPLATE = "{text} In summary, it was {mask}."

@@ -244,7 +244,8 @@ class Task:
             raise CapabilityError(
                 f"{rate:.0%} of the class scores are only bounds (allowed: "
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
-                "say, or a server that scores tokens by id. The answers are stored"
+                "say (see 'fewfit doctor'), a larger top_k, or a server that scores tokens "
+                "by id. The answers are stored"
             )
 
     def answered(self, observations: Observations) -> NDArray[np.bool_]:

@@ -18,14 +18,19 @@ async def at_once(call, parts):
     return await asyncio.gather(*(asyncio.to_thread(call, part) for part in parts))
 
 
+@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("decoder", [None, "dect", "linear-probe"])
-def test_eight_tasks_on_one_classifier_get_what_one_gets(decoder):
+def test_eight_tasks_on_one_classifier_get_what_one_gets(decoder, stored, tmp_path):
     parts = [[f"text {i} {j} good" for j in range(20)] for i in range(8)] * 2
     model = FakeModel(batch_size=3)
-    clf = FewShotClassifier(model, decoder=decoder, store=None, max_queries=10_000).fit(TEXTS, Y)
+    store = tmp_path / "store.sqlite" if stored else None
+    clf = FewShotClassifier(model, decoder=decoder, store=store, max_queries=10_000).fit(TEXTS, Y)
+    paid = model.queries
     before = {name: id(value) for name, value in vars(clf).items()}
     together = asyncio.run(at_once(clf.predict_proba, parts))
     assert {name: id(value) for name, value in vars(clf).items()} == before
+    if stored:
+        assert model.queries - paid == 8 * 20, "each text once, whatever the threads"
     np.testing.assert_array_equal(together, [clf.predict_proba(part) for part in parts])
 
 

@@ -21,7 +21,9 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     spec : str or FrozenModel
         ``"embedded"``, the sentence encoder that needs no network;
         ``"hf:NAME_OR_PATH[@REVISION][?option=value&...]"``, a language model of transformers, from
-        a folder or the hub (:meth:`TransformersModel.from_spec`); ``"fake"``, the toy model for
+        a folder or the hub (:meth:`TransformersModel.from_spec`);
+        ``"encoder:NAME_OR_PATH[@REVISION][?option=value&...]"``, a sentence encoder likewise
+        (:meth:`SentenceEncoder.from_spec`); ``"fake"``, the toy model for
         tests; or a server, as ``DIALECT:URL?OPTION=VALUE&...``, for example
         ``"vllm:http://localhost:8000?model=Qwen3-8B"``. Dialects: ``openai`` (completions),
         ``openai-chat``, ``vllm``, ``sglang``, ``llamacpp``, ``ollama``, ``embeddings``, ``tei``.

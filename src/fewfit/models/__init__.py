@@ -8,7 +8,7 @@ from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.embedded import EmbeddedEncoder
 from fewfit.models.fake import FakeModel
-from fewfit.models.hf import TransformersModel
+from fewfit.models.local import SentenceEncoder, TransformersModel
 from fewfit.models.remote import DIALECTS
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "EmbeddedEncoder",
     "FakeModel",
     "FrozenModel",
+    "SentenceEncoder",
     "TransformersModel",
 ]
 
@@ -39,6 +40,7 @@ def _nothing(rest: str, name: str) -> None:
 
 KINDS: dict[str, Callable[[str], FrozenModel]] = {
     "embedded": _embedded,
+    "encoder": SentenceEncoder.from_spec,
     "fake": _fake,
     "hf": TransformersModel.from_spec,
     **{scheme: kind.from_spec for scheme, kind in DIALECTS.items()},

@@ -76,9 +76,6 @@ class StoredModel(FrontModel):
         super().__init__(model)
         self.path = Path(path)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "path": self.path}
-
     @cached_property
     def _desk(self) -> Desk:
         return desk_of(self.path)

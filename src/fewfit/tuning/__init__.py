@@ -6,7 +6,7 @@ try:
     import torch as _torch  # noqa: F401
     import transformers as _transformers  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError(f'tuning needs {error.name}: pip install "fewfit[tune]"') from error
+    raise MissingExtraError(f'tuning needs {error.name}: pip install "fewfit[tune]"') from None
 
 from fewfit.tuning.choices import ChoiceEncoder, ChoiceExample
 from fewfit.tuning.ia3 import IA3

@@ -96,10 +96,14 @@ class ChoiceEncoder:
     kind : {"seq2seq", "causal", "masked"}
     max_tokens : int
         Of the prompt.
+    positions : int, optional
+        Of prompt and choice together, in a model that has no more.
     """
 
-    def __init__(self, tokenizer: Any, kind: str, *, max_tokens: int) -> None:
-        self.kind, self.max_tokens = kind, max_tokens
+    def __init__(
+        self, tokenizer: Any, kind: str, *, max_tokens: int, positions: int | None = None
+    ) -> None:
+        self.kind, self.max_tokens, self.positions = kind, max_tokens, positions
         self._backend = tokenizer.backend_tokenizer
         self._backend.encode_special_tokens = True
         self._backend.no_padding()
@@ -134,7 +138,11 @@ class ChoiceEncoder:
         ids = [self._choice_ids(choice) for choice in choices]
         if len({tuple(choice) for choice in ids}) < len(ids):
             raise InputError(f"choices: two of {list(choices)} are the same tokens to this model")
-        before, after, cut = self._prompt_ids(example.prompt)
+        limit = self.max_tokens
+        if self.positions is not None:
+            longest = max(map(len, ids)) - (self.kind == "causal")  # its last token is not read
+            limit = min(limit, self.positions - longest)
+        before, after, cut = self._prompt_ids(example.prompt, limit)
         answer = 0 if only_answer else example.answer
         return Encoded(before, after, ids, answer, example.task, cut)
 
@@ -157,11 +165,11 @@ class ChoiceEncoder:
     def _plain(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def _prompt_ids(self, prompt: Prompt) -> tuple[list[int], list[int], bool]:
+    def _prompt_ids(self, prompt: Prompt, limit: int) -> tuple[list[int], list[int], bool]:
         parts, cut = list(prompt.parts), False
         while True:
             before, after = self._sides(parts)
-            excess = len(before) + len(after) - self.max_tokens
+            excess = len(before) + len(after) - limit
             if excess <= 0:
                 return before, after, cut
             cut = True
@@ -169,7 +177,7 @@ class ChoiceEncoder:
             if not fields:
                 raise InputError(
                     f"template: {len(before) + len(after)} tokens without any text, but the limit "
-                    f"is {self.max_tokens}; shorten it"
+                    f"is {limit}; shorten it"
                 )
             longest = max(fields, key=lambda i: len(parts[i].text))
             text = parts[longest].text

@@ -10,14 +10,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.hf.files import Checkpoint, parse_spec
-from fewfit.models.hf.network import CLASSES
-from fewfit.models.local import no_progress_bar
+from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
 
-DTYPES = ("float32", "bfloat16", "float16")
 _TOLD_POSITIONS = "encoder-decoder"
 """The architecture whose decoder has absolute positions and takes them as an argument."""
 
@@ -39,6 +36,8 @@ class Trunk:
         From which :meth:`load` makes it again.
     max_tokens : int, default=256
         Longer prompts are cut, in the user's text.
+    positions : int, optional
+        Of prompt and choice together, in a network that has no more.
 
     Attributes
     ----------
@@ -55,13 +54,16 @@ class Trunk:
         identity: Mapping[str, str],
         spec: str | None = None,
         max_tokens: int = MAX_TOKENS,
+        positions: int | None = None,
     ) -> None:
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
         self.identity, self.spec = dict(identity), spec
         self.kind = kind_of(network)
-        self.encoder = ChoiceEncoder(tokenizer, self.kind, max_tokens=max_tokens)
+        self.encoder = ChoiceEncoder(
+            tokenizer, self.kind, max_tokens=max_tokens, positions=positions
+        )
         config = network.config
-        pad = next((i for i in (config.pad_token_id, tokenizer.pad_token_id) if i is not None), 0)
+        pad = padding(network, tokenizer.pad_token_id)
         start = getattr(config, "decoder_start_token_id", None)
         self.pack = Packer(
             self.kind,
@@ -72,10 +74,7 @@ class Trunk:
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
-        body = (network.get_decoder() if self.kind == "seq2seq" else network).base_model
-        body.register_forward_hook(self._narrow)
-        self._at: Tensor | None = None
-        self._taken: Tensor | None = None
+        self._narrowed = Narrowed(network)
 
     @classmethod
     def load(
@@ -103,38 +102,22 @@ class Trunk:
         InputError, ModelError
             If there is no such checkpoint, or no language model can be read from it.
         """
-        import transformers
-
         name, options = parse_spec(spec)
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
         max_tokens = options.pop("max_tokens", max_tokens)
         if options:
             raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
-        if dtype not in DTYPES:
-            raise InputError(f"model: dtype is one of {DTYPES}, not {dtype!r}")
-        folder, loader = point.everything, getattr(transformers, CLASSES[point.kind])
-        try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            with no_progress_bar():
-                network, report = loader.from_pretrained(
-                    folder,
-                    dtype=getattr(torch, dtype),
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                )
-        except Exception as error:  # whatever a broken file makes it raise
-            raise ModelError(f"model: {spec!r} cannot be loaded: {error}") from error
-        if report["missing_keys"]:
-            raise ModelError(f"model: {spec!r} lacks the weight {min(report['missing_keys'])!r}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load(point, dtype=dtype, device=device, who="tune")
+        # Relative positions have no end; what T5's config calls a length is what it learned with.
+        positions = None if point.kind == "seq2seq" else point.max_tokens
         return cls(
-            network.to(device),
-            tokenizer,
+            *loaded,
             identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(max_tokens)},
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
+            positions=positions,
         )
 
     @property
@@ -151,30 +134,19 @@ class Trunk:
             And the last hidden states that predict each example's first token, (B, H).
         """
         batch = batch.to(self.device)
-        inputs = dict(batch.inputs)
+        inputs: dict[str, Any] = dict(batch.inputs)
         for name, value in inputs.items():
             if value.ndim == 4:
                 lowest = torch.finfo(self.network.dtype).min
                 inputs[name] = value.clamp(min=lowest).to(self.network.dtype)
-        self._at = batch.at
-        try:
-            extra = {} if self.kind == "masked" else {"use_cache": False}
-            logits = self.network(**inputs, **extra).logits[0]
-            states = self._taken
-        finally:
-            self._at = self._taken = None
+        if self.kind != "masked":
+            inputs["use_cache"] = False
+        output, states = self._narrowed(inputs, *batch.at)
+        logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
         tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct)
         counts = torch.bincount(batch.example[batch.choice])
-        return tokens, states[counts.cumsum(0) - counts]  # pyright: ignore[reportOptionalSubscript]
-
-    def _narrow(self, module: Any, args: Any, output: Any) -> Any:
-        """Keep only the hidden states that are read, as one row of a batch."""
-        if self._at is None:
-            return output
-        self._taken = states = output.last_hidden_state[self._at[0], self._at[1]]
-        output.last_hidden_state = states.unsqueeze(0)
-        return output
+        return tokens, states[counts.cumsum(0) - counts]
 
 
 def kind_of(network: Any) -> str:

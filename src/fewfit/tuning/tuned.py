@@ -5,25 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fewfit.models.trust import check_unnamed
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
-from fewfit.models.local import no_progress_bar
-from fewfit.observations import Batch, Observations, ScoreSpace, Status
+from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
+from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
-from fewfit.tuning.choices import ChoiceExample
+from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.ia3 import IA3
 from fewfit.tuning.sites import site_map
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.vectors import MANIFEST, TENSORS, check_base, load_vectors, read_manifest
 
-_TOKENS_PER_BATCH = 4096
+
+class _Row(NamedTuple):
+    """A prompt with all its choices."""
+
+    item: Encoded
+
+    @property
+    def ids(self) -> list[int]:
+        """All tokens that are read."""
+        said = [token for choice in self.item.choices for token in choice]
+        return [*self.item.before, *self.item.after, *said]
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the user's text was cut."""
+        return self.item.truncated
 
 
 class TunedModel(FrozenModel):
@@ -90,32 +106,24 @@ class TunedModel(FrozenModel):
         if len(words) < 2:
             raise InputError("labels: a tuned model ranks at least two label words")
         trunk = self._trunk
-        encoded = [trunk.encoder.encode(ChoiceExample(p, tuple(words), 0)) for p in prompts]
-        lengths = np.array([len(item.before) + len(item.after) for item in encoded])
-        order = np.argsort(-lengths, kind="stable")
-        said = sum(len(choice) for choice in encoded[0].choices)
-        start = 0
-        while start < len(order):
-            n = max(1, _TOKENS_PER_BATCH // (int(lengths[order[start]]) + said))
-            rows = order[start : start + n]
+        sizes = [len(prompt.user_text) for prompt in prompts]
+
+        def encode(window: NDArray[np.intp]) -> list[_Row]:
+            examples = (ChoiceExample(prompts[i], tuple(words), 0) for i in window)
+            return [_Row(trunk.encoder.encode(example)) for example in examples]
+
+        def answer(rows: Sequence[_Row]) -> Observations:
             with torch.inference_mode():
-                tokens, hidden = trunk.read(trunk.pack([encoded[i] for i in rows]))
-                scores = tokens.beta.view(len(rows), len(words))
-            cut = [encoded[i].truncated for i in rows]
-            yield (
-                rows,
-                Observations(
-                    columns=tuple(words),
-                    scores=scores.cpu().numpy(),
-                    space=ScoreSpace.LOGPROB,
-                    hidden=hidden.float().cpu().numpy(),
-                    label_mass=np.full(len(rows), np.nan, dtype=np.float32),
-                    n_tokens=lengths[rows] + said,
-                    status=np.where(cut, Status.TRUNCATED, Status.OK),
-                    asked=np.ones(len(rows), dtype=bool),
-                ),
-            )
-            start += n
+                tokens, hidden = trunk.read(trunk.pack([row.item for row in rows]))
+            scores = tokens.beta.view(len(rows), len(words)).cpu().numpy()
+            states = hidden.float().cpu().numpy()
+            return finish(rows, tuple(words), ScoreSpace.LOGPROB, scores, states)
+
+        yield from read_in_batches(sizes, encode, answer, self._budget)
+
+    @cached_property
+    def _budget(self) -> Budget:
+        return Budget(tokens=4096, rows=512)
 
     @cached_property
     def _trunk(self) -> Trunk:

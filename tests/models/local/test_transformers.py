@@ -27,11 +27,11 @@ from fewfit.errors import (
     MissingExtraError,
     ModelError,
     ModelMismatchError,
+    ModelWarning,
     TruncationWarning,
 )
 from fewfit.models import TransformersModel
-from fewfit.models.hf import network
-from fewfit.models.local import Budget, in_batches
+from fewfit.models.local import Budget, in_batches, network
 from fewfit.models.probe import TEXTS as PROBED
 from fewfit.models.probe import probe
 from fewfit.observations import Status
@@ -180,7 +180,7 @@ def test_the_head_is_computed_for_the_label_words_at_the_slot_alone(checkpoints,
         module.register_forward_hook(lambda m, i, out: shapes.append(getattr(out, "shape", ())))
     model.observe(prompts(TEXTS[:3]), WORDS)
     vocabulary = network._head.weight.shape[0]
-    assert (3, 1, 2) in shapes  # three prompts, one slot, two words
+    assert (1, 3, 2) in shapes  # three slots of three prompts, two words
     assert not [shape for shape in shapes if shape and shape[-1] == vocabulary]
 
 
@@ -397,7 +397,7 @@ def test_a_template_that_does_not_fit_is_refused_before_any_forward_pass(checkpo
     model = TransformersModel(checkpoints["bert"], max_tokens=5)
     with pytest.raises(InputError, match=r"template: \d+ tokens without any text.* reads 5"):
         model.observe(prompts(["x"], "{text} a great movie , really {mask}"), WORDS)
-    assert "_network" not in vars(model)
+    assert "network" not in model._made
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
@@ -533,7 +533,8 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatc
             yield hidden, logits
 
     monkeypatch.setattr(model._network, "run", overflowing)
-    found = model.observe(prompts(TEXTS), WORDS)
+    with pytest.warns(ModelWarning, match="not finite"):
+        found = model.observe(prompts(TEXTS), WORDS)
     bad = found.status == Status.FAILED
     assert bad.sum() == 1
     assert np.isnan(found.hidden[bad]).all()
@@ -550,7 +551,7 @@ def test_identity_holds_no_path_and_changes_with_a_byte_of_the_weights(checkpoin
     identity = dict(model.identity)
     assert identity == dict(TransformersModel(copy).identity)
     assert str(checkpoints["bert"]) not in json.dumps(identity)
-    assert "_network" not in vars(model)
+    assert "network" not in model._made
     assert identity["kind"] == "transformers-masked"
     for name, key in (
         ("model.safetensors", "weights_sha256"),

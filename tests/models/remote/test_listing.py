@@ -287,9 +287,10 @@ def test_case_is_told_apart_unless_the_user_says_that_it_is_not():
     ("scheme", "tokens", "words", "template", "says"),
     [
         ("openai", {"Good": 0.5}, ["good", "bad"], "", "'Good' differs .* case=any"),
-        ("llamacpp", {"Good": 0.5}, ["good", "bad"], "", "'Good' differs .* case: write"),
+        ("llamacpp", {"Good": 0.5}, ["good", "bad"], "", "'Good' differs .* case: write the"),
         ("openai", {" good": 0.5}, ["good", "bad"], "{text} ({mask}", "space before"),
         ("openai", {"New": 0.5}, ["New York", "Rome"], "", "'New' may begin 'New York'"),
+        ("openai", {"I": 0.5}, ["New York", "Rome"], "", "'New York' is no single token"),
         ("openai", {"token_id:3": 0.5}, ["good", "bad"], "", "vllm:"),
         ("openai-chat", {"<think>": 0.9}, ["good", "bad"], "", "reasoning model"),
         ("openai-chat", {"<|channel|>": 0.9}, ["good", "bad"], "", "reasoning model"),

@@ -197,6 +197,9 @@ def test_a_word_of_several_tokens_is_scored_by_its_first_with_a_warning():
         asked = len(server.queries())
         with pytest.raises(InputError, match="same token"):
             model.observe(prompts("x"), ["New York", "New Delhi"])
+        for scheme in ("vllm", "sglang", "llamacpp"):  # whose tokenizer takes digits one by one
+            with pytest.raises(InputError, match="'1' and '12' begin with the same token"):
+                model_of(scheme, server).observe(prompts("x"), ["1", "12"])
         assert len(server.queries()) == asked
 
 

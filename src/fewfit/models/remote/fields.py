@@ -55,7 +55,8 @@ def refused(
     else:
         remedy = "change or leave out the option that sets it, or use another dialect or server"
     return FieldRefused(
-        f"{scheme}: the server refuses {field}={str(body[field])[:60]}: {error}. To go on, "
+        f"{scheme}: the server refuses {field}={str(body[field])[:60]}: "
+        f"{str(error).rstrip('.')}. To go on, "
         f"{remedy}. Nothing that was answered is asked again",
         field,
         str(error),

@@ -148,8 +148,11 @@ def why_unlisted(listing: Listing, words: Sequence[str], *, by_text: bool, case:
     for text in bare:
         word = folded.get(text.casefold())
         if word is not None and text != word:
-            remedy = "add case=any, or " if case else ""
-            return f"{text!r} differs from the label word {word!r} in case: {remedy}write it so"
+            remedy = "add case=any to the model's address, or " if case else ""
+            return (
+                f"{text!r} differs from the label word {word!r} in case: {remedy}write the label "
+                "word so"
+            )
         if word is not None and by_text:
             return f"{word!r} has a space before it: put one before {{mask}}"
     if all(re.fullmatch(r"token_id:\d+", text) for text in texts):
@@ -162,6 +165,9 @@ def why_unlisted(listing: Listing, words: Sequence[str], *, by_text: bool, case:
                 "their text: choose such words, or a server that scores tokens by id (llamacpp, "
                 "vllm, sglang)"
             )
+    several = [word for word in words if " " in word]
+    if several and by_text:
+        return f"{several[0]!r} is no single token: only label words of one token are found by text"
     return "choose label words or a template so that the model would say them, or a larger top_k"
 
 

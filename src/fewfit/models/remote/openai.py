@@ -223,7 +223,8 @@ class OpenAIChat(_OpenAI):
     def _checks(self, reply: Any, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         listing = self._listing(reply)
         first = str(field(reply, "choices", 0, "logprobs", "content", 0).get("token", ""))
-        slow = listing.thinks or thinks(first)
+        most = max(listing.pairs, key=lambda pair: pair[1])[0]
+        slow = listing.thinks or thinks(first) or thinks(most)
         return [
             *self._check_listing(listing, prompt, words, "top_logprobs"),
             Check(

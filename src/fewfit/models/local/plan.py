@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fewfit.errors import InputError, LabelWordWarning
-from fewfit.models.hf.encoding import Frame, PromptEncoder
+from fewfit.models.local.encoding import Frame, PromptEncoder
 
 Tokens = tuple[int, ...]
 

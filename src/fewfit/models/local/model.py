@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
 from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -13,25 +12,25 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
-from fewfit.models.costs import Size
-from fewfit.models.hf.encoding import Encoded, Frame, PromptEncoder, frame_of
-from fewfit.models.hf.files import Checkpoint, parse_spec
-from fewfit.models.hf.network import Network
-from fewfit.models.hf.plan import Plan, make_plan, slot_alone
-from fewfit.models.hf.scores import observe
-from fewfit.models.hf.soft import SoftPromptModel
-from fewfit.models.local import Budget, import_torch, in_batches, windows
+from fewfit.models.local.base import LocalModel
+from fewfit.models.local.batching import read_in_batches
+from fewfit.models.local.encoding import Encoded, Frame, PromptEncoder, frame_of
+from fewfit.models.local.files import Checkpoint, parse_spec
+from fewfit.models.local.loading import load_network, load_tokenizer
+from fewfit.models.local.network import Network
+from fewfit.models.local.plan import Plan, make_plan, slot_alone
+from fewfit.models.local.scores import observe
+from fewfit.models.local.soft import SoftPromptModel
 from fewfit.models.probe import check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 
 __all__ = ["TransformersModel"]
 
-DTYPES = ("float32", "bfloat16", "float16")
 _READING = "1"  # a change of slot rules or word forms is another number, hence another identity
 
 
-class TransformersModel(FrozenModel):
+class TransformersModel(LocalModel):
     """A masked, causal or encoder-decoder language model, run in this process.
 
     Hidden state and scores come from one forward pass, read at the slot:
@@ -64,9 +63,10 @@ class TransformersModel(FrozenModel):
         the word has tokens, all asked at once. In the space ``logit`` the log-normaliser of the
         slot is added to it, which makes it comparable to the others. "first": the first token
         alone, as in DecT's code.
-    dtype : {"float32", "bfloat16", "float16"}, optional
-        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. It is part of
-        the identity and of :attr:`spec`.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, optional
+        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
+        bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
+        of :attr:`spec`.
     max_tokens : int, optional
         Longer prompts are cut (the longest field first, from its end; never the template); left
         out, what config and tokenizer declare.
@@ -107,16 +107,13 @@ class TransformersModel(FrozenModel):
         for option, value, allowed in (
             ("space", space, ("logit", "logprob")),
             ("multi_token", multi_token, ("sum", "first")),
-            ("dtype", dtype, (None, *DTYPES)),
         ):
             if value not in allowed:
                 raise InputError(f"model: {option} is one of {allowed}, not {value!r}")
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
-        self.checkpoint = Checkpoint(str(name), revision)
+        point = Checkpoint(str(name), revision)
+        super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
         self.space = ScoreSpace(space)
         self.multi_token = multi_token
-        self._dtype, self._max_tokens, self._device = dtype, max_tokens, device
 
     @classmethod
     def from_spec(cls, spec: str) -> TransformersModel:
@@ -162,58 +159,12 @@ class TransformersModel(FrozenModel):
             "reading": _READING,
         }
 
-    @property
-    def size(self) -> Size | None:
-        """What decides its FLOPs, from the weights' files; None before those of a hub are here."""
-        n = self.checkpoint.n_parameters
-        return None if n is None else Size(n, self.checkpoint.kind == "seq2seq")
-
-    @cached_property
-    def dtype(self) -> str:
-        """Name of the weights' dtype."""
-        import_torch("a local model", "hf")
-        import torch
-
-        if self._dtype is not None:
-            return self._dtype
-        half = self.device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        return "bfloat16" if half else "float32"
-
-    @cached_property
-    def device(self) -> str:
-        """Where the model runs."""
-        import_torch("a local model", "hf")
-        import torch
-
-        if self._device is not None:
-            return self._device
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-
-    @cached_property
-    def max_tokens(self) -> int:
-        """How many tokens of a prompt are read."""
-        declared = self.checkpoint.max_tokens
-        limit = self._max_tokens if self._max_tokens is not None else declared
-        if limit is None:
-            raise InputError(
-                f"model: {self.checkpoint.name} does not declare how many tokens it reads; give "
-                "max_tokens"
-            )
-        if declared is not None and limit > declared:
-            raise InputError(f"model: max_tokens is {limit}, but it reads at most {declared}")
-        return limit
-
     def input_embeddings(self) -> NDArray[np.float32]:
         return self._network.input_embeddings
 
     def with_soft_prompt(self, vectors: NDArray[np.floating]) -> FrozenModel:
         prompted = SoftPromptModel(self, vectors, self._answers)
         return prompted if len(vectors) else self
-
-    def check_installed(self) -> None:
-        import_torch("a local model", "hf")
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         yield from self._answers(prompts, words, None)
@@ -247,8 +198,8 @@ class TransformersModel(FrozenModel):
         """Say how much probability the words carry, which logits do not show."""
         if self.space is not ScoreSpace.LOGIT:
             return []
-        _ = self._network
-        normalised = copy(self)
+        normalised = type(self).__new__(type(self))
+        vars(normalised).update(vars(self))  # on the same weights
         normalised.space = ScoreSpace.LOGPROB
         return [check_mass(float(normalised.observe([prompt], words).label_mass[0]))]
 
@@ -300,36 +251,35 @@ class TransformersModel(FrozenModel):
         n: int = 0,
     ) -> Iterator[Any]:
         chosen = np.array(positions, dtype=np.intp)
-        for window in windows([len(prompts[i].user_text) for i in chosen]):
-            where = chosen[window]
-            encoded = self._encoder.encode([prompts[i] for i in where], limit, room=n)
-            lengths = np.array([len(item.ids) for item in encoded])
 
-            def ask(rows: Any, encoded: Any = encoded) -> Any:
-                return answer([encoded[row] for row in rows])
+        def encode(window: Any) -> list[Encoded]:
+            return self._encoder.encode([prompts[i] for i in chosen[window]], limit, room=n)
 
-            for rows, block in in_batches(lengths, ask, self._budget):
-                yield where[rows], block
+        sizes = [len(prompts[i].user_text) for i in chosen]
+        network, budget = self._network, self._budget
+        for rows, block in read_in_batches(sizes, encode, answer, budget, pads=network.pads):
+            yield chosen[rows], block
 
-    @cached_property
+    @property
     def _encoder(self) -> PromptEncoder:
-        import_torch("a local model", "hf")
         point = self.checkpoint
-        return PromptEncoder(point.description, point.kind, point.name)
 
-    @cached_property
+        def make() -> PromptEncoder:
+            words = load_tokenizer(point.description, point.name)
+            return PromptEncoder(words, point.kind, point.name)
+
+        return self._once("encoder", make)
+
+    @property
     def _network(self) -> Network:
+        return self._once("network", self._load)
+
+    def _load(self) -> Network:
         point = self.checkpoint
         return Network(
-            point.everything,
+            load_network(point, point.kind, dtype=self.dtype, device=self.device),
             point.kind,
             point.name,
-            dtype=self.dtype,
-            device=self.device,
             pad_id=self._encoder.pad_id,
             slot_id=self._encoder.slot_id,
         )
-
-    @cached_property
-    def _budget(self) -> Budget:
-        return Budget() if self.device == "cpu" else Budget(tokens=16_384, rows=512)

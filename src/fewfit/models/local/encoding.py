@@ -7,14 +7,15 @@ import secrets
 import unicodedata
 from collections.abc import Sequence
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.hf.files import Kind
+from fewfit.models.local.files import Kind
 from fewfit.prompts import Part, Prompt
 
 SENTINEL = "<extra_id_0>"
+
+_NAMES = {"masked": "a masked", "causal": "a causal", "seq2seq": "an encoder-decoder"}
 
 Frame = tuple[Part, ...]
 """The parts of a prompt with every field empty: the template, as far as a model can see it."""
@@ -31,12 +32,71 @@ class Encoded(NamedTuple):
     truncated: bool
 
 
+class Choices(NamedTuple):
+    """A prompt and the choices for its slot in tokens.
+
+    `before` and `after` are the prompt's tokens on both sides of the slot; `after` is empty but for
+    a masked model.
+    """
+
+    before: list[int]
+    after: list[int]
+    choices: list[list[int]]
+    truncated: bool
+
+
 def frame_of(prompt: Prompt) -> Frame:
     """Return what the prompts of one template have in common."""
     return tuple(_emptied(prompt.parts))
 
 
-class PromptEncoder:
+class TextEncoder:
+    """Tokenises texts for one tokenizer; special tokens in a text are plain text.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+        Taken over: padding, truncation and special tokens in texts are switched off.
+    limit : int, optional
+        Longer texts are cut at their end by :meth:`encode_texts`.
+    """
+
+    def __init__(self, backend: Any, *, limit: int | None = None) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
+        backend.encode_special_tokens = True
+        self.backend, self.limit = backend, limit
+        self._leaks = self._reachable(special)
+        if limit is not None:
+            backend.enable_truncation(limit)
+
+    def encode_texts(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise whole texts, with what the tokenizer puts around them; no slot is in them."""
+        encodings = self.backend.encode_batch_fast([self._plain_text(text) for text in texts])
+        return [Encoded(item.ids, 0, bool(item.overflowing)) for item in encodings]
+
+    def _plain(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def _plain_text(self, text: str) -> str:
+        return text if self._leaks is None else self._leaks.sub(_broken, text)
+
+    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
+        """The special tokens that the vocabulary holds as ordinary pieces too.
+
+        Switching special tokens off does not help against these (SentencePiece's unigram models
+        have them): they are broken by a space after their first character.
+        """
+        found = [
+            re.escape(name)
+            for name in names
+            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
+        ]
+        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
+
+
+class PromptEncoder(TextEncoder):
     """Tokenises prompts and label words for one checkpoint.
 
     A prompt is tokenised in one piece, exactly as the tokenizer itself would do it, so that merges
@@ -49,30 +109,33 @@ class PromptEncoder:
 
     One space directly before the slot belongs to the word in the slot: " great" is one token of a
     byte-level tokenizer, and "great" is another.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerFast
+    kind : {"masked", "causal", "seq2seq"}
+    name : str
+        For messages.
+    answers : bool, default=False
+        Whether an encoder-decoder reads the prompt up to the slot and answers from its start token
+        on, as it learned from tasks, and not at a sentinel in the slot, as it learned from gaps.
     """
 
-    def __init__(self, folder: Path, kind: Kind, name: str) -> None:
+    def __init__(self, tokenizer: Any, kind: Kind, name: str, *, answers: bool = False) -> None:
         from tokenizers import AddedToken
-        from transformers import AutoTokenizer
 
-        try:
-            wrapper: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:  # whatever a broken file makes it raise
-            raise ModelError(f"{name}: the tokenizer cannot be loaded: {error}") from error
-        backend: Any = getattr(wrapper, "backend_tokenizer", None)
-        if backend is None:
-            raise ModelError(f"{name}: only tokenizers with a tokenizer.json are supported")
-        backend.no_padding()
-        backend.no_truncation()
-        self.name, self.kind, self.backend = name, kind, backend
+        wrapper, backend = tokenizer, tokenizer.backend_tokenizer
+        super().__init__(backend)
+        self.name, self.kind = name, kind
         self.pad_id: int | None = wrapper.pad_token_id
         self._unknown_id: int | None = wrapper.unk_token_id
         self._first_id = wrapper.bos_token_id
         if self._first_id is None:
             self._first_id = wrapper.eos_token_id
-        special = [t for t in backend.get_added_tokens_decoder().values() if t.special]
+        self.end_id: int | None = wrapper.eos_token_id
         self.slot_id: int | None = None
-        if kind != "causal":
+        self._ends = kind == "causal" or (kind == "seq2seq" and answers)
+        if not self._ends:
             token = wrapper.mask_token if kind == "masked" else SENTINEL
             self.slot_id = None if token is None else backend.token_to_id(str(token))
             if self.slot_id is None:
@@ -92,8 +155,6 @@ class PromptEncoder:
                 ]
             )
             self._stand_in_id = backend.token_to_id(self._stand_in)
-        backend.encode_special_tokens = True
-        self._leaks = self._reachable([token.content for token in special])
         marks = backend.encode("a").special_tokens_mask
         self._suffix = len(list(takewhile(bool, reversed(marks))))
         self.front = len(list(takewhile(bool, marks)))
@@ -102,17 +163,17 @@ class PromptEncoder:
         """Refuse a template that this model cannot read (InputError)."""
         slot = [part.kind for part in frame].index("mask")
         after = frame[slot + 1 :]
-        if self.kind == "causal":
+        if self._ends:
             if any(part.kind == "field" for part in after):
                 raise InputError(
-                    "template: a causal model reads only what stands before {mask}, and a field "
-                    "comes after it; move {mask} to the end"
+                    f"template: {_NAMES[self.kind]} model reads only what stands before {{mask}}, "
+                    "and a field comes after it; move {mask} to the end"
                 )
             lost = "".join(part.text for part in after)
             if any(unicodedata.category(c)[0] not in "PZC" for c in lost):
                 raise InputError(
-                    f"template: a causal model would never read {lost.strip()!r} after {{mask}}; "
-                    "move {mask} to the end"
+                    f"template: {_NAMES[self.kind]} model would never read {lost.strip()!r} after "
+                    "{mask}, where it writes its answer; move {mask} to the end"
                 )
         length = len(self._ids(self.backend.encode(_joined(self._prepared(frame)))))
         if length > limit:
@@ -136,7 +197,7 @@ class PromptEncoder:
             truncated = len(ids) > limit
             if truncated:
                 ids = self._shortened(parts, limit)
-            if self.kind == "causal":
+            if self._ends:
                 out.append(Encoded(ids, len(ids), truncated))
             else:
                 slot = ids.index(self._stand_in_id)
@@ -144,6 +205,37 @@ class PromptEncoder:
                 ids[self.front : self.front] = [ids[slot]] * room
                 out.append(Encoded(ids, slot + room, truncated))
         return out
+
+    def encode_choices(
+        self, prompt: Prompt, choices: Sequence[str], limit: int, *, end: bool = False
+    ) -> Choices:
+        """Tokenise a prompt and several choices for its slot, so that each fits behind it.
+
+        The prompt is cut as in :meth:`encode`, and a choice is spelled as in :meth:`word_ids`: its
+        summed log-probability is the score that :class:`TransformersModel` gives it.
+
+        Parameters
+        ----------
+        limit : int
+            Of the positions that the model has for prompt and choice together; of the prompt alone
+            in an encoder-decoder.
+        end : bool, default=False
+            Whether the end token closes each choice. It is then part of what is scored.
+
+        Raises
+        ------
+        InputError
+            If the template or a choice cannot be read by this model, or does not fit.
+        """
+        frame = frame_of(prompt)
+        ids = [list(tokens) for tokens in self.word_ids(frame, choices)]
+        if end and self.end_id is not None:
+            ids = [[*tokens, self.end_id] for tokens in ids]
+        room = 0 if self.kind == "seq2seq" else max(map(len, ids)) - 1
+        self.check(frame, limit - room)
+        [item] = self.encode([prompt], limit - room)
+        after = [] if self._ends else item.ids[item.slot + 1 :]
+        return Choices(item.ids[: item.slot], after, ids, item.truncated)
 
     def word_ids(self, frame: Frame, words: Sequence[str]) -> list[tuple[int, ...]]:
         """Return the tokens of each word as they are after this template's text.
@@ -156,6 +248,8 @@ class PromptEncoder:
         slot = [part.kind for part in frame].index("mask")
         before = frame[slot - 1] if slot else Part("literal", "")
         context = before.text if before.kind == "literal" else ""
+        if self.kind == "seq2seq" and self._ends:
+            frame, context = (), ""  # the answer stands alone
         if any(part.kind == "field" for part in frame[:slot]):
             context = "a" + context  # any text: a word is spelled otherwise at the very start
         gap = " " if context.endswith(" ") else ""
@@ -194,32 +288,17 @@ class PromptEncoder:
                 found[word] = encoding.ids[-1]
         return found
 
-    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
-        """The special tokens that the vocabulary holds as ordinary pieces too.
-
-        Switching special tokens off does not help against these (SentencePiece's unigram models
-        have them): they are broken by a space after their first character.
-        """
-        found = [
-            re.escape(name)
-            for name in names
-            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
-        ]
-        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
-
     def _prepared(self, parts: Sequence[Part]) -> list[Part]:
         """Take one space before the slot away, and all behind it where nobody reads it."""
         out: list[Part] = []
         for part in parts:
             if part.kind != "mask":
-                if self._leaks is not None:
-                    text = self._leaks.sub(lambda m: f"{m[0][0]} {m[0][1:]}", part.text)
-                    part = Part(part.kind, text)
-                out.append(part)
+                text = self._plain_text(part.text)
+                out.append(part if text is part.text else Part(part.kind, text))
                 continue
             if out and out[-1].kind == "literal":
                 out[-1] = Part("literal", out[-1].text.removesuffix(" "))
-            if self.kind == "causal":
+            if self._ends:
                 break
             out.append(Part("mask", self._stand_in))
         return out
@@ -237,9 +316,6 @@ class PromptEncoder:
                 "before {mask}"
             )
         return [self._first_id]
-
-    def _plain(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
 
     def _shortened(self, parts: Sequence[Part], limit: int) -> list[int]:
         parts = list(parts)
@@ -262,6 +338,10 @@ class PromptEncoder:
                     # Bytes of one character can be several tokens: always lose at least one.
                     text = text if len(text) < len(parts[i].text) else text[:-1]
                     parts[i] = Part("field", text)
+
+
+def _broken(found: re.Match[str]) -> str:
+    return f"{found[0][0]} {found[0][1:]}"
 
 
 def _joined(parts: Sequence[Part]) -> str:

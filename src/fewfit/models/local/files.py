@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 
-Kind = Literal["masked", "causal", "seq2seq"]
+Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 
 OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
 
@@ -31,10 +31,37 @@ TOKENIZER = (
 )
 CONFIG = ("config.json",)
 
+_CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "ForConditionalGeneration")
+
 # These count positions from the padding token's on, so that many of them are never reached.
 _OFFSET_POSITIONS = frozenset(
-    {"roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
+    [
+        "bridgetower_text_model",
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "layoutlmv3",
+        "lilt",
+        "longformer",
+        "luke",
+        "markuplm",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    ]
 )
+_POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_encoder_position_embeddings",
+    "max_seq_len",
+    "context_length",
+)
+"""What configs call the number of positions that they have, or were trained with."""
 _UNLIMITED = 10**9  # tokenizers without a limit declare 1e30
 
 
@@ -52,6 +79,10 @@ class Checkpoint:
 
     name: str
     revision: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where it lies, at the commit that was found; the files are read again."""
+        return type(self), (self.name, vars(self).get("commit", self.revision))
 
     @property
     def local_folder(self) -> bool:
@@ -87,10 +118,13 @@ class Checkpoint:
     @cached_property
     def everything(self) -> Path:
         """The folder with the weights too, which are safetensors or are refused."""
-        folder = self._folder((*CONFIG, *TOKENIZER, *WEIGHTS))
+        return self._checked(self._folder((*CONFIG, *TOKENIZER, *WEIGHTS)))
+
+    def _checked(self, folder: Path) -> Path:
+        """Refuse weights that are not safetensors, or not a network's."""
         if (folder / "adapter_config.json").exists():
             raise ModelError(f"{self.name}: merge the adapter into the weights first")
-        if not any(path.suffix == ".safetensors" for path in _matching(folder, WEIGHTS)):
+        if not any(path.suffix == ".safetensors" for path in matching(folder, WEIGHTS)):
             raise ModelError(
                 f"{self.name}: no model.safetensors. Other formats can run code when they are "
                 "read and are refused; load the model where you trust it and save_pretrained() it"
@@ -100,7 +134,7 @@ class Checkpoint:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of config.json."""
-        config = _json(self.description / "config.json", self.name)
+        config = read_json(self.description / "config.json", self.name)
         if config is None:
             raise ModelError(f"{self.name}: no config.json; this is no checkpoint of transformers")
         return config
@@ -116,23 +150,26 @@ class Checkpoint:
         name = self.architecture
         if self.config.get("is_encoder_decoder"):
             return "seq2seq"
+        if name.endswith("WithLMHeadModel") and not self.config.get("causal"):
+            return "masked"  # XLM and FlauBERT call both kinds so
         if name.endswith(("ForMaskedLM", "ForPreTraining")):
             return "masked"
-        if name.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        if name.endswith(_CAUSAL):
             return "causal"
         raise ModelError(
             f"{self.name}: {name or 'a checkpoint without architectures in config.json'} is not a "
-            "masked, causal or encoder-decoder language model; it has no head to score words with"
+            "masked, causal or encoder-decoder language model; it has no head to score words with. "
+            "An encoder of sentences is asked as encoder:NAME_OR_PATH"
         )
 
     @cached_property
     def max_tokens(self) -> int | None:
         """How many tokens the model reads; None if neither config nor tokenizer says."""
         config = self.config.get("text_config") or self.config
-        positions = config.get("max_position_embeddings") or config.get("n_positions")
+        positions = next((config[name] for name in _POSITIONS if config.get(name)), None)
         if positions and config.get("model_type") in _OFFSET_POSITIONS:
             positions -= (config.get("pad_token_id") or 0) + 1
-        declared = _json(self.description / "tokenizer_config.json", self.name) or {}
+        declared = read_json(self.description / "tokenizer_config.json", self.name) or {}
         limits = [positions, declared.get("model_max_length")]
         known = [int(limit) for limit in limits if limit and limit < _UNLIMITED]
         return min(known, default=None)
@@ -142,7 +179,7 @@ class Checkpoint:
         """How many numbers the weights' files hold; nothing is fetched from the hub for it."""
         if not self.local and "everything" not in vars(self):
             return None
-        return sum(map(_count, _matching(self.everything, WEIGHTS[:2])))
+        return sum(map(_count, matching(self.everything, WEIGHTS[:2])))
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -151,7 +188,7 @@ class Checkpoint:
             return {"repository": self.name, "commit": self.commit}
         folder = self.everything
         return {
-            f"{role}_sha256": _digest(_matching(folder, patterns))
+            f"{role}_sha256": digest(matching(folder, patterns))
             for role, patterns in (
                 ("weights", WEIGHTS),
                 ("config", CONFIG),
@@ -181,8 +218,15 @@ class Checkpoint:
         )
 
 
-def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
-    """Split ``hf:NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
+def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[str, Any]]:
+    """Split ``[SCHEME:]NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
+
+    Parameters
+    ----------
+    spec : str
+        With or without ``hf:`` or ``encoder:`` before it.
+    options : sequence of str
+        Those that may be given.
 
     Returns
     -------
@@ -193,42 +237,43 @@ def parse_spec(spec: str) -> tuple[str, dict[str, Any]]:
     ------
     InputError
     """
-    name = spec.removeprefix("hf:")
-    options: dict[str, Any] = {}
+    name = spec.removeprefix("hf:").removeprefix("encoder:")
+    given: dict[str, Any] = {}
     if not Checkpoint(name).local_folder and "?" in name:
         name, _, query = name.rpartition("?")
         try:
             pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
         except ValueError as error:
             raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
-        options = dict(pairs)
-        if set(options) - set(OPTIONS) or len(options) != len(pairs):
+        given = dict(pairs)
+        if set(given) - set(options) or len(given) != len(pairs):
             raise InputError(
-                f"model: {query!r} in {spec!r}: each of {list(OPTIONS)} may be given once, "
+                f"model: {query!r} in {spec!r}: each of {list(options)} may be given once, "
                 "nothing else"
             )
-        if "max_tokens" in options:
-            if not options["max_tokens"].isdecimal():
+        if "max_tokens" in given:
+            if not given["max_tokens"].isdecimal():
                 raise InputError(f"model: max_tokens in {spec!r} is not a number")
-            options["max_tokens"] = int(options["max_tokens"])
+            given["max_tokens"] = int(given["max_tokens"])
     if not Checkpoint(name).local_folder and "@" in name:
-        name, _, options["revision"] = name.rpartition("@")
-    if not name or options.get("revision") == "":
-        raise InputError(f"model: {spec!r} is not hf:NAME_OR_PATH[@REVISION]")
-    return name, options
+        name, _, given["revision"] = name.rpartition("@")
+    if not name or given.get("revision") == "":
+        raise InputError(f"model: {spec!r} is not NAME_OR_PATH[@REVISION] after its kind")
+    return name, given
 
 
 def _hub() -> Any:
     try:
         import huggingface_hub
-    except ImportError as error:
+    except ImportError:
         raise MissingExtraError(
             'models of the hub need huggingface_hub: pip install "fewfit[hf]"'
-        ) from error
+        ) from None
     return huggingface_hub
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Return the files of a folder that one of the patterns names, sorted."""
     return sorted({path for pattern in patterns for path in folder.glob(pattern)})
 
 
@@ -244,18 +289,18 @@ def _count(path: Path) -> int:
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def digest(paths: Sequence[Path]) -> str:
     """Hash names and contents; a shard that an index names elsewhere is not overlooked."""
     whole = hashlib.sha256()
     for path in paths:
         try:
             with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-        whole.update(f"{path.name}\0{digest}\n".encode())
+        whole.update(f"{path.name}\0{found}\n".encode())
         if path.name.endswith(".index.json"):
-            index = _json(path, path.name) or {}
+            index = read_json(path, path.name) or {}
             shards = set(index.get("weight_map", {}).values())
             strangers = sorted(shards - {other.name for other in paths})
             if strangers:
@@ -263,13 +308,15 @@ def _digest(paths: Sequence[Path]) -> str:
     return whole.hexdigest()
 
 
-def _json(path: Path, name: str) -> dict[str, Any] | None:
+def read_json(path: Path, name: str, kind: type = dict) -> Any:
+    """Return the content of a JSON file, an object or else of `kind`; None if there is no file."""
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{name}: {path.name} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{name}: {path.name} is not a JSON object")
+    if not isinstance(content, kind):
+        what = "object" if kind is dict else "array"
+        raise ModelError(f"{name}: {path.name} is not a JSON {what}")
     return content

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.hf.encoding import Encoded
-from fewfit.models.hf.network import Network, Vectors
-from fewfit.models.hf.plan import Plan
+from fewfit.errors import ModelWarning
+from fewfit.models.local.encoding import Encoded
+from fewfit.models.local.network import Network, Vectors
+from fewfit.models.local.plan import Plan
 from fewfit.observations import Observations, ScoreSpace, Status
 
 
@@ -30,7 +32,8 @@ def observe(
     """
     import torch
 
-    hidden = normaliser = None
+    hidden: Any = None
+    normaliser: Any = None
     scores: Any = torch.empty((len(batch), len(words)))
     mass: Any = torch.full((len(batch),), torch.nan)
     runs = network.run(batch, plan.steps, plan.columns, vectors)
@@ -50,21 +53,38 @@ def observe(
         mass = scores[:, list(plan.mass)].exp().sum(-1)
     if space is ScoreSpace.LOGIT and normaliser is not None:
         scores = scores + normaliser[:, None]
-    arrays = (x.cpu().numpy() for x in (scores, hidden, mass) if x is not None)
-    return _observations(batch, words, space, *arrays)
+    return finish(batch, words, space, *(x.cpu().numpy() for x in (scores, hidden, mass)))
 
 
-def _observations(
-    batch: Sequence[Encoded],
+class Read(Protocol):
+    """What was read for one prompt: its tokens, and whether its text was cut."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def truncated(self) -> bool: ...
+
+
+def finish(
+    batch: Sequence[Read],
     words: tuple[str, ...],
     space: ScoreSpace,
     scores: NDArray[np.float32],
     hidden: NDArray[np.float32],
-    mass: NDArray[np.float32],
+    mass: NDArray[np.float32] | None = None,
 ) -> Observations:
+    """Make observations of one batch; a row that is not finite counts as not answered."""
+    n = len(batch)
+    mass = np.full(n, np.nan, dtype=np.float32) if mass is None else mass
     status = np.where([item.truncated for item in batch], Status.TRUNCATED, Status.OK)
     broken = ~(np.isfinite(scores).all(axis=1) & np.isfinite(hidden).all(axis=1))
     if broken.any():
+        warnings.warn(
+            "prompts got no answer: the model's numbers for them are not finite (NaN or infinite); "
+            "a wider dtype may help",
+            ModelWarning,
+            stacklevel=2,
+        )
         scores, hidden, mass = scores.copy(), hidden.copy(), mass.copy()
         scores[broken] = hidden[broken] = np.nan
         mass[broken] = np.nan
@@ -77,5 +97,5 @@ def _observations(
         label_mass=mass,
         n_tokens=np.array([len(item.ids) for item in batch]),
         status=status,
-        asked=np.ones(len(batch), dtype=bool),
+        asked=np.ones(n, dtype=bool),
     )

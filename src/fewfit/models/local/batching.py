@@ -1,16 +1,15 @@
-"""What the models that run in this process share: batches of similar length, and their imports."""
+"""Batches of similar length that survive running out of memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import MissingExtraError, ModelError
+from fewfit.errors import ModelError
 
 _WINDOW = 2048
 
@@ -37,7 +36,11 @@ def windows(sizes: Sequence[int]) -> Iterator[NDArray[np.intp]]:
 
 
 def in_batches(
-    lengths: NDArray[np.integer], ask: Callable[[NDArray[np.intp]], Answer], budget: Budget
+    lengths: NDArray[np.integer],
+    ask: Callable[[NDArray[np.intp]], Answer],
+    budget: Budget,
+    *,
+    pads: bool = True,
 ) -> Iterator[tuple[NDArray[np.intp], Answer]]:
     """Ask about rows of similar length together, longest first, within a budget.
 
@@ -50,6 +53,8 @@ def in_batches(
     budget : Budget
         Halved, and kept so, whenever `ask` runs out of memory; the batch is then asked again in
         smaller parts.
+    pads : bool, default=True
+        Whether rows of unequal length may stand in one batch.
 
     Yields
     ------
@@ -65,6 +70,8 @@ def in_batches(
     while start < len(order):
         longest = int(lengths[order[start]])
         n = max(1, min(budget.rows, budget.tokens // max(longest, 1), len(order) - start))
+        if not pads:
+            n = min(n, int((lengths[order[start:]] == longest).sum()))
         rows = order[start : start + n]
         try:
             answer = ask(rows)
@@ -83,6 +90,42 @@ def in_batches(
         start += n
 
 
+def read_in_batches(
+    sizes: Sequence[int],
+    encode: Callable[[NDArray[np.intp]], Sequence[Any]],
+    ask: Callable[[Sequence[Any]], Answer],
+    budget: Budget,
+    *,
+    pads: bool = True,
+) -> Iterator[tuple[NDArray[np.intp], Answer]]:
+    """Encode texts, some thousand at a time, and ask about those of similar length together.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Roughly how long each text is.
+    encode : callable
+        Takes positions in `sizes` and returns what has `ids`, in this order.
+    ask : callable
+        Takes some of these and returns their answer.
+    budget, pads
+        As in :func:`in_batches`.
+
+    Yields
+    ------
+    (positions, answer)
+    """
+    for window in windows(sizes):
+        encoded = encode(window)
+        lengths = np.array([len(item.ids) for item in encoded], dtype=np.intp)
+
+        def asked(rows: NDArray[np.intp], encoded: Sequence[Any] = encoded) -> Answer:
+            return ask([encoded[row] for row in rows])
+
+        for rows, answer in in_batches(lengths, asked, budget, pads=pads):
+            yield window[rows], answer
+
+
 def pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[Any, Any]:
     """Return token ids (B, T) and attention mask (B, T), int64 tensors, padded on the right."""
     import torch
@@ -94,31 +137,6 @@ def pad(sequences: Sequence[Sequence[int]], value: int) -> tuple[Any, Any]:
         ids[row, : len(sequence)] = sequence
         mask[row, : len(sequence)] = 1
     return torch.from_numpy(ids), torch.from_numpy(mask)
-
-
-def import_torch(who: str, extra: str) -> None:
-    """Import torch and transformers, or say how to get them (MissingExtraError)."""
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError(
-            f'{who} needs {error.name}: pip install "fewfit[{extra}]"'
-        ) from None
-
-
-@contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bar while weights are loaded."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

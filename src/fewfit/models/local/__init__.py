@@ -1,0 +1,40 @@
+"""Models of this process: one loader, one encoder of texts, one batcher, one hook.
+
+``files`` says where a checkpoint lies and what it is, ``loading`` loads it, ``encoding`` turns
+prompts into tokens, ``batching`` asks about rows of similar length together, ``narrowing`` lets the
+head see only what is read. ``plan``, ``network`` and ``scores`` read label words at a slot;
+``model`` is a masked, causal or encoder-decoder language model, ``sentences`` an encoder of texts
+whose ``layout`` its own files give.
+"""
+
+from fewfit.models.local.batching import Budget, in_batches, pad, read_in_batches, windows
+from fewfit.models.local.encoding import Choices, PromptEncoder, TextEncoder
+from fewfit.models.local.files import Checkpoint, parse_spec
+from fewfit.models.local.loading import Loaded, import_torch, load, no_progress_bar
+from fewfit.models.local.model import TransformersModel
+from fewfit.models.local.narrowing import Narrowed
+from fewfit.models.local.network import padding
+from fewfit.models.local.scores import finish
+from fewfit.models.local.sentences import SentenceEncoder
+
+__all__ = [
+    "Budget",
+    "Checkpoint",
+    "Choices",
+    "Loaded",
+    "Narrowed",
+    "PromptEncoder",
+    "SentenceEncoder",
+    "TextEncoder",
+    "TransformersModel",
+    "finish",
+    "import_torch",
+    "in_batches",
+    "load",
+    "no_progress_bar",
+    "pad",
+    "padding",
+    "parse_spec",
+    "read_in_batches",
+    "windows",
+]

@@ -1,0 +1,306 @@
+"""Sentence encoders as frozen models: one vector of a text, held against label sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.errors import ModelError
+from fewfit.models.base import Capabilities, Check
+from fewfit.models.local.base import LocalModel
+from fewfit.models.local.batching import pad, read_in_batches
+from fewfit.models.local.encoding import Encoded, TextEncoder
+from fewfit.models.local.files import parse_spec
+from fewfit.models.local.layout import EncoderCheckpoint, Layout
+from fewfit.models.local.loading import load_network, load_tokenizer
+from fewfit.models.local.network import check_ids, padding
+from fewfit.models.local.scores import finish
+from fewfit.models.similarity import LabelSentences, is_pair, read_pair
+from fewfit.observations import Batch, ScoreSpace
+from fewfit.prompts import Prompt
+
+SCORE_SCALE = 20.0
+OPTIONS = ("dtype", "max_tokens")
+_PAIRS = 64  # are encoded before their answers are handed on
+
+
+class SentenceEncoder(LocalModel):
+    """An encoder of texts in the layout of sentence-transformers, run in this process.
+
+    Hidden state
+        The vector of the user's text alone, made as the checkpoint's own files say: pooling,
+        dense layers, length. A bare encoder, whose files say nothing, gives the mean over the
+        tokens of its last layer. Two fields are a pair of texts, each embedded by itself; see
+        :func:`~fewfit.models.similarity.read_pair`. Three and more are joined by a space.
+    Score of a label word, space ``similarity``
+        Cosine between the text, or the mean direction of both, and the label sentence; see
+        :class:`~fewfit.models.similarity.LabelSentences`.
+
+    The scores' scale is 20, the inverse temperature of the contrastive loss that
+    sentence-transformers trains with, so that scaled differences read as log-odds.
+
+    Parameters
+    ----------
+    name : str
+        A folder, or a name on the hub. Only safetensors are read, and no code of a checkpoint.
+    revision : str, optional
+        Branch, tag or commit on the hub; it is resolved to a commit, once.
+    dtype : {"float32", "bfloat16", "float16", "auto"}, optional
+        Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
+        bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
+        of :attr:`spec`.
+    max_tokens : int, optional
+        Longer texts are cut at their end; left out, what the checkpoint declares.
+    device : str, optional
+        Left out, "cuda" or "mps" where there is one, else "cpu". Not part of the identity.
+
+    Raises
+    ------
+    InputError
+        For arguments that are not as above.
+    MissingExtraError, ModelError
+        When first asked: torch is missing, or the checkpoint cannot be had, read or understood.
+    """
+
+    checkpoint: EncoderCheckpoint
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        dtype: str | None = None,
+        max_tokens: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        point = EncoderCheckpoint(str(name), revision)
+        super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
+
+    @classmethod
+    def from_spec(cls, spec: str) -> SentenceEncoder:
+        """Make the model of ``encoder:NAME_OR_PATH[@REVISION][?option=value&...]``.
+
+        Options are `dtype` and `max_tokens`.
+        """
+        name, options = parse_spec(spec, OPTIONS)
+        return cls(name, **options)
+
+    @property
+    def spec(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The string that makes this model again, pinned to the commit and the dtype."""
+        at = "" if self.checkpoint.local else f"@{self.checkpoint.commit}"
+        options = {"dtype": self.dtype}
+        if self._max_tokens is not None:
+            options["max_tokens"] = str(self._max_tokens)
+        return f"encoder:{self.checkpoint.name}{at}?{urlencode(options)}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE, pairs=True
+        )
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {
+            "kind": "sentence-encoder",
+            "architecture": self.checkpoint.architecture,
+            **self.checkpoint.fingerprint,
+            "hidden": f"{self._layout.text}; of two fields u, v, |u-v|, sqrt(H)uv",
+            "dtype": self.dtype,
+            "max_tokens": str(self.max_tokens),
+        }
+
+    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
+        labels = LabelSentences(words, self._directions)
+        columns = tuple(words)
+        for positions, items, hidden, vectors in self._read(prompts):
+            scores = labels.scores([prompts[i] for i in positions], vectors)
+            yield positions, finish(items, columns, ScoreSpace.SIMILARITY, scores, hidden)
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Say how a vector is made of a text."""
+        detail = self._layout.text
+        if not self._layout.declared:
+            detail += ": there is no modules.json that says how a text becomes one vector"
+        return [Check("pooling", "ok" if self._layout.declared else "note", detail)]
+
+    def _read(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Any, list[Encoded], Any, Any]]:
+        """Yield (positions, tokens, hidden states, what label sentences meet)."""
+        pairs = np.flatnonzero([is_pair(prompt) for prompt in prompts])
+        single = np.setdiff1d(np.arange(len(prompts)), pairs)
+        texts = [prompts[i].user_text for i in single]
+        for positions, (items, hidden) in self._embedded(texts):
+            yield single[positions], items, hidden, hidden
+        lengths = [len(prompts[i].user_text) for i in pairs.tolist()]
+        order = pairs[np.argsort(-np.array(lengths, dtype=np.intp), kind="stable")]
+        for start in range(0, len(order), _PAIRS):
+            some = order[start : start + _PAIRS]
+            first, second = zip(*(prompts[i].fields for i in some), strict=True)
+            (a, u), (b, v) = self._in_order(first), self._in_order(second)
+            both = [
+                Encoded([*x.ids, *y.ids], 0, x.truncated or y.truncated)
+                for x, y in zip(a, b, strict=True)
+            ]
+            yield some, both, *read_pair(u, v)
+
+    def _directions(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = self._in_order(texts)[1]
+        if not np.isfinite(vectors).all():
+            raise ModelError(
+                f"model: the numbers for a label sentence such as {texts[0]!r} are not finite (NaN "
+                "or infinite); take a wider dtype or another checkpoint"
+            )
+        return vectors
+
+    def _in_order(self, texts: Sequence[str]) -> tuple[list[Encoded], NDArray[np.float32]]:
+        """Return tokens and vectors in the order of the texts."""
+        found = list(self._embedded(texts))
+        order = np.argsort(np.concatenate([positions for positions, _ in found]))
+        items = [item for _, (items, _) in found for item in items]
+        vectors = np.concatenate([vectors for _, (_, vectors) in found])[order]
+        return [items[i] for i in order], vectors
+
+    def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+        """Yield (positions, (tokens, vectors)), longest texts first."""
+        network, words, layout = self._network, self._encoder, self._layout
+
+        def encode(window: NDArray[np.intp]) -> list[Encoded]:
+            some = [f"{layout.prefix}{texts[i]}" for i in window]
+            return words.encode_texts([text.lower() for text in some] if layout.lower else some)
+
+        def ask(items: Sequence[Encoded]) -> tuple[Sequence[Encoded], NDArray[np.float32]]:
+            return items, network.vectors(items)
+
+        sizes = [len(text) for text in texts]
+        yield from read_in_batches(sizes, encode, ask, self._budget, pads=network.pads)
+
+    @property
+    def _layout(self) -> Layout:
+        return self.checkpoint.layout
+
+    @property
+    def _encoder(self) -> TextEncoder:
+        return self._once("encoder", self._load_encoder)
+
+    def _load_encoder(self) -> TextEncoder:
+        point = self.checkpoint
+        words = load_tokenizer(point.description, point.name)
+        return TextEncoder(words.backend_tokenizer, limit=self.max_tokens)
+
+    @property
+    def _network(self) -> VectorNetwork:
+        return self._once("network", self._load_network)
+
+    def _load_network(self) -> VectorNetwork:
+        point = self.checkpoint
+        network = load_network(point, "encoder", dtype=self.dtype, device=self.device)
+        folders = [point.root / layer.folder for layer in self._layout.dense]
+        return VectorNetwork(network, self._layout, point.name, folders)
+
+
+class VectorNetwork:
+    """A network that makes one vector of a text, as a layout says.
+
+    Attributes
+    ----------
+    pads : bool
+        Whether texts of unequal length may be padded to one batch.
+    """
+
+    def __init__(
+        self, network: Any, layout: Layout, name: str, folders: Sequence[Path] = ()
+    ) -> None:
+        self.network, self._layout, self._name = network, layout, name
+        self._pad_id = padding(network, None)
+        dense = zip(folders, layout.dense, strict=True)
+        self._dense = [_DenseLayer.load(folder, d.activation, name) for folder, d in dense]
+        n = len(network.get_input_embeddings().weight)
+        some = [i for i in range(3, 9) if i != self._pad_id and i < n]
+        probes = [Encoded(some, 0, False), Encoded(some[:2], 0, False)]
+        alone = np.concatenate([self.vectors([item]) for item in probes])
+        near = 1e-4 if str(network.dtype) == "torch.float32" else 3e-2
+        gap = np.abs(self.vectors(probes) - alone).max()
+        self.pads = bool(gap <= near * (np.abs(alone).max() + 1e-6))
+
+    def vectors(self, items: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Return one vector of each text, shape (N, H)."""
+        import torch
+
+        check_ids(items, len(self.network.get_input_embeddings().weight), self._name)
+        ids, mask = pad([item.ids for item in items], self._pad_id)
+        ids, mask = ids.to(self.network.device), mask.to(self.network.device)
+        with torch.inference_mode():
+            last = self.network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            pooled = [pool(mode, last, mask) for mode in self._layout.pooling]
+            vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+            for layer in self._dense:
+                vectors = layer(vectors)
+            if self._layout.normalise:
+                vectors = torch.nn.functional.normalize(vectors, dim=-1)
+            return vectors.cpu().numpy()
+
+
+class _DenseLayer(NamedTuple):
+    weight: Any
+    bias: Any
+    function: Any
+
+    @classmethod
+    def load(cls, folder: Path, activation: str, name: str) -> _DenseLayer:
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            tensors = load_file(folder / "model.safetensors")
+            weight, bias = tensors["linear.weight"].float(), tensors.get("linear.bias")
+        except (OSError, SafetensorError, KeyError) as error:
+            raise ModelError(
+                f"{name}: the dense layer in {folder.name} has no readable model.safetensors; save "
+                "the model again with sentence-transformers"
+            ) from error
+        return cls(weight, None if bias is None else bias.float(), getattr(torch.nn, activation)())
+
+    def __call__(self, vectors: Any) -> Any:
+        import torch
+
+        weight = self.weight.to(vectors.device)
+        bias = None if self.bias is None else self.bias.to(vectors.device)
+        return self.function(torch.nn.functional.linear(vectors, weight, bias))
+
+
+def pool(mode: str, last: Any, mask: Any) -> Any:
+    """Make one vector of the states of a text's tokens.
+
+    Parameters
+    ----------
+    mode : str
+        One of :data:`fewfit.models.local.layout.POOLINGS`.
+    last : Tensor of shape (N, T, H)
+    mask : Tensor of shape (N, T), int64
+        1 where there is a token; padding is on the right.
+
+    Returns
+    -------
+    Tensor of shape (N, H)
+    """
+    import torch
+
+    if mode == "cls":
+        return last[:, 0]
+    if mode == "lasttoken":
+        return last[torch.arange(len(last), device=last.device), mask.sum(dim=1) - 1]
+    weight = mask.unsqueeze(-1).to(last.dtype)
+    if mode == "max":
+        return last.masked_fill(weight == 0, -torch.inf).amax(dim=1)
+    if mode == "weightedmean":
+        places = torch.arange(1, last.shape[1] + 1, device=last.device, dtype=last.dtype)
+        weight = weight * places[None, :, None]
+    total, count = (last * weight).sum(dim=1), weight.sum(dim=1)
+    return total / (count.sqrt() if mode == "mean_sqrt_len_tokens" else count)

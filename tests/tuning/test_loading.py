@@ -1,0 +1,93 @@
+"""A base model that is loaded for tuning: its positions hold, and its padding has a row."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from fewfit.errors import ModelWarning
+from fewfit.observations import Status
+from fewfit.tuning import IA3, Recipe, Trunk, TunedModel, save_vectors, site_map
+from tests.hf_checkpoints import build
+from tests.tuning_models import TEMPLATE, example
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
+def test_a_prompt_is_cut_to_the_positions_that_there_are(name, tmp_path):
+    trunk = Trunk.load(str(build(name, tmp_path, positions=32)))
+    item = trunk.encoder.encode(example("great fun " * 200, 0, ("great", "very bad")))
+    assert item.truncated
+    with torch.inference_mode():
+        tokens, _ = trunk.read(trunk.pack([item]))
+    assert torch.isfinite(tokens.beta).all()
+    assert trunk.identity["max_tokens"] == "256", "what was asked for names the artifact"
+
+
+def test_a_model_of_relative_positions_reads_as_far_as_it_is_told(tmp_path):
+    trunk = Trunk.load(str(build("t5", tmp_path, positions=32)), max_tokens=100)
+    item = trunk.encoder.encode(example("great fun " * 200, 0, ("great", "bad")))
+    assert len(item.before) > 90
+
+
+@pytest.fixture
+def tuned(tmp_path):
+    """An adapter that changes nothing, on a causal model."""
+    base = build("gpt2", tmp_path / "base")
+    trunk = Trunk.load(str(base))
+    vectors = IA3(site_map(trunk.network))
+    save_vectors(
+        tmp_path / "tuned",
+        vectors,
+        base_spec=trunk.spec,
+        base_identity=trunk.identity,
+        recipe=Recipe(),
+        n_examples=0,
+    )
+    return TunedModel(tmp_path / "tuned")
+
+
+WORDS = ("great", "bad", "very bad")
+
+
+def asked(n):
+    return [TEMPLATE.render({"text": f"{'fun ' * (i % 7)}{i}"}) for i in range(n)]
+
+
+def test_a_tuned_model_halves_its_batches_when_memory_runs_out(tuned, monkeypatch):
+    prompts = asked(30)
+    expected = tuned.observe(prompts, WORDS).scores
+    read, failed = tuned._trunk.read, []
+
+    def small(batch):
+        if len(batch.tasks) > 8:
+            failed.append(len(batch.tasks))
+            raise torch.OutOfMemoryError("out of memory")
+        return read(batch)
+
+    monkeypatch.setattr(tuned._trunk, "read", small)
+    np.testing.assert_allclose(tuned.observe(prompts, WORDS).scores, expected, atol=1e-5)
+    assert failed == [30, 15]
+
+
+def test_threads_may_share_a_tuned_model(tuned):
+    prompts = asked(6)
+    expected = tuned.observe(prompts, WORDS).scores
+    pairs = [(0, 1), (1, 2), (2, 0)] * 4
+
+    def ask(pair):
+        return tuned.observe(prompts, [WORDS[i] for i in pair]).scores
+
+    with ThreadPoolExecutor(4) as pool:
+        for pair, scores in zip(pairs, pool.map(ask, pairs), strict=True):
+            np.testing.assert_allclose(scores, expected[:, list(pair)], atol=1e-5)
+
+
+def test_numbers_of_a_tuned_model_that_are_not_finite_are_a_failed_answer(tuned):
+    tuned._trunk.network.transformer.wpe.weight.data[40] = torch.nan
+    prompts = [TEMPLATE.render({"text": text}) for text in ("fun " * 45, "a film")]
+    with pytest.warns(ModelWarning, match="not finite"):
+        found = tuned.observe(prompts, ("great", "bad"))
+    assert found.status.tolist() == [Status.FAILED, Status.OK]
