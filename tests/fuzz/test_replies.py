@@ -55,7 +55,10 @@ def test_a_spoiled_reply_is_that_rows_failure(scheme):
                             assert (check.outcome + check.detail).isprintable(), last
                         continue
                     answers = model.observe([prompt], WORDS)
-                except (ModelError, InputError) as error:  # tokens decide whether words can be told apart
+                except (
+                    ModelError,
+                    InputError,
+                ) as error:  # tokens decide whether words can be told apart
                     assert str(error).isprintable()
                     outcomes["stopped"] += 1
                     continue

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewfit.models.trust import check_unnamed
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
 from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
+from fewfit.models.trust import check_unnamed
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 from fewfit.tuning.choices import ChoiceExample, Encoded

@@ -18,7 +18,7 @@ from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
 from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
-from fewfit.models.remote.guard import GIVE_UP, Guard, redact
+from fewfit.models.remote.guard import Guard, redact
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
 from fewfit.models.remote.secrets import Redactor
@@ -26,6 +26,7 @@ from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
+
 
 class RemoteModel(FrozenModel):
     """Base of the server dialects: what they share is here, what differs is in four members.

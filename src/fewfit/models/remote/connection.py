@@ -103,7 +103,9 @@ class Connection:
         # Chunks of one byte take six on the wire.
         timed.left = limit + HEAD_LIMIT if not reply.chunked else 8 * limit + HEAD_LIMIT
         data = _body(reply, limit)
-        self.reusable = not reply.will_close and not timed.more() and not (reply.chunked and lengths)
+        self.reusable = (
+            not reply.will_close and not timed.more() and not (reply.chunked and lengths)
+        )
         return reply, data
 
     def check(

@@ -127,9 +127,7 @@ def log_probabilities(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, float
         if type(token) not in (str, int):
             raise RowError(f"a listed token is neither text nor an id, but {str(token)[:40]}")
         if type(value) not in (int, float):
-            raise RowError(
-                f"the log-probability of {token!r} is {str(value)[:40]!r}, not a number"
-            )
+            raise RowError(f"the log-probability of {token!r} is {str(value)[:40]!r}, not a number")
         if not math.isfinite(value) or value > 1e-3:
             raise RowError(f"the log-probability of {token!r} is {value:.6g}")
         if value > UNLISTED:

@@ -128,9 +128,7 @@ def is_plain_name(name: str) -> bool:
 def _add(sizes: dict[int, set[str]], form: str, piece: int) -> None:
     form = form.translate(_LOWER)
     size = min(piece, len(form))
-    sizes.setdefault(size, set()).update(
-        form[i : i + size] for i in range(len(form) - size + 1)
-    )
+    sizes.setdefault(size, set()).update(form[i : i + size] for i in range(len(form) - size + 1))
 
 
 def _masked(text: str, sizes: dict[int, set[str]]) -> str:

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import random
-import socket
 import ssl
 import threading
 import time

@@ -29,6 +29,7 @@ _UNWANTED = re.compile(
     re.IGNORECASE,
 )
 
+
 class RowError(Exception):
     """This prompt got no usable answer; others may. Never leaves ``models/remote``."""
 
