@@ -86,8 +86,8 @@ def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
     version = entries.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {SCHEMA_VERSION}. Load it "
-            "with the fewfit that wrote it, or upgrade"
+            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {SCHEMA_VERSION}. "
+            "Load it with the fewfit that wrote it, or upgrade"
         )
     if checksum != sha256(canonical):
         raise ArtifactError(f"{path} differs from its checksum: it was damaged or edited by hand")

@@ -17,7 +17,7 @@ from fewfit.models.remote.proxies import Proxy
 from fewfit.models.remote.verdict import RowError
 
 MARK = "fewfit-" + "0" * 32
-"""Stands in a request for what names it, in the header ``X-Request-Id`` and where a dialect puts it."""
+"""Stands in a request for what names it: in ``X-Request-Id``, and where a dialect puts it."""
 
 HEAD_LIMIT = 2**18
 """Bytes of a reply before its body, replies of status 1xx included."""
@@ -103,9 +103,8 @@ class Connection:
         # Chunks of one byte take six on the wire.
         timed.left = limit + HEAD_LIMIT if not reply.chunked else 8 * limit + HEAD_LIMIT
         data = _body(reply, limit)
-        self.reusable = (
-            not reply.will_close and not timed.more() and not (reply.chunked and lengths)
-        )
+        both = reply.chunked and bool(lengths)
+        self.reusable = not (reply.will_close or both or timed.more())
         return reply, data
 
     def check(

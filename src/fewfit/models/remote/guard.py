@@ -1,4 +1,4 @@
-"""The border of ``models/remote``: when a run stops, and that nothing leaves with a secret in it."""
+"""The border of ``models/remote``: when a run stops, and no secret leaves."""
 
 from __future__ import annotations
 

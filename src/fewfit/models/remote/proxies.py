@@ -35,8 +35,8 @@ class Proxy:
 def proxy_for(scheme: str, netloc: str) -> Proxy | None:
     """Return the proxy for an address, or None.
 
-    ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower case first; on macOS and
-    Windows what the system is set to where the environment says nothing.
+    ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, in lower case first; on macOS
+    and Windows what the system is set to, where the environment says nothing.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def proxy_for(scheme: str, netloc: str) -> Proxy | None:
         host, port, split = None, 0, urlsplit("")
     if split.scheme != "http" or host is None:
         raise ModelError(
-            f"the environment's {name.upper()}_PROXY is not http://host:port, the only kind of proxy "
-            "that is spoken to; unset it, or list the server in NO_PROXY"
+            f"the environment's {name.upper()}_PROXY is not http://host:port, the only kind of "
+            "proxy that is spoken to; unset it, or list the server in NO_PROXY"
         )
     if split.username is None:
         return Proxy(host, port)
