@@ -75,9 +75,8 @@ def test_a_spoiled_reply_is_that_rows_failure(scheme):
             assert answers.hidden.shape[1] > 0
     assert np.isfinite(right.scores).all()
     assert all(map(str.isprintable, said))
-    assert (
-        CASES < 2000 or min(outcomes["answered"], outcomes["failed"] + outcomes["stopped"]) > 0
-    ), outcomes
+    if CASES >= 2000:  # the mutations are neither all harmless nor all fatal
+        assert min(outcomes["answered"], outcomes["failed"] + outcomes["stopped"]) > 0
 
 
 def _censored(answers):

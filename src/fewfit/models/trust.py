@@ -9,10 +9,11 @@ Everything else waits until the user names the model, with ``model=`` or ``--mod
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from fewfit.errors import ArtifactError, InputError, MissingExtraError, printable
 from fewfit.models.remote import DIALECTS, RemoteModel
@@ -36,7 +37,8 @@ def spec_to_write(spec: str | None) -> str | None:
 def check_spec(spec: str | None, path: Path) -> None:
     """Refuse a manifest whose model could send a key, whoever loads it (ArtifactError)."""
     scheme, _, rest = (spec or "").partition(":")
-    if scheme in DIALECTS and _server(scheme, rest, path).options.key_env is not None:
+    names = [name for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)]
+    if scheme in DIALECTS and "key_env" in names:
         raise ArtifactError(
             f"{path}: the model's address names an environment variable (key_env=), which no "
             "artifact may: its server would be told what is in it"
@@ -116,11 +118,13 @@ def _check_folder(name: str, path: Path) -> None:
         raise ArtifactError(f"{path}: {_shown(name)} is no folder of this machine")
     try:
         folder = Path(name).expanduser()
-        real = folder.resolve()
-        if any(real.is_relative_to(place) for place in _SYSTEM):
+        ways = (Path(os.path.abspath(folder)), folder.resolve())
+        if any(way.is_relative_to(place) for way in ways for place in _SYSTEM):
             raise ArtifactError(f"{path}: {_shown(name)} is a folder of the system, not a model's")
         odd = [p for p in folder.iterdir() if p.exists() and not (p.is_file() or p.is_dir())]
-    except (OSError, RuntimeError, ValueError):  # it is not there, which is said later
+    except RuntimeError:  # a home that nobody has
+        raise ArtifactError(f"{path}: {_shown(name)} is no folder of this machine") from None
+    except (OSError, ValueError):  # it is not there, which is said later
         return
     if odd:
         raise ArtifactError(f"{path}: {_shown(str(odd[0]))} is not a regular file")

@@ -200,7 +200,7 @@ class _Timed(io.RawIOBase):
         self._stream = io.BufferedReader(self)
         self._over = False
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, mode: str) -> Any:
         return self._stream
 
     def readable(self) -> bool:

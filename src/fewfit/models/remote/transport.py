@@ -80,8 +80,8 @@ class Transport:
         self, method: str, path: str, length: int, mark: str = MARK, proxy: Proxy | None = None
     ) -> bytes:
         """Return a request up to its body: one write for both saves a switch of threads."""
-        plain = proxy is not None and self._secure is None
-        target = f"http://{self._netloc}" if plain else ""
+        proxy = proxy if self._secure is None else None  # else it was told when it connected
+        target = "" if proxy is None else f"http://{self._netloc}"
         lines = [
             f"{method} {target}{self._root}{path} HTTP/1.1",
             f"Host: {self._netloc}",
@@ -91,7 +91,7 @@ class Transport:
             f"Content-Length: {length}",
             f"X-Request-Id: {mark}",
         ]
-        if plain and proxy.authorization is not None:
+        if proxy is not None and proxy.authorization is not None:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         if self._key_env is not None:
             lines.append(f"Authorization: Bearer {self._key()}")
