@@ -30,7 +30,14 @@ TEXTS = ["so good", "quite bad", "very good", "really bad"] * 2
 Y = ["pos", "neg"] * 4
 ONE = "{text} It was {mask}."
 LABELS = {"neg": ["bad", "poor"], "pos": "good"}
-HOME = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2] / "src"))
+OWN = (
+    sys.prefix,
+    sys.base_prefix,
+    str(Path(__file__).parents[2] / "src"),
+    *("/proc/mounts", "/proc/cpuinfo", "/proc/meminfo", "/proc/self/maps", "/proc/self/mountinfo"),
+    *("/proc/sys/kernel", "/dev/null", "/sys/devices", "/sys/fs/cgroup"),
+)
+"""What libraries open on their own account."""
 
 NAMED = ("A_SECRET", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY")
 CALLS: list[str] = []
@@ -46,7 +53,7 @@ def _audit(event: str, args: tuple) -> None:
             CALLS.append(f"{event} {args}")
     elif event == "open" and isinstance(args[0], str | bytes):
         path = os.fspath(os.path.abspath(os.fsdecode(args[0])))
-        if not path.startswith((str(WATCHED[0]), *HOME)):
+        if not path.startswith((str(WATCHED[0]), *OWN)):
             CALLS.append(f"open {path}")
 
 

@@ -185,6 +185,8 @@ def _load_tuned(
     entry = tuned.manifest.task
     if entry is None:
         raise ArtifactError(f"{folder} holds vectors to start from, and no task")
+    if not entry.templates or len(dict(entry.labels)) != len(entry.labels):
+        raise ArtifactError(f"{folder}: the task has no template, or a class twice")
     verbalizer = Verbalizer(dict(entry.labels))
     task = Task(
         open_model(tuned, store, max_queries),
