@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fewfit._version import __version__
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import SCHEMA_VERSION
+from fewfit.asking import Policy
 from fewfit.calibration import CALIBRATIONS, Calibration
 from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
@@ -133,7 +134,7 @@ def load_fitted(
         template,
         verbalizer,
         calibration,
-        errors=errors,
+        policy=Policy(errors),
         reads_words="word_scores" in decoder.requires,
     )
     check_identity(manifest.model_identity, task.model.identity)
@@ -194,7 +195,7 @@ def _load_tuned(
         verbalizer,
         CALIBRATIONS["none"](),
         prior=np.zeros((1, len(verbalizer.classes))),
-        errors=errors,
+        policy=Policy(errors),
     )
     decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
     return Fitted(task, decoder, tuned.manifest.n_examples, None), tuned
