@@ -155,7 +155,8 @@ class Proxy:
                 first, rest = request.split(b"\r\n", 1)
                 method, target, version = first.split(b" ")
                 path = b"/" + target.split(b"/", 3)[3]
-                other.sendall(b" ".join([method, path, version]) + b"\r\n" + rest)
+                once = b"\r\nConnection: close\r\n"  # the next request is rewritten too
+                other.sendall(b" ".join([method, path, version]) + once + rest)
             _pump(sock, other)
 
 

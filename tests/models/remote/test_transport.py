@@ -103,11 +103,11 @@ def test_no_framing_makes_more_of_a_reply_than_is_allowed(start, part, monkeypat
     monkeypatch.setattr(transport, "BODY_LIMIT", 2**20)
     with RawServer(flood(start, part)) as server:
         before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-        answers, said = observed(model_of(server), "x")
+        answers, said = observed(model_of(server, "retries=0&timeout=30"), "x")
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert answers.status[0] == Status.FAILED
     assert "1 of 1" in said
-    assert time.monotonic() - began < 4, "it is left before the timeout"
+    assert time.monotonic() - began < 15, "it is left before the timeout"
     assert grown < 64 * 2**10, "kilobytes"
     assert server.sent < 24 * 2**20
 

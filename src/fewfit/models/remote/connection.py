@@ -100,8 +100,8 @@ class Connection:
         lengths = set(reply.headers.get_all("Content-Length", []))
         if len(lengths) > 1 or (lengths and not reply.chunked and reply.length is None):
             raise HTTPException("the reply says no usable Content-Length")
-        # Chunks of one byte take six on the wire.
-        timed.left = limit + HEAD_LIMIT if not reply.chunked else 8 * limit + HEAD_LIMIT
+        # Chunks take a few bytes each.
+        timed.left = limit + HEAD_LIMIT if not reply.chunked else 2 * limit + HEAD_LIMIT
         data = _body(reply, limit)
         both = reply.chunked and bool(lengths)
         self.reusable = not (reply.will_close or both or timed.more())
