@@ -136,6 +136,11 @@ def test_a_folder_of_this_machine_may_be_named_and_a_pipe_in_it_is_not_opened(tm
         check_unnamed(f"hf:{tmp_path / 'model'}", tmp_path)
 
 
+def test_a_kind_that_another_package_adds_has_to_be_named(tmp_path):
+    with pytest.raises(ArtifactError, match="add --model theirs:x"):
+        check_unnamed("theirs:x", tmp_path)
+
+
 def test_a_missing_artifact_is_named_by_its_folder(tmp_path):
     with pytest.raises(ArtifactError, match=r"there is no artifact at .*nowhere: no such folder"):
         FewShotClassifier.load(tmp_path / "nowhere")

@@ -114,9 +114,9 @@ def load_fitted(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
     check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
-    if model is None:
+    if model is None and manifest.model_spec is not None:
         hidden = manifest.model_identity.get("hidden") == "True"
-        check_unnamed(manifest.model_spec or "", Path(folder) / schema.MANIFEST, hidden)
+        check_unnamed(manifest.model_spec, Path(folder) / schema.MANIFEST, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {

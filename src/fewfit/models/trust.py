@@ -18,6 +18,9 @@ from urllib.parse import parse_qsl, urlsplit
 from fewfit.errors import ArtifactError, InputError, MissingExtraError, printable
 from fewfit.models.remote import DIALECTS, RemoteModel
 
+_HARMLESS = ("embedded", "fake")
+"""Kinds of models that have no options and come with an installed package."""
+
 _SYSTEM = ("/proc", "/dev", "/sys", "/net", "/run")
 """Folders whose files are no files, or whose opening asks another machine."""
 
@@ -67,6 +70,11 @@ def check_unnamed(spec: str, path: Path, identity_hidden: bool = False) -> None:
         _check_checkpoint(spec, rest, path)
     elif scheme == "tuned":
         _check_folder(rest, path)
+    elif scheme not in _HARMLESS:
+        raise ArtifactError(
+            f"{path}: what {_shown(scheme)} may open or ask is not known to fewfit; if you know "
+            f"it, add --model {_shown(spec)} (model=... in Python)"
+        )
 
 
 def _server(scheme: str, rest: str, path: Path) -> RemoteModel:
