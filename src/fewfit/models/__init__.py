@@ -39,6 +39,6 @@ def named_model(spec: str) -> FrozenModel:
     """
     name, _, rest = spec.partition(":")
     model = KINDS[name].from_spec(rest)
-    if model.spec is None:
+    if type(model).spec is None:  # it makes none of its own
         model.spec = spec
     return model

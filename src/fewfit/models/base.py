@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models.costs import Size
-from fewfit.observations import Batch, Observations, ScoreSpace, gather
+from fewfit.observations import Batch, Observations, ScoreSpace, answered_whole, gather
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]
@@ -242,7 +242,7 @@ class FrozenModel(ABC):
         *,
         progress: Progress | None = None,
     ) -> Observations:
-        """Answer the prompts; a prompt that occurs twice is asked once.
+        """Answer the prompts; a prompt that occurs twice is asked once, half an answer is none.
 
         Parameters
         ----------
@@ -263,10 +263,10 @@ class FrozenModel(ABC):
         def counted() -> Iterator[Batch]:
             asking: Any = self.stream(distinct, tuple(words))
             with closing(asking):  # a model that asks ahead stops when we do
-                for batch in asking:
-                    yield batch
+                for where, batch in asking:
+                    yield where, answered_whole(batch)
                     if progress is not None:
-                        progress(len(batch[0]))
+                        progress(len(where))
 
         answers = gather(counted(), len(distinct))
         if len(distinct) == len(prompts):
