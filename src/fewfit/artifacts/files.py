@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,8 @@ def write_files(
     ArtifactError
         If the folder is something else, or the files cannot be written.
     """
+    check_folder(folder, files)
     folder = Path(folder).absolute()
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ArtifactError(f"{folder} exists and is not a folder; name another one")
-    if folder.is_dir() and any(entry.name not in files for entry in folder.iterdir()):
-        raise ArtifactError(f"{folder} holds other files than an artifact; name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -66,6 +63,42 @@ def write_files(
         raise ArtifactError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_folder(folder: str | Path, names: Collection[str] | None) -> None:
+    """Refuse, before anything is paid for, a folder that could not be written at the end.
+
+    Parameters
+    ----------
+    folder : path
+    names : collection of str or None
+        The files that it may hold by now; None for any.
+
+    Raises
+    ------
+    ArtifactError
+        If it is a link or no folder, holds other files, or nothing can be written where it is.
+    """
+    try:
+        folder = Path(folder).absolute()
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ArtifactError(f"{folder} exists and is not a folder; name another one")
+        if folder.is_dir() and names is not None:
+            others = sorted(entry.name for entry in folder.iterdir() if entry.name not in names)
+            if others:
+                raise ArtifactError(
+                    f"{folder} holds other files than an artifact, {others[0]!r} for one; name "
+                    "another folder"
+                )
+        place = folder if names is None and folder.is_dir() else folder.parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryDirectory(prefix=".fewfit.", dir=place) as tried:
+            (Path(tried) / folder.name).mkdir()
+    except ArtifactError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} cannot be written: {error}") from error
 
 
 def dump(manifest: Strict) -> bytes:
@@ -90,10 +123,10 @@ def parse(
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not the manifest of an artifact ({error})") from error
     version = entries.get("schema_version")
-    if version not in versions:
+    if type(version) is not int or version not in versions:
         raise ArtifactError(
-            f"{path} has schema version {version!r}; this fewfit reads {versions[-1]}. Load it "
-            "with the fewfit that wrote it, or upgrade"
+            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {versions[-1]}. "
+            "Load it with the fewfit that wrote it, or upgrade"
         )
     if checksum != sha256(canonical):
         raise ArtifactError(f"{path} differs from its checksum: it was damaged or edited by hand")
@@ -101,8 +134,8 @@ def parse(
         return kind.model_validate_json(canonical)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ArtifactError(f"{path}: {where}: {problem['msg']}") from error
+        where = ".".join(map(str, problem["loc"]))[:200]
+        raise ArtifactError(f"{path}: {where}: {problem['msg']}") from None
 
 
 def _canonical(entries: Mapping[str, Any]) -> bytes:
@@ -118,6 +151,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes (ArtifactError)."""
+    if not path.parent.is_dir():
+        raise ArtifactError(
+            f"there is no artifact at {path.parent}: no such folder. Check the path; fit and tune "
+            "write artifacts"
+        )
     try:
         info = path.lstat()
         if not stat.S_ISREG(info.st_mode):
@@ -125,6 +163,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if info.st_size > limit:
             raise ArtifactError(f"{path} has {info.st_size} bytes, more than the {limit} allowed")
         return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.parent} holds no {path.name}, and so is no whole artifact, which cannot be "
+            "read; fit and tune write artifacts"
+        ) from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
 

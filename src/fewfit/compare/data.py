@@ -78,6 +78,7 @@ class Data:
         ]
         kept = overlap(*texts, drop=drop_overlap)
         y = y_train[kept]
+        check_classes(verbalizer.classes, y, y_test)  # all rows of one may have been left out
         return cls(
             [train_rows[i] for i in kept],
             y,

@@ -18,9 +18,15 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from fewfit.artifacts.schema import Example
+from fewfit.artifacts.schema import ColumnsEntry, Example
 from fewfit.decoders import Decoder, MultiLabel
-from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
+from fewfit.errors import (
+    ArtifactError,
+    InputError,
+    ModelError,
+    ModelMismatchError,
+    ModelWarning,
+)
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
@@ -51,6 +57,7 @@ class TextEstimator(BaseEstimator):
     n_queries_: int
     n_retries_: int
     doctor_: dict[str, Any] | None
+    columns_: ColumnsEntry | None
     n_examples_: int
     _example: Example | None
     _identity: Mapping[str, str] | None = None
@@ -106,7 +113,15 @@ class TextEstimator(BaseEstimator):
         there = self.task_.answered(observations)
         out = np.full((len(there), len(self.classes_)), np.nan)
         if there.any():
-            out[there] = self._proba(*self.task_.features(self.task_.select(observations, there)))
+            hidden, scores = self.task_.features(self.task_.select(observations, there))
+            expected = getattr(self.decoder_, "n_features_in_", hidden.shape[1])
+            if hidden.shape[1] != expected:
+                raise ModelMismatchError(
+                    f"the classifier was fitted on hidden states of {expected} numbers, and the "
+                    f"model now gives {hidden.shape[1]}: it is another model, or the artifact was "
+                    "damaged"
+                )
+            out[there] = self._proba(hidden, scores)
         return out
 
     def save(self, folder: str | Path) -> None:
@@ -120,7 +135,14 @@ class TextEstimator(BaseEstimator):
             of fewfit's own.
         """
         check_is_fitted(self, "classes_")
-        fitted = Fitted(self.task_, self.decoder_, self.n_examples_, self._example, self.doctor_)
+        fitted = Fitted(
+            self.task_,
+            self.decoder_,
+            self.n_examples_,
+            self._example,
+            self.doctor_,
+            self.columns_,
+        )
         save_fitted(fitted, folder)
 
     @classmethod
@@ -210,6 +232,7 @@ class TextEstimator(BaseEstimator):
         self.classes_ = class_array(fitted.task.verbalizer.classes)
         self._identity = None
         self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
+        self.columns_ = fitted.columns
         self._example = fitted.example
 
     def _keep_example(self, row: Row, answers: Observations) -> None:

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fewfit.errors import InputError, MissingExtraError
-from fewfit.parameters import did_you_mean
 from fewfit.registry import Registry
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def load(name: str) -> type[TuningMethod]:
     MissingExtraError
         Without torch.
     """
+    from fewfit.parameters import did_you_mean  # numpy, which the table does not need
+
     if name not in METHODS:
         raise InputError(
             f"method: {name!r} is not one of {sorted(METHODS)}{did_you_mean(name, METHODS)}"
@@ -128,6 +129,8 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> TuningMe
         For an unknown method or option, or an option that is not of its kind.
     """
     from dataclasses import fields
+
+    from fewfit.parameters import did_you_mean
 
     kind, given = load(name), dict(options or {})
     known = {field.name: field for field in fields(kind) if field.init}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors.torch
 import torch
@@ -71,7 +71,7 @@ class Manifest(files.Strict):
     base_identity: dict[str, str]
     n_values: int
     recipe: dict[str, str | int | float | bool | None]
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     n_examples: int
     data_sha256: str | None = None
     task: TaskEntry | None
@@ -263,18 +263,6 @@ def check_base(manifest: Manifest, identity: Mapping[str, str]) -> None:
                 f"the vectors were tuned on another model: {field} was {tuned!r}, this model has "
                 f"{given!r}"
             )
-
-
-def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that an artifact cannot be written to, before any work (ArtifactError)."""
-    path = Path(folder).absolute()
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ArtifactError(f"{folder} exists and is not a folder; name another one")
-    if path.is_dir() and any(item.name not in (MANIFEST, TENSORS) for item in path.iterdir()):
-        raise ArtifactError(f"{folder} holds other files than an artifact; name another folder")
-    above = next(parent for parent in path.parents if parent.exists())
-    if not above.is_dir():
-        raise ArtifactError(f"{folder} cannot be made: {above} is a file")
 
 
 def identity_of(manifest: Manifest) -> dict[str, str]:

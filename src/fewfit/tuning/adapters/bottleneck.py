@@ -44,7 +44,7 @@ class SeriesAdapter(TuningMethod):
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
 
-    r: Annotated[int, Field(ge=1)] = 16
+    r: Annotated[int, Field(ge=1, le=4096)] = 16
     s: float = 1.0
 
     def build(self, base: Trunk, seed: int) -> Adapter:
@@ -70,7 +70,7 @@ class ParallelAdapter(TuningMethod):
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
 
-    r: Annotated[int, Field(ge=1)] = 16
+    r: Annotated[int, Field(ge=1, le=4096)] = 16
     s: float = 4.0
 
     def build(self, base: Trunk, seed: int) -> Adapter:

@@ -175,7 +175,7 @@ class LoRA(TuningMethod):
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
 
-    rank: Annotated[int, Field(ge=1)] = 4
+    rank: Annotated[int, Field(ge=1, le=4096)] = 4
     alpha: Annotated[float, Field(gt=0)] = 8.0
     roles: tuple[Role, ...] = ("q", "v")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

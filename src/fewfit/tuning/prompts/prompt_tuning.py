@@ -79,7 +79,7 @@ class PromptTuning(TuningMethod):
     recipe: ClassVar[Recipe] = Recipe(learning_rate=0.3)
     neutral: ClassVar[Mapping[str, Any]] = {"m": 0}
 
-    m: Annotated[int, Field(ge=0)] = 20
+    m: Annotated[int, Field(ge=0, le=4096)] = 20
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         E = base.network.get_input_embeddings().weight.detach().float().cpu()

@@ -97,8 +97,9 @@ class Ladder(Adapter):
 class LadderSideTuning(TuningMethod):
     """A small transformer beside the last stack, fed by all its blocks.
 
-    No gradient runs through the network itself. Beside an encoder-decoder the ladder stands at the decoder. The paper starts the side network
-    from pruned weights of the backbone and may leave blocks out; here it is drawn, and whole.
+    No gradient runs through the network itself. Beside an encoder-decoder the ladder stands at the
+    decoder. The paper starts the side network from pruned weights of the backbone and may leave
+    blocks out; here it is drawn, and whole.
 
     Parameters
     ----------
