@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
-from fewfit.errors import InputError
+from fewfit.errors import InputError, MissingExtraError
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
-from fewfit.tuning import ENTRIES, METHODS
+from fewfit.tuning import ENTRIES, METHODS, load
 
 
 class Method(NamedTuple):
@@ -143,15 +143,24 @@ def find_methods(name: str) -> list[Method]:
 
 
 def summary_of(method: Method) -> str:
-    """Return what a method does, in a sentence; empty for what is tuned."""
-    item = TABLES.get(method.kind, {}).get(method.name)
+    """Return what a method does, in a sentence; empty for what is tuned, without torch."""
+    item = _item(method)
     lines = (getdoc(item) or "").partition("\n\n")[0].splitlines() if item else []
     return " ".join(lines)
 
 
+def _item(method: Method) -> Any:
+    if method.kind != "tuning":
+        return TABLES.get(method.kind, {}).get(method.name)
+    try:
+        return load(method.name)
+    except MissingExtraError:
+        return None
+
+
 def options_of(method: Method) -> dict[str, Any]:
     """Return the parameters of a method that have a default, with it."""
-    item = TABLES.get(method.kind, {}).get(method.name)
+    item = _item(method)
     if item is None:
         return {}
     parameters = signature(item).parameters.values()

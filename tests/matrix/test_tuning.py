@@ -43,8 +43,8 @@ CASES = [(n, a) for n in ENTRIES for a in ARCHITECTURES if (n, a) not in REFUSED
 
 @functools.cache
 def case(name: str, architecture: str) -> TuningCase:
-    base = functools.partial(trunk, architecture, dropout=0.0)
-    return TuningCase(make_method(name, SMALL.get(name)), base)
+    method = make_method(name, SMALL.get(name))
+    return TuningCase(method, lambda: trunk(architecture, dropout=0.0).reads(method.reading))
 
 
 @pytest.mark.parametrize(("name", "architecture"), CASES)

@@ -92,6 +92,13 @@ def tune(
     generations: Annotated[
         int | None, typer.Option(min=0, help="The same as --option generations=... (pet).")
     ] = None,
+    reading: Annotated[
+        str | None,
+        typer.Option(
+            help="How choices are scored: answers (with their end, per token) or words (as hf: "
+            "does). [default: the method's; answers for an encoder-decoder]"
+        ),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
@@ -123,6 +130,7 @@ def tune(
             f"{did_you_mean(method, list(METHODS))}"
         )
     choose("--dtype", dtype, DTYPES)
+    choose("--reading", reading or "words", ("answers", "words"))
     older = {
         "unlikelihood": unlikelihood,
         "length_normalised": length_normalised,
@@ -168,6 +176,7 @@ def tune(
     accelerator = make_accelerator()
     device = str(accelerator.device)
     base = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
+    base = base.reads(reading or chosen.reading)  # pyright: ignore[reportArgumentType], checked
     n_trainings = chosen.trainings(len(templates))
     begun = time.perf_counter()
     with bar("tuning", recipe.steps * n_trainings, unit="step") as progress:

@@ -98,6 +98,7 @@ class TuningRow(Method):
         method, recipe = self._made()
         model = self._task.model
         trunk = load_once(str(model.spec), json.dumps(dict(model.identity)))
+        trunk = trunk.reads(method.reading)
         codes = np.searchsorted(classes, sample.y)
         rows = [self._wordings(r, int(k)) for r, k in zip(sample.rows, codes, strict=True)]
         data = Data(rows, [self._wordings(row, 0) for row in self.pool])

@@ -20,6 +20,7 @@ from fewfit.tuning.losses import Objective, TokenLogProbs
 from fewfit.tuning.reading import draw, encode_rows
 from fewfit.tuning.training import Progress, Recipe, digest, train
 from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
 
 Rows = Sequence[Sequence[ChoiceExample]]
 """Training rows; each is the same example in one or several wordings."""
@@ -91,6 +92,8 @@ class TuningMethod(ABC):
         Whether it needs texts without labels.
     recipe : Recipe
         How it trains where nothing else is said.
+    reading : {"answers", "words"}
+        How a command or a comparison lets the base model read choices for it.
     neutral : mapping
         Options under which a fresh adapter changes nothing, if it does under the usual ones.
 
@@ -105,6 +108,7 @@ class TuningMethod(ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
     unlabelled: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
+    reading: ClassVar[Reading] = "words"
     neutral: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
 from fewfit.tuning.sites import SiteMap, Stack, site_map
+from fewfit.tuning.words import Reading, WordEncoder
 
 _TOLD_POSITIONS = "encoder-decoder"
 """The architecture whose decoder has absolute positions and takes them as an argument."""
@@ -47,7 +48,9 @@ class Trunk:
     Attributes
     ----------
     kind : {"seq2seq", "causal", "masked"}
-    encoder : ChoiceEncoder
+    encoder : ChoiceEncoder or WordEncoder
+    reading : {"answers", "words"}
+        How choices are read and scored; :meth:`reads` changes it.
     pack : Packer
     """
 
@@ -82,6 +85,27 @@ class Trunk:
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
         self._narrowed = Narrowed(network)
+        self.reading: Reading = "answers"
+        self._encoders: dict[Reading, Any] = {"answers": self.encoder}
+        self._limits = {"max_tokens": max_tokens, "positions": positions}
+
+    def reads(self, reading: Reading) -> Trunk:
+        """Return the same network, whose choices are read and scored in this way.
+
+        An encoder-decoder has answers only, whatever is asked for.
+        """
+        if reading not in ("answers", "words"):
+            raise InputError(f"reading: one of ('answers', 'words'), not {reading!r}")
+        if reading == self.reading or self.kind == "seq2seq":
+            return self
+        if reading not in self._encoders:
+            self._encoders[reading] = WordEncoder(self.tokenizer, self.kind, **self._limits)
+        other = copy(self)
+        other.reading, other.encoder = reading, self._encoders[reading]
+        other.identity = {k: v for k, v in self.identity.items() if k != "reading"}
+        if reading != "answers":
+            other.identity["reading"] = reading
+        return other
 
     @classmethod
     def load(
@@ -91,6 +115,7 @@ class Trunk:
         dtype: str = "float32",
         device: str | None = None,
         max_tokens: int = MAX_TOKENS,
+        reading: Reading = "answers",
     ) -> Trunk:
         """Load a checkpoint; only safetensors are read, and no code.
 
@@ -103,6 +128,8 @@ class Trunk:
             Of the frozen weights; what is trained is always float32.
         device : str, optional
             Left out, "cuda" where there is one, else "cpu".
+        reading : {"answers", "words"}, default="answers"
+            How choices are scored; see :data:`fewfit.tuning.words.Reading`.
 
         Raises
         ------
@@ -125,7 +152,7 @@ class Trunk:
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
             positions=positions,
-        )
+        ).reads(reading)
 
     @cached_property
     def sites(self) -> SiteMap:
@@ -168,7 +195,8 @@ class Trunk:
         output, states = self._narrowed(inputs, *batch.at)
         logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
-        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct)
+        mean = self.reading == "answers"
+        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean)
         counts = torch.bincount(batch.example[batch.choice])
         return tokens, states[counts.cumsum(0) - counts]
 

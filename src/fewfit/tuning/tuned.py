@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.artifact import MANIFEST, identity_of, load_adapter, read_manifest, restore
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
 
 
 class _Row(NamedTuple):
@@ -47,8 +48,10 @@ class TunedModel(FrozenModel):
     It is merged into the weights where it is a change of weights, and attached where it is not.
 
     Score of a label word, space ``logprob``
-        Its length-normalised log-likelihood, end token included, in nats per token: T-Few's beta.
-        The softmax over the label words is what L_LN trains.
+        Where it was trained to write answers, T-Few's beta: the length-normalised log-likelihood,
+        end token included, in nats per token. Where it was trained on words, the log-likelihood
+        of the word's tokens, which without training is the score of ``hf:``. The softmax over the
+        label words is what L_LN trains.
     Tokens
         Those of the prompt and of all choices.
     Hidden state
@@ -154,6 +157,7 @@ class TunedModel(FrozenModel):
             self._base,
             dtype=known.get("dtype", "float32"),
             max_tokens=int(longest),
+            reading=cast(Reading, known.get("reading", "answers")),
         )
 
     def export(self, folder: str | Path) -> None:

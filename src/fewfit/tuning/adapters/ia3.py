@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from fewfit.tuning.adapter import Adapter, Handle
 from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.sites import Site, SiteMap, feature_axis, features
 from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
 
 PARTS = ("self.k", "self.v", "cross.k", "cross.v", "ffn.hidden")
 
@@ -205,6 +206,8 @@ class ScaledActivations(TuningMethod):
 
     Trained with the losses of T-Few.
     """
+
+    reading: ClassVar[Reading] = "answers"
 
     def build(self, base: Trunk, seed: int) -> IA3:
         return IA3(base.sites)

@@ -30,6 +30,7 @@ from fewfit.tuning.reading import encode_rows, scored
 from fewfit.tuning.sites import Stack
 from fewfit.tuning.training import Progress, Recipe, digest
 from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
 
 Ints = NDArray[np.intp]
 
@@ -60,6 +61,7 @@ class PET(TuningMethod):
     """
 
     unlabelled: ClassVar[bool] = True
+    reading: ClassVar[Reading] = "answers"
 
     adapter: str = "ia3"
     adapter_options: dict[str, Any] = field(default_factory=dict)
