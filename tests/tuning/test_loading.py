@@ -24,7 +24,7 @@ from fewfit.tuning import (
 )
 from fewfit.tuning.reading import scored
 from tests.hf_checkpoints import build
-from tests.tuning_models import TEMPLATE, example
+from tests.tuning_models import EXAMPLES, TEMPLATE, example, trunk
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "gpt2"])
@@ -145,3 +145,11 @@ def test_an_untrained_adapter_answers_as_the_network_without_it(name, tmp_path):
     np.testing.assert_allclose(tuned.scores, scored(trunk, items), atol=3e-5)
     if name == "t5":
         assert trunk.reads("words") is trunk, "an encoder-decoder writes answers"
+
+
+def test_two_may_read_one_network():
+    first = trunk("bert", dropout=0.0)
+    items = [first.encoder.encode(item) for item in EXAMPLES]
+    expected = scored(first, items[:1])
+    second = Trunk(first.network, first.tokenizer, identity={}, max_tokens=32)
+    np.testing.assert_array_equal(scored(second, items[:1]), expected)

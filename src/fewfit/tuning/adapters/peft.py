@@ -20,19 +20,6 @@ from fewfit.tuning.trunk import Trunk
 ROLES = ("q", "k", "v", "o", "ffn.in", "ffn.out")
 Role = Literal["q", "k", "v", "o", "ffn.in", "ffn.out"]
 Tuner = Literal["gralora", "hira", "loha", "lokr", "lora", "miss", "oft", "peanut"]
-    "adamss",
-    "deft",
-    "delora",
-    "gralora",
-    "hira",
-    "lily",
-    "loha",
-    "lokr",
-    "lora",
-    "miss",
-    "oft",
-    "peanut",
-]
 """What peft can inject and this project has tried; others keep state outside their layers."""
 
 
