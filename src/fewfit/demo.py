@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fewfit.artifacts.files import check_folder
+from fewfit.artifacts.schema import MANIFEST, TENSORS
 from fewfit.compare import Bar, Comparison, compare, sample_shots
 from fewfit.compare.report.plots import plot_accuracy
 from fewfit.compare.report.tables import accuracy_table
@@ -45,6 +47,9 @@ def run_demo(
     output: Path, *, seeds: int, model: str, store: str | None, say: Say, bar: Bar
 ) -> Comparison:
     """Run the demo; `say` gets the lines to print, `bar` makes a progress bar."""
+    folder = output / "classifier"
+    check_folder(output, None)
+    check_folder(folder, (MANIFEST, TENSORS))
     texts, labels = load_support_desk()
     y = np.array(labels)
     test_rows = np.sort(sample_shots(y, TEST_PER_CLASS, seed=12345))
@@ -92,7 +97,6 @@ def run_demo(
     classifier = FewShotClassifier(model, template=TEMPLATE, labels=LABELS, store=store).fit(
         [texts[i] for i in sample], y[sample]
     )
-    folder = output / "classifier"
     classifier.save(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     say(
@@ -104,4 +108,8 @@ def run_demo(
     for text, p in zip(NEW_TEXTS, probabilities, strict=True):
         say(f"  {again.classes_[p.argmax()]:<16} {p.max():.2f}  {text}")
     say(f"\nPlot: {plot}")
+    say(
+        "Now your own file, with a column 'text' and a column 'label': "
+        "fewfit fit YOUR.csv -o topics"
+    )
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter, getdoc, signature
 from typing import Any, NamedTuple
 
 from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
+from fewfit.errors import InputError
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
 
@@ -90,12 +93,83 @@ def list_methods() -> list[Method]:
     return [*found, *TUNING]
 
 
-def methods_table() -> str:
-    """Return the table in Markdown."""
+ALIASES: dict[str, tuple[str, ...]] = {
+    "AdaBoost": ("prompt-boosting",),
+    "BBT": ("black-box-tuning",),
+    "BDPL": ("prompt-search",),
+    "batch calibration": ("batch",),
+    "contextual calibration": ("contextual",),
+    "Decoder Tuning": ("dect", "ratio"),
+    "domain-context calibration": ("domain-context",),
+    "ICL": ("in-context",),
+    "iPET": ("ipet", "pet"),
+    "kNN-Prompting": ("knn-prompting",),
+    "KPT": ("probable-words",),
+    "logistic regression": ("linear-probe", "offset-regression"),
+    "Multi-Prompting Decoder": ("mpd", "neighbour-words"),
+    "PMI-DC": ("pmi",),
+    "PromptBoosting": ("prompt-boosting",),
+    "Prototypical networks": ("nearest-mean",),
+    "ProtoNet": ("nearest-mean",),
+    "ProtoVerb": ("protoverb",),
+    "PTEC": ("multi-label", "trie"),
+    "RIFF": ("paraphrase", "paraphrase-mean"),
+    "RLPrompt": ("policy-network",),
+    "SciPrompt": ("retrieved-words", "soft-verbalizer"),
+    "TFew": ("t-few",),
+    "UPL": ("unsupervised-prompts",),
+    "URIAL": ("urial-prefix", "token-shift"),
+}
+"""Name of a paper or system -> the methods that come from it, where they have another name here."""
+
+
+def find_methods(name: str) -> list[Method]:
+    """Return the methods of a name, or of that of a paper, a system, an author or an arXiv id.
+
+    Case, blanks, hyphens and underscores do not matter.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message names what is near.
+    """
+    everything, wanted = list_methods(), _folded(name)
+    known = {_folded(method.name): {method.name} for method in everything}
+    for alias, names in ALIASES.items():
+        known.setdefault(_folded(alias), set()).update(names)
+    found = [method for method in everything if method.name in known.get(wanted, ())]
+    if not found:  # an author's name, or an arXiv id
+        found = [m for m in everything if wanted in {_folded(w) for w in m.source.split()}]
+    if not found:
+        spelled = {_folded(n): n for n in [*ALIASES, *(method.name for method in everything)]}
+        near = [spelled[n] for n in get_close_matches(wanted, list(spelled), 1)]
+        hint = f"did you mean {near[0]!r}?" if near else "'fewfit methods' lists them all"
+        raise InputError(f"method: {name!r} is not known; {hint}")
+    return found
+
+
+def summary_of(method: Method) -> str:
+    """Return what a method does, in a sentence; empty for what is tuned."""
+    item = TABLES.get(method.kind, {}).get(method.name)
+    lines = (getdoc(item) or "").partition("\n\n")[0].splitlines() if item else []
+    return " ".join(lines)
+
+
+def options_of(method: Method) -> dict[str, Any]:
+    """Return the parameters of a method that have a default, with it."""
+    item = TABLES.get(method.kind, {}).get(method.name)
+    if item is None:
+        return {}
+    parameters = signature(item).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+
+
+def methods_table(methods: Sequence[Method] | None = None) -> str:
+    """Return the table in Markdown, of all methods or of these."""
     header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
     rows = [
         (*method[:3], ", ".join(method.requires) or "–", *method[4:6], method.source or "–")  # noqa: RUF001
-        for method in list_methods()
+        for method in (list_methods() if methods is None else methods)
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
@@ -105,3 +179,7 @@ def methods_table() -> str:
 
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([line(header), rule, *map(line, rows)])
+
+
+def _folded(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +46,8 @@ def write_files(
     ArtifactError
         If the folder is something else, or the files cannot be written.
     """
+    check_folder(folder, files)
     folder = Path(folder).absolute()
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ArtifactError(f"{folder} exists and is not a folder; name another one")
-    if folder.is_dir() and any(entry.name not in files for entry in folder.iterdir()):
-        raise ArtifactError(f"{folder} holds other files than an artifact; name another folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -66,6 +63,42 @@ def write_files(
         raise ArtifactError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_folder(folder: str | Path, names: Collection[str] | None) -> None:
+    """Refuse, before anything is paid for, a folder that could not be written at the end.
+
+    Parameters
+    ----------
+    folder : path
+    names : collection of str or None
+        The files that it may hold by now; None for any.
+
+    Raises
+    ------
+    ArtifactError
+        If it is a link or no folder, holds other files, or nothing can be written where it is.
+    """
+    try:
+        folder = Path(folder).absolute()
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise ArtifactError(f"{folder} exists and is not a folder; name another one")
+        if folder.is_dir() and names is not None:
+            others = sorted(entry.name for entry in folder.iterdir() if entry.name not in names)
+            if others:
+                raise ArtifactError(
+                    f"{folder} holds other files than an artifact, {others[0]!r} for one; name "
+                    "another folder"
+                )
+        place = folder if names is None and folder.is_dir() else folder.parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryDirectory(prefix=".fewfit.", dir=place) as tried:
+            (Path(tried) / folder.name).mkdir()
+    except ArtifactError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} cannot be written: {error}") from error
 
 
 def dump(manifest: Strict) -> bytes:

@@ -71,6 +71,14 @@ class Example(Strict):
     probabilities: list[float]
 
 
+class ColumnsEntry(Strict):
+    """The columns of the file that a task was fitted on: of each field, and of the labels."""
+
+    fields: dict[str, list[str]]
+    label: str
+    separator: str | None
+
+
 class Manifest(Strict):
     """Everything about a fitted task but its arrays."""
 
@@ -85,6 +93,7 @@ class Manifest(Strict):
     n_examples: int
     example: Example
     doctor: dict[str, JsonValue] | None = None
+    columns: ColumnsEntry | None = None
     files: dict[str, str]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +13,17 @@ from fewfit._version import __version__
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
+from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
 from fewfit.cli.methods import methods
 from fewfit.cli.options import Store, store_path
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.predict import evaluate, predict
+from fewfit.cli.output import bar, plain_errors, say
+from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
 from fewfit.cli.tune import merge, tune
 
 app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     help="Adapt a frozen pre-trained model to your task from a handful of labels.",
     epilog="Exit codes: 0 done, 2 bad input, 3 model, 4 artifact, 5 store, "
@@ -31,33 +33,39 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Adapt a frozen pre-trained model to your task from a handful of labels."""
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
 @plain_errors
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for the artifact and the plot.")] = Path(
-        "demo-output"
-    ),
-    seeds: Annotated[int, typer.Option(min=1, help="Samples per number of shots.")] = 5,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the artifact and the plot.")
+    ] = Path("demo-output"),
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Samples per shots.")] = 5,
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
     store: Store = "default",
 ) -> None:
     """Run the whole story on the built-in support-desk data, offline."""
     from fewfit.demo import run_demo
 
-    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=typer.echo, bar=bar)
+    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
 
 
 for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):

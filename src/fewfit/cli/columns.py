@@ -1,60 +1,207 @@
-"""From a table and options to what the library is called with."""
+"""From a table and options to the texts and labels that the library is called with."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+import datetime
+import decimal
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from fewfit.cli.tables import Table
-from fewfit.errors import InputError
+from fewfit.cli.tables import Row, Table
+from fewfit.cli.tables.names import find, position
+from fewfit.errors import InputError, InputWarning
+
+SEPARATOR = ";"
+_JOINED = "\n"  # between the texts of several columns
+_NAMED = 5
+
+Places = Mapping[str, Sequence[int]]
+"""Field of the template -> where its columns are in the table."""
 
 
-def pick_columns(table: Table, fields: tuple[str, ...], text_column: str | None) -> Table:
-    """Pick the template's fields; `text_column` renames the only one."""
-    if text_column is not None:
-        if len(fields) != 1:
+class Examples(NamedTuple):
+    """Rows of a table that have a text.
+
+    Attributes
+    ----------
+    texts : dict of str to list of str
+        Field of the template -> a text for each row.
+    values : list
+        What the label column holds; empty without one.
+    lines : list of int
+        The number of each row in its file.
+    """
+
+    texts: dict[str, list[str]]
+    values: list[Any]
+    lines: list[int]
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def select(self, rows: Sequence[int]) -> Examples:
+        """Return some of the rows."""
+        texts = {name: [column[i] for i in rows] for name, column in self.texts.items()}
+        values = [self.values[i] for i in rows] if self.values else []
+        return Examples(texts, values, [self.lines[i] for i in rows])
+
+
+def column_names(
+    fields: Sequence[str],
+    given: Sequence[str] | None,
+    remembered: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[str]]:
+    """Return the columns of each field of a template, by name.
+
+    Parameters
+    ----------
+    fields : sequence of str
+    given : sequence of str or None
+        Values of ``--text-column``.
+    remembered : mapping, optional
+        What an artifact was fitted on.
+    """
+    if not given:
+        known = remembered or {}
+        return {name: list(known.get(name, [name])) for name in fields}
+    names: dict[str, list[str]] = {}
+    for item in given:
+        field, equals, column = item.partition("=")
+        if equals and field in fields:
+            names.setdefault(field, []).append(column)
+        elif len(fields) == 1:
+            names.setdefault(fields[0], []).append(item)
+        else:
             raise InputError(
-                f"--text-column is for a template with one field; this one has {list(fields)}, "
-                "which are the columns that are read"
+                f"--text-column: {item!r} is for a template with one field; this one has "
+                f"{list(fields)}: say {fields[0]}={item}"
             )
-        if text_column not in table:
-            raise InputError(f"--text-column: no column {text_column!r}; there are {sorted(table)}")
-        return {fields[0]: table[text_column]}
-    for name in fields:
-        if name not in table:
+    return {name: names.get(name, [name]) for name in fields}
+
+
+def find_texts(
+    table: Table,
+    fields: Sequence[str],
+    given: Sequence[str] | None,
+    remembered: Mapping[str, Sequence[str]] | None = None,
+) -> Places:
+    """Return where the texts of a table are (InputError)."""
+    names = column_names(fields, given, remembered)
+    if given:
+        return {
+            field: [find(table.columns, name, "--text-column") for name in own]
+            for field, own in names.items()
+        }
+    places: dict[str, list[int]] = {}
+    for field, own in names.items():
+        found = [position(table.columns, name) for name in own]
+        if None in found:
+            found = [position(table.columns, field)]
+        if None in found:
+            fitted = f" (the artifact was fitted on {own})" if own != [field] else ""
             raise InputError(
-                f"the template needs column {name!r}; there are {sorted(table)}. Rename it, or "
-                "name the right one with --text-column"
+                f"{table.path}: the template needs column {field!r}{fitted}; there are "
+                f"{sorted(table.columns)}. Rename it, or name the right one with --text-column; "
+                "the first line of a file names its columns"
             )
-    return {name: table[name] for name in fields}
+        places[field] = [i for i in found if i is not None]
+    return places
 
 
-def pick_labels(table: Table, name: str) -> list[str]:
-    """Return the labels as text; each row has one."""
-    if name not in table:
-        raise InputError(f"--label-column: no column {name!r}; there are {sorted(table)}")
-    for i, value in enumerate(table[name]):
-        if value is None or value == "" or value != value:
-            raise InputError(f"column {name!r}: the label of row {i} is missing")
-    return [str(value) for value in table[name]]
+def texts_of(table: Table, rows: Sequence[Row], places: Places) -> dict[str, list[str]]:
+    """Return the texts of some rows, several columns of one field joined by a line break."""
+    texts: dict[str, list[str]] = {}
+    for field, own in places.items():
+        parts = [[_text(table, row, values[i], i) for row, values in rows] for i in own]
+        texts[field] = [_JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
+    return texts
 
 
-def read_label_words(inline: list[str] | None, path: Path | None) -> dict[str, Any] | None:
-    """Return the label words that the user gave, None if there are none."""
-    if inline and path is not None:
-        raise InputError("--label and --labels say the same thing; give one of them")
-    if path is not None:
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"--labels: {path} is not a JSON object of words: {error}") from error
-    if not inline:
-        return None
-    words: dict[str, Any] = {}
-    for item in inline:
-        name, equals, listed = item.partition("=")
-        if not equals or name in words:
-            raise InputError(f"--label: expected CLASS=word[,word] once per class, got {item!r}")
-        words[name] = listed.split(",")
-    return words
+def has_text(texts: Mapping[str, Sequence[str]]) -> list[bool]:
+    """Return which rows have anything in a field but blanks."""
+    return [any(text.strip() for text in row) for row in zip(*texts.values(), strict=True)]
+
+
+def read_examples(table: Table, places: Places, label: int | None = None) -> Examples:
+    """Read all rows; those without a text are left out, with a warning."""
+    rows = list(table.read())
+    texts = texts_of(table, rows, places)
+    kept = [i for i, there in enumerate(has_text(texts)) if there]
+    values = [] if label is None else [row[label] for _, row in rows]
+    lines = [number for number, _ in rows]
+    examples = Examples(texts, values, lines)
+    if len(kept) < len(rows):
+        empty = sorted(set(range(len(rows))) - set(kept))
+        warnings.warn(
+            f"{table.path}: {count(len(empty), 'row')} without a text, left out "
+            f"({named(table, [lines[i] for i in empty])})",
+            InputWarning,
+            stacklevel=2,
+        )
+    if not kept:
+        raise InputError(f"{table.path}: no row has a text")
+    return examples.select(kept)
+
+
+def split_labelled(table: Table, examples: Examples, *, use: bool) -> tuple[Examples, Examples]:
+    """Return the rows that have a label, and those that have none, with a warning.
+
+    Parameters
+    ----------
+    use : bool
+        Whether the others are learnt from; for the warning.
+    """
+    there = [not is_blank(value) for value in examples.values]
+    kept = examples.select([i for i, yes in enumerate(there) if yes])
+    rest = examples.select([i for i, yes in enumerate(there) if not yes])
+    if not len(kept):
+        raise InputError(f"{table.path}: no row has a label")
+    if len(rest):
+        what = "used as unlabelled texts" if use else "left out"
+        warnings.warn(
+            f"{table.path}: {count(len(rest), 'row')} without a label, {what} "
+            f"({named(table, rest.lines)})",
+            InputWarning,
+            stacklevel=2,
+        )
+    return kept, rest
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing."""
+    from fewfit.prompts.containers import is_missing
+
+    return (isinstance(value, str) and not value.strip()) or is_missing(value)
+
+
+def count(n: int, what: str, many: str | None = None) -> str:
+    """Return a number with its noun."""
+    return f"{n:,} {what if n == 1 else many or what + 's'}"
+
+
+def named(table: Table, numbers: Sequence[int]) -> str:
+    """Return the first few rows by the numbers that the file has."""
+    listed = ", ".join(map(str, numbers[:_NAMED]))
+    more = f" and {len(numbers) - _NAMED:,} more" if len(numbers) > _NAMED else ""
+    return f"{table.unit}{'s' * (len(numbers) > 1)} {listed}{more}"
+
+
+def _text(table: Table, number: int, value: Any, place: int) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, int | float | decimal.Decimal | datetime.date | datetime.time):
+        text = str(value)
+    else:
+        raise InputError(
+            f"{table.path}: {table.where(number)}, column {table.columns[place]!r}: expected text, "
+            f"got a {type(value).__name__}"
+        )
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise InputError(
+            f"{table.path}: {table.where(number)}, column {table.columns[place]!r}: a lone "
+            "surrogate is not valid Unicode; write the file again as UTF-8"
+        )
+    return text

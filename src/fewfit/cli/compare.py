@@ -5,13 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import read_table
+from fewfit.cli.choices import did_you_mean
+from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
+from fewfit.cli.options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    Format,
+    LabelFile,
+    LabelWords,
+    Store,
+    TextColumn,
+    store_path,
+)
+from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,16 +37,19 @@ def compare(
     train: Annotated[str, typer.Argument(help="Labelled rows to draw the few examples from.")],
     test: Annotated[str, typer.Argument(help="Labelled rows to measure on.")],
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Names, by commas: zero-shot, linear-probe, dect, tfidf, prompt-search, ... (see "
             "'fewfit methods'). A decoder takes a calibration of its own after a plus: "
-            "zero-shot+batch."
+            "zero-shot+batch. [default: the default decoder and its usual rivals]"
         ),
-    ] = "zero-shot,tfidf,linear-probe,dect",
-    models: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
+    ] = None,
+    model: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
+    models: Annotated[str | None, typer.Option(hidden=True)] = None,
     shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
-    seeds: Annotated[int, typer.Option(min=1, help="Samples for each number of shots.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Samples for each number of shots.")
+    ] = 5,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -43,9 +59,7 @@ def compare(
             "that was stopped continues from it.",
         ),
     ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text, for a template with one field.")
-    ] = None,
+    text_column: TextColumn = None,
     label_column: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
     template: Annotated[
         list[str] | None,
@@ -54,13 +68,8 @@ def compare(
             "[default: '{text} This is about …']"
         ),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="CLASS=word or CLASS=word,word; repeat for each class."),
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
-    ] = None,
+    label: LabelWords = None,
+    labels: LabelFile = None,
     calibration: Annotated[
         str,
         typer.Option(
@@ -87,74 +96,97 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many queries would be asked.")
     ] = False,
-    store: Annotated[
-        str, typer.Option(help="File that keeps the model's answers; 'none' keeps nothing.")
-    ] = "default",
-    format: Annotated[
-        str | None, typer.Option(help="Format of both files, if their names do not tell.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    store: Store = "default",
+    format: Format = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare methods on your task: same samples, same answers, every cost on the table."""
+    from fewfit.artifacts.files import check_folder
     from fewfit.calibration import make_calibration
     from fewfit.compare import Experiment
-    from fewfit.compare.names import make_methods
+    from fewfit.compare.names import DEFAULT_METHODS, make_methods
     from fewfit.compare.report.html import html_report
     from fewfit.compare.report.tables import report, write_csv
-    from fewfit.estimators.classifier import DEFAULT_TEMPLATE
+    from fewfit.compare.splits import overlap
     from fewfit.prompts import make_views
+    from fewfit.task import DEFAULT_TEMPLATE
 
+    if output is not None:
+        check_folder(output, None)
+    words = read_label_words(label, labels)
     views = make_views(template or DEFAULT_TEMPLATE)
-    splits = []
+    names = [n for own in column_names(views.fields, text_column).values() for n in own]
+    splits: list[Any] = []
+    rows: list[Any] = []
     for path in (train, test):
-        table = read_table(path, format)
-        splits += [
-            pick_columns(table, views.fields, text_column),
-            pick_labels(table, label_column),
-        ]
-    compared, shared = _with_premise(
-        make_methods(_names(methods)), make_calibration(calibration), premise
-    )
+        table = open_table(
+            path,
+            format,
+            delimiter=delimiter,
+            encoding=encoding,
+            wanted=[*names, label_column],
+            say=note,
+        )
+        places, place = (
+            find_texts(table, views.fields, text_column),
+            find_labels(table, label_column),
+        )
+        examples, _ = split_labelled(table, read_examples(table, places, place), use=False)
+        y = one_label(table, examples, table.columns[place])
+        check_names(table, examples, y, table.columns[place], words)
+        splits += [examples.texts, y]
+        first = {name: examples.texts[name] for name in views.views[0].fields}
+        own = [dict(zip(first, row, strict=True)) for row in zip(*first.values(), strict=True)]
+        rows.append((own, lambda i, t=table, e=examples: f"{t.where(e.lines[i])} of {t.path}"))
+    if not drop_overlap:
+        (own, where), (other, there) = rows
+        overlap(own, other, drop=False, where=(where, there))
+    listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
+    _check_methods(listed)
+    compared, shared = _with_premise(make_methods(listed), make_calibration(calibration), premise)
     experiment = Experiment(
         *splits,
         template=views,
-        labels=read_label_words(label, labels),
+        labels=words,
         methods=compared,
-        models=_names(models),
+        models=_names(models or model),
         shots=[_number(item) for item in _names(shots)],
         seeds=seeds,
         calibration=shared,
-        store=None if store == "none" else store,
+        store=store_path(store),
         drop_overlap=drop_overlap,
         search_trials=search_trials,
     )
     if dry_run:
         costs = experiment.cost(output)
         if as_json:
-            typer.echo(json.dumps([cost._asdict() for cost in costs]))
+            say(json.dumps([cost._asdict() for cost in costs]))
             return
         for cost in costs:
             searched = f", and at most {cost.search_queries} by searchers"
-            typer.echo(
+            say(
                 f"{cost.model}: {cost.queries} queries to ask "
                 f"({cost.prompts} prompts, {cost.prompts - cost.queries} in the store)"
                 + (searched if cost.search_queries else "")
             )
         if not costs:
-            typer.echo("no frozen model is asked")
+            say("no frozen model is asked")
         return
     found = experiment.run(output, price_per_token=price_per_token, bar=bar)
     if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
         found.write(output / "comparison.json")
         write_csv(found, output / "cells.csv")
         page = html_report(found, title=f"{Path(train).name}, {Path(test).name}")
         (output / "report.html").write_text(page, encoding="utf-8")
     if as_json:
-        typer.echo(found.model_dump_json())
+        say(found.model_dump_json())
         return
-    typer.echo(report(found))
+    say(report(found))
     if output is not None:
-        typer.echo(f"\nIn {output}: report.html, comparison.json, cells.csv")
+        say(f"\nIn {output}: report.html, comparison.json, cells.csv")
 
 
 def _with_premise(
@@ -174,6 +206,19 @@ def _with_premise(
     if not found:
         raise InputError("--premise: no method is calibrated with 'pmi'")
     return methods, pmi if isinstance(shared, PMICalibration) else shared
+
+
+def _check_methods(listed: list[str]) -> None:
+    """Refuse a name that is none, with the nearest one that is (InputError)."""
+    from fewfit.compare.names import METHODS
+
+    for name in listed:
+        plain = name.partition("+")[0]
+        if plain not in METHODS:
+            raise InputError(
+                f"--methods: {plain!r} is not one of {list(METHODS)}"
+                f"{did_you_mean(plain, list(METHODS))}"
+            )
 
 
 def _names(value: str) -> list[str]:

@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
+from fewfit.cli.choices import choose
+from fewfit.cli.columns import (
+    Examples,
+    column_names,
+    count,
+    find_texts,
+    read_examples,
+    split_labelled,
+)
 from fewfit.cli.doctor import probed
+from fewfit.cli.labels import (
+    check_names,
+    find_labels,
+    label_sets,
+    one_label,
+    read_label_words,
+    read_separator,
+)
 from fewfit.cli.options import (
     AsJson,
+    Delimiter,
+    Encoding,
     Errors,
+    Folder,
     Format,
     Input,
     LabelColumn,
+    LabelFile,
+    LabelWords,
     MaxQueries,
+    MultiLabel,
+    Separator,
     Store,
     TextColumn,
     store_path,
 )
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import read_table
+from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+
+if TYPE_CHECKING:
+    from fewfit.estimators.base import TextEstimator
 
 
 @plain_errors
 def fit(
     train: Input,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")],
+    output: Folder,
     text_column: TextColumn = None,
-    label_column: LabelColumn = "label",
+    label_column: LabelColumn = None,
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
     template: Annotated[
         list[str] | None,
@@ -41,24 +68,31 @@ def fit(
             "[default: '{text} This is about …']"
         ),
     ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="CLASS=word or CLASS=word,word; repeat for each class."),
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
-    ] = None,
+    label: LabelWords = None,
+    labels: LabelFile = None,
     decoder: Annotated[
-        str, typer.Option(help="What is trained on the answers.")
-    ] = "offset-regression",
+        str | None,
+        typer.Option(help="What is trained on the answers. [default: offset-regression]"),
+    ] = None,
     calibration: Annotated[
-        str,
-        typer.Option(help="none, contextual, domain-context, batch, pmi or ratio (logits only)."),
-    ] = "contextual",
+        str | None,
+        typer.Option(
+            help="none, contextual, domain-context, batch, pmi or ratio (logits only). "
+            "[default: contextual]"
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str | None,
+        typer.Option(help="File of texts without labels, for a decoder that learns from them."),
+    ] = None,
+    multi_label: MultiLabel = False,
+    label_separator: Separator = None,
     shots: Annotated[
         int | None, typer.Option(min=1, help="Use this many examples of each class, at random.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the sample that --shots draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sample that --shots draws.")
+    ] = 0,
     probe: Annotated[
         bool,
         typer.Option(
@@ -70,65 +104,160 @@ def fit(
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
     format: Format = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a classifier from a file of labelled examples: one query each."""
-    from fewfit.compare import sample_shots
-    from fewfit.decoders import DECODERS
-    from fewfit.estimators.classifier import DEFAULT_TEMPLATE, FewShotClassifier
-    from fewfit.prompts import make_views
+    """Fit a classifier from a file of labelled examples: one query each.
 
-    if decoder not in DECODERS:
-        raise InputError(f"--decoder: {decoder!r} is not one of {sorted(DECODERS)}")
+    Rows without a label are learnt from where the decoder does that, else left out.
+    """
+    from fewfit.artifacts import schema
+    from fewfit.artifacts.files import check_folder
+    from fewfit.prompts import make_views
+    from fewfit.task import DEFAULT_TEMPLATE
+
+    separator = read_separator(multi_label, label_separator)
+    choose("--errors", errors, ("raise", "nan"))
+    words = read_label_words(label, labels)
+    kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
     source = template or [DEFAULT_TEMPLATE]
-    table = read_table(train, format)
-    columns = pick_columns(table, make_views(source).fields, text_column)
-    y = pick_labels(table, label_column)
+    fields = make_views(source).fields
+    if multi_label:
+        given = {
+            "--decoder": decoder not in (None, "multi-label"),
+            "--calibration": calibration,
+            "--label": label,
+            "--labels": labels,
+            "--shots": shots,
+            "--unlabelled": unlabelled,
+        }
+        _refuse(given)
+        classifier = _several(model, source, kept)
+    else:
+        classifier = _single(model, source, words, decoder, calibration, kept)
+    check_folder(output, (schema.MANIFEST, schema.TENSORS))
+
+    names, name = column_names(fields, text_column), label_column or "label"
+    wanted = [n for own in names.values() for n in own]
+    file = {"delimiter": delimiter, "encoding": encoding, "say": note}
+    table = open_table(train, format, wanted=[*wanted, name], **file)
+    places, place = find_texts(table, fields, text_column), find_labels(table, name)
+    examples = read_examples(table, places, place)
+    learns = not multi_label and classifier.decoder.unlabelled
+    pool: list[Examples] = []
+    if unlabelled is not None:
+        if not learns:
+            raise InputError(
+                f"--unlabelled: the decoder {decoder or 'offset-regression'!r} does not learn from "
+                "texts without labels; take --decoder ipet, or leave them out"
+            )
+        other = open_table(unlabelled, format, wanted=wanted, **file)
+        pool.append(read_examples(other, find_texts(other, fields, text_column)))
+    y: list[Any]
+    if separator is not None:
+        y = label_sets(table, examples, separator)
+    else:
+        examples, rest = split_labelled(table, examples, use=learns)
+        pool += [rest] if learns and len(rest) else []
+        y = one_label(table, examples, table.columns[place])
+        check_names(table, examples, y, table.columns[place], words)
+    if learns and not pool:
+        raise InputError(
+            f"--decoder {decoder}: it learns from texts without labels; name them with "
+            "--unlabelled, or leave cells of the label column empty"
+        )
     if shots is not None:
-        sample = sample_shots(y, shots, seed=seed)
-        columns = {name: [column[i] for i in sample] for name, column in columns.items()}
-        y = [y[i] for i in sample]
-    classifier = FewShotClassifier(
-        model,
-        template=source,
-        labels=read_label_words(label, labels),
-        decoder=DECODERS[decoder](),
-        calibration=calibration,
-        store=store_path(store),
-        max_queries=max_queries,
-        errors=errors,
-    )
-    found = probed(model, source, _words(classifier.labels, y)) if probe else None
+        from fewfit.compare import sample_shots
+
+        sample = sample_shots(y, shots, seed=seed).tolist()
+        examples, y = examples.select(sample), [y[i] for i in sample]
+
+    report = probed(model, source, _words(words, y)) if probe else None
+    texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
-    with bar("asking", len(y)) as progress:
-        classifier.fit(columns, y, progress=progress)
+    with bar("asking", (len(y) + len(texts)) * len(source)) as progress:
+        more: dict[str, Any] = {"unlabelled": texts} if texts else {}
+        classifier.fit(examples.texts, y, progress=progress, **more)
     seconds = time.perf_counter() - start
-    classifier.doctor_ = found
+    classifier.doctor_ = report
+    classifier.columns_ = schema.ColumnsEntry(
+        fields={f: [table.columns[i] for i in own] for f, own in places.items()},
+        label=table.columns[place],
+        separator=separator,
+    )
     classifier.save(output)
-    size = sum(file.stat().st_size for file in output.iterdir())
-    report = {
+    found = {
         "artifact": str(output),
         "examples": len(y),
+        "unlabelled": len(texts),
         "classes": classifier.classes_.tolist(),
-        "decoder": decoder,
+        "decoder": "multi-label" if multi_label else decoder or "offset-regression",
         "queries": classifier.n_queries_,
         "retries": classifier.n_retries_,
         "seconds": round(seconds, 3),
-        "artifact_bytes": size,
+        "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
     }
     if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False))
+        say(json.dumps(found, ensure_ascii=False))
     else:
-        typer.echo(
-            f"{len(y)} examples, {len(classifier.classes_)} classes, {classifier.n_queries_} "
-            f"queries, {seconds:.1f} s; {size / 1024:.0f} KiB in {output}"
-        )
-        if found is not None:
-            problems = [c["name"] for c in found["checks"] if c["outcome"] == "problem"]
-            typer.echo(f"doctor: {found['queries']} queries, problems: {', '.join(problems) or 0}")
+        _print(found, report, train)
 
 
-def _words(labels: Any, y: list[str]) -> tuple[str, ...]:
+def _single(
+    model: str,
+    template: list[str],
+    words: Any,
+    decoder: str | None,
+    calibration: str | None,
+    kept: dict[str, Any],
+) -> Any:
+    from fewfit.calibration import CALIBRATIONS
+    from fewfit.decoders import DECODERS
+    from fewfit.estimators.classifier import FewShotClassifier
+
+    made = DECODERS[choose("--decoder", decoder or "offset-regression", sorted(DECODERS))]()
+    how = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+    return FewShotClassifier(
+        model, template=template, labels=words, decoder=made, calibration=how, **kept
+    )
+
+
+def _several(model: str, template: list[str], kept: dict[str, Any]) -> TextEstimator:
+    from fewfit.estimators.multi_label import MultiLabelClassifier
+
+    return MultiLabelClassifier(model, template=template, **kept)
+
+
+def _refuse(given: dict[str, Any]) -> None:
+    """Refuse options that rows with several labels have no use for."""
+    for option, value in given.items():
+        if value:
+            raise InputError(
+                f"{option}: has no use with --multi-label, which learns a head and a threshold per "
+                "label on hidden states; leave it out"
+            )
+
+
+def _print(found: dict[str, Any], report: dict[str, Any] | None, train: str) -> None:
+    output, more = found["artifact"], ""
+    if found["unlabelled"]:
+        more = f", {count(found['unlabelled'], 'text')} without labels"
+    say(
+        f"{count(found['examples'], 'example')}, {len(found['classes'])} classes{more}, "
+        f"{found['queries']} queries, {found['seconds']:.1f} s; "
+        f"{found['artifact_bytes'] / 1024:.0f} KiB in {output}"
+    )
+    if report is not None:
+        problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
+        say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
+    new = f"NEW{Path(train).suffix or '.csv'}"
+    say(f"Next: {shlex.join(['fewfit', 'predict', output, new, '-o', 'labelled.csv'])}")
+
+
+def _words(labels: Any, y: list[Any]) -> tuple[str, ...]:
     from fewfit.prompts import Verbalizer
 
+    if y and isinstance(y[0], list):
+        y = sorted({name for own in y for name in own})
     return (Verbalizer.from_classes(y) if labels is None else Verbalizer(labels)).words

@@ -3,22 +3,92 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.output import plain_errors
+from fewfit.cli.choices import choose
+from fewfit.cli.options import AsJson
+from fewfit.cli.output import plain_errors, say
+from fewfit.errors import InputError
+
+if TYPE_CHECKING:
+    from fewfit.methods import Method
 
 
 @plain_errors
 def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One method, by its name or that of its paper or system: PTEC, PET."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--for", help="Only these: decoder, calibration, view, tuning, ..."),
+    ] = None,
+    needs: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what such a model can serve: what it gives, by commas (scores, hidden, "
+            "full_vocabulary, gradients, soft_prompts), or none."
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List all methods: what each requires, what it costs, where it comes from."""
-    from fewfit.methods import list_methods, methods_table
+    from fewfit.methods import find_methods, list_methods, methods_table, options_of, summary_of
 
+    found = list_methods() if name is None else find_methods(name)
+    if kind is not None:
+        choose("--for", kind, sorted({method.kind for method in list_methods()}))
+        found = [method for method in found if method.kind == kind]
+    if needs is not None:
+        given = _given(needs)
+        found = [method for method in found if set(method.requires) <= given]
+    if not found:
+        raise InputError("no method is of that kind and needs no more than that")
     if as_json:
-        rows = [method._asdict() for method in list_methods()]
-        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        rows: list[dict[str, Any]] = [dict(method._asdict()) for method in found]
+        if name is not None:
+            for row, method in zip(rows, found, strict=True):
+                row |= {"summary": summary_of(method), "options": options_of(method)}
+        say(json.dumps(rows, ensure_ascii=False, indent=1, default=str))
+    elif name is None:
+        say(methods_table(found))
     else:
-        typer.echo(methods_table())
+        say("\n\n".join(map(_described, found)))
+
+
+def _given(needs: str) -> set[str]:
+    from fewfit.methods import list_methods
+
+    known = sorted({need for method in list_methods() for need in method.requires})
+    given = {item.strip() for item in needs.split(",") if item.strip()} - {"none"}
+    for item in given:
+        choose("--needs", item, [*known, "none"])
+    return given | ({"word_scores"} & set(known) if "scores" in given else set())
+
+
+def _described(method: Method) -> str:
+    """One method on a few lines."""
+    from fewfit.methods import ALIASES, options_of, summary_of
+
+    known = sorted(alias for alias, names in ALIASES.items() if method.name in names)
+    lines = [
+        f"{method.name}: {summary_of(method)}".removesuffix(": "),
+        f"  kind      {method.kind}, {method.room}",
+        f"  requires  {', '.join(method.requires) or 'nothing of the model'}",
+        f"  queries   {method.queries} per example",
+        f"  labels    {method.labels}",
+        f"  source    {method.source or 'common knowledge'}",
+    ]
+    if known:
+        lines.append(f"  known as  {', '.join(known)}")
+    lines += [f"  option    {name}={_value(v)}" for name, v in options_of(method).items()]
+    if method.kind == "tuning":
+        lines.append("  options   those of 'fewfit tune --help'")
+    return "\n".join(lines)
+
+
+def _value(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else repr(value)

@@ -8,21 +8,51 @@ from typing import Annotated
 import typer
 
 from fewfit.cli.tables import FORMATS
+from fewfit.errors import InputError, StoreError
 
 Input = Annotated[
-    str, typer.Argument(help="CSV, TSV, JSON lines or Parquet, .gz allowed; - reads from a pipe.")
-]
-Artifact = Annotated[Path, typer.Argument(help="A folder written by 'fewfit fit'.")]
-TextColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column of the text, for a template with one field. [default: the field's name]"
+    str,
+    typer.Argument(
+        help="CSV (any delimiter), TSV, JSON lines or array, Parquet, Excel; .gz, .bz2, .xz "
+        "allowed; - reads from a pipe."
     ),
 ]
-LabelColumn = Annotated[str, typer.Option(help="Column of the labels.")]
+Artifact = Annotated[Path, typer.Argument(help="A folder written by 'fewfit fit'.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")]
+TextColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of the text; repeat it to join several. FIELD=COLUMN for a template with "
+        "several fields. [default: the artifact's, or the field's name]"
+    ),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the labels. [default: the artifact's, or 'label']")
+]
 Format = Annotated[
     str | None,
     typer.Option(help=f"Format of the input, if its name does not tell: {', '.join(FORMATS)}."),
+]
+Delimiter = Annotated[
+    str | None, typer.Option(help="Of CSV: one character, or 'tab'. [default: found]")
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of a text file: utf-8, utf-16, cp1252, ... [default: found]")
+]
+MultiLabel = Annotated[
+    bool, typer.Option("--multi-label", help="Rows have none, one or several labels.")
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        "--label-separator", help="What stands between the labels of a row. [default: ';']"
+    ),
+]
+LabelWords = Annotated[
+    list[str] | None, typer.Option(help="CLASS=word or CLASS=word,word; repeat for each class.")
+]
+LabelFile = Annotated[
+    Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
 ]
 Model = Annotated[str | None, typer.Option(help="The frozen model, if not the artifact's own.")]
 Store = Annotated[
@@ -37,9 +67,24 @@ Errors = Annotated[
     str,
     typer.Option(help="Rows that the model cannot answer: raise, or nan to go on without them."),
 ]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 def store_path(value: str) -> str | None:
-    """Return the store that an option names; None for "none"."""
-    return None if value == "none" else value
+    """Return the store that an option names; None for "none" (StoreError)."""
+    if value == "none":
+        return None
+    if value == "default":
+        from fewfit.store import default_path
+
+        try:
+            default_path()
+        except RuntimeError as error:
+            raise StoreError(
+                "there is no home folder to keep answers in; name a file with --store, a folder "
+                "with FEWFIT_CACHE, or keep nothing with --store none"
+            ) from error
+    elif not value.strip():
+        raise InputError("--store: expected a file, 'default' or 'none', got nothing")
+    return value

@@ -1,22 +1,25 @@
-"""What the command line shows: one bar per phase, errors and exit codes."""
+"""What the command line shows: lines, one bar per phase, errors and exit codes."""
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import typer
 from tqdm import tqdm
 
-from fewfit.errors import FewfitError, FewfitWarning
+from fewfit.errors import FewfitError, FewfitWarning, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
+_SHOWN = 3  # warnings of a kind; a run in many parts would repeat them
 
 
 @contextmanager
@@ -24,6 +27,18 @@ def bar(phase: str, total: int, unit: str = "prompt") -> Iterator[Callable[[int]
     """Show one progress bar on standard error, or nothing where that is not a terminal."""
     with tqdm(total=total, desc=phase, unit=unit, disable=None, leave=True) as shown:
         yield shown.update
+        shown.n = total  # what is asked twice was asked once, and what calibrates came on top
+        shown.refresh()
+
+
+def say(text: str) -> None:
+    """Print a line on standard output; what is not valid Unicode is printed with escapes."""
+    typer.echo(_printable(text))
+
+
+def note(text: str) -> None:
+    """Print a line of the program's own on standard error."""
+    typer.echo(_printable(f"fewfit: {' '.join(text.splitlines())}"), err=True)
 
 
 def plain_errors(command: F) -> F:
@@ -31,26 +46,75 @@ def plain_errors(command: F) -> F:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, FewfitWarning):
-                typer.echo(f"fewfit: warning: {message}", err=True)
-            else:
-                original(message, category, *rest)
-
-        original = warnings.showwarning
-        with warnings.catch_warnings():
-            warnings.simplefilter("always", FewfitWarning)
-            warnings.showwarning = show
+        with _plain_warnings():
             try:
-                return command(*args, **kwargs)
+                _check_arguments(kwargs)
+                done = command(*args, **kwargs)
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+                return done
             except FewfitError as error:
-                typer.echo(f"fewfit: error: {error}", err=True)
+                note(f"error: {error}")
                 raise typer.Exit(error.exit_code) from error
             except KeyboardInterrupt as error:
-                typer.echo("fewfit: interrupted; what was answered is in the store", err=True)
+                kept = "nothing is kept" if kwargs.get("store") == "none" else "is in the store"
+                kept = f"what was answered {kept}" if kept.startswith("is") else kept
+                note(f"interrupted; {kept}")
                 raise typer.Exit(INTERRUPTED) from error
             except BrokenPipeError as error:  # the reader of our output went away
-                sys.stderr.close()
+                _silence_stdout()
                 raise typer.Exit(0) from error
+            except OSError as error:
+                where = f": {error.filename}" if error.filename else ""
+                note(f"error: {error.strerror or error}{where}")
+                raise typer.Exit(InputError.exit_code) from error
 
     return wrapped  # pyright: ignore[reportReturnType]
+
+
+def _check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse text that no file, template or label can have (InputError)."""
+    for name, value in arguments.items():
+        for item in value if isinstance(value, list) else [value]:
+            option = "--" + name.replace("_", "-")
+            if isinstance(item, str | os.PathLike) and "\0" in str(item):
+                raise InputError(f"{option}: holds a NUL character")
+            if isinstance(item, str) and item != _printable(item):
+                raise InputError(f"{option}: is not valid Unicode: {_printable(item)!r}")
+            if isinstance(item, float) and not abs(item) < float("inf"):
+                raise InputError(f"{option}: {item} is not a finite number")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Show our warnings as lines, the first few of each kind, and how many more there were."""
+    seen: Counter[type[Warning]] = Counter()
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if not issubclass(category, FewfitWarning):
+            original(message, category, *rest)
+            return
+        seen[category] += 1
+        if seen[category] <= _SHOWN:
+            note(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        original = warnings.showwarning
+        warnings.simplefilter("always", FewfitWarning)
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            more = sum(max(n - _SHOWN, 0) for n in seen.values())
+            if more:
+                note(f"warning: {more} more of these kinds")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _silence_stdout() -> None:
+    """Let what is still to be flushed go nowhere, so that the interpreter ends without a word."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,31 +1,36 @@
-"""``fewfit predict`` and ``fewfit evaluate``."""
+"""``fewfit predict``."""
 
 from __future__ import annotations
 
-import json
-import time
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.columns import pick_columns, pick_labels
+from fewfit.cli.columns import SEPARATOR, column_names, count, find_texts, named
 from fewfit.cli.options import (
     Artifact,
     AsJson,
+    Delimiter,
+    Encoding,
     Errors,
     Format,
     Input,
-    LabelColumn,
     MaxQueries,
     Model,
+    MultiLabel,
+    Separator,
     Store,
     TextColumn,
-    store_path,
 )
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import Table, read_table, write_csv, writing
+from fewfit.cli.output import bar, note, plain_errors
+from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+
+if TYPE_CHECKING:
+    from fewfit.cli.loading import Part
+    from fewfit.cli.tables import Table
+    from fewfit.estimators.base import TextEstimator
 
 
 @plain_errors
@@ -39,110 +44,164 @@ def predict(
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
+    multi_label: MultiLabel = False,
+    label_separator: Separator = None,
     format: Format = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Label new rows: the input's columns, then 'prediction' and 'probability'.
 
-    With --errors nan a row that the model cannot answer has no label: the cells stay empty.
+    Rows are written as they are answered, with memory that does not grow with the file. A row
+    without a text has no label: the cells stay empty. So has, with --errors nan, a row that the
+    model cannot answer.
     """
-    classifier, columns, table = _loaded(
-        artifact, input, text_column, model, store, format, max_queries, errors
+    from fewfit.cli.loading import Answering, load_classifier
+    from fewfit.cli.writing import Output
+
+    classifier = load_classifier(artifact, model, store, max_queries, errors)
+    separator = separator_of(classifier, multi_label, label_separator)
+    fields = classifier.task_.template.fields
+    remembered = classifier.columns_.fields if classifier.columns_ else None
+    names = [n for own in column_names(fields, text_column, remembered).values() for n in own]
+    table = open_table(
+        input, format, delimiter=delimiter, encoding=encoding, wanted=names, say=note
     )
-    probabilities = _predicted(classifier, columns)
-    answered = (probabilities == probabilities).all(axis=1)
-    best = probabilities.argmax(axis=1)
-    predicted = [
-        classifier.classes_[k].item() if ok else None for k, ok in zip(best, answered, strict=True)
-    ]
-    with writing(output) as stream:
-        if as_json:
-            for name, p in zip(predicted, probabilities, strict=True):
-                shares = p.tolist() if name is not None else [None] * len(p)
-                row = dict(zip([str(c) for c in classifier.classes_], shares, strict=True))
-                json.dump({"prediction": name, "probabilities": row}, stream, ensure_ascii=False)
-                stream.write("\n")
-        else:
-            shown: dict[str, Any] = dict(table)
-            shown["prediction"] = ["" if name is None else name for name in predicted]
-            shown["probability"] = [_shown(p) for p in probabilities.max(axis=1)]
-            if proba:
-                for k, name in enumerate(classifier.classes_):
-                    shown[f"probability_{name}"] = [_shown(p) for p in probabilities[:, k]]
-            write_csv(shown, stream)
-
-
-@plain_errors
-def evaluate(
-    artifact: Artifact,
-    test: Input,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = "label",
-    model: Model = None,
-    store: Store = "default",
-    max_queries: MaxQueries = None,
-    format: Format = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a classifier on labelled rows."""
-    import numpy as np
-
-    from fewfit.compare import measure
-    from fewfit.compare.report.tables import markdown_table
-
-    classifier, columns, table = _loaded(
-        artifact, test, text_column, model, store, format, max_queries
-    )
-    y = np.array(pick_labels(table, label_column))
-    unknown = sorted(set(y.tolist()) - {str(name) for name in classifier.classes_})
-    if unknown:
+    places = find_texts(table, fields, text_column, remembered)
+    added = _added(classifier, separator, proba)
+    out = Output(output, [*table.columns, *added], as_json=as_json, not_over=[input, store])
+    taken = [] if out.as_json else [name for name in added if name in table.columns]
+    if taken:
         raise InputError(
-            f"{test}: class {unknown[0]!r} is not one of {classifier.classes_.tolist()}"
+            f"{input}: has a column {taken[0]!r} already, which predict would write; rename it, or "
+            "write JSON lines with --json"
         )
-    start = time.perf_counter()
-    probabilities = _predicted(classifier, columns)
-    seconds = time.perf_counter() - start
-    metrics = measure(y, probabilities, classifier.classes_.astype(str))
-    if as_json:
-        typer.echo(json.dumps({**metrics._asdict(), "seconds": round(seconds, 3)}))
-        return
-    rows = [
-        [
-            "accuracy",
-            f"{metrics.accuracy:.3f}",
-            f"{metrics.accuracy_low:.3f} to {metrics.accuracy_high:.3f}",
-        ],
-        ["macro F1", f"{metrics.macro_f1:.3f}", ""],
-        ["log loss", f"{metrics.log_loss:.3f}", ""],
-        ["calibration error", f"{metrics.ece:.3f}", ""],
-        ["rows", str(metrics.n), ""],
-    ]
-    typer.echo(markdown_table(["", "value", "95 % interval"], rows))
+    tally = Tally(table)
+    views = len(classifier.task_.template.views)
+    try:
+        with bar("asking", table.n * views) as progress, out:
+            answering = Answering(classifier, table, places, progress)
+            for part in answering:
+                told = list(_predicted(classifier, part, separator))
+                tally.add(part, told)
+                out.write(_rows(part, told, proba, separator), _objects(classifier, part, told))
+    except BaseException:
+        if output != "-" and out.rows:
+            kept = "" if store == "none" else "; run again to go on from there"
+            note(f"{count(out.rows, 'row')} of {table.n:,} are in {output}{kept}")
+        raise
+    if output != "-":
+        note(
+            f"{count(out.rows, 'row')} in {output}: {count(answering.queries, 'query', 'queries')} "
+            f"asked, {count(answering.stored, 'answer')} from the store{tally.sure()}"
+        )
+    tally.report()
+
+
+class Tally:
+    """What is said at the end: how sure, and which rows have no label."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.empty: list[int] = []
+        self.unanswered: list[int] = []
+        self.labelled, self.total, self.below = 0, 0.0, 0
+        self.least: tuple[float, int] = (2.0, 0)
+
+    def add(self, part: Part, told: Sequence[tuple[Any, float]]) -> None:
+        """Count a part."""
+        for (number, _), (label, p), there in zip(part.rows, told, part.has_text, strict=True):
+            if label is None:
+                (self.unanswered if there else self.empty).append(number)
+            elif p == p:
+                self.labelled += 1
+                self.total += p
+                self.below += p < 0.5
+                self.least = min(self.least, (p, number))
+
+    def sure(self) -> str:
+        """Return how sure the classifier is."""
+        if not self.labelled:
+            return ""
+        p, number = self.least
+        return (
+            f"; mean probability {self.total / self.labelled:.2f}, {count(self.below, 'row')} "
+            f"below 0.50, the least sure {self.table.where(number)} ({p:.2f})"
+        )
+
+    def report(self) -> None:
+        """Say which rows have no label."""
+        for rows, why in ((self.empty, "text"), (self.unanswered, "usable answer")):
+            if rows:
+                note(
+                    f"warning: {count(len(rows), 'row')} without a {why}, and so without a label "
+                    f"({named(self.table, rows)})"
+                )
+
+
+def separator_of(classifier: TextEstimator, multi_label: bool, given: str | None) -> str | None:
+    """Return what parts the labels of a row, None where the classifier gives one (InputError)."""
+    from fewfit.estimators.multi_label import MultiLabelClassifier
+
+    if not isinstance(classifier, MultiLabelClassifier):
+        if multi_label or given is not None:
+            raise InputError(
+                f"--{'multi-label' if multi_label else 'label-separator'}: the artifact was fitted "
+                "without it, on one label per row; fit it again with --multi-label"
+            )
+        return None
+    if given == "":
+        raise InputError("--label-separator: expected a character or more, got nothing")
+    remembered = classifier.columns_.separator if classifier.columns_ else None
+    return given or remembered or SEPARATOR
+
+
+def _added(classifier: TextEstimator, separator: str | None, proba: bool) -> list[str]:
+    """The columns that are written beside those of the input."""
+    names = ["prediction"] if separator is not None else ["prediction", "probability"]
+    if proba:
+        names += [f"probability_{name}" for name in classifier.classes_.tolist()]
+    return names
+
+
+def _predicted(
+    classifier: TextEstimator, part: Part, separator: str | None
+) -> Iterator[tuple[Any, float]]:
+    """Yield the label of each row and its probability; None for a row without one."""
+    names = classifier.classes_.tolist()
+    several = separator is not None
+    thresholds = classifier.decoder_.threshold_ if several else None
+    for row in part.probabilities:
+        if row[0] != row[0]:
+            yield None, float("nan")
+        elif several:
+            own = [name for name, yes in zip(names, row > thresholds, strict=True) if yes]
+            yield own, float("nan")
+        else:
+            best = int(row.argmax())
+            yield names[best], float(row[best])
+
+
+def _rows(
+    part: Part, told: Sequence[tuple[Any, float]], proba: bool, separator: str | None
+) -> Iterator[list[Any]]:
+    for (_, values), (label, p), row in zip(part.rows, told, part.probabilities, strict=True):
+        if separator is None:
+            own = ["" if label is None else label, _shown(p)]
+        else:
+            own = [separator.join(map(str, label or []))]
+        yield [*values, *own, *(map(_shown, row) if proba else [])]
+
+
+def _objects(
+    classifier: TextEstimator, part: Part, told: Sequence[tuple[Any, float]]
+) -> Iterator[dict[str, Any]]:
+    names = [str(name) for name in classifier.classes_]
+    for (label, _), row in zip(told, part.probabilities, strict=True):
+        shares = row.tolist() if label is not None else [None] * len(row)
+        yield {"prediction": label, "probabilities": dict(zip(names, shares, strict=True))}
 
 
 def _shown(probability: float) -> str:
     return "" if probability != probability else f"{probability:.6f}"
-
-
-def _loaded(
-    artifact: Path,
-    input: str,
-    text_column: str | None,
-    model: str | None,
-    store: str,
-    format: str | None,
-    max_queries: int | None = None,
-    errors: str = "raise",
-) -> tuple[Any, Table, Table]:
-    from fewfit.estimators.classifier import FewShotClassifier
-
-    classifier = FewShotClassifier.load(
-        artifact, model=model, store=store_path(store), max_queries=max_queries, errors=errors
-    )
-    table = read_table(input, format)
-    return classifier, pick_columns(table, classifier.task_.template.fields, text_column), table
-
-
-def _predicted(classifier: Any, columns: Table) -> Any:
-    with bar("asking", len(next(iter(columns.values())))) as progress:
-        return classifier.predict_proba(columns, progress=progress)

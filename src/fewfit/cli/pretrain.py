@@ -12,11 +12,10 @@ import typer
 from pydantic import ValidationError
 
 from fewfit.artifacts import files
-from fewfit.cli.columns import pick_labels
+from fewfit.cli.choices import choose
 from fewfit.cli.options import AsJson
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import read_table
-from fewfit.cli.tune import answers_of, wordings
+from fewfit.cli.output import bar, plain_errors, say
+from fewfit.cli.tune import ARTIFACT, DTYPES, answers_of, labelled, wordings
 from fewfit.errors import InputError
 
 
@@ -48,7 +47,9 @@ def pretrain(
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows and of the dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of the rows and of the dropout.")
+    ] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on.")
     ] = None,
@@ -60,6 +61,10 @@ def pretrain(
     the usual ones labels, text_column and label_column. All rows are drawn alike, with the loss of
     the right answer alone.
     """
+    from fewfit.artifacts.files import check_folder
+
+    choose("--dtype", dtype, DTYPES)
+    check_folder(output, ARTIFACT)
     rows = _rows(mixture)
 
     from fewfit.tuning import Objective, Recipe, Trunk, save_vectors, t_few
@@ -99,7 +104,7 @@ def pretrain(
         "steps": steps,
         "seconds": round(seconds, 3),
     }
-    typer.echo(
+    say(
         json.dumps(report)
         if as_json
         else f"{len(rows)} examples, {steps} steps, {seconds:.1f} s; {vectors.count:,} values in "
@@ -121,12 +126,14 @@ def _rows(path: Path) -> list[Any]:
         if not task.templates:
             raise InputError(f"mixture: task {number} of {path} has no template")
         try:
-            table = read_table(str(path.parent / task.train))
-            y = pick_labels(table, task.label_column)
-            given = None if task.labels is None else Verbalizer(task.labels)
-            verbalizer = answers_of(y, given)
             templates = [Template(source) for source in task.templates]
-            rows += wordings(table, y, templates, verbalizer, task.text_column)
+            columns = None if task.text_column is None else [task.text_column]
+            train = str(path.parent / task.train)
+            given = None if task.labels is None else Verbalizer(task.labels)
+            examples, _, y = labelled(
+                train, templates, columns, task.label_column, task.labels, use=False
+            )
+            rows += wordings(examples, y, templates, answers_of(y, given))
         except InputError as error:
             raise InputError(f"mixture: task {number} of {path}: {error}") from error
     if not rows:

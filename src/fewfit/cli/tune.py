@@ -9,10 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.columns import pick_columns, pick_labels, read_label_words
-from fewfit.cli.options import AsJson, Format, Input, LabelColumn, TextColumn
-from fewfit.cli.output import bar, plain_errors
-from fewfit.cli.tables import Table, read_table
+from fewfit.cli.choices import choose, did_you_mean
+from fewfit.cli.columns import (
+    Examples,
+    column_names,
+    find_texts,
+    read_examples,
+    split_labelled,
+)
+from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
+from fewfit.cli.options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    Folder,
+    Format,
+    Input,
+    LabelColumn,
+    LabelFile,
+    LabelWords,
+    TextColumn,
+)
+from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,27 +39,28 @@ if TYPE_CHECKING:
     from fewfit.tuning import ChoiceExample
 
 METHODS = ("pet", "t-few")
+DTYPES = ("float32", "bfloat16", "float16")
+ARTIFACT = ("tuning.json", "vectors.safetensors")
+"""The files of what is tuned, here since the room cannot be entered without torch."""
 
 
 @plain_errors
 def tune(
     train: Input,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")],
+    output: Folder,
     model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
     method: Annotated[str, typer.Option(help=f"How to train: {', '.join(METHODS)}.")] = "t-few",
     unlabelled: Annotated[
         str | None, typer.Option(help="File of texts without labels, for pet, which needs them.")
     ] = None,
     text_column: TextColumn = None,
-    label_column: LabelColumn = "label",
+    label_column: LabelColumn = None,
     template: Annotated[
         list[str] | None,
         typer.Option(help="Text with fields and one {mask}; repeat for several wordings."),
     ] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(help="CLASS=answer; repeat for each class.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help='JSON file {"class": "answer", ...}.')] = None,
+    label: LabelWords = None,
+    labels: LabelFile = None,
     start: Annotated[
         Path | None, typer.Option(help="Vectors to start from: an artifact, or a published file.")
     ] = None,
@@ -56,11 +76,15 @@ def tune(
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows and of the dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of the rows and of the dropout.")
+    ] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on (t-few).")
     ] = None,
     format: Format = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a few thousand scalars of a model from a file of labelled examples.
@@ -68,23 +92,35 @@ def tune(
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
     """
+    from fewfit.artifacts.files import check_folder
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
 
-    if method not in METHODS:
-        raise InputError(f"--method: {method!r} is not one of {list(METHODS)}")
+    if method not in METHODS:  # not by choose(), which a type checker cannot look into
+        raise InputError(
+            f"--method: {method!r} is not one of {list(METHODS)}{did_you_mean(method, METHODS)}"
+        )
+    choose("--dtype", dtype, DTYPES)
     _check_options(method, unlabelled, generations, checkpoint)
+    check_folder(output, ARTIFACT)
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
-    table = read_table(train, format)
-    y = pick_labels(table, label_column)
     words = read_label_words(label, labels)
+    name = label_column or "label"
+    file = {"format": format, "delimiter": delimiter, "encoding": encoding}
+    examples, rest, y = labelled(
+        train, templates, text_column, name, words, use=method == "pet", **file
+    )
     verbalizer = answers_of(y, None if words is None else Verbalizer(words))
-    rows = wordings(table, y, templates, verbalizer, text_column)
+    rows = wordings(examples, y, templates, verbalizer)
     pool: list[list[ChoiceExample]] = []
     if unlabelled is not None:
-        texts = read_table(unlabelled, format)
-        any_class = [str(verbalizer.classes[0])] * len(next(iter(texts.values())))
-        pool = wordings(texts, any_class, templates, verbalizer, text_column)
+        fields = fields_of(templates)
+        table = open_table(unlabelled, wanted=_flat(fields, text_column), say=note, **file)
+        texts = read_examples(table, find_texts(table, fields, text_column))
+        any_class = [str(verbalizer.classes[0])]
+        pool = wordings(texts, any_class * len(texts), templates, verbalizer)
+        if len(rest):
+            pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
     from fewfit.tuning import Objective, Recipe, Trunk, load_start, pet, save_vectors, t_few
     from fewfit.tuning.costs import costs_of, costs_of_pet
@@ -150,10 +186,10 @@ def tune(
         "training_flops": costs.training_flops,
     }
     if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False))
+        say(json.dumps(report, ensure_ascii=False))
         return
     more = f" in each of {n_trainings} trainings, {len(pool)} unlabelled texts" if pool else ""
-    typer.echo(
+    say(
         f"{len(y)} examples, {len(verbalizer.classes)} classes, {steps} steps{more}, "
         f"{seconds:.1f} s; "
         f"{vectors.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
@@ -168,10 +204,13 @@ def merge(
     model: Annotated[str | None, typer.Option(help="The model, if it is elsewhere now.")] = None,
 ) -> None:
     """Write an ordinary checkpoint of transformers with the tuned vectors in its weights."""
+    from fewfit.artifacts.files import check_folder
+
+    check_folder(output, None)
     from fewfit.tuning import TunedModel
 
     TunedModel(artifact, base=model).export(output)
-    typer.echo(f"{output} is a checkpoint of transformers with {artifact} merged into it")
+    say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
 def _check_options(
@@ -203,23 +242,46 @@ def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:
     return verbalizer
 
 
-def wordings(
-    table: Table,
-    y: list[str],
+def fields_of(templates: list[Template]) -> tuple[str, ...]:
+    """Return the fields of all templates."""
+    return tuple(dict.fromkeys(field for item in templates for field in item.fields))
+
+
+def labelled(
+    path: str,
     templates: list[Template],
-    verbalizer: Verbalizer,
-    text_column: str | None,
+    text_column: list[str] | None,
+    label_column: str,
+    words: dict[str, Any] | None,
+    *,
+    use: bool,
+    **file: Any,
+) -> tuple[Examples, Examples, list[str]]:
+    """Read a file: its rows with a label, those without, and the labels."""
+    fields = fields_of(templates)
+    wanted = [*_flat(fields, text_column), label_column]
+    table = open_table(path, wanted=wanted, say=note, **file)
+    places, place = find_texts(table, fields, text_column), find_labels(table, label_column)
+    examples, rest = split_labelled(table, read_examples(table, places, place), use=use)
+    y = one_label(table, examples, table.columns[place])
+    check_names(table, examples, y, table.columns[place], words)
+    return examples, rest, y
+
+
+def wordings(
+    examples: Examples, y: list[str], templates: list[Template], verbalizer: Verbalizer
 ) -> list[list[ChoiceExample]]:
-    """Return each row of a table in every template."""
+    """Return each row in every template."""
     from fewfit.tuning import ChoiceExample
 
-    fields = tuple(dict.fromkeys(field for item in templates for field in item.fields))
-    columns = pick_columns(table, fields, text_column)
+    texts = examples.texts
     answer = {str(name): k for k, name in enumerate(verbalizer.classes)}
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
+    rows = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
     return [
         [ChoiceExample(item.render(row), verbalizer.words, answer[name]) for item in templates]
         for row, name in zip(rows, y, strict=True)
     ]
+
+
+def _flat(fields: tuple[str, ...], text_column: list[str] | None) -> list[str]:
+    return [name for own in column_names(fields, text_column).values() for name in own]

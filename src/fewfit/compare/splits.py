@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,11 @@ def sample_shots(
 
 
 def overlap(
-    train: Sequence[Mapping[str, str]], test: Sequence[Mapping[str, str]], *, drop: bool
+    train: Sequence[Mapping[str, str]],
+    test: Sequence[Mapping[str, str]],
+    *,
+    drop: bool,
+    where: tuple[Callable[[int], str], Callable[[int], str]] | None = None,
 ) -> NDArray[np.intp]:
     """Return the positions of the training rows whose text is not in the test set.
 
@@ -89,6 +93,8 @@ def overlap(
     ----------
     drop : bool
         Whether other rows are left out; if not, they are an error.
+    where : pair of callables, optional
+        Name a row of `train` and one of `test` in a message; left out, they count from 0.
 
     Raises
     ------
@@ -98,9 +104,10 @@ def overlap(
     seen = {_folded(row): i for i, row in reversed(list(enumerate(test)))}
     shared = {i: seen[key] for i, row in enumerate(train) if (key := _folded(row)) in seen}
     if shared and not drop:
+        name, other = where or ("train row {}".format, "test row {}".format)
         first = min(shared)
         raise InputError(
-            f"train row {first} has the text of test row {shared[first]}, and {len(shared)} of "
+            f"{name(first)} has the text of {other(shared[first])}, and {len(shared)} of "
             f"{len(train)} train rows are in the test set; leave them out with drop_overlap=True "
             "(--drop-overlap), or split again"
         )

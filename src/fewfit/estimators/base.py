@@ -18,7 +18,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from fewfit.artifacts.schema import Example
+from fewfit.artifacts.schema import ColumnsEntry, Example
 from fewfit.decoders import Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
@@ -51,6 +51,7 @@ class TextEstimator(BaseEstimator):
     n_queries_: int
     n_retries_: int
     doctor_: dict[str, Any] | None
+    columns_: ColumnsEntry | None
     n_examples_: int
     _example: Example | None
     _identity: Mapping[str, str] | None = None
@@ -120,7 +121,14 @@ class TextEstimator(BaseEstimator):
             of fewfit's own.
         """
         check_is_fitted(self, "classes_")
-        fitted = Fitted(self.task_, self.decoder_, self.n_examples_, self._example, self.doctor_)
+        fitted = Fitted(
+            self.task_,
+            self.decoder_,
+            self.n_examples_,
+            self._example,
+            self.doctor_,
+            self.columns_,
+        )
         save_fitted(fitted, folder)
 
     @classmethod
@@ -210,6 +218,7 @@ class TextEstimator(BaseEstimator):
         self.classes_ = class_array(fitted.task.verbalizer.classes)
         self._identity = None
         self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
+        self.columns_ = fitted.columns
         self._example = fitted.example
 
     def _keep_example(self, row: Row, answers: Observations) -> None:

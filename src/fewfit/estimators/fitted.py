@@ -41,6 +41,8 @@ class Fitted:
         A row and its probabilities; None for what ``fewfit tune`` wrote.
     doctor : dict or None
         The report on the frozen model.
+    columns : schema.ColumnsEntry or None
+        Of the file that it was fitted on, on the command line.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class Fitted:
     n_examples: int
     example: schema.Example | None
     doctor: dict[str, Any] | None = None
+    columns: schema.ColumnsEntry | None = None
 
 
 def save_fitted(fitted: Fitted, folder: str | Path) -> None:
@@ -82,6 +85,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
         n_examples=fitted.n_examples,
         example=fitted.example,
         doctor=fitted.doctor,
+        columns=fitted.columns,
         files={},
     )
     schema.write(folder, manifest, arrays)
@@ -143,6 +147,7 @@ def load_fitted(
         manifest.n_examples,
         manifest.example,
         manifest.doctor,
+        manifest.columns,
     )
     return fitted, spec
 

@@ -1,0 +1,217 @@
+"""``fewfit evaluate``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.cli.labels import check_classes, find_labels, label_sets, one_label
+from fewfit.cli.options import (
+    Artifact,
+    AsJson,
+    Delimiter,
+    Encoding,
+    Format,
+    Input,
+    LabelColumn,
+    MaxQueries,
+    Model,
+    MultiLabel,
+    Separator,
+    Store,
+    TextColumn,
+)
+from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.predict import separator_of
+from fewfit.cli.tables import open_table
+
+LISTED = 5
+"""Confusions and wrong rows that are shown."""
+
+_WIDTH = 60
+
+
+@plain_errors
+def evaluate(
+    artifact: Artifact,
+    test: Input,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    model: Model = None,
+    store: Store = "default",
+    max_queries: MaxQueries = None,
+    multi_label: MultiLabel = False,
+    label_separator: Separator = None,
+    format: Format = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a classifier on labelled rows: in all, class by class, and where it is wrong."""
+    from fewfit.cli.loading import load_classifier
+
+    classifier = load_classifier(artifact, model, store, max_queries, "raise")
+    separator = separator_of(classifier, multi_label, label_separator)
+    fields, known = classifier.task_.template.fields, classifier.columns_
+    remembered = known.fields if known else None
+    name = label_column or (known.label if known else "label")
+    names = [n for own in column_names(fields, text_column, remembered).values() for n in own]
+    table = open_table(
+        test, format, delimiter=delimiter, encoding=encoding, wanted=[*names, name], say=note
+    )
+    places = find_texts(table, fields, text_column, remembered)
+    examples = read_examples(table, places, find_labels(table, name))
+    classes = [str(label) for label in classifier.classes_.tolist()]
+    if separator is None:
+        examples, _ = split_labelled(table, examples, use=False)
+        y = one_label(table, examples, table.columns[find_labels(table, name)])
+        sets: list[list[str]] = [[label] for label in y]
+    else:
+        sets = label_sets(table, examples, separator)
+    check_classes(table, examples, sets, classes)
+    start = time.perf_counter()
+    with bar("asking", len(examples) * len(classifier.task_.template.views)) as progress:
+        probabilities = classifier.predict_proba(examples.texts, progress=progress)
+    seconds = time.perf_counter() - start
+    truth = np.array([[name in own for name in classes] for own in sets])
+    if separator is None:
+        told = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
+        found = _single(truth, probabilities, classes)
+        found["confusions"] = _confusions(truth, told, classes)
+        found["wrong"] = _wrong(truth, probabilities, classes, examples)
+    else:
+        told = probabilities > classifier.decoder_.threshold_
+        found = _several(truth, told)
+    found["classes"] = _by_class(truth, told, classes)
+    found["seconds"] = round(seconds, 3)
+    if as_json:
+        say(json.dumps(found, ensure_ascii=False))
+    else:
+        _print(found, table.unit)
+
+
+def _single(truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str]) -> dict[str, Any]:
+    from fewfit.compare import measure
+
+    positions = np.arange(len(classes))
+    return dict(measure(truth.argmax(axis=1), probabilities, positions)._asdict())
+
+
+def _several(truth: NDArray[Any], told: NDArray[Any]) -> dict[str, Any]:
+    from sklearn.metrics import f1_score
+
+    return {
+        "exact_match": float((truth == told).all(axis=1).mean()),
+        "micro_f1": float(f1_score(truth, told, average="micro", zero_division=0)),
+        "macro_f1": float(f1_score(truth, told, average="macro", zero_division=0)),
+        "n": len(truth),
+    }
+
+
+def _by_class(
+    truth: NDArray[Any], told: NDArray[Any], classes: list[str]
+) -> dict[str, dict[str, float]]:
+    from sklearn.metrics import precision_recall_fscore_support
+
+    measured: Any = precision_recall_fscore_support(truth, told, average=None, zero_division=0)
+    return {
+        name: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "rows": int(rows),
+            "predicted": int(predicted),
+        }
+        for name, precision, recall, f1, rows, predicted in zip(
+            classes, *measured, told.sum(axis=0), strict=True
+        )
+    }
+
+
+def _confusions(
+    truth: NDArray[Any], told: NDArray[Any], classes: list[str]
+) -> list[dict[str, Any]]:
+    """The pairs of classes that are taken for each other most often."""
+    counts = truth.T.astype(int) @ told.astype(int)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:LISTED]
+    return [
+        {"label": classes[i], "predicted": classes[j], "rows": int(counts[i, j])}
+        for i, j in zip(*np.unravel_index(order, counts.shape), strict=True)
+        if counts[i, j]
+    ]
+
+
+def _wrong(
+    truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str], examples: Any
+) -> list[dict[str, Any]]:
+    """The rows that it is most sure about and wrong."""
+    best, true = probabilities.argmax(axis=1), truth.argmax(axis=1)
+    sure = np.where(best != true, probabilities.max(axis=1), -1.0)
+    return [
+        {
+            "row": examples.lines[i],
+            "label": classes[true[i]],
+            "predicted": classes[best[i]],
+            "probability": round(float(sure[i]), 6),
+            "text": {name: column[i] for name, column in examples.texts.items()},
+        }
+        for i in np.argsort(-sure, kind="stable")[:LISTED]
+        if sure[i] >= 0
+    ]
+
+
+def _print(found: dict[str, Any], unit: str) -> None:
+    from fewfit.compare.report.tables import markdown_table
+
+    titles = {
+        "accuracy": "accuracy",
+        "exact_match": "all labels right",
+        "micro_f1": "micro F1",
+        "macro_f1": "macro F1",
+        "log_loss": "log loss",
+        "ece": "calibration error",
+    }
+    rows = [[title, f"{found[key]:.3f}", ""] for key, title in titles.items() if key in found]
+    if "accuracy" in found:
+        rows[0][2] = f"{found['accuracy_low']:.3f} to {found['accuracy_high']:.3f}"
+    say(markdown_table(["", "value", "95 % interval"], [*rows, ["rows", str(found["n"]), ""]]))
+    own = sorted(found["classes"].items(), key=lambda item: item[1]["f1"])
+    say("\nClass by class, the weakest first:\n")
+    rows = [
+        [_cell(name), *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1")), str(c["rows"])]
+        for name, c in own
+    ]
+    say(markdown_table(["class", "precision", "recall", "F1", "rows"], rows))
+    if found.get("confusions"):
+        say("\nTaken for each other most often:\n")
+        rows = [
+            [str(c["rows"]), _cell(c["label"]), _cell(c["predicted"])] for c in found["confusions"]
+        ]
+        say(markdown_table(["rows", "label", "predicted"], rows, numbers=False))
+    if found.get("wrong"):
+        say("\nWrong, and most sure of it:\n")
+        rows = [
+            [
+                str(w["row"]),
+                _cell(w["label"]),
+                _cell(w["predicted"]),
+                f"{w['probability']:.2f}",
+                _cell(" / ".join(w["text"].values())),
+            ]
+            for w in found["wrong"]
+        ]
+        header = [unit, "label", "predicted", "probability", "text"]
+        say(markdown_table(header, rows, numbers=False))
+
+
+def _cell(text: str | Sequence[str]) -> str:
+    """A text in a cell: one line, not long."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"

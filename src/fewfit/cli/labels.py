@@ -1,0 +1,203 @@
+"""Labels of a file, and label words of options."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fewfit.cli.choices import did_you_mean
+from fewfit.cli.columns import SEPARATOR, Examples, is_blank
+from fewfit.cli.tables import Table
+from fewfit.cli.tables.names import find
+from fewfit.cli.tables.records import parse_json
+from fewfit.errors import InputError, InputWarning
+
+_SEPARATORS = (";", "|", ",", "/")
+
+
+def find_labels(table: Table, name: str) -> int:
+    """Return where the labels are (InputError)."""
+    return find(table.columns, name, "--label-column")
+
+
+def one_label(table: Table, examples: Examples, name: str) -> list[str]:
+    """Return the label of each row as text, whatever type the file gives it.
+
+    Raises
+    ------
+    InputError
+        If a row holds several, or what is no label; or two classes differ in blanks or case only.
+    """
+    from fewfit.prompts import read_labels
+
+    _refuse_lists(table, examples, name)
+    labels = read_labels(
+        examples.values,
+        len(examples),
+        where=lambda i: table.where(examples.lines[i]),
+        name=f"{table.path}, column {name!r}",
+    )
+    texts = [str(label) for label in labels]
+    _warn_of_several(table, texts, name)
+    return texts
+
+
+def check_names(
+    table: Table, examples: Examples, y: Sequence[str], name: str, words: dict[str, Any] | None
+) -> None:
+    """Refuse classes that have no words, or names that the model cannot tell apart (InputError)."""
+    from fewfit.prompts.labels import check_distinct
+
+    if words is not None:
+        for number, label in zip(examples.lines, y, strict=True):
+            if label not in words:
+                raise InputError(
+                    f"{table.path}, column {name!r}: class {label!r} ({table.where(number)}) has "
+                    f"no label words; there are words for {list(words)}"
+                    f"{did_you_mean(label, list(words))}"
+                )
+        return
+    check_distinct(
+        y,
+        where=lambda i: table.where(examples.lines[i]),
+        name=f"{table.path}, column {name!r}",
+    )
+
+
+def label_sets(table: Table, examples: Examples, separator: str) -> list[list[str]]:
+    """Return the labels of each row: of a list its items, of text what the separator parts."""
+    from fewfit.prompts.labels import plain_label
+
+    sets: list[list[str]] = []
+    for number, value in zip(examples.lines, examples.values, strict=True):
+        if isinstance(value, list | tuple):
+            items: list[Any] = list(value)
+        elif is_blank(value):
+            items = []
+        elif isinstance(value, str):
+            items = [item.strip() for item in value.split(separator) if item.strip()]
+        else:
+            items = [value]
+        try:
+            sets.append(list(dict.fromkeys(str(plain_label(item)) for item in items)))
+        except ValueError as error:
+            raise InputError(f"{table.path}: a label of {table.where(number)} {error}") from None
+    if not any(sets):
+        raise InputError(f"{table.path}: no row has a label")
+    return sets
+
+
+def check_classes(
+    table: Table, examples: Examples, own: Sequence[Sequence[str]], classes: Sequence[str]
+) -> None:
+    """Refuse labels that an artifact has not learnt (InputError)."""
+    for number, labels in zip(examples.lines, own, strict=True):
+        for name in labels:
+            if name not in classes:
+                raise InputError(
+                    f"{table.path}: {table.where(number)}: class {name!r} is not one of "
+                    f"{list(classes)}"
+                )
+
+
+def read_separator(multi_label: bool, given: str | None) -> str | None:
+    """Return what parts the labels of a row, None where a row has one."""
+    if given is not None and not multi_label:
+        raise InputError("--label-separator: goes with --multi-label, which is not given")
+    if given == "":
+        raise InputError("--label-separator: expected a character or more, got nothing")
+    return (given or SEPARATOR) if multi_label else None
+
+
+def read_label_words(inline: list[str] | None, path: Path | None) -> dict[str, Any] | None:
+    """Return the label words that the user gave, None if there are none."""
+    if inline and path is not None:
+        raise InputError("--label and --labels say the same thing; give one of them")
+    if path is not None:
+        return _read_words(path)
+    if not inline:
+        return None
+    words: dict[str, Any] = {}
+    for item in inline:
+        name, equals, listed = item.partition("=")
+        if not equals or name in words:
+            raise InputError(f"--label: expected CLASS=word[,word] once per class, got {item!r}")
+        words[name] = listed.split(",")
+    return words
+
+
+def _read_words(path: Path) -> dict[str, Any]:
+    from fewfit.cli.tables.encoding import find_encoding
+    from fewfit.cli.tables.source import Source
+
+    source = Source(str(path))
+    encoding = find_encoding(source, None)
+    with source.open() as stream:
+        text = stream.read().decode(encoding).removeprefix("\ufeff")
+    content = parse_json(text, f"--labels: {path}")
+    if not isinstance(content, dict) or not content:
+        raise InputError(
+            f'--labels: {path} is not a JSON object {{"class": "word" or ["word", ...], ...}}'
+        )
+    twice = _twice(text)
+    if twice is not None:
+        raise InputError(f"--labels: {path} has the class {twice!r} twice")
+    for name, words in content.items():
+        weighted = isinstance(words, dict) and all(
+            isinstance(w, int | float) and not isinstance(w, bool) for w in words.values()
+        )
+        listed = [words] if isinstance(words, str) else words
+        plain = isinstance(listed, list) and all(isinstance(word, str) for word in listed)
+        if not (listed and (plain or weighted)):
+            raise InputError(
+                f"--labels: {path}: class {name!r} has no label words: expected text, a list of "
+                "texts, or an object of texts and weights"
+            )
+    return content
+
+
+def _twice(text: str) -> str | None:
+    """Return a key that the outermost object has twice."""
+    import json
+
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in items]  # the outermost object is the last to be made
+        found[:] = [name for i, name in enumerate(names) if name in names[:i]]
+        return dict(items)
+
+    json.loads(text, object_pairs_hook=pairs)
+    return found[0] if found else None
+
+
+def _refuse_lists(table: Table, examples: Examples, name: str) -> None:
+    for number, value in zip(examples.lines, examples.values, strict=True):
+        if isinstance(value, list | tuple | dict):
+            kind = "an object" if isinstance(value, dict) else "a list"
+            raise InputError(
+                f"{table.path}, column {name!r}: the label of {table.where(number)} is {kind}; "
+                "where rows have several labels, 'fewfit fit --multi-label' learns them"
+            )
+
+
+def _warn_of_several(table: Table, labels: Sequence[str], name: str) -> None:
+    """Warn of classes that look like several joined: their parts are classes too."""
+    classes = set(labels)
+    for separator in _SEPARATORS:
+        joined = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
+        times = Counter(part for own in joined.values() for part in own)
+        for label in sorted(joined):
+            part = next((p for p in sorted(joined[label]) if p in classes or times[p] > 1), None)
+            if part and len(joined[label]) > 1:
+                warnings.warn(
+                    f"{table.path}, column {name!r}: {label!r} is taken as one class, though "
+                    f"{part!r} stands elsewhere too; where rows have several labels, add "
+                    f'--multi-label --label-separator "{separator}"',
+                    InputWarning,
+                    stacklevel=2,
+                )
+                return

@@ -1,0 +1,164 @@
+"""An artifact and a table, and the answers of one about the other, part by part."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.cli.choices import choose
+from fewfit.cli.columns import Places, has_text, texts_of
+from fewfit.cli.options import store_path
+from fewfit.cli.output import note
+from fewfit.cli.tables import Row, Table
+from fewfit.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from fewfit.estimators.base import TextEstimator
+    from fewfit.models.base import Progress
+    from fewfit.observations import Observations
+
+FIRST, LARGEST = 500, 10_000
+"""Rows of a part: what is written and kept in memory at once."""
+
+_SECONDS = 5.0  # a part that took less is followed by one of twice as many rows
+
+
+def load_classifier(
+    artifact: Path, model: str | None, store: str, max_queries: int | None, errors: str
+) -> TextEstimator:
+    """Return the classifier of a folder, whichever kind it holds."""
+    from fewfit.artifacts import schema
+    from fewfit.estimators.classifier import FewShotClassifier
+    from fewfit.estimators.multi_label import MultiLabelClassifier
+
+    choose("--errors", errors, ("raise", "nan"))
+    if not artifact.is_dir():
+        what = "is not a folder" if artifact.exists() else "is not there"
+        raise ArtifactError(
+            f"{artifact} {what}; 'fewfit fit FILE -o {artifact}' makes such an artifact"
+        )
+    kind: type[TextEstimator] = FewShotClassifier
+    if (artifact / schema.MANIFEST).exists():
+        manifest, _ = schema.read(artifact)
+        if manifest.decoder.name == "multi-label":
+            kind = MultiLabelClassifier
+    return kind.load(
+        artifact, model=model, store=store_path(store), max_queries=max_queries, errors=errors
+    )
+
+
+@dataclass
+class Part:
+    """Some rows of a table and what was found out about them.
+
+    Attributes
+    ----------
+    rows : sequence of Row
+    texts : dict of str to list of str
+    probabilities : ndarray of shape (n, K)
+        NaN for a row that has no text, or that the model gave no answer to.
+    has_text : ndarray of shape (n,), bool
+    """
+
+    rows: Sequence[Row]
+    texts: Mapping[str, Sequence[str]]
+    probabilities: NDArray[np.float64]
+    has_text: NDArray[np.bool_]
+
+
+@dataclass
+class Answering:
+    """Asks about the rows of a table, part by part.
+
+    Attributes
+    ----------
+    queries : int
+        Paid for so far.
+    stored : int
+        Answers that came from the store so far.
+    """
+
+    classifier: TextEstimator
+    table: Table
+    places: Places
+    progress: Progress | None = None
+    queries: int = 0
+    stored: int = 0
+    _has_store: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        from fewfit.store import StoredModel
+
+        self._has_store = isinstance(self.classifier.task_.model, StoredModel)
+
+    def __iter__(self) -> Iterator[Part]:
+        """Yield the rows in order, each part as soon as it is answered."""
+        if self.classifier.task_.calibration.row_independent:
+            for rows, texts, there, seen in self._observed():
+                proba = self._spread(there, None if seen is None else self.classifier.decode(seen))
+                yield Part(rows, texts, proba, there)
+        else:
+            yield from self._together()
+
+    def _together(self) -> Iterator[Part]:
+        """Answers to all rows are needed to calibrate any: these are kept, the texts are not."""
+        from fewfit.observations import concatenate
+
+        if self.table.n > LARGEST:
+            name = self.classifier.task_.calibration.name
+            note(
+                f"the calibration {name!r} looks at all rows at once: nothing is written before "
+                f"all {self.table.n:,} are answered"
+            )
+        seen: list[Observations] = []
+        flags: list[NDArray[np.bool_]] = []
+        hidden = "hidden" in self.classifier.decoder_.requires
+        for _, _, there, answers in self._observed():
+            flags.append(there)
+            if answers is not None:
+                keep = hidden or answers.scores is None
+                seen.append(answers if keep else replace(answers, hidden=None))
+        there = np.concatenate(flags)
+        decoded = self.classifier.decode(concatenate(seen)) if seen else None
+        proba = self._spread(there, decoded)
+        done = 0
+        for rows in self.table.chunks(LARGEST):
+            own = slice(done, done + len(rows))
+            done += len(rows)
+            yield Part(rows, texts_of(self.table, rows, self.places), proba[own], there[own])
+
+    def _observed(self) -> Iterator[tuple[list[Row], Any, NDArray[np.bool_], Any]]:
+        size, reading = FIRST, self.table.read()
+        while rows := list(islice(reading, size)):
+            begun = time.perf_counter()
+            texts = texts_of(self.table, rows, self.places)
+            there = np.array(has_text(texts), dtype=bool)
+            answers = None
+            if there.any():
+                asked = {
+                    k: [t for t, yes in zip(v, there, strict=True) if yes] for k, v in texts.items()
+                }
+                answers = self.classifier.observe(asked, progress=self.progress)
+                self.queries += answers.queries
+                if self._has_store:
+                    distinct = len(set(zip(*asked.values(), strict=True)))
+                    views = len(answers) // int(there.sum())
+                    self.stored += max(distinct * views - answers.queries, 0)
+            yield rows, texts, there, answers
+            if time.perf_counter() - begun < _SECONDS:
+                size = min(2 * size, LARGEST)
+
+    def _spread(
+        self, there: NDArray[np.bool_], decoded: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        out = np.full((len(there), len(self.classifier.classes_)), np.nan)
+        if decoded is not None:
+            out[there] = decoded
+        return out

@@ -1,0 +1,117 @@
+"""CSV and TSV: which delimiter a file has, and its rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from fewfit.cli.tables.source import Source
+from fewfit.errors import InputError
+
+DELIMITERS = (",", ";", "\t", "|")
+_NONE = "\x1f"  # of a file with one column, whose values may hold every delimiter
+_TRIED = 50
+
+Rows = Iterator[tuple[int, list[Any]]]
+
+
+def find_delimiter(
+    source: Source, encoding: str, given: str | None, known: Callable[[list[str]], bool]
+) -> str:
+    """Return the delimiter of a CSV file.
+
+    Of those that the first line has, it is one with which the columns asked for are there, then one
+    with which the first rows have as many values as the header, then the one with most columns.
+
+    Parameters
+    ----------
+    given : str or None
+        What the user said; ``\\t`` and ``tab`` are tabs.
+    known : callable
+        Whether a header has the columns that will be asked for.
+    """
+    if given is not None:
+        delimiter = {"\\t": "\t", "tab": "\t", "TAB": "\t"}.get(given, given)
+        if len(delimiter) != 1 or delimiter in '"\r\n\0 ':
+            raise InputError(
+                f"--delimiter: expected one character or 'tab', got {given!r}, which is none"
+            )
+        return delimiter
+    rated: list[tuple[bool, float, int, int]] = []
+    for place, delimiter in enumerate(DELIMITERS):
+        try:
+            rows = [row for _, row in islice(_read(source, encoding, delimiter, True), _TRIED)]
+        except csv.Error:
+            rows = []
+        if rows and len(rows[0]) > 1:
+            alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+            rated.append((known(rows[0]), alike, len(rows[0]), -place))
+    return DELIMITERS[-max(rated)[3]] if rated else _NONE
+
+
+def quoted_header(source: Source, encoding: str) -> bool:
+    """Whether every name in the first line of a TSV stands in quotes, which then are no text."""
+    with source.open() as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        names = text.readline().rstrip("\r\n").split("\t")
+        text.detach()
+    return all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
+
+
+def read_delimited(source: Source, encoding: str, delimiter: str, *, quotes: bool) -> Rows:
+    """Yield the rows after the header, each with the number of the line it begins on.
+
+    Parameters
+    ----------
+    quotes : bool
+        Whether a value that begins with a quote ends with one (CSV), or a quote is text (TSV).
+
+    Raises
+    ------
+    InputError
+        If a row has not as many values as the header, or a quote is not closed.
+    """
+    shown = "" if delimiter == _NONE else f" (delimiter {delimiter!r})"
+    begun, header = 1, None
+    try:
+        for begun, row in _read(source, encoding, delimiter, quotes):
+            if header is None:
+                header = row
+            elif len(row) != len(header):
+                raise InputError(
+                    f"{source.path}: line {begun} has {len(row)} values for {len(header)} columns"
+                    f"{shown}; quote values that hold the delimiter, or name it with --delimiter"
+                )
+            yield begun, row
+    except csv.Error as error:
+        raise InputError(
+            f"{source.path}: after line {begun}: {error}{shown}. A value that begins with a quote "
+            "ends with one, and quotes in it are doubled; where quotes are text, add --format tsv"
+        ) from error
+
+
+def _read(source: Source, encoding: str, delimiter: str, quotes: bool) -> Rows:
+    csv.field_size_limit(2**31 - 1)
+    quoting: Any = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    with source.open() as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        reader = csv.reader(
+            text, delimiter=delimiter, strict=quotes, quoting=quoting, doublequote=quotes
+        )
+        try:
+            begun = 1
+            for row in reader:
+                if row and not (begun == 1 and _says_separator(row)):
+                    yield begun, row
+                begun = reader.line_num + 1
+        finally:
+            if not text.closed:
+                text.detach()
+
+
+def _says_separator(row: Sequence[str]) -> bool:
+    """Whether the first line is Excel's ``sep=;``."""
+    return row[0].lower().startswith("sep=") and len("".join(row)) <= len("sep=;")

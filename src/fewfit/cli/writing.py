@@ -1,0 +1,127 @@
+"""Predictions to a file or to standard output, part by part."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from fewfit.errors import InputError
+
+_LINES = (".jsonl", ".ndjson")
+_OTHER = (".tsv", ".json", ".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
+
+
+class Output:
+    """Where predictions go; nothing that is there is touched before the first of them.
+
+    Parameters
+    ----------
+    path : str
+        ``-`` is standard output.
+    header : sequence of str
+        Of CSV.
+    as_json : bool
+        Whether to write JSON lines.
+    not_over : sequence of path
+        Files that are still needed.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written, or is one of `not_over`.
+    """
+
+    def __init__(
+        self, path: str, header: Sequence[str], *, as_json: bool, not_over: Iterable[str | Path]
+    ) -> None:
+        self.path, self.header = path, header
+        suffix = Path(path).suffix.lower()
+        self.as_json = as_json or suffix in _LINES
+        self.rows = 0
+        self._stream: IO[str] | None = None
+        if path == "-":
+            if sys.stdout is None or sys.stdout.closed:
+                raise InputError("standard output is closed; name a file with --output")
+            return
+        if suffix in _OTHER:
+            raise InputError(
+                f"--output: {path}: predictions are CSV, or JSON lines; name a .csv or .jsonl file"
+            )
+        try:
+            _check_writable(Path(path))
+            for other in map(Path, not_over):
+                if Path(path).exists() and other.exists() and os.path.samefile(path, other):
+                    raise InputError(f"--output: {path} is also read; name another file")
+        except (OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            text = getattr(error, "strerror", None) or error
+            raise InputError(f"--output: {path}: cannot be written: {text}") from error
+
+    def write(self, rows: Iterable[Sequence[Any]], objects: Iterable[dict[str, Any]]) -> None:
+        """Write rows under the header, or, as JSON, the objects; what is written is on its way."""
+        stream = self._opened()
+        try:
+            if self.as_json:
+                for item in objects:
+                    stream.write(json.dumps(item, ensure_ascii=False) + "\n")
+                    self.rows += 1
+            else:
+                for row in rows:
+                    self._csv.writerow([_cell(value) for value in row])
+                    self.rows += 1
+            stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(
+                f"--output: {self.path}: cannot be written after {self.rows:,} rows: "
+                f"{error.strerror or error}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._opened()
+        if self._stream is not None and self._stream is not sys.stdout:
+            self._stream.close()
+
+    def _opened(self) -> IO[str]:
+        if self._stream is not None:
+            return self._stream
+        if self.path == "-":
+            stream: IO[str] = sys.stdout
+        else:
+            stream = Path(self.path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._stream, self._csv = stream, csv.writer(stream, lineterminator="\n")
+        if not self.as_json:
+            self._csv.writerow(self.header)
+        return stream
+
+
+def _check_writable(path: Path) -> None:
+    """Try it without touching what is there (OSError)."""
+    if path.exists():
+        if path.is_dir():
+            raise InputError(f"--output: {path} is a folder; name a file")
+        if stat.S_ISREG(path.stat().st_mode):
+            path.open("ab").close()
+        return
+    with path.open("xb"):
+        pass
+    path.unlink()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

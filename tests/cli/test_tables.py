@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+
+import pytest
+
+from fewfit.cli.tables import open_table
+from fewfit.errors import InputError
+from tests.cli.helpers import LABELS, TEXTS, csv_bytes, run, write_xlsx
+
+ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
+
+
+def read(path, **options):
+    said: list[str] = []
+    table = open_table(str(path), say=said.append, wanted=["text", "label"], **options)
+    rows = list(table.read())
+    assert len(rows) == table.n
+    assert list(table.read()) == rows  # and again, the same
+    return table, rows, said
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", b""),
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-16-le", b""),
+        ("utf-16-be", b""),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
+        ("cp1252", b""),
+    ],
+)
+def test_any_delimiter_in_any_encoding(tmp_path, delimiter, encoding, mark):
+    rows = [["text", "label"], ["Größe, € 5; groß | naïve\ttab", "ä"], ['"so"\nbad', "b"]]
+    (tmp_path / "a.csv").write_bytes(mark + csv_bytes(delimiter, encoding, rows))
+    table, found, said = read(tmp_path / "a.csv")
+    assert table.columns == ("text", "label")
+    assert found == [(2, rows[1]), (3, rows[2])]
+    usual = delimiter == "," and encoding == "utf-8"
+    assert len(said) == (not usual)
+    if not usual:
+        assert (f"{delimiter!r}" in said[0]) == (delimiter != ",")
+        assert ("--encoding" in said[0]) == (encoding != "utf-8")
+
+
+def test_what_is_said_by_the_user_is_taken(tmp_path):
+    (tmp_path / "a.csv").write_bytes("text\u00a6label\nпривет\u00a6x\n".encode("cp1251"))
+    _, rows, said = read(tmp_path / "a.csv", delimiter="\u00a6", encoding="cp1251")
+    assert rows == [(2, ["привет", "x"])]
+    assert not said
+
+
+def test_the_delimiter_is_the_one_with_which_the_columns_are_there(tmp_path):
+    # With commas every line has three values, alike; with semicolons it has the columns.
+    lines = ["a,b;text;label,c", "1,2;good;pos,3", "1,2;bad;neg,3"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    table = open_table(str(tmp_path / "a.csv"), wanted=["text"])
+    assert table.columns == ("a,b", "text", "label,c")
+
+
+def test_one_column_may_hold_every_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_text('text\nwell, yes; no\t|\n"quoted, ""so"""\n')
+    table = open_table(str(tmp_path / "a.csv"))
+    assert [values for _, values in table.read()] == [["well, yes; no\t|"], ['quoted, "so"']]
+
+
+def test_excel_may_say_which_delimiter(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=;\ntext;label\ngood;pos\n")
+    table, rows, _ = read(tmp_path / "a.csv")
+    assert table.columns == ("text", "label")
+    assert rows == [(3, ["good", "pos"])]
+
+
+def test_a_quote_is_text_in_tsv(tmp_path):
+    lines = 'text\tlabel\n" it starts\tpos\nand ends "\tneg\n5" screen\tpos\nplain\tneg\n'
+    (tmp_path / "a.tsv").write_text(lines)
+    _, rows, _ = read(tmp_path / "a.tsv")
+    assert rows == [
+        (2, ['" it starts', "pos"]),
+        (3, ['and ends "', "neg"]),
+        (4, ['5" screen', "pos"]),
+        (5, ["plain", "neg"]),
+    ]
+    (tmp_path / "b.tsv").write_text('"text"\t"label"\n"a ""b""\tc"\t"pos"\n')
+    _, rows, _ = read(tmp_path / "b.tsv")
+    assert rows == [(2, ['a "b"\tc', "pos"])]  # quotes around every name are no part of them
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_rows_are_named_by_the_line_they_begin_on(tmp_path, end):
+    (tmp_path / "a.csv").write_bytes(f'text,label{end}"two{end}lines",a{end}{end}good,b'.encode())
+    _, rows, _ = read(tmp_path / "a.csv")
+    assert [number for number, _ in rows] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"text": "good", "label": 1}, {"label": 2, "text": "bad", "more": [1]}]',
+        '{"data": [{"text": "good", "label": 1}, {"label": 2, "text": "bad", "more": [1]}]}',
+        '{"text": "good", "label": 1}\n\n{"label": 2, "text": "bad", "more": [1]}\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_is_an_array_or_lines(tmp_path, content, encoding):
+    (tmp_path / "a.json").write_bytes(content.encode(encoding))
+    table, rows, _ = read(tmp_path / "a.json")
+    assert table.columns == ("text", "label", "more")
+    assert [list(values) for _, values in rows] == [["good", 1, None], ["bad", 2, [1]]]
+    assert rows[1][0] == (3 if "\n" in content else 2)
+
+
+def test_excel_and_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("python_calamine")
+    from pyarrow import parquet
+
+    sheet = [[None, None], ["text", "label"], ["good", 1], [None, None], [42, 2.5]]
+    write_xlsx(tmp_path / "a.xlsx", sheet, sheets=2)
+    table, rows, said = read(tmp_path / "a.xlsx")
+    assert table.columns == ("text", "label")
+    assert rows == [(3, ["good", 1]), (5, [42, 2.5])]
+    assert table.where(3) == "row 3"
+    assert "first of 2 sheets" in said[0]
+    parquet.write_table(pyarrow.table({"text": TEXTS, "label": LABELS}), tmp_path / "a.parquet")
+    _, rows, _ = read(tmp_path / "a.parquet")
+    assert [values for _, values in rows] == ROWS
+    (tmp_path / "b.parquet.gz").write_bytes(gzip.compress((tmp_path / "a.parquet").read_bytes()))
+    assert [values for _, values in read(tmp_path / "b.parquet.gz")[1]] == ROWS
+
+
+def refused(path):
+    try:
+        open_table(str(path))
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def packed():
+    rows = [[f"{text} {i}", label] for i in range(400) for text, label in ROWS]
+    data = csv_bytes(rows=[["text", "label"], *rows])
+    return {
+        "a.csv.gz": gzip.compress(data),
+        "a.csv.bz2": bz2.compress(data),
+        "a.csv.xz": lzma.compress(data),
+    }
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.csv.bz2", "a.csv.xz"])
+def test_what_is_packed_is_unpacked_and_what_is_cut_short_is_said(tmp_path, name):
+    data = packed()[name]
+    (tmp_path / name).write_bytes(data)
+    assert read(tmp_path / name)[0].n == 2400
+    # Every way of cutting it, and a byte changed anywhere: read as it was, or refused by name.
+    for cut in [*range(0, len(data), max(len(data) // 40, 1)), len(data) - 1]:
+        (tmp_path / name).write_bytes(data[:cut])
+        with pytest.raises(InputError, match=r"cut short|does not begin|no rows"):
+            open_table(str(tmp_path / name))
+        (tmp_path / name).write_bytes(data[:cut] + bytes([data[cut] ^ 0x55]) + data[cut + 1 :])
+        refusal = refused(tmp_path / name)
+        assert refusal is None or name in refusal
+
+
+@pytest.mark.parametrize("kind", ["parquet", "xlsx", "json", "jsonl"])
+def test_what_is_cut_short_is_an_input_error(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    records = [{"text": text, "label": label} for text, label in ROWS]
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    elif kind == "xlsx":
+        pytest.importorskip("python_calamine")
+        write_xlsx(path, [["text", "label"], *ROWS])
+    elif kind == "json":
+        path.write_text(json.dumps(records))
+    else:
+        path.write_text("\n".join(map(json.dumps, records)))
+    data = path.read_bytes()
+    for cut in range(0, len(data) - 1, max(len(data) // 60, 1)):
+        path.write_bytes(data[:cut])
+        refusal = refused(path)
+        if refusal is None:  # lines may be cut between two of them
+            assert kind == "jsonl"
+            assert open_table(str(path)).n < len(ROWS)
+        else:
+            assert str(path) in refusal
+
+
+def test_a_pipe_is_read_again(monkeypatch):
+    class Piped:
+        closed = False
+        buffer = io.BytesIO(gzip.compress(csv_bytes(";")))
+
+    monkeypatch.setattr("sys.stdin", Piped)
+    _, rows, said = read("-")
+    assert [values for _, values in rows] == ROWS
+    assert "standard input" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.csv", b"text;label\ngood;pos;x\n", {}, "line 2 has 3 values for 2 columns"),
+        ("a.csv", b"text;label\ngood;pos;x\n", {}, "delimiter ';'"),
+        ("a.csv", b'text,label\n"good,pos\n', {}, "after line 1"),
+        ("a.csv", b'text,label\n"good" so,pos\n', {}, "quotes in it are doubled"),
+        ("a.csv", b"PK\x03\x04zip", {}, "add --format excel"),
+        ("a.csv", b"PAR1zip", {}, "add --format parquet"),
+        ("a.csv", b"text\n" + "ok ä ö ü ß é ".encode() + b"\xff\n", {}, "UTF-8 elsewhere"),
+        ("a.csv", "text\nПривет мир\n".encode("cp1251"), {}, "cp1251, shift_jis"),
+        ("a.csv", "text\n日本語\n".encode("shift_jis"), {}, "cp1251, shift_jis"),
+        ("a.csv", b"text\n\x81\x8d hello there\n", {}, "does not look like cp1252"),
+        ("a.csv", b"\xff\xfet\x00e\x00x\x00t\x00\n\x00a", {}, "cut short"),
+        ("a.csv", b"text\n\xff\n", {"encoding": "utf-8"}, "not utf-8 at byte 5"),
+        ("a.csv", b"text\nx\n", {"encoding": "utf8x"}, "did you mean 'utf8'"),
+        ("a.csv", b"text\nx\n", {"encoding": "base64"}, "--encoding: 'base64' is not known"),
+        ("a.csv", b"text\nx\n", {"encoding": "\0"}, "--encoding"),
+        ("a.csv", b"text\nx\n", {"delimiter": ";;"}, "one character"),
+        ("a.csv", b"text\nx\n", {"delimiter": '"'}, "one character"),
+        ("a.tsv", b"text\nx\n", {"delimiter": ";"}, "is tsv, not CSV"),
+        ("a.csv", b"text\nx\n", {"format": "xml"}, "'xml' is not one of"),
+        ("a.csv", b"text\nx\n", {"format": "exel"}, "did you mean 'excel'"),
+        ("a.json", b"{}", {}, "expected an array of objects"),
+        ("a.json", b'{"a": {"b": 1}}', {"format": "json"}, "expected an array of objects"),
+        ("a.json", b"[1]", {}, "item 1 is not a JSON object"),
+        ("a.json", b"[" * 100_000, {}, "nested too deeply"),
+        ("a.jsonl", b'{"a":' * 100_000, {}, "nested too deeply"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", {}, "cannot be read"),
+        ("a.mails", b"text\nx\n", {}, "add --format"),
+    ],
+)
+def test_what_cannot_be_read_is_said(tmp_path, name, content, options, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        open_table(str(tmp_path / name), **options)
+    assert message in str(error.value)
+
+
+def test_a_million_rows_are_not_held(tmp_path):
+    """Parts come as they are read; what is read is a small share of the file."""
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + "some words of a text\n" * 50_000)
+    table = open_table(str(path))
+    assert table.n == 50_000
+    parts = table.chunks(100)
+    assert len(next(parts)) == 100
+    parts.close()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--text-column", "MESSAGE"], ["--text-column", " message "], ["--text-column", "message"]],
+)
+def test_columns_are_found_without_blanks_and_case(tmp_path, args):
+    rows = [["Message ", " Label"], *ROWS]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
+    run("fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake", *args)
+
+
+def test_a_column_that_can_be_two_is_refused(tmp_path):
+    rows = [["Text ", "TEXT", "label"], *([t, t, y] for t, y in ROWS)]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
+    args = ["fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake", "--text-column"]
+    assert "can be 'Text ' or 'TEXT'" in run(*args, "text", code=2).stderr
+    run(*args, "TEXT")
+    assert "did you mean 'label'" in run(*args, "lable", code=2).stderr
