@@ -20,7 +20,8 @@ TFIDF = "tfidf"
 METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
 """Names that :func:`make_methods` knows; all but "tfidf" may be followed by ``+CALIBRATION``."""
 
-DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
+DEFAULT_METHODS = ("offset-regression", "zero-shot", "tfidf", "linear-probe", "dect")
+"""The default decoder, and its usual rivals."""
 
 
 def make_methods(
