@@ -39,7 +39,8 @@ def declare(
 
     def attach(item: T) -> T:
         called: Any = item
-        if constraints is not None:
+        checks = constraints or {}
+        if checks:
             parameters = signature(item)
 
             @wraps(item)
@@ -47,7 +48,7 @@ def declare(
                 from fewfit.parameters import check_values
 
                 given = parameters.bind(*args, **kwargs).arguments
-                check_values(item.__name__, constraints, given)
+                check_values(item.__name__, checks, given)
                 return item(*args, **kwargs)
 
             called = checked
@@ -56,7 +57,7 @@ def declare(
             "labels_needed": labels,
             "queries_per_example": queries,
             "reference": reference,
-            "constraints": constraints or {},
+            "constraints": checks,
             "smallest_budget": smallest_budget,
         }
         for name, value in declared.items():

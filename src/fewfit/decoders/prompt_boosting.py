@@ -223,4 +223,4 @@ def best_combination(
     rows = np.arange(len(y))
     likely = w @ (chosen[rows, :, y] - logsumexp(chosen, axis=2))
     first = least[likely.argmax()]
-    return tried[first], is_wrong(place[[first]])[0]
+    return tried[first], is_wrong(place[first : first + 1])[0]
