@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import wraps
-from inspect import signature
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -16,7 +14,6 @@ def declare(
     labels: str = "none",
     queries: str,
     reference: str,
-    constraints: Mapping[str, Any] | None = None,
     smallest_budget: Callable[..., int] | None = None,
 ) -> Callable[[T], T]:
     """Give a function what methods with a class have as class attributes.
@@ -29,39 +26,21 @@ def declare(
         Labels needed; queries per example.
     reference : str
         Author, year, arXiv id.
-    constraints : mapping of str to list, optional
-        What its parameters may be, as :func:`fewfit.parameters.check_values` reads it; they are
-        checked before the function is entered (InputError).
     smallest_budget : callable, optional
         Of a searcher: ``smallest_budget(n_rows, n_free, **options)`` is the least `max_queries`
         with which it searches at all, for so many rows and content-free prompts.
     """
 
     def attach(item: T) -> T:
-        called: Any = item
-        checks = constraints or {}
-        if checks:
-            parameters = signature(item)
-
-            @wraps(item)
-            def checked(*args: Any, **kwargs: Any) -> Any:
-                from fewfit.parameters import check_values
-
-                given = parameters.bind(*args, **kwargs).arguments
-                check_values(item.__name__, checks, given)
-                return item(*args, **kwargs)
-
-            called = checked
         declared = {
             "requires": requires,
             "labels_needed": labels,
             "queries_per_example": queries,
             "reference": reference,
-            "constraints": checks,
             "smallest_budget": smallest_budget,
         }
         for name, value in declared.items():
-            setattr(called, name, value)
-        return cast(T, called)
+            setattr(item, name, value)
+        return item
 
     return attach

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import wraps
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from sklearn.utils._param_validation import (
@@ -18,6 +19,7 @@ from sklearn.utils._param_validation import (
 
 from fewfit.errors import InputError
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 _LENGTH = 300  # of a message, which shows the value that was given
 _SPELLED = {"true": "true", "yes": "true", "false": "false", "no": "false", "none": "null"}
@@ -68,6 +70,29 @@ def check_values(owner: str, constraints: Mapping[str, Any], given: Mapping[str,
         except InvalidParameterError as error:
             text = " ".join(str(error).split())
             raise InputError(f"{name}: {text[:_LENGTH]}{'...' * (len(text) > _LENGTH)}") from None
+
+
+def checked(constraints: Mapping[str, Any]) -> Callable[[F], F]:
+    """Check the arguments of a function before it is entered, and keep what they may be.
+
+    Parameters
+    ----------
+    constraints : mapping of str to list
+        Kept as the function's attribute ``constraints``.
+    """
+
+    def attach(function: F) -> F:
+        parameters = signature(function)
+
+        @wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            check_values(function.__name__, constraints, parameters.bind(*args, **kwargs).arguments)
+            return function(*args, **kwargs)
+
+        called.constraints = constraints  # pyright: ignore[reportAttributeAccessIssue]
+        return cast(F, called)
+
+    return attach
 
 
 def make(kind: type[T], options: Mapping[str, Any], *, who: str) -> T:

@@ -168,7 +168,7 @@ def test_a_row_of_an_experiment_has_a_calibration_of_its_own():
     for entry, message in [
         (MethodEntry(calibration="batch"), "name the decoder"),
         (MethodEntry(decoder="dect", calibration="magic"), "'magic' is not one of"),
-        (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "argument 'x'"),
+        (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "has no 'x'"),
         (MethodEntry(peer="setfit", calibration="batch"), "a peer has"),
         (MethodEntry(peer="setfit", views=1), "a peer has"),
     ]:

@@ -216,7 +216,7 @@ def best_combination(
             np.maximum(best, own, out=best)
         return said != y
 
-    blocks = np.array_split(place, max(1, place.shape[0] * len(y) // _BLOCK))
+    blocks = np.array_split(place, max(1, len(place) * len(y) // _BLOCK))
     errors = np.concatenate([is_wrong(block) @ w for block in blocks])
     least = np.flatnonzero(errors <= errors.min() + 1e-12)
     chosen = log_p[:, tried[least]]  # (N, few, K)

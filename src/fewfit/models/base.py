@@ -87,6 +87,11 @@ class Capabilities:
             "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
+            if need not in given:
+                raise CapabilityError(
+                    f"{who} needs {need!r}, which frozen models do not do here: they are asked for "
+                    "numbers about one slot; make its prompt, and send it to a model yourself"
+                )
             if not given[need]:
                 raise CapabilityError(
                     f"{who} needs {need!r}, which this frozen model does not give; choose another "

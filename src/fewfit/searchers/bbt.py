@@ -21,6 +21,7 @@ from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import MissingExtraError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Verbalizer, View
 from fewfit.searchers.trials import Trials
 from fewfit.task import Task
@@ -64,7 +65,10 @@ def _smallest_budget(n_rows: int, n_free: int, *, population: int = 20, **_: Any
     labels="1 per class",
     queries="1 per prompt tried, up to a budget",
     reference="Sun et al. 2022, arXiv 2201.03514",
-    constraints={
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "length": [Interval(Integral, 1, None, closed="left")],
         "dimension": [Interval(Integral, 2, None, closed="left")],
@@ -73,8 +77,7 @@ def _smallest_budget(n_rows: int, n_free: int, *, population: int = 20, **_: Any
         "alpha": [Interval(Real, 0, None, closed="left")],
         "margin": [Interval(Real, 0, None, closed="left"), None],
         "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    },
-    smallest_budget=_smallest_budget,
+    }
 )
 def black_box_tune(
     model: FrozenModel,

@@ -28,6 +28,7 @@ from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer
 from fewfit.searchers.prompt_search import PROMPT, Found, fill
 from fewfit.searchers.trials import Trials
@@ -180,15 +181,17 @@ def _smallest_budget(n_rows: int, n_free: int, *, n_samples: int = 16, **_: Any)
     labels="1 per class",
     queries="1 per prompt tried, up to a budget",
     reference="Deng et al. 2022, arXiv 2205.12548",
-    constraints={
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "length": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "width": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    },
-    smallest_budget=_smallest_budget,
+    }
 )
 def reinforce_prompt(
     model: FrozenModel,

@@ -29,6 +29,7 @@ from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer, View
 from fewfit.searchers.trials import cost_of
 from fewfit.task import Task
@@ -151,15 +152,17 @@ def _smallest_budget(
     labels="1 per class",
     queries="samples times steps, up to a budget",
     reference="Diao et al. 2022, arXiv 2201.08531",
-    constraints={
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
         "length": [Interval(Integral, 1, None, closed="left")],
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    },
-    smallest_budget=_smallest_budget,
+    }
 )
 def search_prompt(
     model: FrozenModel,

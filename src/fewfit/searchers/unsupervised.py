@@ -21,6 +21,7 @@ from fewfit.calibration import BatchCalibration, NoCalibration
 from fewfit.declare import declare
 from fewfit.errors import FewfitWarning, InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import InContext, Row, Verbalizer, read_rows
 from fewfit.searchers.prompt_search import fill, search_prompt
 from fewfit.searchers.trials import cost_of
@@ -63,7 +64,10 @@ def _smallest_budget(
     requires=frozenset({"scores"}),
     queries="2, and samples times steps, up to a budget",
     reference="Zhang et al. 2024, arXiv 2410.03124",
-    constraints={
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "n_demonstrations": [Interval(Integral, 1, None, closed="left")],
         "quantile": [Interval(Real, 0, 1, closed="left")],
@@ -71,8 +75,7 @@ def _smallest_budget(
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
-    },
-    smallest_budget=_smallest_budget,
+    }
 )
 def learn_unsupervised(
     model: FrozenModel,
