@@ -68,9 +68,13 @@ def tokenize(text: str) -> list[int]:
 
 
 def log_probabilities(text: str) -> np.ndarray:
-    """The toy model: the next token's log-probability for each of TOKENS, fixed by the prompt."""
+    """The toy model: the next token's log-probability for each of TOKENS, fixed by the prompt.
+
+    It likes to say " good", which is therefore listed by whoever lists a few tokens.
+    """
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
     logits = np.random.default_rng(seed).normal(size=len(TOKENS)) * 2
+    logits[TOKENS.index(" good")] = np.sort(logits)[-3] + 1e-3
     return logits - np.logaddexp.reduce(logits)
 
 

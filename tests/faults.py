@@ -117,6 +117,7 @@ def date(seconds: float) -> str:
 HTML = b"<html><body>Please sign in to the hotel's network</body></html>"
 TOP = ("choices", 0, "logprobs", "top_logprobs", 0)
 LOGPROBS = ("choices", 0, "logprobs")
+TWICE = [{"id": i, "token": "good", "logprob": -v} for i, v in ((0, 1.0), (0, 2.0), (1, 1.5))]
 QUOTA = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
 
 FAULTS = [
@@ -170,6 +171,16 @@ FAULTS = [
         "expected 1",
         dialect="embeddings",
     ),
+    row("A5", "choices: ['text']", edit("choices", to=["good"]), "not objects"),
+    row(
+        "A5",
+        "two embeddings of the same index",
+        lambda r: edited(
+            r.honest, "data", to=[{**v, "index": 0} for v in r.honest.body["data"]] * 2
+        ),
+        "expected 1",
+        dialect="embeddings",
+    ),
     row("A6", "logprobs: null", edit(*LOGPROBS, to=None), "no logprobs"),
     row("A6", "top_logprobs: []", edit(*LOGPROBS, "top_logprobs", to=[]), "top_logprobs"),
     row("A6", "top_logprobs: [{}]", edit(*TOP, to={}), "lists no token"),
@@ -185,6 +196,34 @@ FAULTS = [
     Fault("A6", "a token of broken UTF-8", edit(*TOP, to={"�": -1, " good": -1}), "answered"),
     Fault("A6", "ties", edit(*TOP, to={" bad": -1.5, " good": -1.5}), "answered"),
     Fault("A6", "fewer tokens than asked for", edit(*TOP, to={" good": -0.1}), "answered"),
+    row(
+        "A6",
+        "listed tokens that are no list",
+        edit("choices", 0, "logprobs", "content", 0, "top_logprobs", to=5),
+        "not a list",
+        dialect="openai-chat",
+    ),
+    row(
+        "A6",
+        "a listed token that is no text",
+        edit("choices", 0, "logprobs", "content", 0, "top_logprobs", 0, "token", to=["good"]),
+        "not text",
+        dialect="openai-chat",
+    ),
+    row(
+        "A6",
+        "an id listed twice, with two probabilities",
+        edit("completion_probabilities", 0, "top_logprobs", to=TWICE),
+        "listed twice",
+        dialect="llamacpp",
+    ),
+    row(
+        "A6",
+        "an id listed twice, with two probabilities",
+        edit("meta_info", "output_token_ids_logprobs", to=[[[-1.0, 0], [-1.0, 1], [-2.0, 1]]]),
+        "listed twice",
+        dialect="sglang",
+    ),
     stops(
         "A7",
         "logprob_token_ids ignored (an older vLLM)",
@@ -200,7 +239,9 @@ FAULTS = [
         dialect="sglang",
     ),
     row("A7", "logprobs ignored", edit("logprobs", to=None), "logprobs", dialect="ollama"),
-    row("A7", "logprobs rejected", status(422, {"detail": "Unsupported: logprobs"}), "Unsupported"),
+    stops(
+        "A7", "logprobs rejected", status(422, {"detail": "Unsupported: logprobs"}), "embeddings:"
+    ),
     row(
         "A8",
         "finish_reason: content_filter",
@@ -213,6 +254,53 @@ FAULTS = [
         edit("choices", 0, "message", "refusal", to="I can't"),
         "refused",
         dialect="openai-chat",
+    ),
+    row(
+        "A8",
+        "a content filter's 400",
+        status(
+            400, {"error": {"message": "filtered", "code": "content_filter", "param": "prompt"}}
+        ),
+        "filtered",
+    ),
+    row(
+        "A8",
+        "a message that is no object",
+        edit("choices", 0, "message", to="good"),
+        "message is not an object",
+        dialect="openai-chat",
+    ),
+    row(
+        "A8",
+        "a call of a tool in place of an answer",
+        edit("choices", 0, "message", "tool_calls", to=[{"type": "function"}]),
+        "tool",
+        dialect="openai-chat",
+    ),
+    row(
+        "A8",
+        "reasoning, and no answer",
+        lambda r: edited(
+            edited(r.honest, "choices", 0, "message", "reasoning_content", to="Let me think"),
+            *("choices", 0, "logprobs", "content"),
+            to=[],
+        ),
+        "reasoning_effort=none",
+        dialect="openai-chat",
+    ),
+    row(
+        "A8",
+        "a token that opens a thought",
+        edit(*TOP, to={"<think>": -0.01, "\n": -5.0}),
+        "'<think>'.*reasoning model",
+    ),
+    row("A8", "tokens that are no label word", edit(*TOP, to={"Okay": -0.1, ",": -3}), "'Okay'"),
+    row(
+        "A8",
+        "a request that the server gave up",
+        edit("meta_info", "finish_reason", to={"type": "abort", "message": "out of memory"}),
+        "out of memory",
+        dialect="sglang",
     ),
     stops("A9", "another model's name in the reply", edit("model", to="toy-2"), "served_as=toy-2"),
     stops(
@@ -239,7 +327,7 @@ FAULTS = [
         "A10",
         "a number that overflows float32",
         edit("data", 0, "embedding", 0, to=1e39),
-        "not finite",
+        "too large",
         dialect="embeddings",
     ),
     row(
@@ -263,6 +351,30 @@ FAULTS = [
         "a redirect to another host",
         lambda request: Reply({}, 307, {"Location": "http://elsewhere.example/v1/completions"}),
         "redirects to http://elsewhere.example",
+    ),
+    stops(
+        "A13",
+        "a redirect to an address that is none",
+        lambda request: Reply({}, 307, {"Location": "http://["}),
+        "redirects to elsewhere",
+    ),
+    row(
+        "A4",
+        "a chunk of negative size",
+        lambda request: Reply(
+            raw=b"-1\r\n" + request.honest.data(),
+            headers={"Transfer-Encoding": "chunked", "Content-Length": ""},
+        ),
+        "no usable size",
+    ),
+    row("A6", "a number of 400 digits", number(b"-" + b"7" * 400), "log-probability"),
+    row("A6", "a list for a number", number(b"[-0.5]"), "not a number"),
+    row(
+        "A10",
+        "numbers of 1e20",
+        edit("data", 0, "embedding", to=[1e20, -1e20] * 6),
+        "too large",
+        dialect="embeddings",
     ),
     stops("A14", "401: the key expires in mid-run", status(401), "refuses"),
     stops("A14", "402: payment required", status(402), "refuses"),

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fewfit.cli import app
 from fewfit.cli.tune import METHODS as TUNED
 from fewfit.decoders import DECODERS
-from fewfit.methods import list_methods, methods_table
+from fewfit.methods import ALIASES, find_methods, list_methods, methods_table
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -44,6 +44,52 @@ def test_the_command_prints_the_same():
         "source",
         "note",
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("SciPrompt", {"retrieved-words", "soft-verbalizer"}),
+        ("ptec", {"multi-label", "trie"}),
+        ("RIFF", {"paraphrase", "paraphrase-mean"}),
+        ("RLPrompt", {"policy-network"}),
+        ("BDPL", {"prompt-search"}),
+        ("PET", {"pet"}),
+        ("T_Few", {"t-few"}),
+        ("k n n prompting", {"knn-prompting"}),
+        ("Hou", {"prompt-boosting"}),
+        ("2212.08408", {"dect", "ratio"}),
+    ],
+)
+def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
+    assert {method.name for method in find_methods(name)} == methods
+    out = CliRunner().invoke(app, ["methods", name]).output
+    assert all(f"{found}:" in out or f"{found}\n" in out for found in methods)
+
+
+def test_every_alias_names_methods_that_there_are():
+    listed = {method.name for method in list_methods()}
+    assert {name for names in ALIASES.values() for name in names} <= listed
+
+
+def test_a_method_shows_its_options():
+    out = CliRunner().invoke(app, ["methods", "dect"]).output
+    assert "option    proto_dim=128" in out
+    assert "source    Cui et al. 2023, arXiv 2212.08408" in out
+    rows = json.loads(CliRunner().invoke(app, ["methods", "dect", "--json"]).output)
+    assert rows[0]["options"]["n_steps"] == 30
+
+
+def test_methods_are_filtered():
+    rows = json.loads(
+        CliRunner()
+        .invoke(app, ["methods", "--for", "decoder", "--needs", "scores", "--json"])
+        .output
+    )
+    found = {row["name"] for row in rows}
+    assert "zero-shot" in found
+    assert "linear-probe" not in found
+    assert {row["kind"] for row in rows} == {"decoder"}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum, StrEnum
@@ -62,6 +63,8 @@ class Observations:
         tokens alone and the label word was not among them. None if the model never censors.
     word_scores : ndarray of shape (N, number of label words), float32, or None
         What :meth:`by_class` made the class scores of; None before.
+    reason : ndarray of shape (N,), str objects
+        Why a row failed, as far as the model says; empty for the others.
 
     Raises
     ------
@@ -79,9 +82,12 @@ class Observations:
     asked: NDArray[np.bool_]
     censored: NDArray[np.bool_] | None = None
     word_scores: NDArray[np.float32] | None = None
+    reason: NDArray[np.object_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.status)
+        if self.reason is None:
+            object.__setattr__(self, "reason", np.full(n, "", dtype=object))
         expected = {
             "scores": (n, len(self.columns)),
             "label_mass": (n,),
@@ -89,6 +95,7 @@ class Observations:
             "status": (n,),
             "asked": (n,),
             "censored": (n, len(self.columns)),
+            "reason": (n,),
         }
         for name, dtype in _DTYPES.items():
             value = getattr(self, name)
@@ -115,6 +122,29 @@ class Observations:
         return replace(self, **{name: value[index] for name, value in self._arrays().items()})
 
     @property
+    def unlisted(self) -> NDArray[np.bool_]:
+        """Rows that were answered, but all of whose scores are bounds; shape (N,)."""
+        return self._without(np.ones(len(self.columns), dtype=bool))
+
+    def failing(self, rows: NDArray[np.bool_], reason: str) -> Observations:
+        """Return the same with some rows failed, and so NaN, for a reason."""
+        if not rows.any():
+            return self
+        changed = self._arrays()
+        for name, value in (_UNANSWERED | {"status": Status.FAILED, "reason": reason}).items():
+            if name in changed:
+                changed[name] = changed[name].copy()
+                changed[name][rows] = value
+        return replace(self, **changed)
+
+    def why_failed(self) -> str:
+        """Return why rows failed, in one line: the most frequent reason, or none that is known."""
+        failed = np.asarray(self.reason)[self.status == Status.FAILED].tolist()
+        found = Counter(filter(None, failed)).most_common()
+        others = f" (and {len(found) - 1} other reasons)" if len(found) > 1 else ""
+        return found[0][0] + others if found else "the model did not say why"
+
+    @property
     def queries(self) -> int:
         """Number of queries that this call paid for."""
         return int(self.asked.sum())
@@ -130,7 +160,8 @@ class Observations:
         The maximum is DecT's rule; it is defined in every score space. With weights it is the
         weighted mean, as in SciPrompt and MPD. Of a maximum, a class score is censored if the
         scores of all its words are, since a bound never exceeds a score that was listed; a mean is
-        censored if the score of any word with weight is.
+        censored if the score of any word with weight is. A row in which every word with weight is
+        censored says nothing about its class, and fails, whatever else is known of it.
 
         Parameters
         ----------
@@ -144,6 +175,8 @@ class Observations:
         if self.scores is None:
             return replace(self, columns=tuple(columns))
         words = np.asarray(word_class)[:, None] == np.arange(len(columns))
+        counts = np.ones(len(words), dtype=bool) if weights is None else np.asarray(weights) > 0
+        unlisted = self._without(counts)
         if weights is None:
             reduced = np.stack([self.scores[:, own].max(axis=1) for own in words.T], axis=1)
         else:
@@ -159,7 +192,13 @@ class Observations:
             scores=reduced,
             censored=censored,
             word_scores=self.scores,
-        )
+        ).failing(unlisted, "the model lists its most probable tokens, and no label word is one")
+
+    def _without(self, words: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which answered rows have nothing but bounds for the given columns, shape (N,)."""
+        if self.censored is None or not words.any():
+            return np.zeros(len(self), dtype=bool)
+        return self.censored[:, words].all(axis=1) & (self.status != Status.FAILED)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         named = {name: getattr(self, name) for name in _DTYPES}
@@ -175,11 +214,13 @@ _DTYPES: dict[str, Any] = {
     "asked": np.bool_,
     "censored": np.bool_,
     "word_scores": np.float32,
+    "reason": np.object_,
 }
 
 _UNANSWERED: dict[str, Any] = {
     "scores": np.nan,
     "hidden": np.nan,
+    "label_mass": np.nan,
     "censored": False,
     "word_scores": np.nan,
 }
@@ -188,8 +229,14 @@ Batch = tuple[NDArray[np.intp], Observations]
 """Positions in the list of prompts, and the observations of the prompts at these positions."""
 
 
-def unanswered(columns: Sequence[str], n: int) -> Observations:
-    """Return `n` rows that were asked and not answered; they fit the answers of any model."""
+def unanswered(columns: Sequence[str], n: int, reason: Sequence[str] | None = None) -> Observations:
+    """Return `n` rows that were asked and not answered; they fit the answers of any model.
+
+    Parameters
+    ----------
+    reason : sequence of str, length n, optional
+        Why not, row by row.
+    """
     return Observations(
         columns=tuple(columns),
         scores=None,
@@ -199,7 +246,22 @@ def unanswered(columns: Sequence[str], n: int) -> Observations:
         n_tokens=np.full(n, -1, dtype=np.int32),
         status=np.full(n, Status.FAILED, dtype=np.uint8),
         asked=np.ones(n, dtype=bool),
+        reason=None if reason is None else np.array(reason, dtype=object),
     )
+
+
+def answered_whole(answers: Observations) -> Observations:
+    """Return the same rows; one with a NaN or an infinity among its numbers has no answer.
+
+    Half an answer is none: what it lacks would be guessed by whoever reads it. The mass of the
+    label words is not looked at, it may be unknown.
+    """
+    broken = np.zeros(len(answers), dtype=bool)
+    for numbers in (answers.scores, answers.hidden):
+        if numbers is not None:
+            broken |= ~np.isfinite(numbers).all(axis=1)
+    broken &= answers.status != Status.FAILED
+    return answers.failing(broken, "the answer holds a number that is not finite")
 
 
 def concatenate(parts: Sequence[Observations]) -> Observations:

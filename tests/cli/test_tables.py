@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import threading
 
 import pytest
 
@@ -207,6 +209,16 @@ def test_a_pipe_is_read_again(monkeypatch):
     _, rows, said = read("-")
     assert [values for _, values in rows] == ROWS
     assert "standard input" in said[0]
+
+
+def test_a_pipe_by_name_is_read_again(tmp_path):
+    path = tmp_path / "a.csv"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=[csv_bytes(";")])
+    writer.start()
+    _, rows, _ = read(path)
+    writer.join()
+    assert [values for _, values in rows] == ROWS
 
 
 @pytest.mark.parametrize(

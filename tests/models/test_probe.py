@@ -132,9 +132,10 @@ def test_a8_label_words_that_the_model_does_not_say():
 
     with FakeServer(script) as server:
         checks = found(probe(shown("openai-chat", server)))
-    assert checks["label mass"].outcome == "problem"
-    assert checks["label words listed"].value == 0
     assert checks["answers at once"].outcome == "no"
+    assert checks["tokens listed"].detail == "'<think>' 100.0%, '\\n' 0.0%"
+    assert "reasoning model" in checks["words not listed"].detail
+    assert "reasoning_effort=none" in checks["answer"].detail
 
 
 def test_a11_answers_that_belong_to_another_prompt():
@@ -269,8 +270,18 @@ def test_fit_keeps_the_report_in_the_artifact(tmp_path, monkeypatch):
         done = run(app, [*arguments, "--errors", "nan", "--output", str(tmp_path / "out.csv")])
         assert done.exit_code == 0, done.output
         lines = (tmp_path / "out.csv").read_text().splitlines()
-        assert lines[2] == "six BAD,,,,"
+        assert (
+            lines[0] == "text,prediction,probability,prediction_status,probability_n,probability_p"
+        )
+        assert lines[1].split(",")[3] == "ok"
+        assert lines[2].startswith("six BAD,,,")
+        assert "failed: HTTP 400" in lines[2]
         assert lines[1].split(",")[1] in ("n", "p")
         done = run(app, [*arguments, "--errors", "nan", "--json", "-o", str(tmp_path / "out.json")])
         last = json.loads((tmp_path / "out.json").read_text().splitlines()[1])
-        assert last == {"prediction": None, "probabilities": {"n": None, "p": None}}
+        assert last == {
+            "prediction": None,
+            "probabilities": {"n": None, "p": None},
+            "status": "failed",
+            "reason": "HTTP 400: {}",
+        }

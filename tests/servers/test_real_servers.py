@@ -179,7 +179,7 @@ def test_llama_doctor(llama, scheme):
 
 
 def test_llama_resumes(llama, tmp_path):
-    spec = f"openai:{llama}?model=stories&top_k=50"
+    spec = f"openai:{llama}?model=stories&top_k=512"
     model = StoredModel(load_model(spec), tmp_path / "s.sqlite")
     model.observe(rendered()[:2], WORDS)
     assert model.observe(rendered(), WORDS).queries == 2

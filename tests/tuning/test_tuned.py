@@ -389,12 +389,16 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
     [
         (["--method", "lora"], 2, "is not one of"),
         (["--model", "hf:/nowhere"], 3, "there is no folder '/nowhere'"),
-        (["--label", "neg=bad"], 2, "at least two classes"),
-        (["--label", "neg=bad", "--label", "other=good"], 2, "'pos' has no answer"),
+        (["--label", "neg=bad"], 2, "class 'pos' (line 2) has no label words"),
+        (["--label", "neg=bad", "--label", "other=good"], 2, "class 'pos' (line 2)"),
         (["--label", "neg=bad,awful", "--label", "pos=good"], 2, "one answer per class"),
         (["--template", "{mask} is {text}", *ANSWERS], 2, "move {mask} to the end"),
         (["--start", "/nowhere"], 2, "nothing at /nowhere"),
-        (["--dtype", "float64"], 2, "dtype is one of ('float32', 'bfloat16', 'float16')"),
+        (
+            ["--dtype", "float64"],
+            2,
+            "--dtype: 'float64' is not one of ['float32', 'bfloat16', 'float16']",
+        ),
     ],
 )
 def test_bad_input_is_refused_with_its_exit_code(arguments, code, message, base, train, tmp_path):

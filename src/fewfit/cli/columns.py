@@ -90,7 +90,7 @@ def find_texts(
     names = column_names(fields, given, remembered)
     if given:
         return {
-            field: [find(table.columns, name, "--text-column") for name in own]
+            field: [find(table.columns, name, f"{table.path}: --text-column") for name in own]
             for field, own in names.items()
         }
     places: dict[str, list[int]] = {}

@@ -7,9 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
 from fewfit.cli.labels import check_classes, find_labels, label_sets, one_label
 from fewfit.cli.options import (
@@ -31,9 +28,6 @@ from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.predict import separator_of
 from fewfit.cli.tables import open_table
 
-LISTED = 5
-"""Confusions and wrong rows that are shown."""
-
 _WIDTH = 60
 
 
@@ -54,6 +48,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a classifier on labelled rows: in all, class by class, and where it is wrong."""
+    import numpy as np
+
+    from fewfit.cli import measuring
     from fewfit.cli.loading import load_classifier
 
     classifier = load_classifier(artifact, model, store, max_queries, "raise")
@@ -82,89 +79,18 @@ def evaluate(
     truth = np.array([[name in own for name in classes] for own in sets])
     if separator is None:
         told = np.eye(len(classes), dtype=bool)[probabilities.argmax(axis=1)]
-        found = _single(truth, probabilities, classes)
-        found["confusions"] = _confusions(truth, told, classes)
-        found["wrong"] = _wrong(truth, probabilities, classes, examples)
+        found = measuring.single(truth, probabilities, classes)
+        found["confusions"] = measuring.confusions(truth, told, classes)
+        found["wrong"] = measuring.wrong(truth, probabilities, classes, examples)
     else:
         told = probabilities > classifier.decoder_.threshold_
-        found = _several(truth, told)
-    found["classes"] = _by_class(truth, told, classes)
+        found = measuring.several(truth, told)
+    found["classes"] = measuring.by_class(truth, told, classes)
     found["seconds"] = round(seconds, 3)
     if as_json:
         say(json.dumps(found, ensure_ascii=False))
     else:
         _print(found, table.unit)
-
-
-def _single(truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str]) -> dict[str, Any]:
-    from fewfit.compare import measure
-
-    positions = np.arange(len(classes))
-    return dict(measure(truth.argmax(axis=1), probabilities, positions)._asdict())
-
-
-def _several(truth: NDArray[Any], told: NDArray[Any]) -> dict[str, Any]:
-    from sklearn.metrics import f1_score
-
-    return {
-        "exact_match": float((truth == told).all(axis=1).mean()),
-        "micro_f1": float(f1_score(truth, told, average="micro", zero_division=0)),
-        "macro_f1": float(f1_score(truth, told, average="macro", zero_division=0)),
-        "n": len(truth),
-    }
-
-
-def _by_class(
-    truth: NDArray[Any], told: NDArray[Any], classes: list[str]
-) -> dict[str, dict[str, float]]:
-    from sklearn.metrics import precision_recall_fscore_support
-
-    measured: Any = precision_recall_fscore_support(truth, told, average=None, zero_division=0)
-    return {
-        name: {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "rows": int(rows),
-            "predicted": int(predicted),
-        }
-        for name, precision, recall, f1, rows, predicted in zip(
-            classes, *measured, told.sum(axis=0), strict=True
-        )
-    }
-
-
-def _confusions(
-    truth: NDArray[Any], told: NDArray[Any], classes: list[str]
-) -> list[dict[str, Any]]:
-    """The pairs of classes that are taken for each other most often."""
-    counts = truth.T.astype(int) @ told.astype(int)
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:LISTED]
-    return [
-        {"label": classes[i], "predicted": classes[j], "rows": int(counts[i, j])}
-        for i, j in zip(*np.unravel_index(order, counts.shape), strict=True)
-        if counts[i, j]
-    ]
-
-
-def _wrong(
-    truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str], examples: Any
-) -> list[dict[str, Any]]:
-    """The rows that it is most sure about and wrong."""
-    best, true = probabilities.argmax(axis=1), truth.argmax(axis=1)
-    sure = np.where(best != true, probabilities.max(axis=1), -1.0)
-    return [
-        {
-            "row": examples.lines[i],
-            "label": classes[true[i]],
-            "predicted": classes[best[i]],
-            "probability": round(float(sure[i]), 6),
-            "text": {name: column[i] for name, column in examples.texts.items()},
-        }
-        for i in np.argsort(-sure, kind="stable")[:LISTED]
-        if sure[i] >= 0
-    ]
 
 
 def _print(found: dict[str, Any], unit: str) -> None:

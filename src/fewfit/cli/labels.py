@@ -15,12 +15,15 @@ from fewfit.cli.tables.names import find
 from fewfit.cli.tables.records import parse_json
 from fewfit.errors import InputError, InputWarning
 
-_SEPARATORS = (";", "|", ",", "/")
+_UNUSUAL = (";", "|")
+"""What a name has no use for, so that names which share a part are said already."""
+
+_SEPARATORS = (*_UNUSUAL, ",", "/")
 
 
 def find_labels(table: Table, name: str) -> int:
     """Return where the labels are (InputError)."""
-    return find(table.columns, name, "--label-column")
+    return find(table.columns, name, f"{table.path}: --label-column")
 
 
 def one_label(table: Table, examples: Examples, name: str) -> list[str]:
@@ -188,10 +191,12 @@ def _warn_of_several(table: Table, labels: Sequence[str], name: str) -> None:
     """Warn of classes that look like several joined: their parts are classes too."""
     classes = set(labels)
     for separator in _SEPARATORS:
+        own = separator in _UNUSUAL
         joined = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
-        times = Counter(part for own in joined.values() for part in own)
+        times = Counter(part for parts in joined.values() for part in parts)
         for label in sorted(joined):
-            part = next((p for p in sorted(joined[label]) if p in classes or times[p] > 1), None)
+            shared = [p for p in sorted(joined[label]) if p in classes or (own and times[p] > 1)]
+            part = next(iter(shared), None)
             if part and len(joined[label]) > 1:
                 warnings.warn(
                     f"{table.path}, column {name!r}: {label!r} is taken as one class, though "

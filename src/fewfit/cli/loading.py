@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewfit.models.base import Progress
     from fewfit.observations import Observations
 
-FIRST, LARGEST = 500, 10_000
+FIRST, LARGEST = 64, 10_000
 """Rows of a part: what is written and kept in memory at once."""
 
 _SECONDS = 5.0  # a part that took less is followed by one of twice as many rows
@@ -65,12 +65,15 @@ class Part:
     probabilities : ndarray of shape (n, K)
         NaN for a row that has no text, or that the model gave no answer to.
     has_text : ndarray of shape (n,), bool
+    failures : list of str
+        Why a row has no probabilities; empty for those that have.
     """
 
     rows: Sequence[Row]
     texts: Mapping[str, Sequence[str]]
     probabilities: NDArray[np.float64]
     has_text: NDArray[np.bool_]
+    failures: Sequence[str]
 
 
 @dataclass
@@ -103,7 +106,7 @@ class Answering:
         if self.classifier.task_.calibration.row_independent:
             for rows, texts, there, seen in self._observed():
                 proba = self._spread(there, None if seen is None else self.classifier.decode(seen))
-                yield Part(rows, texts, proba, there)
+                yield Part(rows, texts, proba, there, self._failures(there, seen))
         else:
             yield from self._together()
 
@@ -119,9 +122,11 @@ class Answering:
             )
         seen: list[Observations] = []
         flags: list[NDArray[np.bool_]] = []
-        hidden = "hidden" in self.classifier.decoder_.requires
+        hidden = bool(self.classifier.decoder_.fitted_arrays)  # else nothing reads them
+        failures: list[str] = []
         for _, _, there, answers in self._observed():
             flags.append(there)
+            failures += self._failures(there, answers)
             if answers is not None:
                 keep = hidden or answers.scores is None
                 seen.append(answers if keep else replace(answers, hidden=None))
@@ -132,7 +137,8 @@ class Answering:
         for rows in self.table.chunks(LARGEST):
             own = slice(done, done + len(rows))
             done += len(rows)
-            yield Part(rows, texts_of(self.table, rows, self.places), proba[own], there[own])
+            texts = texts_of(self.table, rows, self.places)
+            yield Part(rows, texts, proba[own], there[own], failures[own])
 
     def _observed(self) -> Iterator[tuple[list[Row], Any, NDArray[np.bool_], Any]]:
         size, reading = FIRST, self.table.read()
@@ -154,6 +160,10 @@ class Answering:
             yield rows, texts, there, answers
             if time.perf_counter() - begun < _SECONDS:
                 size = min(2 * size, LARGEST)
+
+    def _failures(self, there: NDArray[np.bool_], answers: Observations | None) -> list[str]:
+        asked = iter(self.classifier.task_.failures(answers) if answers is not None else ())
+        return [next(asked) if yes else "no text" for yes in there]
 
     def _spread(
         self, there: NDArray[np.bool_], decoded: NDArray[np.float64] | None

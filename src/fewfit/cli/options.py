@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fewfit.cli.tables import FORMATS
-from fewfit.errors import InputError, StoreError
+from fewfit.errors import InputError
 
 Input = Annotated[
     str,
@@ -72,19 +72,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 
 def store_path(value: str) -> str | None:
-    """Return the store that an option names; None for "none" (StoreError)."""
+    """Return the store that an option names; None for "none" (InputError)."""
     if value == "none":
         return None
-    if value == "default":
-        from fewfit.store import default_path
-
-        try:
-            default_path()
-        except RuntimeError as error:
-            raise StoreError(
-                "there is no home folder to keep answers in; name a file with --store, a folder "
-                "with FEWFIT_CACHE, or keep nothing with --store none"
-            ) from error
-    elif not value.strip():
+    if not value.strip():
         raise InputError("--store: expected a file, 'default' or 'none', got nothing")
     return value

@@ -33,12 +33,12 @@ def bar(phase: str, total: int, unit: str = "prompt") -> Iterator[Callable[[int]
 
 def say(text: str) -> None:
     """Print a line on standard output; what is not valid Unicode is printed with escapes."""
-    typer.echo(_printable(text))
+    typer.echo(printable(text))
 
 
 def note(text: str) -> None:
     """Print a line of the program's own on standard error."""
-    typer.echo(_printable(f"fewfit: {' '.join(text.splitlines())}"), err=True)
+    typer.echo(printable(f"fewfit: {' '.join(text.splitlines())}"), err=True)
 
 
 def plain_errors(command: F) -> F:
@@ -79,8 +79,8 @@ def _check_arguments(arguments: dict[str, Any]) -> None:
             option = "--" + name.replace("_", "-")
             if isinstance(item, str | os.PathLike) and "\0" in str(item):
                 raise InputError(f"{option}: holds a NUL character")
-            if isinstance(item, str) and item != _printable(item):
-                raise InputError(f"{option}: is not valid Unicode: {_printable(item)!r}")
+            if isinstance(item, str) and item != printable(item):
+                raise InputError(f"{option}: is not valid Unicode: {printable(item)!r}")
             if isinstance(item, float) and not abs(item) < float("inf"):
                 raise InputError(f"{option}: {item} is not a finite number")
 
@@ -110,7 +110,8 @@ def _plain_warnings() -> Iterator[None]:
                 note(f"warning: {more} more of these kinds")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text with escapes for what is not valid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

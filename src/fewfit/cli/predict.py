@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,7 +56,7 @@ def predict(
 
     Rows are written as they are answered, with memory that does not grow with the file. A row
     without a text has no label: the cells stay empty. So has, with --errors nan, a row that the
-    model cannot answer.
+    model cannot answer, and a further column 'prediction_status' says 'ok', or 'failed' and why.
     """
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
@@ -69,7 +70,8 @@ def predict(
         input, format, delimiter=delimiter, encoding=encoding, wanted=names, say=note
     )
     places = find_texts(table, fields, text_column, remembered)
-    added = _added(classifier, separator, proba)
+    shown = Shown(separator, proba, status=errors == "nan")
+    added = shown.columns(classifier)
     out = Output(output, [*table.columns, *added], as_json=as_json, not_over=[input, store])
     taken = [] if out.as_json else [name for name in added if name in table.columns]
     if taken:
@@ -85,7 +87,7 @@ def predict(
             for part in answering:
                 told = list(_predicted(classifier, part, separator))
                 tally.add(part, told)
-                out.write(_rows(part, told, proba, separator), _objects(classifier, part, told))
+                out.write(shown.rows(part, told), shown.objects(classifier, part, told))
     except BaseException:
         if output != "-" and out.rows:
             kept = "" if store == "none" else "; run again to go on from there"
@@ -157,12 +159,55 @@ def separator_of(classifier: TextEstimator, multi_label: bool, given: str | None
     return given or remembered or SEPARATOR
 
 
-def _added(classifier: TextEstimator, separator: str | None, proba: bool) -> list[str]:
-    """The columns that are written beside those of the input."""
-    names = ["prediction"] if separator is not None else ["prediction", "probability"]
-    if proba:
-        names += [f"probability_{name}" for name in classifier.classes_.tolist()]
-    return names
+@dataclass(frozen=True)
+class Shown:
+    """What is written of a prediction.
+
+    Attributes
+    ----------
+    separator : str or None
+        What parts the labels of a row; None where there is one.
+    proba : bool
+        Whether the probability of each class is.
+    status : bool
+        Whether it is said of each row if it was answered, and why not.
+    """
+
+    separator: str | None
+    proba: bool
+    status: bool
+
+    def columns(self, classifier: TextEstimator) -> list[str]:
+        """Return the columns beside those of the input."""
+        names = ["prediction"] if self.separator is not None else ["prediction", "probability"]
+        names += ["prediction_status"] * self.status
+        if self.proba:
+            names += [f"probability_{name}" for name in classifier.classes_.tolist()]
+        return names
+
+    def rows(self, part: Part, told: Sequence[tuple[Any, float]]) -> Iterator[list[Any]]:
+        """Yield the rows of a part as CSV has them."""
+        for (_, values), (label, p), row, why in zip(
+            part.rows, told, part.probabilities, part.failures, strict=True
+        ):
+            if self.separator is None:
+                own = ["" if label is None else label, _shown(p)]
+            else:
+                own = [self.separator.join(map(str, label or []))]
+            own += [f"failed: {why}" if why else "ok"] * self.status
+            yield [*values, *own, *(map(_shown, row) if self.proba else [])]
+
+    def objects(
+        self, classifier: TextEstimator, part: Part, told: Sequence[tuple[Any, float]]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a part as JSON lines have them."""
+        names = [str(name) for name in classifier.classes_.tolist()]
+        for (label, _), row, why in zip(told, part.probabilities, part.failures, strict=True):
+            shares = row.tolist() if label is not None else [None] * len(row)
+            item = {"prediction": label, "probabilities": dict(zip(names, shares, strict=True))}
+            if self.status:
+                item |= {"status": "failed", "reason": why} if why else {"status": "ok"}
+            yield item
 
 
 def _predicted(
@@ -181,26 +226,6 @@ def _predicted(
         else:
             best = int(row.argmax())
             yield names[best], float(row[best])
-
-
-def _rows(
-    part: Part, told: Sequence[tuple[Any, float]], proba: bool, separator: str | None
-) -> Iterator[list[Any]]:
-    for (_, values), (label, p), row in zip(part.rows, told, part.probabilities, strict=True):
-        if separator is None:
-            own = ["" if label is None else label, _shown(p)]
-        else:
-            own = [separator.join(map(str, label or []))]
-        yield [*values, *own, *(map(_shown, row) if proba else [])]
-
-
-def _objects(
-    classifier: TextEstimator, part: Part, told: Sequence[tuple[Any, float]]
-) -> Iterator[dict[str, Any]]:
-    names = [str(name) for name in classifier.classes_]
-    for (label, _), row in zip(told, part.probabilities, strict=True):
-        shares = row.tolist() if label is not None else [None] * len(row)
-        yield {"prediction": label, "probabilities": dict(zip(names, shares, strict=True))}
 
 
 def _shown(probability: float) -> str:

@@ -12,10 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from fewfit.cli.output import printable
 from fewfit.errors import InputError
 
 _LINES = (".jsonl", ".ndjson")
-_OTHER = (".tsv", ".json", ".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
+_PACKED = (".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
+_TEXT = (".tsv", ".json")
 
 
 class Output:
@@ -50,7 +52,7 @@ class Output:
             if sys.stdout is None or sys.stdout.closed:
                 raise InputError("standard output is closed; name a file with --output")
             return
-        if suffix in _OTHER:
+        if suffix in _PACKED or (suffix in _TEXT and not as_json):
             raise InputError(
                 f"--output: {path}: predictions are CSV, or JSON lines; name a .csv or .jsonl file"
             )
@@ -106,7 +108,7 @@ class Output:
             stream = Path(self.path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
         self._stream, self._csv = stream, csv.writer(stream, lineterminator="\n")
         if not self.as_json:
-            self._csv.writerow(self.header)
+            self._csv.writerow([_cell(name) for name in self.header])
         return stream
 
 
@@ -124,4 +126,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    """Lists as JSON; what is not valid Unicode, which JSON can hold and a file cannot, escaped."""
+    if isinstance(value, list | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    return printable(value) if isinstance(value, str) and not value.isascii() else value

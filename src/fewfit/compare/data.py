@@ -79,6 +79,7 @@ class Data:
         ]
         kept = overlap(*texts, drop=drop_overlap)
         y = y_train[kept]
+        check_classes(verbalizer.classes, y, y_test)  # all rows of one may have been left out
         samples = draw_samples(y, shots=shots, seeds=seeds)
         used_up = [n for n in same_samples(samples) if n * len(verbalizer.classes) == len(y)]
         if used_up:

@@ -141,7 +141,7 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(
-                f"y: at least two classes are needed, got 1 class ({self.classes_[0]!r})"
+                f"y: at least two classes are needed, got 1 class ({self.classes_.tolist()[0]!r})"
             )
         self._fit(hidden, codes, self._checked(scores, hidden))
         return self

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fewfit.errors import InputError
-from fewfit.models import KINDS, FrozenModel
+from fewfit.models import KINDS, FrozenModel, named_model
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.vocabulary import VocabularyModel
 from fewfit.parameters import did_you_mean
@@ -43,21 +44,37 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         return spec
     if not isinstance(spec, str):
         raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
-    name, colon, rest = spec.partition(":")
+    name, _, rest = spec.partition(":")
     if name == "tuned":
         from fewfit.tuning import TunedModel
 
         return TunedModel(rest)
     if name not in KINDS:
         known = [*KINDS, "tuned"]
-        if name in ("http", "https"):
-            hint = "; an address has its dialect in front of it, as in 'vllm:http://...'"
-        else:
-            hint = did_you_mean(name, dict.fromkeys(known))
-        if not hint and not colon:
-            hint = f"; a language model of the hub, or in a folder, is 'hf:{name}'"
-        raise InputError(f"model: {name!r} is not known; choose one of {', '.join(known)}{hint}")
-    return KINDS[name](rest)
+        hint = _meant(spec, known)
+        raise InputError(
+            f"model: {name[:60]!r} is not known; choose one of {', '.join(known)}{hint}"
+        )
+    return named_model(spec)
+
+
+def _meant(spec: str, known: Sequence[str]) -> str:
+    """Return what somebody may have meant who left out a spec's kind, or mistyped it."""
+    name, colon, _ = spec.partition(":")
+    if name in ("http", "https"):  # the address is not repeated: it may hold a key
+        return (
+            "; an address has its dialect in front of it, as in 'openai:http://...?model=NAME', "
+            "'openai-chat:http://...?model=NAME' or 'vllm:http://...'"
+        )
+    if spec and Path(spec).is_dir():
+        tuned = (Path(spec) / "manifest.json").exists()
+        return f"; what 'fewfit tune' wrote is 'tuned:{spec}'" * tuned or (
+            f"; a language model in a folder is 'hf:{spec}'"
+        )
+    hint = did_you_mean(name, dict.fromkeys(known))
+    if not hint and spec and not colon:
+        return f"; a language model of the hub, or in a folder, is 'hf:{spec[:60]}'"
+    return hint
 
 
 def open_model(

@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import CapabilityError
+from fewfit.errors import CapabilityError, InputError
 from fewfit.models.costs import Size
-from fewfit.observations import Batch, Observations, ScoreSpace, gather
+from fewfit.observations import Batch, Observations, ScoreSpace, answered_whole, gather
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]
@@ -40,8 +40,6 @@ class Capabilities:
         How many label words one query can score; None for no limit.
     full_vocabulary : bool
         Whether it gives the log-probability of every token of its vocabulary at the slot.
-    gradients : bool
-        Whether its weights and their gradients are at hand.
     soft_prompts : bool
         Whether vectors of one's own can stand in front of a prompt (:meth:`with_soft_prompt`).
     top_k : int or None
@@ -56,7 +54,6 @@ class Capabilities:
     score_scale: float = 1.0
     max_labels: int | None = None
     full_vocabulary: bool = False
-    gradients: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
     pairs: bool = False
@@ -68,7 +65,8 @@ class Capabilities:
         ----------
         requires : frozenset of str
             What the method needs, of "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary", "gradients" and "soft_prompts".
+            with them), "hidden", "full_vocabulary" and "soft_prompts". No model gives what is
+            not one of these.
         who : str
             Name of the method, for the message.
         n_words : int
@@ -83,7 +81,6 @@ class Capabilities:
             "word_scores": self.scores is not None,
             "hidden": self.hidden,
             "full_vocabulary": self.full_vocabulary,
-            "gradients": self.gradients,
             "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
@@ -125,6 +122,19 @@ class FrozenModel(ABC):
     """
 
     spec: str | None = None
+
+    @classmethod
+    def from_spec(cls, rest: str) -> Self:
+        """Make the model from what follows its name and a colon in a spec.
+
+        Raises
+        ------
+        InputError
+            If there is anything: a model that takes options says so here.
+        """
+        if rest:
+            raise InputError(f"model: {cls.__name__} takes no options, got {rest[:60]!r}")
+        return cls()
 
     @property
     @abstractmethod
@@ -237,7 +247,7 @@ class FrozenModel(ABC):
         *,
         progress: Progress | None = None,
     ) -> Observations:
-        """Answer the prompts; a prompt that occurs twice is asked once.
+        """Answer the prompts; a prompt that occurs twice is asked once, half an answer is none.
 
         Parameters
         ----------
@@ -258,10 +268,10 @@ class FrozenModel(ABC):
         def counted() -> Iterator[Batch]:
             asking: Any = self.stream(distinct, tuple(words))
             with closing(asking):  # a model that asks ahead stops when we do
-                for batch in asking:
-                    yield batch
+                for where, batch in asking:
+                    yield where, answered_whole(batch)
                     if progress is not None:
-                        progress(len(batch[0]))
+                        progress(len(where))
 
         answers = gather(counted(), len(distinct))
         if len(distinct) == len(prompts):
@@ -298,10 +308,9 @@ class FrozenModel(ABC):
 
 def _opened(spec: str) -> FrozenModel | None:
     """Return the model of this room that a spec names, None if it is of another room."""
-    from fewfit.models import KINDS
+    from fewfit.models import KINDS, named_model
 
-    name, _, rest = spec.partition(":")
-    return KINDS[name](rest) if name in KINDS else None
+    return named_model(spec) if spec.partition(":")[0] in KINDS else None
 
 
 class FrontModel(FrozenModel):

@@ -305,6 +305,15 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(folder):
         model.observe([template.render({"text": "a film"})], WORDS)
 
 
+def test_gradients_pass_through_a_vector_for_whoever_trains_an_adapter(folder):
+    describe(folder, BODY, POOL, LAST, **{"1_Pooling__config": {"pooling_mode": "cls"}})
+    network = SentenceEncoder(folder)._network
+    weight = network.network.get_input_embeddings().weight.requires_grad_(True)
+    ids = torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]])
+    network(ids, (ids != 0).long())[:, 0].sum().backward()
+    assert (weight.grad.abs().sum(dim=1) > 0).nonzero().flatten().tolist() == [2, 3, 7, 8, 9]
+
+
 @pytest.mark.parametrize(
     ("modules", "files", "message"),
     [

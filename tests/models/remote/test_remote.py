@@ -31,7 +31,7 @@ from fewfit.errors import (
 )
 from fewfit.estimators.opening import open_model
 from fewfit.models.remote import transport
-from fewfit.models.remote.base import GIVE_UP
+from fewfit.models.remote.guard import GIVE_UP
 from fewfit.observations import Status
 from fewfit.store import StoredModel
 from tests import faults
@@ -197,6 +197,9 @@ def test_a_word_of_several_tokens_is_scored_by_its_first_with_a_warning():
         asked = len(server.queries())
         with pytest.raises(InputError, match="same token"):
             model.observe(prompts("x"), ["New York", "New Delhi"])
+        for scheme in ("vllm", "sglang", "llamacpp"):  # whose tokenizer takes digits one by one
+            with pytest.raises(InputError, match="'1' and '12' begin with the same token"):
+                model_of(scheme, server).observe(prompts("x"), ["1", "12"])
         assert len(server.queries()) == asked
 
 
@@ -585,34 +588,32 @@ def test_errors_is_checked_before_anything_is_asked():
 # --- censored scores in the classifier and the store ------------------------------------------
 
 
-def hide(words):
-    """Replies whose most probable tokens are none of the label words."""
-
-    def script(request, before):
-        top = {f"w{i}": float(np.log(0.15)) for i in range(5)}
-        if not any(word in request.text for word in words):
-            top[" good"] = np.log(0.2)
-        return edited(request.honest, *faults.TOP, to=top)
-
-    return script
+def only_good(request, before):
+    """Replies whose most probable tokens are " good" and no other label word."""
+    top = {f"w{i}": float(np.log(0.15)) for i in range(4)}
+    return edited(request.honest, *faults.TOP, to={**top, " good": np.log(0.2)})
 
 
 def test_fitting_on_bounds_is_refused_above_the_rate_and_reported_below(tmp_path):
-    texts, y = ["a", "b", "c HIDE", "d HIDE"], ["neg", "pos", "neg", "pos"]
-    with FakeServer(hide(["HIDE"])) as server:
-        options = {"scheme": "openai", "decoder": ZeroShot()}
-        classifier = classifier_of(server, tmp_path / "s.sqlite", **options)
+    texts, y = ["a", "b", "c"], ["neg", "pos", "odd"]
+    with FakeServer(only_good) as server:
+        options = {"store": tmp_path / "s.sqlite", "template": TEMPLATE.source}
+        spec, three = f"openai:{server.url}?model=toy&{QUICK}", {**LABELS, "odd": "great"}
         with (
             pytest.warns(ModelWarning, match="upper bounds"),
-            pytest.raises(CapabilityError, match="75%"),
+            pytest.raises(CapabilityError, match="67%"),
         ):
-            classifier.fit(texts, y)
-        with pytest.warns(ModelWarning, match="upper bounds"):
-            classifier.fit(["a", "b"], ["neg", "pos"])
+            FewShotClassifier(spec, labels=three, **options).fit(texts, y)
         asked = len(server.requests)
         with pytest.warns(ModelWarning, match="upper bounds"):
-            classifier_of(server, tmp_path / "s.sqlite", max_censored=0.8, **options).fit(texts, y)
+            FewShotClassifier(
+                spec, labels=three, max_censored=0.8, decoder=ZeroShot(), **options
+            ).fit(texts, y)
         assert len(server.requests) == asked, "all answers, censored ones too, were stored"
+        with pytest.warns(ModelWarning, match="50% .* upper bounds"):
+            FewShotClassifier(spec, labels=LABELS, decoder=ZeroShot(), **options).fit(
+                ["a", "b"], ["neg", "pos"]
+            )
 
 
 def test_more_classes_than_the_server_lists_are_refused_before_any_query():
@@ -628,7 +629,7 @@ def test_more_classes_than_the_server_lists_are_refused_before_any_query():
 
 def test_the_store_keeps_what_is_censored(tmp_path):
     texts = [f"text {i}" for i in range(30)]
-    words = ["good", "bad", "great", "It", "was", "New", "York", "Delhi", "x", "y"]
+    words = ["good", "bad", "great", "It", "was", "New", "York", "Delhi", "7", "8"]
     with FakeServer() as server:
         model = StoredModel(model_of("openai", server), tmp_path / "s.sqlite")
         first = model.observe(prompts(*texts), words)
@@ -647,10 +648,11 @@ def test_a_class_is_censored_if_all_its_words_are():
             prompts(*[f"text {i}" for i in range(60)]), ["good", "bad", "great"]
         )
     assert answers.censored is not None
-    reduced = answers.by_class(["a", "b"], [0, 1, 0])
+    reduced = answers.by_class(["a", "b"], [1, 0, 0])
     assert reduced.censored is not None
-    assert_array_equal(reduced.censored[:, 0], answers.censored[:, 0] & answers.censored[:, 2])
-    assert_array_equal(reduced.censored[:, 1], answers.censored[:, 1])
+    assert_array_equal(reduced.censored[:, 0], answers.censored[:, 1] & answers.censored[:, 2])
+    assert_array_equal(reduced.censored[:, 1], answers.censored[:, 0])
+    assert 0 < reduced.censored[:, 0].mean() < 1
 
 
 # --- budget, resuming, threads ----------------------------------------------------------------

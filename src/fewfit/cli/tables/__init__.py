@@ -191,11 +191,11 @@ def _table(
     """Read all rows once, so that what is wrong with the last is said before the first is paid."""
     twice = [name for i, name in enumerate(columns) if name and name in columns[:i]]
     if twice:
-        raise InputError(f"{source.path}: two columns have the same name, {twice[0]!r}; rename one")
+        raise InputError(f"{source.name}: two columns have the same name, {twice[0]!r}; rename one")
     n = sum(1 for _ in read())
     if not n:
-        raise InputError(f"{source.path}: no rows" + " after the header" * bool(columns))
-    return Table(source.path, columns, n, unit, read)
+        raise InputError(f"{source.name}: no rows" + " after the header" * bool(columns))
+    return Table(source.name, columns, n, unit, read)
 
 
 def _say_encoding(source: Source, encoding: str, say: Say | None, more: str = "") -> None:

@@ -22,7 +22,7 @@ def open_parquet(source: Source) -> Any:
             'reading Parquet needs pyarrow: pip install "fewfit[parquet]"'
         ) from error
     try:
-        if source.path != "-" and source.packing is None:
+        if Path(source.path).is_file() and source.packing is None:
             return parquet.ParquetFile(source.path)
         with source.open() as stream:
             return parquet.ParquetFile(io.BytesIO(stream.read()))
@@ -84,6 +84,6 @@ def _whole(value: Any) -> Any:
 def _damaged(source: Source, kind: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
     return (
-        f"{source.path}: not {kind}, or cut short or damaged: {reason}; copy or download "
+        f"{source.name}: not {kind}, or cut short or damaged: {reason}; copy or download "
         f"{Path(source.path).name} again"
     )

@@ -82,13 +82,13 @@ def read_delimited(source: Source, encoding: str, delimiter: str, *, quotes: boo
                 header = row
             elif len(row) != len(header):
                 raise InputError(
-                    f"{source.path}: line {begun} has {len(row)} values for {len(header)} columns"
+                    f"{source.name}: line {begun} has {len(row)} values for {len(header)} columns"
                     f"{shown}; quote values that hold the delimiter, or name it with --delimiter"
                 )
             yield begun, row
     except csv.Error as error:
         raise InputError(
-            f"{source.path}: after line {begun}: {error}{shown}. A value that begins with a quote "
+            f"{source.name}: after line {begun}: {error}{shown}. A value that begins with a quote "
             "ends with one, and quotes in it are doubled; where quotes are text, add --format tsv"
         ) from error
 

@@ -38,7 +38,7 @@ def find_encoding(source: Source, given: str | None) -> str:
         bad = _first_bad(source, encoding)
         if bad is not None:
             raise InputError(
-                f"{source.path}: not {given} at byte {bad[0]}; name another --encoding, or leave "
+                f"{source.name}: not {given} at byte {bad[0]}; name another --encoding, or leave "
                 "it out"
             )
         return encoding
@@ -51,21 +51,21 @@ def find_encoding(source: Source, given: str | None) -> str:
     where, near = bad
     if encoding != "utf-8":
         raise InputError(
-            f"{source.path}: begins as {encoding} and is not at byte {where}; is it cut short? "
+            f"{source.name}: begins as {encoding} and is not at byte {where}; is it cut short? "
             "Copy it again, or name the encoding with --encoding"
         )
     read = near.decode("utf-8", "replace")
     broken = read.count("\ufffd")
     if sum(c > "\x7f" for c in read) - broken > broken:
         raise InputError(
-            f"{source.path}: not UTF-8 at byte {where}, though it is UTF-8 elsewhere; mend that "
+            f"{source.name}: not UTF-8 at byte {where}, though it is UTF-8 elsewhere; mend that "
             "place, or name the encoding with --encoding"
         )
     letters = sum(byte > 0x7F or chr(byte).isalpha() for byte in near)
     foreign = sum(byte > 0x7F for byte in near) > _FOREIGN * letters
     if foreign or (bad := _first_bad(source, "cp1252")) is not None:
         raise InputError(
-            f"{source.path}: not UTF-8 at byte {bad[0]}, and it does not look like cp1252; name "
+            f"{source.name}: not UTF-8 at byte {bad[0]}, and it does not look like cp1252; name "
             "the encoding with --encoding, for example cp1251, shift_jis or gb18030"
         )
     return "cp1252"

@@ -20,7 +20,7 @@ def read_lines(source: Source, encoding: str) -> Iterator[Record]:
         try:
             for number, line in enumerate(text, start=1):
                 if line.strip():
-                    yield number, _object(line, f"{source.path}: line {number}")
+                    yield number, _object(line, f"{source.name}: line {number}")
         finally:
             if not text.closed:
                 text.detach()
@@ -32,18 +32,18 @@ def read_array(source: Source, encoding: str) -> list[Record]:
     An object that holds one array, as ``{"data": [...]}``, is that array.
     """
     with source.open() as stream:
-        content = parse_json(stream.read().decode(encoding), source.path)
+        content = parse_json(stream.read().decode(encoding), source.name)
     if isinstance(content, dict):
         arrays = [value for value in content.values() if isinstance(value, list)]
         content = arrays[0] if len(arrays) == 1 else content
     if not isinstance(content, list):
         raise InputError(
-            f"{source.path}: expected an array of objects, [{{...}}, ...]; for an object on each "
+            f"{source.name}: expected an array of objects, [{{...}}, ...]; for an object on each "
             "line add --format jsonl"
         )
     for number, record in enumerate(content, start=1):
         if not isinstance(record, dict):
-            raise InputError(f"{source.path}: item {number} is not a JSON object")
+            raise InputError(f"{source.name}: item {number} is not a JSON object")
     return list(enumerate(content, start=1))
 
 

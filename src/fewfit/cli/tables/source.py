@@ -51,11 +51,12 @@ class Source:
             if path == "-":
                 if sys.stdin is None or sys.stdin.closed:
                     raise InputError("standard input is closed; name a file")
-                self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
-                weakref.finalize(self, self._spool.close)
-                shutil.copyfileobj(sys.stdin.buffer, self._spool)
+                self._keep(sys.stdin.buffer)
             elif Path(path).is_dir():
                 raise InputError(f"{path}: is a folder; name a file in it")
+            elif not Path(path).is_file():  # a pipe by name, as the shell's <(...); or nothing
+                with Path(path).open("rb") as stream:
+                    self._keep(stream)
             with self._raw() as stream:
                 start = stream.read(8)
         self.name = "standard input" if path == "-" else path
@@ -95,6 +96,12 @@ class Source:
             if self.path.endswith(SUFFIXES) and getattr(error, "errno", None) is None:
                 text = f"it is cut short or damaged ({text}); copy or download it again"
             raise InputError(f"{self.path}: cannot be read: {text}") from error
+
+    def _keep(self, stream: IO[bytes]) -> None:
+        """Keep what can be read once."""
+        self._spool = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        weakref.finalize(self, self._spool.close)
+        shutil.copyfileobj(stream, self._spool)
 
     @contextmanager
     def _raw(self) -> Iterator[IO[bytes]]:

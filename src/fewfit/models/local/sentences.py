@@ -82,12 +82,12 @@ class SentenceEncoder(LocalModel):
         super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
 
     @classmethod
-    def from_spec(cls, spec: str) -> SentenceEncoder:
+    def from_spec(cls, rest: str) -> SentenceEncoder:
         """Make the model of ``encoder:NAME_OR_PATH[@REVISION][?option=value&...]``.
 
         Options are `dtype` and `max_tokens`.
         """
-        name, options = parse_spec(spec, OPTIONS)
+        name, options = parse_spec(rest, OPTIONS)
         return cls(name, **options)
 
     @property
@@ -234,16 +234,28 @@ class VectorNetwork:
 
         check_ids(items, len(self.network.get_input_embeddings().weight), self._name)
         ids, mask = pad([item.ids for item in items], self._pad_id)
-        ids, mask = ids.to(self.network.device), mask.to(self.network.device)
+        device = self.network.device
         with torch.inference_mode():
-            last = self.network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-            pooled = [pool(mode, last, mask) for mode in self._layout.pooling]
-            vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
-            for layer in self._dense:
-                vectors = layer(vectors)
-            if self._layout.normalise:
-                vectors = torch.nn.functional.normalize(vectors, dim=-1)
-            return vectors.cpu().numpy()
+            return self(ids.to(device), mask.to(device)).cpu().numpy()
+
+    def __call__(self, ids: Any, mask: Any) -> Any:
+        """Return one vector of each row, a tensor (N, H), float32, that gradients pass through.
+
+        Parameters
+        ----------
+        ids, mask : Tensor of shape (N, T), int64
+            Padded on the right.
+        """
+        import torch
+
+        last = self.network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        pooled = [pool(mode, last, mask) for mode in self._layout.pooling]
+        vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=-1)
+        for layer in self._dense:
+            vectors = layer(vectors)
+        if self._layout.normalise:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        return vectors
 
 
 class _DenseLayer(NamedTuple):

@@ -5,37 +5,27 @@ from __future__ import annotations
 import threading
 import warnings
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import fields
-from typing import Any, ClassVar, NamedTuple, Self
-from urllib.parse import parse_qsl, urlencode
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
-from fewfit.models.remote.options import Options, check_url, options_of
+from fewfit.models.remote.answers import Answer, Tally
+from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
+from fewfit.models.remote.guard import Guard, redact
+from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.secrets import Redactor
 from fewfit.models.remote.transport import Session, Transport
-from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
-
-GIVE_UP = 16
-"""Prompts in a row without a usable answer after which a run stops: the server is the problem."""
-
-
-class Answer(NamedTuple):
-    """What one reply says: scores (W,), censored (W,), hidden (H,), label mass, prompt tokens."""
-
-    scores: NDArray[np.float64] | None = None
-    censored: NDArray[np.bool_] | None = None
-    hidden: NDArray[np.float32] | None = None
-    label_mass: float = float("nan")
-    n_tokens: int = -1
 
 
 class RemoteModel(FrozenModel):
@@ -66,17 +56,14 @@ class RemoteModel(FrozenModel):
 
     scheme: ClassVar[str]
     has: ClassVar[frozenset[str]] = frozenset()
-    """Which of the options ``hidden`` and ``top_k`` this dialect has."""
+    """Which of the options that only some dialects have this one has."""
     needs_model: ClassVar[bool] = True
     key_hosts: ClassVar[Mapping[str, str]] = {"api.openai.com": "OPENAI_API_KEY"}
     """Where a key is sent without ``key_env``: nowhere else, so that no key goes to a stranger."""
 
     def __init__(self, url: str, **options: Any) -> None:
         self.url = check_url(url, self.scheme).removesuffix("/v1")
-        self.options = options_of(self.scheme, options)
-        for name in ("hidden", "top_k"):
-            if getattr(self.options, name) is not None and name not in self.has:
-                raise InputError(f"{self.scheme}: there is no option {name!r}")
+        self.options = options_of(self.scheme, options, self.has)
         if self.needs_model and not self.options.model:
             raise InputError(f"{self.scheme}: which model? Add ?model=NAME to the address")
         self._transport = Transport(self.url, key_env=self._key_env(self.url), limits=self.options)
@@ -91,6 +78,8 @@ class RemoteModel(FrozenModel):
     def from_spec(cls, rest: str) -> Self:
         """Make the model from what follows ``scheme:`` in a spec."""
         url, _, query = rest.partition("?")
+        if "#" in query:
+            raise InputError(f"{cls.scheme}: the address has a part after # that is not known")
         pairs = parse_qsl(query, keep_blank_values=True)
         if len(dict(pairs)) != len(pairs):
             raise InputError(f"{cls.scheme}: an option is given twice")
@@ -103,18 +92,14 @@ class RemoteModel(FrozenModel):
         An artifact that names an environment variable could have a stranger's server told what is
         in it; whoever loads the artifact says where the key is.
         """
-        defaults = Options()
-        given = {
-            field.name: getattr(self.options, field.name)
-            for field in fields(Options)
-            if field.name != "key_env"
-            and getattr(self.options, field.name) != getattr(defaults, field.name)
-        }
-        return f"{self.scheme}:{self.url}" + (f"?{urlencode(given)}" if given else "")
+        return spec_of(self.scheme, self.url, self.options.given(without=frozenset({"key_env"})))
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """Scheme, model, and which server: its address, or the user's ``fingerprint`` for it."""
+        """Scheme, model, which server (its address, or the user's ``fingerprint`` for it), options.
+
+        Options that decide the answers are there where they are not at their default.
+        """
         options, given = self.options, self.capabilities
         return {
             "kind": self.scheme,
@@ -122,6 +107,7 @@ class RemoteModel(FrozenModel):
             "server": options.fingerprint or f"{self.url} {options.hidden or ''}".strip(),
             "top_k": str(given.top_k),
             "hidden": str(given.hidden),
+            **options.deciding(),
         }
 
     @property
@@ -135,38 +121,72 @@ class RemoteModel(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         session = self.session()
-        try:
+        with self._spoken(session.redactor, "the server is no use: "):
             ask = self._asking(session, prompts, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
-        reasons: Counter[str] = Counter()
-        failed: list[int] = []
-        guarded = _Guard(ask, self.scheme)
+        tally, guarded = Tally(), Guard(ask, self.scheme, session.redactor)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone
             for group in groups:
-                answered = [(i, answer) for i, answer in group if isinstance(answer, Answer)]
-                failures = [(i, answer) for i, answer in group if not isinstance(answer, Answer)]
-                failed += [i for i, _ in failures]
-                reasons.update(str(reason) for _, reason in failures)
-                if answered:
+                if answered := tally.usable(group):
                     yield (
                         np.array([i for i, _ in answered], dtype=np.intp),
                         self._observations(words, [answer for _, answer in answered]),
                     )
-        if failed:
-            yield np.array(failed, dtype=np.intp), unanswered(words, len(failed))
-            named = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
-            warnings.warn(
-                f"{self.scheme}: {len(failed)} of {len(prompts)} prompts got no usable answer: "
-                f"{named}",
-                ModelWarning,
-                stacklevel=2,
-            )
+        if tally.failed:
+            where, why = zip(*tally.failed, strict=True)
+            yield np.array(where, dtype=np.intp), unanswered(words, len(where), why)
+        for said in tally.messages(len(prompts)):
+            warnings.warn(f"{self.scheme}: {said}", ModelWarning, stacklevel=2)
+
+    def send(self, session: Session, path: str, body: Mapping[str, Any]) -> Any:
+        """Send the request that answers a prompt, with the user's ``extra`` fields.
+
+        Raises
+        ------
+        RowError
+            If this prompt has no answer.
+        FieldRefused
+            If the server refuses a field, so that no prompt would have one.
+        """
+        whole = merged(body, self.options.extra)
+        try:
+            return session.post(path, whole)
+        except Refused as error:
+            field = error.names(set(whole) - PROMPT_FIELDS)
+            if field is None:
+                raise
+            other = self.alternative(field, str(error)) if field in body else None
+            raise refused(self.scheme, whole, field, error, other) from None
+
+    def alternative(self, field: str, said: str) -> dict[str, Any] | None:
+        """Return options to try where the server refuses a field of the request, if there are any.
+
+        Parameters
+        ----------
+        field : str
+        said : str
+            How the server put it.
+        """
+        return None
 
     def session(self) -> Session:
         """Begin a run of requests."""
-        return Session(self._transport)
+        secrets = self._transport.secrets()
+        return Session(
+            self._transport,
+            Redactor([*secrets, *(self._second.secrets() if self._second else ())]),
+        )
+
+    @contextmanager
+    def _spoken(self, redactor: Redactor, what: str = "") -> Iterator[None]:
+        """Let errors leave as one line without a secret."""
+        try:
+            yield
+        except RowError as error:
+            raise ModelError(redactor(f"{self.scheme}: {what}{error}")) from None
+        except ModelError as error:
+            redact(error, redactor)
+            raise
 
     def _second_session(self, session: Session) -> Session | None:
         """Begin requests to the server at ``hidden=``; they stop together with `session`."""
@@ -183,26 +203,41 @@ class RemoteModel(FrozenModel):
         """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        try:
-            return self._check_fields(self.session(), prompt, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: {error}") from None
+        session = self.session()
+        with self._spoken(session.redactor):
+            checks = self._check_fields(session, prompt, words)
+        said = session.redactor
+        return [replace(c, outcome=said(c.outcome), detail=said(c.detail)) for c in checks]
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Do the work of :meth:`check_fields`; dialects with nothing to try leave it."""
         return []
 
-    def same(self, what: str, value: Any) -> None:
-        """Stop the run if `value` is not what the server said before (ModelError)."""
-        if value is None:
+    def same(self, what: str, value: Any, *, mark: bool = False) -> None:
+        """Stop the run if `value` is not what the server said before (ModelError).
+
+        Parameters
+        ----------
+        mark : bool
+            Whether it is a mark of the weights or the build, which the user may say are one model.
+        """
+        if value is None or (mark and self.options.replicas):
             return
+        if type(value) not in (str, int):
+            raise RowError(f"{what} is neither text nor a number in the reply")
         with self._lock:
             before = self._pinned.setdefault(what, value)
         if before != value:
+            vouch = (
+                "If they are replicas or builds of one model, add replicas=true to the model's "
+                "address; else start"
+                if mark
+                else "If the change is meant, start"
+            )
             raise ModelError(
-                f"{self.scheme}: {what} was {before!r} and is now {value!r}: another model answers "
-                "under the same name. Nothing that was answered is asked again; if the change is "
-                "meant, start with another fingerprint=... and so without the old answers"
+                f"{self.scheme}: {what} was {before!r} and is now {value!r}: another model may "
+                f"answer under the same name. {vouch} with another fingerprint=... and so without "
+                "the old answers. Nothing that was answered is asked again"
             )
 
     def check_name(self, reply: Any) -> None:
@@ -244,34 +279,8 @@ class RemoteModel(FrozenModel):
         return f"{type(self).__name__}({self.spec!r})"
 
     def __reduce__(self) -> Any:
-        given = {field.name: getattr(self.options, field.name) for field in fields(Options)}
-        return _restore, (type(self), self.url, given)
+        return _restore, (type(self), self.url, self.options.given())
 
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
-
-
-class _Guard:
-    """Asks, and stops the run when prompt after prompt gets no answer."""
-
-    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str) -> None:
-        self._ask = ask
-        self._scheme = scheme
-        self._in_a_row = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, prompt: Prompt) -> Answer:
-        try:
-            answer = self._ask(prompt)
-        except RowError as error:
-            with self._lock:
-                self._in_a_row += 1
-            if self._in_a_row >= GIVE_UP:
-                raise ModelError(
-                    f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
-                    f"{error}. Nothing that was answered is asked again"
-                ) from None
-            raise
-        self._in_a_row = 0
-        return answer

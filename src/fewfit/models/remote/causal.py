@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
@@ -9,8 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.models.base import Capabilities
-from fewfit.models.remote.base import Answer, RemoteModel
+from fewfit.errors import InputError, ModelError
+from fewfit.models.base import Capabilities, Check
+from fewfit.models.remote.answers import Answer
+from fewfit.models.remote.base import RemoteModel
+from fewfit.models.remote.guard import GIVE_UP
+from fewfit.models.remote.listing import Listing, matched, overlooked, why_unlisted
 from fewfit.models.remote.replies import label_scores
 from fewfit.models.remote.slot import before_slot, by_template, context, first_tokens, spellings
 from fewfit.models.remote.transport import Session
@@ -18,14 +24,19 @@ from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 Vector = NDArray[np.float32]
-Listed = list[tuple[Any, float]]
 
 
 class TopTokens(RemoteModel):
-    """Base of the dialects that list the most probable tokens; other label words are censored."""
+    """Base of the dialects that list the most probable tokens; other label words are censored.
 
-    has: ClassVar[frozenset[str]] = frozenset({"hidden", "top_k"})
+    A prompt whose listed tokens spell no label word has no answer, and so no label: all its scores
+    would be one and the same bound. Its hidden state is not asked for.
+    """
+
+    has: ClassVar[frozenset[str]] = frozenset({"hidden", "top_k", "case"})
     default_top_k: ClassVar[int]
+    by_text: ClassVar[bool] = True
+    """Whether tokens are matched by their text; by their ids otherwise."""
 
     @property
     def top_k(self) -> int:
@@ -46,25 +57,81 @@ class TopTokens(RemoteModel):
             for text, prompt in by_template(prompts).items()
         }
         second = self._second_session(session)
+        heard, silent = threading.Event(), itertools.count(1)
 
         def ask(prompt: Prompt) -> Answer:
             text = before_slot(prompt)
-            listed, n_tokens = self._listed(session, text)
-            scores, censored, mass = label_scores(listed, targets[context(prompt)], self.top_k)
+            listing = self._listed(session, text)
+            wanted = targets[context(prompt)]
+            pairs = matched(listing.pairs, wanted, fold=self._folds)
+            scores, censored, mass = label_scores(pairs, wanted, self.top_k)
+            if censored.all():
+                reason, details = self._why_unlisted(listing, words)
+                if not heard.is_set() and next(silent) >= GIVE_UP:
+                    raise ModelError(
+                        f"{self.scheme}: for the first {GIVE_UP} prompts, {reason}{details}. "
+                        "Nothing that was answered is asked again"
+                    )
+                return Answer(reason=reason, details=details)
+            heard.set()
             hidden = None if second is None else self._checked(self._embedding(second, text))
-            return Answer(scores, censored, hidden, mass, n_tokens)
+            note = (
+                "" if self._folds or not self.by_text else overlooked(pairs, words, scores.tolist())
+            )
+            return Answer(scores, censored, hidden, mass, listing.n_tokens, note=note)
 
         return ask
+
+    @property
+    def _folds(self) -> bool:
+        return self.options.case == "any"
 
     def _targets(
         self, session: Session, prompt: Prompt, words: Sequence[str]
     ) -> list[Collection[Any]]:
         """For each word the tokens that spell it, as :meth:`_listed` names tokens: by text here."""
-        return list(spellings(prompt, words))
+        found = spellings(prompt, words)
+        if self._folds:
+            found = [{text.casefold() for text in texts} for texts in found]
+            for i, texts in enumerate(found):
+                if any(texts & other for other in found[:i]):
+                    raise InputError(
+                        f"labels: {words[i]!r} differs from another label word in case alone, "
+                        "which case=any does not tell apart"
+                    )
+        return list(found)
+
+    def _why_unlisted(self, listing: Listing, words: Sequence[str]) -> tuple[str, str]:
+        advice = why_unlisted(listing, words, by_text=self.by_text, case="case" in self.has)
+        reason = "none of the label words is among the tokens that the server listed"
+        return reason, f": {listing.shown()}; {advice}"
+
+    def _check_listing(
+        self, listing: Listing, prompt: Prompt, words: Sequence[str], field: str
+    ) -> list[Check]:
+        """What ``fewfit doctor`` says of a listing: how many tokens, and which."""
+        session, listed = self.session(), len(listing.pairs)
+        wanted = self._targets(session, prompt, words)
+        pairs = matched(listing.pairs, wanted, fold=self._folds)
+        _, censored, _ = label_scores(pairs, wanted, self.top_k)
+        enough = listed >= self.top_k
+        checks = [
+            Check(
+                field,
+                "honoured" if enough else "in part",
+                f"asked for {self.top_k} tokens, {listed} listed",
+            ),
+            Check("tokens listed", "note", listing.shown(shares=True)),
+        ]
+        if censored.any():
+            missing = [word for word, unlisted in zip(words, censored, strict=True) if unlisted]
+            details = self._why_unlisted(listing, missing)[1].partition("; ")[2]
+            checks.append(Check("words not listed", "note", f"{', '.join(missing)}: {details}"))
+        return checks
 
     @abstractmethod
-    def _listed(self, session: Session, text: str) -> tuple[Listed, int]:
-        """Ask for the next token: (token, log-probability) pairs, and the prompt's length."""
+    def _listed(self, session: Session, text: str) -> Listing:
+        """Ask for the next token."""
 
     @abstractmethod
     def _embedding(self, session: Session, text: str) -> Vector:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.models.base import Capabilities, Check
-from fewfit.models.remote.base import Answer, RemoteModel
+from fewfit.models.remote.answers import Answer
+from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.replies import field, items, vector
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
@@ -76,7 +78,7 @@ class OpenAIEmbeddings(_Embeddings):
             "input": [text or " " for text in texts],
             "encoding_format": "float",
         }
-        reply = session.post("/v1/embeddings", body)
+        reply = self.send(session, "/v1/embeddings", body)
         self.check_name(reply)
         data = items(field(reply, "data"), len(texts), "data")
         return [vector(field(item, "embedding")) for item in data]
@@ -86,10 +88,11 @@ class TextEmbeddingsInference(_Embeddings):
     """``tei:URL``: ``/embed`` of Hugging Face's text-embeddings-inference.
 
     Vectors are asked for without normalisation. A text that is too long is refused by the server
-    and its row fails; it is not cut.
+    and its row fails; with ``truncate=true`` the server cuts it, which nobody is then told.
     """
 
     scheme = "tei"
+    has: ClassVar[frozenset[str]] = frozenset({"truncate"})
     needs_model = False
 
     def _asking(
@@ -97,12 +100,16 @@ class TextEmbeddingsInference(_Embeddings):
     ) -> Callable[[Prompt], Answer]:
         info = session.get("/info")
         self.check_name({"model": field(info, "model_id")})
-        self.same("model_sha", info.get("model_sha"))
+        self.same("model_sha", info.get("model_sha"), mark=True)
         return super()._asking(session, prompts, words)
 
     def _embedded(self, session: Session, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        body = {"inputs": [text or " " for text in texts], "normalize": False, "truncate": False}
-        rows = session.post("/embed", body)
+        body = {
+            "inputs": [text or " " for text in texts],
+            "normalize": False,
+            "truncate": self.options.truncate,
+        }
+        rows = self.send(session, "/embed", body)
         if not isinstance(rows, list) or len(rows) != len(texts):
             raise RowError(f"/embed: expected {len(texts)} vectors in the reply")
         return [vector(row) for row in rows]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from fewfit.models.base import Check
-from fewfit.models.remote.causal import Listed, TopTokens, Vector
-from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
+from fewfit.models.remote.causal import TopTokens, Vector
+from fewfit.models.remote.listing import Listing, read_tokens
+from fewfit.models.remote.replies import count, field, last_vector, token_ids
 from fewfit.models.remote.slot import before_slot, first_tokens
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
@@ -24,6 +25,8 @@ class LlamaCpp(TopTokens):
     """
 
     scheme = "llamacpp"
+    has: ClassVar[frozenset[str]] = TopTokens.has - {"case"}
+    by_text = False
     needs_model = False
     default_top_k = 512
 
@@ -36,8 +39,9 @@ class LlamaCpp(TopTokens):
 
         return [(token,) for token in first_tokens(prompt, words, tokenize)]
 
-    def _listed(self, session: Session, text: str) -> tuple[Listed, int]:
-        reply = session.post(
+    def _listed(self, session: Session, text: str) -> Listing:
+        reply = self.send(
+            session,
             "/completion",
             {
                 "prompt": text,
@@ -56,8 +60,8 @@ class LlamaCpp(TopTokens):
             raise RowError("the prompt is longer than the server's context and was cut")
         if not isinstance(top, dict) or "top_logprobs" not in top:
             raise RowError("completion_probabilities without top_logprobs: an older llama.cpp")
-        pairs = [(field(entry, "id"), field(entry, "logprob")) for entry in top["top_logprobs"]]
-        return log_probabilities(pairs), count(reply.get("tokens_evaluated"))
+        pairs, texts = read_tokens(top["top_logprobs"], by_id=True)
+        return Listing(pairs, count(reply.get("tokens_evaluated")), texts)
 
     def _embedding(self, session: Session, text: str) -> Vector:
         reply = session.post("/embedding", {"content": text, "embd_normalize": -1})
@@ -66,11 +70,5 @@ class LlamaCpp(TopTokens):
         return last_vector(values)
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        listed, _ = self._listed(session, before_slot(prompt))
-        return [
-            Check(
-                "n_probs",
-                "honoured" if len(listed) >= (self.top_k) else "in part",
-                f"asked for {self.top_k} tokens, {len(listed)} listed",
-            )
-        ]
+        listing = self._listed(session, before_slot(prompt))
+        return self._check_listing(listing, prompt, words, "n_probs")

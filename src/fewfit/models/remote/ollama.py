@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from fewfit.models.remote.causal import Listed, TopTokens, Vector
-from fewfit.models.remote.replies import count, field, log_probabilities, vector
+from collections.abc import Sequence
+from typing import ClassVar
+
+from fewfit.models.base import Check
+from fewfit.models.remote.causal import TopTokens, Vector
+from fewfit.models.remote.listing import Listing, read_tokens
+from fewfit.models.remote.replies import count, field, vector
+from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.prompts import Prompt
 
 
 class Ollama(TopTokens):
@@ -17,17 +24,19 @@ class Ollama(TopTokens):
     """
 
     scheme = "ollama"
+    has: ClassVar[frozenset[str]] = TopTokens.has | {"truncate"}
     default_top_k = 20
 
-    def _listed(self, session: Session, text: str) -> tuple[Listed, int]:
-        reply = session.post(
+    def _listed(self, session: Session, text: str) -> Listing:
+        reply = self.send(
+            session,
             "/api/generate",
             {
                 "model": self.options.model,
                 "prompt": text,
                 "raw": True,
                 "stream": False,
-                "truncate": False,
+                "truncate": self.options.truncate,
                 "shift": False,
                 "logprobs": True,
                 "top_logprobs": self.top_k,
@@ -38,13 +47,19 @@ class Ollama(TopTokens):
         logprobs = field(reply, "logprobs")
         if not isinstance(logprobs, list) or not logprobs:
             raise RowError("logprobs is empty; an older Ollama ignores that it is asked for")
-        top = field(logprobs, 0, "top_logprobs")
-        pairs = [(field(entry, "token"), field(entry, "logprob")) for entry in top]
-        return log_probabilities(pairs), count(reply.get("prompt_eval_count"))
+        pairs, _ = read_tokens(field(logprobs, 0, "top_logprobs"))
+        return Listing(
+            pairs, count(reply.get("prompt_eval_count")), thinks=bool(reply.get("thinking"))
+        )
+
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        listing = self._listed(session, before_slot(prompt))
+        return self._check_listing(listing, prompt, words, "top_logprobs")
 
     def _embedding(self, session: Session, text: str) -> Vector:
         reply = session.post(
-            "/api/embed", {"model": self.options.model, "input": text, "truncate": False}
+            "/api/embed",
+            {"model": self.options.model, "input": text, "truncate": self.options.truncate},
         )
         self.check_name(reply)
         return vector(field(reply, "embeddings", 0))

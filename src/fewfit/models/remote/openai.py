@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from fewfit.models.base import Check
-from fewfit.models.remote.causal import Listed, TopTokens, Vector
+from fewfit.models.remote.causal import TopTokens, Vector
+from fewfit.models.remote.fields import FieldRefused
+from fewfit.models.remote.listing import Listing, read_tokens, thinks
+from fewfit.models.remote.options import spelled
 from fewfit.models.remote.replies import count, field, items, last_vector, log_probabilities
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
@@ -17,6 +22,36 @@ from fewfit.prompts import Prompt
 class _OpenAI(TopTokens):
     """What completions and chat share."""
 
+    has: ClassVar[frozenset[str]] = TopTokens.has | {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+    }
+    path: ClassVar[str]
+
+    @abstractmethod
+    def _body(self, text: str) -> dict[str, Any]:
+        """Return the request for a prompt."""
+
+    @abstractmethod
+    def _listing(self, reply: Any) -> Listing:
+        """Read the tokens that a reply lists for the slot."""
+
+    def _listed(self, session: Session, text: str) -> Listing:
+        return self._listing(self.send(session, self.path, self._body(text)))
+
+    def _common(self) -> dict[str, Any]:
+        """Return what both kinds of request say of the model and of how it answers."""
+        options = self.options
+        body: dict[str, Any] = {"model": options.model}
+        if options.max_completion_tokens is not None:
+            body["max_completion_tokens"] = options.max_completion_tokens
+        else:
+            body["max_tokens"] = options.max_tokens or 1
+        if options.temperature is not None:
+            body["temperature"] = options.temperature
+        return body
+
     def _embedding(self, session: Session, text: str) -> Vector:
         reply = session.post(
             "/v1/embeddings",
@@ -25,18 +60,64 @@ class _OpenAI(TopTokens):
         self.check_name(reply)
         return last_vector(field(items(field(reply, "data"), 1, "data")[0], "embedding"))
 
-    def _choice(self, reply: Any) -> Any:
+    def _choice(self, reply: Any) -> Mapping[str, Any]:
         """Return the only choice of a reply, after checking who answered."""
         if isinstance(reply, dict) and reply.get("error") is not None:
             raise RowError(f"HTTP 200 with an error: {str(reply['error'])[:200]}")
         self.check_name(reply)
         choice = items(field(reply, "choices"), 1, "choices")[0]
-        self.same("system_fingerprint", reply.get("system_fingerprint"))
+        self.same("system_fingerprint", reply.get("system_fingerprint"), mark=True)
         if choice.get("finish_reason") == "content_filter":
             raise RowError("the answer was withheld by a content filter")
         if choice.get("logprobs") is None:
-            raise RowError("the reply has no logprobs: the server ignores that they are asked for")
+            raise RowError(
+                "the reply has no logprobs: the server ignores that they are asked for"
+                + _LLAMA * _is_llama(reply)
+            )
         return choice
+
+    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Ask, and where the server refuses a field, try what else it may take."""
+        model: Self = self
+        tried: dict[str, Any] = {}
+        checks: list[Check] = []
+        while True:
+            try:
+                reply = model._ask_all(session, before_slot(prompt))
+                break
+            except FieldRefused as error:
+                other = model.alternative(error.field, error.said)
+                if other is None or len(checks) == _TRIES:
+                    raise
+                checks.append(Check(f"{error.field}, refused", "problem", error.said))
+                tried |= other
+                model = type(self)(self.url, **{**self.options.given(), **tried})
+        if tried:
+            said = f"the server answers with {spelled(tried)}"
+            checks.append(Check("options to add", "problem", said))
+        return [*checks, *model._checks(reply, prompt, words)]
+
+    def alternative(self, field: str, said: str) -> dict[str, Any] | None:
+        options = self.options
+        if field == "max_tokens" and options.max_tokens is None:
+            return {"max_completion_tokens": 1}
+        if field in ("max_tokens", "max_completion_tokens"):  # some ask for 16 at least
+            return {field: 16} if (getattr(options, field) or 1) < 16 else None
+        if field == "temperature" and options.temperature is not None:
+            return {"temperature": None}
+        if field in ("logprobs", "top_logprobs"):
+            allowed = [int(number) for number in re.findall(r"\b\d{1,4}\b", said)]
+            fewer = max((n for n in [*allowed, 5] if 0 < n < self.top_k), default=None)
+            return None if fewer is None else {"top_k": fewer}
+        return None
+
+    def _ask_all(self, session: Session, text: str) -> Any:
+        """Ask with every field that is worth trying."""
+        return self.send(session, self.path, self._body(text))
+
+    @abstractmethod
+    def _checks(self, reply: Any, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Judge the reply to :meth:`_ask_all`."""
 
 
 class OpenAICompletions(_OpenAI):
@@ -50,29 +131,41 @@ class OpenAICompletions(_OpenAI):
     """
 
     scheme = "openai"
+    path = "/v1/completions"
     default_top_k = 5
 
-    def _listed(self, session: Session, text: str) -> tuple[Listed, int]:
-        reply = session.post("/v1/completions", self._body(text))
-        choice = self._choice(reply)
-        top = field(choice, "logprobs", "top_logprobs")
-        if not isinstance(top, list) or len(top) != 1 or not isinstance(top[0], Mapping):
-            raise RowError("logprobs.top_logprobs is not one object for one token")
-        return log_probabilities(top[0].items()), _prompt_tokens(reply)
+    def _body(self, text: str) -> dict[str, Any]:
+        return {**self._common(), "prompt": text, "logprobs": self.top_k}
 
-    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        text = before_slot(prompt)
-        reply = session.post("/v1/completions", {**self._body(text), "echo": True})
+    def _listing(self, reply: Any) -> Listing:
+        return self._slot(reply, self._choice(reply), 0)
+
+    def _slot(self, reply: Any, choice: Mapping[str, Any], place: int) -> Listing:
+        logprobs = choice["logprobs"]
+        content = logprobs.get("content") if isinstance(logprobs, dict) else None
+        if isinstance(content, list) and content:  # llama.cpp's server, in the form of chat
+            pairs, _ = read_tokens(field(content[place], "top_logprobs"))
+            return Listing(pairs, _prompt_tokens(reply))
+        if isinstance(logprobs, dict) and logprobs.get("top_logprobs") is None:
+            raise RowError("the reply lacks logprobs.top_logprobs" + _LLAMA * _is_llama(reply))
+        top = field(logprobs, "top_logprobs")
+        if not isinstance(top, list) or not top or not isinstance(top[place], Mapping):
+            raise RowError("logprobs.top_logprobs is not one object for one token")
+        options = self.options
+        longest = options.max_tokens or options.max_completion_tokens or 1
+        if place == 0 and len(top) > longest:
+            raise RowError(f"logprobs.top_logprobs is for {len(top)} tokens, asked for one")
+        return Listing(log_probabilities(top[place].items()), _prompt_tokens(reply))
+
+    def _ask_all(self, session: Session, text: str) -> Any:
+        return self.send(session, self.path, {**self._body(text), "echo": True})
+
+    def _checks(self, reply: Any, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         choice = self._choice(reply)
-        top = field(choice, "logprobs", "top_logprobs")
-        last = len(top[-1] or ()) if isinstance(top, list) and top else 0
-        echoed = str(choice.get("text", "")).startswith(text)
+        listing = self._slot(reply, choice, -1)
+        echoed = str(choice.get("text", "")).startswith(before_slot(prompt))
         return [
-            Check(
-                "logprobs",
-                "honoured" if last >= (self.top_k) else "in part",
-                f"asked for {self.top_k} tokens, {last} listed",
-            ),
+            *self._check_listing(listing, prompt, words, "logprobs"),
             Check(
                 "echo",
                 "honoured" if echoed else "ignored",
@@ -80,69 +173,84 @@ class OpenAICompletions(_OpenAI):
             ),
         ]
 
-    def _body(self, text: str) -> dict[str, Any]:
-        return {
-            "model": self.options.model,
-            "prompt": text,
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": self.top_k,
-        }
-
 
 class OpenAIChat(_OpenAI):
     """``openai-chat:URL?model=NAME``: ``/v1/chat/completions``.
 
     The prompt up to the slot is the user's message, and the first token of the answer is scored,
     among the `top_k` (default 20, OpenAI's limit) most probable ones. A model that thinks before
-    it answers gives label words no probability there; ``fewfit doctor`` shows it.
+    it answers gives label words no probability there: such rows have no answer, and the message
+    says why.
     """
 
     scheme = "openai-chat"
+    path = "/v1/chat/completions"
+    has: ClassVar[frozenset[str]] = _OpenAI.has | {"reasoning_effort"}
     default_top_k = 20
 
-    def _listed(self, session: Session, text: str) -> tuple[Listed, int]:
-        reply = session.post("/v1/chat/completions", self._body(text))
-        choice = self._choice(reply)
-        if field(choice, "message").get("refusal"):
-            raise RowError("the model refused to answer")
-        content = field(choice, "logprobs", "content")
-        if not isinstance(content, list) or not content:
-            raise RowError("logprobs.content is empty")
-        top = field(content[0], "top_logprobs")
-        pairs = [(field(entry, "token"), field(entry, "logprob")) for entry in top]
-        return log_probabilities(pairs), _prompt_tokens(reply)
-
-    def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        reply = session.post("/v1/chat/completions", self._body(before_slot(prompt)))
-        choice = self._choice(reply)
-        listed = len(field(choice, "logprobs", "content", 0, "top_logprobs"))
-        first = str(field(choice, "logprobs", "content", 0).get("token", ""))
-        thinks = "think" in first.casefold() or bool(
-            field(choice, "message").get("reasoning_content")
-        )
-        return [
-            Check(
-                "top_logprobs",
-                "honoured" if listed >= (self.top_k) else "in part",
-                f"asked for {self.top_k} tokens, {listed} listed",
-            ),
-            Check(
-                "answers at once",
-                "no" if thinks else "yes",
-                f"the answer begins with {first!r}",
-            ),
-        ]
-
     def _body(self, text: str) -> dict[str, Any]:
-        return {
-            "model": self.options.model,
+        body = {
+            **self._common(),
             "messages": [{"role": "user", "content": text}],
-            "max_tokens": 1,
-            "temperature": 0,
             "logprobs": True,
             "top_logprobs": self.top_k,
         }
+        if self.options.reasoning_effort is not None:
+            body["reasoning_effort"] = self.options.reasoning_effort
+        return body
+
+    def _listing(self, reply: Any) -> Listing:
+        choice = self._choice(reply)
+        message = field(choice, "message")
+        if not isinstance(message, dict):
+            raise RowError("the reply's message is not an object")
+        if message.get("refusal"):
+            raise RowError("the model refused to answer")
+        if message.get("tool_calls") or message.get("function_call"):
+            raise RowError("the model called a tool in place of an answer")
+        thinking = bool(message.get("reasoning_content") or message.get("reasoning"))
+        content = field(choice, "logprobs", "content")
+        if not isinstance(content, list) or not content:
+            raise RowError(
+                "the model reasons before it answers, and there is no answer: turn that off with "
+                "reasoning_effort=none, or use another model"
+                if thinking or _reasoned(reply)
+                else "logprobs.content is empty"
+            )
+        pairs, _ = read_tokens(field(content[0], "top_logprobs"))
+        return Listing(pairs, _prompt_tokens(reply), thinks=thinking)
+
+    def _checks(self, reply: Any, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        listing = self._listing(reply)
+        first = str(field(reply, "choices", 0, "logprobs", "content", 0).get("token", ""))
+        most = max(listing.pairs, key=lambda pair: pair[1])[0]
+        slow = listing.thinks or thinks(first) or thinks(most)
+        return [
+            *self._check_listing(listing, prompt, words, "top_logprobs"),
+            Check(
+                "answers at once",
+                "no" if slow else "yes",
+                f"the answer begins with {first!r}"
+                + ": a reasoning model; try reasoning_effort=none" * slow,
+            ),
+        ]
+
+
+_TRIES = 4
+_LLAMA = "; it is llama.cpp's server, for which there is llamacpp: in place of openai:"
+
+
+def _is_llama(reply: Any) -> bool:
+    """Whether a reply is that of ``llama-server``, which tells its timings."""
+    return isinstance(reply, dict) and isinstance(reply.get("timings"), dict)
+
+
+def _reasoned(reply: Mapping[str, Any]) -> bool:
+    """Whether a reply bills tokens of reasoning."""
+    try:
+        return bool(reply["usage"]["completion_tokens_details"]["reasoning_tokens"])
+    except (LookupError, TypeError):
+        return False
 
 
 def _prompt_tokens(reply: Mapping[str, Any]) -> int:

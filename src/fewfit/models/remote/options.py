@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fewfit.errors import InputError
+from fewfit.models.remote.secrets import holds_secret, is_secretive
 
-_SECRETIVE = ("key", "api_key", "apikey", "token", "access_token", "password", "secret")
+OWN_FIELDS = re.compile(
+    r"model|prompt|messages|inputs?|text|content|stream|n|best_of|echo|raw|(top_)?logprobs|n_probs|"
+    r"max_(completion_|new_)?tokens|n_predict|num_predict|post_sampling_probs|logprob_token_ids|"
+    r"token_ids_logprob|return_(logprob|hidden_states|tokens_as_token_ids)|encoding_format"
+)
+"""Fields of a request that decide what is asked and how the reply is read: not for ``extra``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +60,106 @@ class Options(Limits):
     fingerprint : str or None
         Your word for which weights answer. It takes the address's place in the model's identity,
         so that stored answers and artifacts stay valid when the server moves.
+    replicas : bool
+        Your word that whatever answers under this name is one model, though the marks that servers
+        give to their weights and builds (``system_fingerprint``, ``weight_version``,
+        ``model_sha``) change from reply to reply.
     key_env : str or None
         Name of the environment variable with the API key.
     hidden : str or None
         Address of a server that embeds the prompt; its vector is the hidden state.
     top_k : int or None
         How many of its most probable tokens the server is asked to list.
+    case : {"exact", "any"}
+        Whether a listed token spells a label word only in the word's own case.
+    max_tokens, max_completion_tokens : int or None
+        Under which name, and with what value, the answer's length is limited; the first token of
+        it is scored. ``max_tokens`` 1 where neither is given.
+    temperature : float or None
+        What is sent; None (``temperature=none``) leaves it out.
+    reasoning_effort : str or None
+        What is sent, if anything.
+    truncate : bool
+        Whether the server may cut a text that is too long for it, which nobody is then told.
+    extra : str or None
+        Further fields of the request, a JSON object. Objects in it are merged with those that are
+        sent anyway.
     """
 
     model: str | None = None
     served_as: str | None = None
     fingerprint: str | None = None
+    replicas: bool = False
     key_env: str | None = None
     hidden: str | None = None
     top_k: int | None = None
+    case: str = "exact"
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = 0.0
+    reasoning_effort: str | None = None
+    truncate: bool = False
+    extra: str | None = None
+
+    def given(self, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """Return the options that are not at their default, as a spec has them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: _written(value)
+            for name, value in values.items()
+            if name not in without and value != getattr(_DEFAULTS, name)
+        }
+
+    def deciding(self) -> dict[str, str]:
+        """Return the options, as text, that change what the server is asked or how it is read.
+
+        ``top_k`` and ``hidden`` are not among them: a dialect has defaults of its own.
+        """
+        given = self.given()
+        return {name: str(given[name]) for name in _DECIDING if name in given}
 
 
-def options_of(scheme: str, given: Mapping[str, Any]) -> Options:
+_DEFAULTS = Options()
+_DECIDING = (
+    "case",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "reasoning_effort",
+    "truncate",
+    "extra",
+)
+_OF_SOME = frozenset({"hidden", "top_k", *_DECIDING}) - {"extra"}
+"""Options that only some dialects have."""
+
+_LEAST = {
+    "top_k": 1,
+    "connections": 1,
+    "timeout": 1e-3,
+    "deadline": 1e-3,
+    "max_tokens": 1,
+    "max_completion_tokens": 1,
+}
+_MOST = {
+    "top_k": 10**6,
+    "connections": 1024,
+    "retries": 1000,
+    "timeout": 86_400,
+    "deadline": 86_400,
+    "backoff": 3600,
+    "max_tokens": 10**6,
+    "max_completion_tokens": 10**6,
+}
+"""More is a slip, or an artifact that wants a thread for each of a million rows."""
+
+
+def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_SOME) -> Options:
     """Check options by name and type; text is converted, as it comes from a spec.
+
+    Parameters
+    ----------
+    has : frozenset of str
+        Which of the options that only some dialects have this one has.
 
     Raises
     ------
@@ -76,24 +167,125 @@ def options_of(scheme: str, given: Mapping[str, Any]) -> Options:
         The message repeats no value that could be a key.
     """
     types = {field.name: str(field.type) for field in fields(Options)}
+    known = [name for name in types if name not in _OF_SOME or name in has]
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if name.casefold() in _SECRETIVE:
+        if is_secretive(name):
             raise InputError(
                 f"{scheme}: {name}= does not belong in a model's address, which is written to "
                 "artifacts; put the key into an environment variable and add key_env=ITS_NAME"
             )
-        if name not in types:
-            raise InputError(f"{scheme}: there is no option {name!r}; there are {sorted(types)}")
-        kind = int if "int" in types[name] else float if "float" in types[name] else str
-        try:
-            values[name] = value if value is None else kind(value)
-        except (TypeError, ValueError):
-            raise InputError(f"{scheme}: option {name!r} is a {kind.__name__}") from None
-        least = {"top_k": 1, "connections": 1, "timeout": 1e-3, "deadline": 1e-3}.get(name, 0)
-        if kind is not str and value is not None and not values[name] >= least:
+        if name not in known:
+            if name in ("logprobs", "top_logprobs", "n_probs") and "top_k" in known:
+                close = ["top_k"]
+            else:
+                close = get_close_matches(name.casefold(), known, n=1)
+            meant = f"did you mean {close[0]!r}? " if close else ""
+            raise InputError(
+                f"{scheme}: there is no option{_named(name)}; {meant}There are "
+                f"{', '.join(sorted(known))}; other fields of the request go into extra={{JSON}}"
+            )
+        values[name] = _converted(f"{scheme}: option {name!r}", value, types[name])
+        least = _LEAST.get(name, 0)
+        number = isinstance(values[name], int | float) and "bool" not in types[name]
+        if number and not least <= values[name]:
             raise InputError(f"{scheme}: option {name!r} is at least {least}")
-    return Options(**values)
+        if number and name in _MOST and values[name] > _MOST[name]:
+            raise InputError(f"{scheme}: option {name!r} is at most {_MOST[name]}")
+        if isinstance(values[name], str) and name != "extra" and holds_secret(values[name]):
+            raise InputError(
+                f"{scheme}: option {name!r} holds what looks like a key or a password, which does "
+                "not belong in a model's address; name the variable that holds it with key_env=NAME"
+            )
+    options = Options(**values)
+    if options.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,255}", options.key_env):
+        raise InputError(
+            f"{scheme}: key_env= takes the name of an environment variable that holds the key, not "
+            "the key itself"
+        )
+    if options.case not in ("exact", "any"):
+        raise InputError(f"{scheme}: option 'case' is exact or any")
+    if options.temperature == float("inf"):
+        raise InputError(f"{scheme}: option 'temperature' is finite, or none to leave it out")
+    if options.max_tokens is not None and options.max_completion_tokens is not None:
+        raise InputError(f"{scheme}: max_tokens or max_completion_tokens, not both")
+    return options
+
+
+def _converted(what: str, value: Any, kind: str) -> Any:
+    if "None" in kind and (value is None or (str(value).casefold() == "none" and "float" in kind)):
+        return None
+    if what.endswith("'extra'"):
+        return _extra(what, value)
+    if "bool" in kind:
+        answers = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if (said := answers.get(str(value).casefold())) is None:
+            raise InputError(f"{what} is true or false")
+        return said
+    convert: Any = int if "int" in kind else float if "float" in kind else str
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{what} is a {convert.__name__}") from None
+
+
+def _extra(what: str, value: Any) -> str:
+    """Return further fields of a request as one canonical text, or refuse them."""
+    try:
+        text = json.dumps(
+            json.loads(value) if isinstance(value, str) else value,
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+        )
+        entries = json.loads(text)
+        names = list(_names(entries))
+    except (TypeError, ValueError, RecursionError):
+        entries, text, names = None, "", []
+    if not isinstance(entries, dict):
+        raise InputError(
+            f'{what} is a JSON object such as {{"seed": 1}}; in an address, %-encode & and +'
+        )
+    for name in names:
+        if is_secretive(name):
+            raise InputError(
+                f"{what} holds {name!r}, and an address is written to artifacts; put the key into "
+                "an environment variable and add key_env=ITS_NAME"
+            )
+    inner = {name for part in entries.values() if isinstance(part, dict) for name in part}
+    taken = [name for name in sorted(set(entries) | inner) if OWN_FIELDS.fullmatch(name)]
+    if taken:
+        raise InputError(f"{what}: {taken[0]!r} is fewfit's own; it decides what is asked and read")
+    return text
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield name
+            yield from _names(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _names(part)
+
+
+def _named(name: str) -> str:
+    """What is not known by its name is said only where it cannot be a key."""
+    return f" {name!r}" if re.fullmatch(r"[a-z_]{1,24}", name) else " of that name"
+
+
+def _written(value: Any) -> Any:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else value
+
+
+def spelled(given: Mapping[str, Any]) -> str:
+    """Return options as a message has them, as they follow the ``?`` of an address."""
+    return "&".join(f"{name}={_written(value)}" for name, value in given.items())
+
+
+def spec_of(scheme: str, url: str, given: Mapping[str, Any]) -> str:
+    """Return the string that makes a model again."""
+    return f"{scheme}:{url}" + (f"?{urlencode(given)}" if given else "")
 
 
 def check_url(url: str, what: str) -> str:
@@ -111,6 +303,8 @@ def check_url(url: str, what: str) -> str:
         )
     if bad:
         raise InputError(f"{what}: the address must be http://host[:port][/path] or https://...")
+    if holds_secret(split.path):
+        raise InputError(f"{what}: a key does not belong in the address; use key_env=NAME")
     if split.query or split.fragment:
         raise InputError(f"{what}: the address has a part after ? or # that is not known")
     return url.rstrip("/")

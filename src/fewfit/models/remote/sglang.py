@@ -14,6 +14,7 @@ from fewfit.models.remote.causal import ChosenTokens, Vector
 from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
+from fewfit.models.remote.verdict import RowError
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -36,9 +37,12 @@ class SGLang(ChosenTokens):
         return Capabilities(scores=ScoreSpace.LOGPROB, hidden=True)
 
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
-        served = [field(model, "id") for model in field(session.get("/v1/models"), "data")]
+        models = field(session.get("/v1/models"), "data")
+        if not isinstance(models, list) or not models:
+            raise RowError("/v1/models lists no model")
+        served = [field(model, "id") for model in models]
         if self.options.model is not None and self.options.model not in served:
-            self.check_name({"model": str(served[0]) if served else ""})
+            self.check_name({"model": str(served[0])})
 
         def tokenize(text: str) -> list[int]:
             body = {"model": str(served[0]), "prompt": text, "add_special_tokens": False}
@@ -69,7 +73,8 @@ class SGLang(ChosenTokens):
         return np.array([found[i] for i in ids]), hidden, count(meta.get("prompt_tokens"))
 
     def _generate(self, session: Session, text: str, ids: Sequence[int]) -> Any:
-        reply = session.post(
+        reply = self.send(
+            session,
             "/generate",
             {
                 "text": text,
@@ -80,7 +85,12 @@ class SGLang(ChosenTokens):
             },
         )
         meta = field(reply, "meta_info")
-        self.same("weight_version", meta.get("weight_version"))
+        if not isinstance(meta, dict):
+            raise RowError("meta_info is not an object")
+        ended = meta.get("finish_reason")
+        if isinstance(ended, dict) and ended.get("type") == "abort":
+            raise RowError(f"the server gave up: {str(ended.get('message'))[:200]}")
+        self.same("weight_version", meta.get("weight_version"), mark=True)
         return meta
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
@@ -104,4 +114,11 @@ class SGLang(ChosenTokens):
 
 def _listed(meta: Any) -> list[tuple[int, float]]:
     entries = field(meta, "output_token_ids_logprobs", 0)
-    return log_probabilities([(field(entry, 1), field(entry, 0)) for entry in entries])
+    if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
+        raise RowError("output_token_ids_logprobs is not a list of lists")
+    pairs = log_probabilities([(field(entry, 1), field(entry, 0)) for entry in entries])
+    if any(type(token) is not int for token, _ in pairs):
+        raise RowError("output_token_ids_logprobs has a token that is not an id")
+    if len({token for token, _ in pairs}) != len(set(pairs)):
+        raise RowError("a token is listed twice, with two probabilities")
+    return pairs

@@ -72,7 +72,8 @@ class VLLM(ChosenTokens):
         return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
 
     def _complete(self, session: Session, text: str, ids: Sequence[int]) -> Any:
-        reply = session.post(
+        reply = self.send(
+            session,
             "/v1/completions",
             {
                 "model": self.options.model,
@@ -89,7 +90,7 @@ class VLLM(ChosenTokens):
 
     def _listed(self, reply: Any) -> list[tuple[Any, float]]:
         choice = items(field(reply, "choices"), 1, "choices")[0]
-        self.same("system_fingerprint", reply.get("system_fingerprint"))
+        self.same("system_fingerprint", reply.get("system_fingerprint"), mark=True)
         top = field(choice, "logprobs", "top_logprobs", 0)
         if not isinstance(top, dict):
             raise RowError("logprobs.top_logprobs is not a list of objects")

@@ -1,0 +1,83 @@
+"""How good predictions are and where they are wrong, as ``fewfit evaluate`` shows it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+LISTED = 5
+"""Confusions and wrong rows that are shown."""
+
+
+def single(truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str]) -> dict[str, Any]:
+    """Measure one label per row, as :func:`fewfit.compare.measure` does."""
+    from fewfit.compare import measure
+
+    positions = np.arange(len(classes))
+    return dict(measure(truth.argmax(axis=1), probabilities, positions)._asdict())
+
+
+def several(truth: NDArray[Any], told: NDArray[Any]) -> dict[str, Any]:
+    """Measure several labels per row."""
+    from sklearn.metrics import f1_score
+
+    return {
+        "exact_match": float((truth == told).all(axis=1).mean()),
+        "micro_f1": float(f1_score(truth, told, average="micro", zero_division=0)),
+        "macro_f1": float(f1_score(truth, told, average="macro", zero_division=0)),
+        "n": len(truth),
+    }
+
+
+def by_class(
+    truth: NDArray[Any], told: NDArray[Any], classes: list[str]
+) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and counts of each class."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    measured: Any = precision_recall_fscore_support(truth, told, average=None, zero_division=0)
+    return {
+        name: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "rows": int(rows),
+            "predicted": int(predicted),
+        }
+        for name, precision, recall, f1, rows, predicted in zip(
+            classes, *measured, told.sum(axis=0), strict=True
+        )
+    }
+
+
+def confusions(truth: NDArray[Any], told: NDArray[Any], classes: list[str]) -> list[dict[str, Any]]:
+    """The pairs of classes that are taken for each other most often."""
+    counts = truth.T.astype(int) @ told.astype(int)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:LISTED]
+    return [
+        {"label": classes[i], "predicted": classes[j], "rows": int(counts[i, j])}
+        for i, j in zip(*np.unravel_index(order, counts.shape), strict=True)
+        if counts[i, j]
+    ]
+
+
+def wrong(
+    truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str], examples: Any
+) -> list[dict[str, Any]]:
+    """The rows that it is most sure about and wrong."""
+    best, true = probabilities.argmax(axis=1), truth.argmax(axis=1)
+    sure = np.where(best != true, probabilities.max(axis=1), -1.0)
+    return [
+        {
+            "row": examples.lines[i],
+            "label": classes[true[i]],
+            "predicted": classes[best[i]],
+            "probability": round(float(sure[i]), 6),
+            "text": {name: column[i] for name, column in examples.texts.items()},
+        }
+        for i in np.argsort(-sure, kind="stable")[:LISTED]
+        if sure[i] >= 0
+    ]

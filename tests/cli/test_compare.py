@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fewfit.compare.names import DEFAULT_METHODS
+from tests.cli.helpers import WORDS, check_plain, csv_bytes, run
+
+TRAIN = [
+    ["text", "label"],
+    *([f"good {i}", "pos"] for i in range(4)),
+    *([f"bad {i}", "neg"] for i in range(4)),
+]
+TEST = [["Text ", "Label"], ["so good", "pos"], ["so bad", "neg"], ["so fine", "pos"]]
+
+
+@pytest.fixture
+def compare(tmp_path):
+    def call(*args, train=TRAIN, test=TEST, code=0):
+        (tmp_path / "train.csv").write_bytes(csv_bytes(";", "cp1252", train))
+        (tmp_path / "test.csv").write_bytes(csv_bytes(rows=test))
+        files = [tmp_path / "train.csv", tmp_path / "test.csv"]
+        fixed = ["--model", "fake", "--shots", "1", "--seeds", "1", "--json", *WORDS]
+        return run("compare", *files, *fixed, *args, code=code)
+
+    return call
+
+
+def test_the_default_methods_are_those_of_the_library(compare):
+    found = json.loads(compare().stdout)
+    assert {item["method"] for item in found["summaries"]} == set(DEFAULT_METHODS)
+
+
+def test_the_old_spelling_of_model_is_read(compare):
+    found = json.loads(compare("--models", "fake", "--methods", "zero-shot").stdout)
+    assert {item["model"] for item in found["summaries"]} == {"fake"}
+    assert "--models" not in run("compare", "--help").stdout
+
+
+def test_rows_are_named_by_file_and_line(compare, tmp_path):
+    test = [*TEST, ["two\nlines", "pos"], ["GOOD  2", "pos"]]
+    said = compare(test=test, code=2).stderr
+    where = f"line 4 of {tmp_path / 'train.csv'} has the text of line 7 of {tmp_path / 'test.csv'}"
+    assert where in said
+    assert json.loads(compare("--drop-overlap", "--methods", "zero-shot", test=test).stdout)
+    assert "left out (line 5)" in compare(test=[*TEST, ["", "pos"]]).stderr
+    test = [*TEST, *([text.upper(), label] for text, label in TRAIN[5:])]
+    said = compare("--drop-overlap", test=test, code=2).stderr
+    assert "train: class 'neg' has label words but no example" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--methods", "zero-shot,dekt"], "did you mean 'dect'"),
+        (["--methods", ""], "methods"),
+        (["--price-per-token", "inf"], "inf is not a finite number"),
+        (["--price-per-token", "nan"], "--price-per-token"),
+        (["--shots", "many"], "'many' is not a whole number"),
+        (["--shots", "9" * 400], "fewer than 999"),
+        (["--calibration", "batsh"], "batsh"),
+        (["--label-column", "lable"], "did you mean 'label'"),
+        (["--delimiter", "ab"], "one character"),
+    ],
+)
+def test_bad_options_are_one_line(compare, args, message):
+    result = compare(*args, code=2)
+    assert message in result.stderr
+    check_plain(result)
+
+
+def test_a_label_that_is_a_list_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "good", "label": ["pos"]}\n')
+    args = [tmp_path / "a.jsonl", tmp_path / "a.jsonl", "--model", "fake"]
+    assert "the label of line 1 is a list" in run("compare", *args, code=2).stderr
+    args = [tmp_path / "a.jsonl", "-o", tmp_path / "t", "--model", "hf:nowhere"]
+    assert "the label of line 1 is a list" in run("tune", *args, code=2).stderr

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from fewfit.artifacts import schema
+from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run, write_xlsx
+
+ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Fit on rows under a header; return the report, what was said, and the artifact."""
+
+    def call(rows, *args, name="train.csv", code=0):
+        path = tmp_path / name
+        if name.endswith(".csv"):
+            path.write_bytes(csv_bytes(rows=rows))
+        else:
+            records = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+            path.write_text("\n".join(map(json.dumps, records)))
+        folder = tmp_path / "task"
+        result = run("fit", path, "-o", folder, "--model", "fake", "--json", *args, code=code)
+        return (json.loads(result.stdout) if not code else None), result.stderr, folder
+
+    return call
+
+
+def test_fit_prints_a_next_command_that_runs(tmp_path):
+    (tmp_path / "a b.csv").write_bytes(csv_bytes())
+    out = run("fit", tmp_path / "a b.csv", "-o", tmp_path / "my task", "--model", "fake").stdout
+    line = next(line for line in out.splitlines() if line.startswith("Next: "))
+    program, *args = shlex.split(line.removeprefix("Next: "))
+    assert program == "fewfit"
+    (tmp_path / "NEW.csv").write_bytes(csv_bytes())
+    args = [str(tmp_path / a) if a in ("NEW.csv", "labelled.csv") else a for a in args]
+    run(*args)
+    assert (tmp_path / "labelled.csv").read_text().startswith("text,label,prediction")
+
+
+def test_the_artifact_remembers_the_columns(fit, tmp_path):
+    rows = [["Subject", "Body", "Topic"], *([t, f"{t} body", y] for t, y in ROWS)]
+    args = ["--text-column", "subject", "--text-column", "BODY", "--label-column", "topic"]
+    _, _, folder = fit(rows, *args)
+    manifest, _ = schema.read(folder)
+    assert manifest.columns is not None
+    assert manifest.columns.fields == {"text": ["Subject", "Body"]}
+    assert manifest.example.row["text"].endswith("\ngood fun body")
+    (tmp_path / "new.csv").write_bytes(csv_bytes(";", "cp1252", rows))
+    report = json.loads(run("evaluate", folder, tmp_path / "new.csv", "--json").stdout)
+    assert (report["accuracy"], report["n"]) == (1.0, 6)
+    run("predict", folder, tmp_path / "new.csv")
+
+
+def test_an_artifact_without_columns_is_read(fit, tmp_path):
+    """As those that were written before there was such an entry."""
+    _, _, folder = fit([["text", "label"], *ROWS])
+    from fewfit.artifacts.files import _canonical, sha256
+
+    entries = json.loads((folder / schema.MANIFEST).read_text())
+    del entries["columns"], entries["checksum"]
+    entries["checksum"] = sha256(_canonical(entries))
+    (folder / schema.MANIFEST).write_text(json.dumps(entries))
+    (tmp_path / "new.csv").write_bytes(csv_bytes())
+    report = json.loads(run("evaluate", folder, tmp_path / "new.csv", "--json").stdout)
+    assert report["n"] == 6
+
+
+def test_fields_of_a_template_are_named_by_their_columns(fit):
+    rows = [["A", "B", "label"], *([t, t[::-1], y] for t, y in ROWS)]
+    args = ["--template", "{one} or {two}: {mask}", "--text-column"]
+    _, _, folder = fit(rows, *args, "one=a", "--text-column", "two=b")
+    assert schema.read(folder)[0].example.row == {"one": TEXTS[0], "two": TEXTS[0][::-1]}
+    assert "say one=a" in fit(rows, *args, "a", code=2)[1]
+
+
+def test_rows_without_text_or_label_are_left_out_with_their_lines(fit):
+    rows = [
+        ["text", "label"],
+        ["", "pos"],
+        *ROWS,
+        ["no label", ""],
+        ["two\nlines", " "],
+        ["  ", ""],
+    ]
+    report, said, _ = fit(rows)
+    assert report["examples"] == 6
+    assert "2 rows without a text, left out (lines 2, 12)" in said
+    assert "2 rows without a label, left out (lines 9, 10)" in said
+
+
+def test_rows_without_a_label_are_learnt_from_where_the_decoder_does_that(fit, tmp_path):
+    rows = [["text", "label"], *ROWS]
+    said = fit(rows, "--decoder", "ipet", code=2)[1]
+    assert "--unlabelled" in said
+    assert not (tmp_path / "task").exists()
+    report, said, _ = fit([*rows, ["fine", ""]], "--decoder", "ipet", "--store", "none")
+    assert report["unlabelled"] == 1
+    assert "used as unlabelled texts (line 8)" in said
+    (tmp_path / "more.csv").write_text("text\nquite fine\nso so\n")
+    more = ["--unlabelled", tmp_path / "more.csv"]
+    report, _, _ = fit(rows, "--decoder", "ipet", *more, "--store", "none")
+    assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
+    assert "does not learn from" in fit(rows, *more, code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([1, 0] * 3, ["0", "1"]),
+        ([1.0, 0.0] * 3, ["0", "1"]),
+        ([True, False] * 3, ["False", "True"]),
+        (["1", "0"] * 3, ["0", "1"]),
+        ([10**30, 5] * 3, [str(10**30), "5"]),
+    ],
+)
+def test_classes_of_any_type_are_text_and_numbers_are_said(fit, labels, classes):
+    rows = [["text", "label"], *([t, y] for t, y in zip(TEXTS, labels, strict=True))]
+    report, said, _ = fit(rows, name="train.jsonl")
+    assert report["classes"] == classes
+    if classes != ["False", "True"]:
+        assert "tell it nothing of what the classes mean" in said
+    words = ["--label", f"{classes[0]}=bad", "--label", f"{classes[1]}=good"]
+    assert "warning" not in fit(rows, *words, name="train.jsonl")[1]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (["pos"], "the label of line 2 is a list; where rows have several labels"),
+        ({"a": 1}, "the label of line 2 is an object"),
+        (1.5, "the label of line 2 is neither text nor a whole number"),
+        ("x" * 2000, "the label of line 2 has 2000 characters"),
+        ("POS", "'pos' (line 1) and 'POS' (line 2) differ only in case"),
+        ("pos ", "differ only in case, blanks"),
+        (7, "classes are all strings or all integers or all booleans"),
+    ],
+)
+def test_labels_that_are_none_are_refused_by_line(fit, label, message):
+    rows = [["text", "label"], *(row[:] for row in ROWS)]
+    rows[2][1] = label
+    assert message in fit(rows, name="train.jsonl", code=2)[1]
+
+
+def test_joined_labels_are_said(fit):
+    rows = [["text", "label"], *ROWS, ["good bad", "neg; pos"]]
+    assert '--multi-label --label-separator ";"' in fit(rows)[1]
+    assert "warning" not in fit([["text", "label"], *([t, f"{y}, or so"] for t, y in ROWS)])[1]
+
+
+@pytest.mark.parametrize("separator", [None, "|"])
+def test_several_labels_in_and_out(fit, tmp_path, separator):
+    between = separator or ";"
+    flags = ["--label-separator", separator] if separator else []
+    labels = ["a", "b", f"a{between} b", "", "a", "b"]
+    rows = [["text", "label"], *([t, y] for t, y in zip(TEXTS, labels, strict=True))]
+    report, _, folder = fit(rows, "--multi-label", *flags)
+    assert report["classes"] == ["a", "b"]
+    path = tmp_path / "train.csv"
+    found = json.loads(run("evaluate", folder, path, "--json").stdout)
+    assert found["n"] == 6
+    assert set(found["classes"]) == {"a", "b"}
+    assert found["exact_match"] == 1.0
+    out = run("predict", folder, path).stdout.splitlines()
+    assert out[3] == f"quite good,a{between} b,a{between}b"
+    lines = run("predict", folder, path, "--json", "--multi-label").stdout.splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == [
+        ["a"], ["b"], ["a", "b"], [], ["a"], ["b"],
+    ]  # fmt: skip
+
+
+def test_lists_are_several_labels(fit):
+    rows = [["text", "label"], *([t, [y, "all"]] for t, y in ROWS), ["none", []]]
+    report, _, _ = fit(rows, "--multi-label", name="train.jsonl")
+    assert report["classes"] == ["all", "neg", "pos"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--label-separator", ";"], "goes with --multi-label"),
+        (["--multi-label", "--label-separator", ""], "got nothing"),
+        (["--multi-label", "--decoder", "dect"], "--decoder: has no use with --multi-label"),
+        (["--multi-label", "--label", "a=b"], "--label: has no use"),
+        (["--decoder", "lin-probe"], "did you mean 'linear-probe'"),
+        (["--decoder", "linear_probe"], "did you mean 'linear-probe'"),
+        (["--calibration", "contextal"], "did you mean 'contextual'"),
+        (["--errors", "NaN"], "did you mean 'nan'"),
+        (["--label", "pos=good"], "class 'neg' (line 3) has no label words"),
+        (["--label", "pos=good", "--label", "negg=bad"], "did you mean 'negg'"),
+        (["--store", " "], "--store"),
+    ],
+)
+def test_options_are_refused_before_anything_is_asked(fit, args, message):
+    _, said, folder = fit([["text", "label"], *ROWS], *args, code=2)
+    assert message in said
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"null", "is not a JSON object"),
+        (b'["no", "ok"]', "is not a JSON object"),
+        (b"{}", "is not a JSON object"),
+        (b"[" * 10_000, "nested too deeply"),
+        (b'{"a": null}', "class 'a' has no label words"),
+        (b'{"a": 1}', "class 'a' has no label words"),
+        (b'{"a": [["b"]]}', "class 'a' has no label words"),
+        (b'{"a": {"b": "c"}}', "class 'a' has no label words"),
+        (b'{"a": {"b": true}}', "class 'a' has no label words"),
+        (b'{"a": []}', "class 'a' has no label words"),
+        (b'{"a": "x", "a": "y"}', "has the class 'a' twice"),
+        (b'{"a": ', "is it cut short"),
+        (b'{"a": {"w": ' + b"9" * 5000 + b"}}", "cannot be read"),
+        (b'{"pos": "good", "neg": "Good "}', "the word"),
+    ],
+)
+def test_label_words_of_a_file_are_checked(fit, tmp_path, content, message):
+    (tmp_path / "words.json").write_bytes(content)
+    args = ["--labels", tmp_path / "words.json"]
+    assert message in fit([["text", "label"], *ROWS], *args, code=2)[1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_label_words_of_a_file_in_any_encoding(fit, tmp_path, encoding):
+    words = {"neg": "schlecht, übel", "pos": {"größer": 1, "gut": 2.5}}
+    (tmp_path / "words.json").write_bytes(json.dumps(words, ensure_ascii=False).encode(encoding))
+    _, _, folder = fit([["text", "label"], *ROWS], "--labels", tmp_path / "words.json")
+    assert schema.read(folder)[0].labels[0] == ("neg", [("schlecht, übel", 1.0)])
+
+
+@pytest.mark.parametrize("command", ["fit", "tune", "pretrain", "compare", "demo"])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked(
+    tmp_path, command, monkeypatch
+):
+    (tmp_path / "train.csv").write_bytes(csv_bytes())
+    (tmp_path / "mixture.toml").write_text("")
+    (tmp_path / "file").write_text("")
+    log = tmp_path / "asked"
+    monkeypatch.setattr("fewfit.models.base.FrozenModel.observe", lambda *_, **__: log.touch())
+    args = {
+        "fit": ["fit", tmp_path / "train.csv", "--model", "fake"],
+        "tune": ["tune", tmp_path / "train.csv", "--model", "hf:nowhere"],
+        "pretrain": ["pretrain", tmp_path / "mixture.toml", "--model", "hf:nowhere"],
+        "compare": ["compare", tmp_path / "train.csv", tmp_path / "train.csv", "--model", "fake"],
+        "demo": ["demo", "--model", "fake"],
+    }[command]
+    bad = [tmp_path / "file", tmp_path / "file" / "x", tmp_path / ("x" * 300), "/proc/nothing/x"]
+    for folder in [*bad, tmp_path] if command in ("fit", "tune", "pretrain") else bad:
+        assert str(folder) in run(*args, "-o", folder, code=4).stderr
+    assert not log.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mixture.toml", "train.csv"]
+
+
+def test_excel_goes_all_the_way(tmp_path):
+    pytest.importorskip("python_calamine")
+    write_xlsx(tmp_path / "a.xlsx", [["Text", "Label"], *ROWS, ["7", None], [None, "pos"]])
+    result = run("fit", tmp_path / "a.xlsx", "-o", tmp_path / "t", "--model", "fake", *WORDS)
+    assert "without a text, left out (row 9)" in result.stderr
+    assert "without a label, left out (row 8)" in result.stderr
+    rows = run("predict", tmp_path / "t", tmp_path / "a.xlsx").stdout.splitlines()
+    assert rows[0] == "Text,Label,prediction,probability"
+    assert rows[-1] == ",pos,,"
+
+
+def test_an_extra_that_is_missing_is_one_line(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    write_xlsx(tmp_path / "a.xlsx", [["text"], ["a"]])
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for name, extra in (("a.xlsx", "excel"), ("a.parquet", "parquet")):
+        result = run("fit", tmp_path / name, "-o", tmp_path / "t", "--model", "fake", code=3)
+        assert f'pip install "fewfit[{extra}]"' in result.stderr
+        assert result.stderr.count("\n") == 1
