@@ -26,7 +26,7 @@ from fewfit.compare.plan import Job, Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
 from fewfit.compare.searchers import SearcherMethod
-from fewfit.compare.splits import same_samples
+from fewfit.compare.splits import brief, same_samples
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
@@ -301,9 +301,12 @@ def _seeds(seeds: Any) -> list[int]:
     if isinstance(seeds, Integral) and not isinstance(seeds, bool):
         n = int(seeds)
         if not 1 <= n <= _MOST_SEEDS:
-            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {n}")
+            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
         return list(range(n))
-    return _whole("seeds", seeds, least=0)
+    numbers = _whole("seeds", seeds, least=0)
+    if max(numbers) >= 2**32:
+        raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
+    return numbers
 
 
 def _whole(name: str, values: Any, *, least: int = 1) -> list[int]:
@@ -313,8 +316,8 @@ def _whole(name: str, values: Any, *, least: int = 1) -> list[int]:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise InputError(f"{name}: expected a list of whole numbers, got {values!r:.50}")
         number = int(value)
-        if not least <= number < 2**32:
-            raise InputError(f"{name}: at least {least} and below 2**32 is needed, got {number}")
+        if number < least:
+            raise InputError(f"{name}: at least {least} is needed, got {brief(number)}")
         numbers.append(number)
     if not numbers or len(set(numbers)) != len(numbers):
         raise InputError(f"{name}: give at least one number, each once, got {numbers}")

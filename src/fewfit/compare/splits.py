@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError
 from fewfit.prompts.containers import shown
 
+_DIGITS = 20
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -95,10 +97,18 @@ def _check_enough(counts: Mapping[Any, int], shots: int) -> None:
     n = short[few]
     others = f" ({len(short)} of {len(counts)} classes have too few)" if len(short) > 1 else ""
     raise InputError(
-        f"shots: class {shown(few)} has {n} example{'s' * (n != 1)}, fewer than {shots} "
+        f"shots: class {shown(few)} has {n} example{'s' * (n != 1)}, fewer than {brief(shots)} "
         f"shots{others}; up to {n} per class are possible (shots=[{n}], --shots {n}), or leave "
         f"{'these classes' if len(short) > 1 else 'this class'} out"
     )
+
+
+def brief(number: int) -> str:
+    """Return a number for a message; of one that is absurdly long its first digits."""
+    if number.bit_length() > 2**13:  # more than Python puts into digits
+        return f"a number of {number.bit_length()} bits"
+    digits = str(number)
+    return digits if len(digits) <= _DIGITS else f"{digits[:_DIGITS]}..."
 
 
 def same_samples(samples: Sequence[Sample]) -> list[int]:
