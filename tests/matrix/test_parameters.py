@@ -11,6 +11,8 @@ import pytest
 from fewfit.calibration import CALIBRATIONS, make_calibration
 from fewfit.decoders import DECODERS, MultiLabel, make_decoder
 from fewfit.errors import InputError
+from fewfit.prompts import InContext, Verbalizer
+from fewfit.prompts.word_lists import drop_improbable, expand_words, retrieve_words
 from fewfit.searchers import SEARCHERS
 from tests.conftest import task_arrays
 
@@ -160,6 +162,54 @@ def test_every_option_of_a_searcher_is_checked():
             if p.kind is p.KEYWORD_ONLY and p.name not in ("start", "view")
         }
         assert options == set(search.constraints), name
+
+
+VIEW_BOUNDS = {
+    "n": COUNT_OR_0,
+    "choose": (["balanced", "random", "nearest"], [*_KINDS, "Balanced"]),
+    "separator": (["", " "], [0, None, True, NAN, ["a"]]),
+    "max_words": ([None, *COUNT_OR_0[0]], [k for k in COUNT_OR_0[1] if k is not None]),
+    "seed": ([0, 7], [*_KINDS, -1, 0.5]),
+    "demonstrations": ([None, [], [({"text": "a"}, "b")]], [0, True, "ab", NAN]),
+}
+
+
+@pytest.mark.parametrize(("who", "name", "value"), cases({"in-context": VIEW_BOUNDS}, True))
+def test_a_view_is_not_made(who, name, value):
+    with pytest.raises(InputError, match=f"^{name}: ") as error:
+        InContext("{text} {mask}", **{name: value})
+    check_message(str(error.value))
+
+
+@pytest.mark.parametrize(("who", "name", "value"), cases({"in-context": VIEW_BOUNDS}, False))
+def test_a_view_takes_what_lies_on_the_bound(who, name, value):
+    assert getattr(InContext("{text} {mask}", **{name: value}), name) == value
+    assert set(VIEW_BOUNDS) | {"template"} == set(inspect.signature(InContext).parameters)
+
+
+@pytest.mark.parametrize(
+    "weight", [-1e-9, NAN, INF, -INF, "1", None, True, [1.0], np.array([1.0]), 1j, 0.0]
+)
+def test_a_weight_of_a_label_word_is_a_number_from_0_on(weight):
+    with pytest.raises(InputError, match="labels: ") as error:
+        Verbalizer({"a": {"red": weight}, "b": "blue"})
+    check_message(str(error.value))
+
+
+@pytest.mark.parametrize(
+    ("call", "wrong"),
+    [
+        (lambda **o: retrieve_words({"a": "x", "b": "y"}, ["z"], np.ones((2, 1)), **o), "n"),
+        (lambda **o: expand_words({"a": "x", "b": "y"}, ["x", "y"], np.eye(2), **o), "n"),
+    ],
+)
+def test_word_lists_are_of_at_least_one_word(call, wrong):
+    for value in COUNT[1]:
+        with pytest.raises(InputError, match=f"^{wrong}: "):
+            call(**{wrong: value})
+    for value in (NAN, -0.01, 1.01, True, "0.5", None):
+        with pytest.raises(InputError, match="fraction: "):
+            drop_improbable({"a": {"x": 1.0}}, ["x"], np.ones(1), fraction=value)
 
 
 def check_message(text: str) -> None:
