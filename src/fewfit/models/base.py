@@ -84,12 +84,7 @@ class Capabilities:
             "soft_prompts": self.soft_prompts,
         }
         for need in sorted(requires):
-            if need not in given:
-                raise CapabilityError(
-                    f"{who} needs {need!r}, which frozen models do not do here: they are asked for "
-                    "numbers about one slot; make its prompt, and send it to a model yourself"
-                )
-            if not given[need]:
+            if not given.get(need, False):
                 raise CapabilityError(
                     f"{who} needs {need!r}, which this frozen model does not give; choose another "
                     "decoder or another model"

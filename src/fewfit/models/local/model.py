@@ -143,7 +143,6 @@ class TransformersModel(LocalModel):
             scores=self.space,
             hidden=True,
             full_vocabulary=True,
-            gradients=True,
             soft_prompts=self.checkpoint.kind == "masked",
         )
 
