@@ -34,7 +34,16 @@ def test_the_command_prints_the_same():
     assert runner.invoke(app, ["methods"]).output.strip() == methods_table()
     rows = json.loads(runner.invoke(app, ["methods", "--json"]).output)
     assert [row["name"] for row in rows] == [method.name for method in list_methods()]
-    assert set(rows[0]) == {"name", "kind", "room", "requires", "queries", "labels", "source"}
+    assert set(rows[0]) == {
+        "name",
+        "kind",
+        "room",
+        "requires",
+        "queries",
+        "labels",
+        "source",
+        "note",
+    }
 
 
 @pytest.mark.parametrize(
@@ -104,6 +113,14 @@ def test_every_method_of_the_command_tune_is_in_the_table():
 def test_every_decoder_is_in_the_table():
     listed = {method.name for method in list_methods() if method.kind == "decoder"}
     assert listed == set(DECODERS)
+
+
+def test_what_dect_takes_is_said_where_it_is_listed():
+    (dect,) = (m for m in list_methods() if m.name == "dect" and m.kind == "decoder")
+    assert "dect+ratio" in dect.note
+    shown = CliRunner().invoke(app, ["methods", "dect"]).output
+    assert "dect+ratio" in shown
+    assert "lam='1/n'" in shown
 
 
 if __name__ == "__main__":

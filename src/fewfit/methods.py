@@ -24,7 +24,8 @@ class Method(NamedTuple):
     name : str
         As it is given to ``--decoder``, ``--calibration``, ``--method`` and in Python.
     kind : str
-        A key of :data:`TABLES`, or "tuning".
+        A key of :data:`TABLES`, "tuning" for a method of ``fewfit tune``, or "adapter" for what
+        such a method trains.
     room : str
         The file that holds it.
     requires : tuple of str
@@ -35,6 +36,8 @@ class Method(NamedTuple):
         Labels needed.
     source : str
         Author, year, arXiv id; empty where it is common knowledge.
+    note : str
+        What else its paper takes.
     """
 
     name: str
@@ -44,7 +47,10 @@ class Method(NamedTuple):
     queries: str
     labels: str
     source: str
+    note: str = ""
 
+
+NONE = "\N{EN DASH}"
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "calibration": CALIBRATIONS,
@@ -69,6 +75,7 @@ def list_methods() -> list[Method]:
             queries=item.queries_per_example,
             labels=item.labels_needed,
             source=item.reference,
+            note=_note(item),
         )
         for kind, table in TABLES.items()
         for name, item in sorted(table.items())
@@ -85,6 +92,15 @@ def _tuned(name: str) -> Method:
         return Method(name, "tuning", room, ("gradients",), "1", labels, reference)
     room = f"tuning/{entry.where.partition(':')[0].replace('.', '/')}"
     return Method(name, "tuning", f"{room}.py", entry.needs, "1", entry.labels, entry.reference)
+
+
+def _note(item: Any) -> str:
+    own = getattr(item, "own_calibration", None)
+    return f"its paper calibrates by {own!r}: {_name_of(item)}+{own}" if own else ""
+
+
+def _name_of(decoder: Any) -> str:
+    return next(name for name, kind in DECODERS.items() if kind is decoder)
 
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -170,8 +186,14 @@ def options_of(method: Method) -> dict[str, Any]:
 def methods_table(methods: Sequence[Method] | None = None) -> str:
     """Return the table in Markdown, of all methods or of these."""
     header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
+    header += ("note",)
     rows = [
-        (*method[:3], ", ".join(method.requires) or "–", *method[4:6], method.source or "–")  # noqa: RUF001
+        (
+            *method[:3],
+            ", ".join(method.requires) or NONE,
+            *method[4:6],
+            *(t or NONE for t in method[6:]),
+        )
         for method in (list_methods() if methods is None else methods)
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from fewfit.compare.data import text_of
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError
+from fewfit.parameters import check_parameters
 from fewfit.prompts import Row, View, Views, make_views
 from fewfit.task import Task
 
@@ -144,6 +146,10 @@ class Method(ABC):
         """
         return self
 
+    def least_trials(self, n_rows: int, n_free: int) -> int:
+        """Return how many prompts a `budgeted` method has to be allowed to learn anything."""
+        return 1
+
     def costs(self, fitted: Any, test: Features) -> Mapping[str, Any]:
         """Return entries of the ledger that it knows better than whoever measures it."""
         return {}
@@ -180,8 +186,10 @@ class DecoderMethod(Method):
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.demonstrations < 0:
-            raise InputError(f"demonstrations: at least 0, not {self.demonstrations}")
+        whole = isinstance(self.demonstrations, Integral)
+        if isinstance(self.demonstrations, bool) or not whole or self.demonstrations < 0:
+            raise InputError(f"demonstrations: at least 0, not {self.demonstrations!r:.50}")
+        check_parameters(self.decoder)
         if self.calibration is not None and "full_vocabulary" in self.decoder.requires:
             raise InputError(
                 f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "
@@ -190,6 +198,7 @@ class DecoderMethod(Method):
         if self.template is not None:
             object.__setattr__(self, "template", make_views(self.template))
         object.__setattr__(self, "requires", self.decoder.requires)
+        object.__setattr__(self, "unlabelled", self.decoder.unlabelled)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
     def key(self) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
 
 from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.duplicates import distinct
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
 from fewfit.decoders.threads import one_thread
 
@@ -64,6 +65,11 @@ class OffsetLogisticRegression(Decoder):
 
     over `_SHARPNESS`, at most 1: held-out rows may take confidence away, not add it.
 
+    A text is one row, however often it stands there: a second copy is no further evidence, and
+    would be the very row that is to be left out. So rows of the same hidden states, scores and
+    label count once, and with several labels each counts by its share of the copies. To take all
+    examples twice, or those of a rare class, changes nothing.
+
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
@@ -103,21 +109,33 @@ class OffsetLogisticRegression(Decoder):
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         K, N = len(self.classes_), len(y)
-        balance = (1 / (K * np.bincount(y)[y])).astype(X.dtype)  # sums to 1, every class alike
+        found = distinct(X, y, scores)
+        weight = answer = None
+        self._distinct = None if found is None else found.rows
+        if found is not None:
+            X, y = X[found.rows], y[found.rows]
+            scores = None if scores is None else scores[found.rows]
+            N = len(y)
+            if found.weight is not None:
+                weight, answer = found.weight.astype(X.dtype), found.answer
+                N = float(weight.sum())
+        balance = (1 / (K * np.bincount(y, weight)[y])).astype(X.dtype)
+        if weight is not None:
+            balance *= weight  # sums to 1, every class alike
 
         h = _unit(X)
         centre = balance @ h
         x = h - centre
         size = _size(balance @ np.einsum("ij,ij->i", x, x) * N / max(N - 1, 1))
-        x = np.hstack([x / size, np.full((N, 1), _BIAS, X.dtype)])
-        m = np.zeros((N, K), X.dtype) if scores is None else scores
+        x = np.hstack([x / size, np.full((len(y), 1), _BIAS, X.dtype)])
+        m = np.zeros((len(y), K), X.dtype) if scores is None else scores
         a = m - m.mean(axis=1, keepdims=True)
         bias = balance @ a * N / (N + _EMPTY)
         a = a - bias
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
         with one_thread():
-            b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
+            b, t, W = _average(x, a / unit, y, weight, answer, has_scores=scores is not None)
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
@@ -130,6 +148,8 @@ class OffsetLogisticRegression(Decoder):
         its mean over the other rows, as the scores of the seen classes are in theirs on average.
         """
         super().add_unseen(seen, y, scores)
+        if self._distinct is not None:
+            y, scores = y[self._distinct], scores[self._distinct]
         m = scores if scores.ndim == 2 else scores.mean(axis=1)
         means = np.stack([m[y == k].mean(axis=0) for k in seen])  # row: class; column: score
         S, total = len(seen), means.mean(axis=0)
@@ -149,7 +169,13 @@ class OffsetLogisticRegression(Decoder):
 
 
 def _average(
-    x: Floats, a: Floats, y: NDArray[np.intp], *, has_scores: bool
+    x: Floats,
+    a: Floats,
+    y: NDArray[np.intp],
+    weight: Floats | None,
+    answer: NDArray[np.intp] | None,
+    *,
+    has_scores: bool,
 ) -> tuple[float, float, Floats]:
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
     K = a.shape[1]
@@ -161,12 +187,12 @@ def _average(
     evidence: list[float] = []
 
     def add(b: float, t: float, start: Floats | None) -> None:
-        V = minimise(Z, d, y, b * a, t, start)
+        V = minimise(Z, d, y, b * a, t, start, weight)
         prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / median) / np.log(4)) ** 2) / 2
         pairs.append((b, t))
         fits.append(V)
-        held_out.append(leave_one_out(Z, y, b * a, t, V))
-        evidence.append(prior + _log_likelihood(held_out[-1], y))
+        held_out.append(leave_one_out(Z, y, b * a, t, V, weight, answer))
+        evidence.append(prior + _log_likelihood(held_out[-1], y, weight))
 
     for t in _VARIANCES:
         add(1.0 if has_scores else 0.0, t * median, fits[-1] if fits else None)
@@ -174,16 +200,17 @@ def _average(
         best = int(np.argmax(evidence))
         for b in _STRENGTHS:
             add(b, pairs[best][1], fits[best])
-    weight = softmax(evidence)
-    f = np.tensordot(weight, held_out, axes=1)
-    s = _geometric(_SHARPNESS, softmax([_log_likelihood(s * f, y) for s in _SHARPNESS]))
+    share = softmax(evidence)
+    f = np.tensordot(share, held_out, axes=1)
+    s = _geometric(_SHARPNESS, softmax([_log_likelihood(s * f, y, weight) for s in _SHARPNESS]))
     b, t = zip(*pairs, strict=True)
-    V = np.tensordot((s * weight).astype(Z.dtype), fits, axes=1)
-    return s * (weight @ b), _geometric(t, weight), B @ V
+    V = np.tensordot((s * share).astype(Z.dtype), fits, axes=1)
+    return s * (share @ b), _geometric(t, share), B @ V
 
 
-def _log_likelihood(f: Floats, y: NDArray[np.intp]) -> float:
-    return float(log_softmax(f, axis=1)[np.arange(len(y)), y].sum())
+def _log_likelihood(f: Floats, y: NDArray[np.intp], weight: Floats | None) -> float:
+    log_p = log_softmax(f, axis=1)[np.arange(len(y)), y]
+    return float(log_p.sum() if weight is None else weight @ log_p)
 
 
 def _geometric(values: Sequence[float], weight: Floats) -> float:

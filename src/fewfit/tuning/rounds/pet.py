@@ -48,7 +48,8 @@ class PET(TuningMethod):
     repetitions : int, default=3
         Trainings per pattern. They differ in the order of the rows and the dropout.
     generations : int, default=0
-        In which the patterns label texts for each other first: iPET, whose paper has 3.
+        Of models that others have taught. iPET's code has 3 and counts the first ensemble, which
+        learns from labels alone: 2 here.
     weights : {"accuracy", "uniform"}, default="accuracy"
         How much a pattern weighs: as often as it was right on the labelled rows before any
         training, or all the same. Patterns that are all never right weigh the same. Without
@@ -163,9 +164,9 @@ class PET(TuningMethod):
 
 @dataclass(frozen=True)
 class IPET(PET):
-    """PET in three generations."""
+    """PET in two generations that others have taught, as its authors' code."""
 
-    generations: int = 3
+    generations: int = 2
 
 
 def pet(
@@ -212,7 +213,7 @@ def pet(
     repetitions : int, default=3
         Trainings per pattern. They differ in the order of the rows and the dropout.
     generations : int, default=0
-        The paper's iPET has 3.
+        Of models that others have taught; see :class:`IPET`.
     weights : {"accuracy", "uniform"}, default="accuracy"
         The w_p ("wmean" and "mean" in the authors' code). Patterns that are all never right weigh
         the same. Without labelled rows only "uniform" is possible: nothing but the student is
