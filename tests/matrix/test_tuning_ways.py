@@ -102,7 +102,7 @@ def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
         "seeds": 2,
         "calibration": "none",
         "store": None,
-        "search_trials": 2,
+        "search_trials": 10,
         "output": tmp_path,
     }
     data = (TEXTS, Y, ["a great film", "so so"], ["pos", "neg"])
@@ -135,6 +135,29 @@ def test_methods_of_a_comparison_have_one_name_each():
         TuningRow("lora", {"rnk": 3})
     with pytest.raises(InputError, match="steps is at least 1"):
         TuningRow("lora", {"steps": 0})
+
+
+def test_options_of_a_row_come_from_the_command_line_and_from_a_mapping(folder, tmp_path):
+    how = ["--methods", "dect,lora,tune:pet", "--shots", 1, "--seeds", 1, "--store", "none"]
+    options = ["lora.rank=2", "lora.steps=2", "tune:pet.steps=1", "tune:pet.repetitions=1"]
+    options += ["tune:pet.adapter=lora", "tune:pet.adapter.rank=3", "dect.n_steps=2"]
+    given = [item for option in options for item in ("--option", option)]
+    asked = ["--template", TEMPLATE, *(f"--label={k}={v}" for k, v in LABELS.items())]
+    (folder / "test.csv").write_text("text,label\na great film,pos\nso so,neg\n")
+    files = [folder / "train.csv", folder / "test.csv"]
+    model = ["--models", f"hf:{folder / 'base'}"]
+    said = run("compare", *files, *model, *how, *asked, *given, "--json")
+    cells = {cell["method"]: cell for cell in json.loads(said.stdout)["cells"]}
+    pair = 2 * 2 * (16 + 16)  # q and v of two blocks
+    assert cells["lora"]["ledger"]["parameters"] == 2 * pair
+    assert cells["tune:pet"]["ledger"]["parameters"] == 3 * pair
+    wrong = run("compare", *files, *model, *how, *asked, "--option", "lora.rnk=2", code=2)
+    assert "did you mean 'rank'" in wrong.output
+    wrong = run("compare", *files, *model, *how, *asked, "--option", "rank=2", code=2)
+    assert "is not METHOD.NAME=VALUE" in wrong.output
+    made = make_methods({"mine": {"tuner": "lora", "rank": 2, "steps": 5}, "t-few": {"steps": 3}})
+    assert made["mine"] == TuningRow("lora", {"rank": 2, "steps": 5})
+    assert made["t-few"] == TuningRow("t-few", {"steps": 3})
 
 
 def test_a_model_without_weights_is_refused_before_anything_is_asked():

@@ -30,6 +30,7 @@ from fewfit.cli.options import (
     LabelFile,
     LabelWords,
     TextColumn,
+    read_options,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tables import open_table
@@ -253,34 +254,6 @@ def merge(
 
     TunedModel(artifact, base=model).export(output)
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
-
-
-def read_options(items: list[str]) -> dict[str, Any]:
-    """Read NAME=VALUE; ``adapter.rank=8`` is the option rank of a method's option `adapter`.
-
-    Values are text, lists by commas; those of an inner option are JSON where they can be.
-    """
-    found: dict[str, Any] = {}
-    for item in items:
-        name, equals, value = (part.strip() for part in item.partition("="))
-        if not (name and equals):
-            raise InputError(f"--option: {item!r} is not NAME=VALUE")
-        outer, dot, inner = name.partition(".")
-        place = found
-        if dot:
-            place, name = found.setdefault(f"{outer}_options", {}), inner
-        if name in place:
-            raise InputError(f"--option: {item.partition('=')[0].strip()!r} is given twice")
-        given = value.split(",") if "," in value else value
-        place[name] = _plain(value) if dot and given is value else given
-    return found
-
-
-def _plain(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:

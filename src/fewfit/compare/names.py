@@ -45,7 +45,8 @@ def make_methods(
     methods : sequence of str, or mapping
         Names; or names of yours, each with a method, a decoder, a name of :data:`METHODS`, or
         options of a decoder, as a file can hold them:
-        ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``.
+        ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``; or of a tuning method and its
+        recipe: ``{"tuner": "lora", "rank": 8, "steps": 300}``.
 
     Raises
     ------
@@ -74,15 +75,23 @@ def _made(name: str, method: Any) -> Method:
             f"a {type(method).__name__}"
         )
     options = dict(method)
+    if "tuner" in options or ("decoder" not in options and _tuner(name) is not None):
+        return TuningRow(options.pop("tuner", _tuner(name)), options)
     decoder, calibration = options.pop("decoder", name), options.pop("calibration", None)
     shown = options.pop("demonstrations", 0)
     own = None if calibration is None else make_calibration(calibration)
     return DecoderMethod(make_decoder(decoder, options=options), own, shown)
 
 
-def _named(name: str) -> Method:
+def _tuner(name: str) -> str | None:
+    """Return the tuning method that a name stands for, if it does."""
     tuner = name.removeprefix(TUNE)
-    if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS):
+    return tuner if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS) else None
+
+
+def _named(name: str) -> Method:
+    tuner = _tuner(name)
+    if tuner is not None:
         return TuningRow(tuner)
     plain, plus, calibration = name.partition("+")
     if plain not in _OTHERS or (plus and plain == TFIDF):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from scipy.special import softmax
 
 from fewfit.calibration import Calibration, NoCalibration
@@ -17,13 +18,10 @@ from fewfit.compare.methods import Arrays, Features, Method
 from fewfit.errors import CapabilityError, InputError
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
-from fewfit.tuning import make_method
+from fewfit.tuning import load, make_method
 
 if TYPE_CHECKING:
     from fewfit.tuning import Adapter, ChoiceExample, Recipe, Trunk
-
-RECIPE = ("steps", "batch_size", "learning_rate", "warmup", "optimizer", "clip", "dropout")
-"""Options of the recipe, not of the method."""
 
 
 class Trained(NamedTuple):
@@ -142,13 +140,18 @@ class TuningRow(Method):
 
     def _made(self) -> tuple[Any, Recipe]:
         """The method, and its recipe with what the options say of it."""
-        own = {name: value for name, value in self.options.items() if name in RECIPE}
-        rest = {name: value for name, value in self.options.items() if name not in RECIPE}
+        recipe = load(self.tuner).recipe
+        known = {item.name for item in fields(recipe)} - {"micro_batch"}
+        own = {name: value for name, value in self.options.items() if name in known}
+        rest = {name: value for name, value in self.options.items() if name not in known}
         method = make_method(self.tuner, rest)
         try:
-            return method, replace(method.recipe, **own)
-        except TypeError as error:
-            raise InputError(f"options: {self.tuner}: {own} is no recipe: {error}") from None
+            made = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **own})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "recipe"
+            raise InputError(f"method {self.tuner}: option: {where}: {problem['msg']}") from None
+        return method, made
 
     def _wordings(self, row: Row, answer: int) -> list[ChoiceExample]:
         from fewfit.tuning import ChoiceExample
