@@ -22,6 +22,7 @@ from fewfit.decoders.soft_verbalizer import SoftVerbalizer
 from fewfit.decoders.zero_shot import ZeroShot
 from fewfit.errors import InputError
 from fewfit.parameters import check_parameters, look_up, make
+from fewfit.registry import Registry
 
 __all__ = [
     "DECODERS",
@@ -43,22 +44,25 @@ __all__ = [
     "make_decoder",
 ]
 
-DECODERS: dict[str, type[Decoder]] = {
-    "dect": DecT,
-    "ipet": IPET,
-    "knn-prompting": KNNPrompting,
-    "linear-probe": LinearProbe,
-    "mpd": MPD,
-    "nearest-mean": NearestMean,
-    "offset-regression": OffsetLogisticRegression,
-    "paraphrase-mean": ParaphraseMean,
-    "pet": PET,
-    "prompt-boosting": PromptBoosting,
-    "protoverb": ProtoVerb,
-    "soft-verbalizer": SoftVerbalizer,
-    "zero-shot": ZeroShot,
-}
-"""Name -> decoder: the fixed table that artifacts and the command line look names up in."""
+DECODERS = Registry(
+    "fewfit.decoders",
+    {
+        "dect": "dect:DecT",
+        "ipet": "ipet:IPET",
+        "knn-prompting": "knn_prompting:KNNPrompting",
+        "linear-probe": "linear_probe:LinearProbe",
+        "mpd": "mpd:MPD",
+        "nearest-mean": "nearest_mean:NearestMean",
+        "offset-regression": "offset_regression:OffsetLogisticRegression",
+        "paraphrase-mean": "paraphrase_mean:ParaphraseMean",
+        "pet": "pet:PET",
+        "prompt-boosting": "prompt_boosting:PromptBoosting",
+        "protoverb": "proto_verb:ProtoVerb",
+        "soft-verbalizer": "soft_verbalizer:SoftVerbalizer",
+        "zero-shot": "zero_shot:ZeroShot",
+    },
+)
+"""Name -> decoder: where artifacts and the command line look names up; a new one is one line."""
 
 
 def make_decoder(
