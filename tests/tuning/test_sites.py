@@ -69,9 +69,9 @@ def test_scaling_a_site_is_scaling_the_rows_of_its_weight(name: str):
         layer: Any = model.get_submodule(site.module)
         kept = copy.deepcopy(layer.state_dict())
         axis = feature_axis(layer, site.side)
-        layer.weight[(slice(None),) * axis + (site.index,)] *= by.unsqueeze(1 - axis)
+        layer.weight[(slice(None),) * axis + (site.where,)] *= by.unsqueeze(1 - axis)
         if site.side == "output" and layer.bias is not None:
-            layer.bias[site.index] *= by
+            layer.bias[site.where] *= by
         assert close(got, logits(model, name)), site
         assert site.part == "self.k" or not close(got, before), site
         layer.load_state_dict(kept)
@@ -192,13 +192,9 @@ def test_the_encoder_of_an_encoder_decoder_stands_alone():
 def test_gemma3_with_eyes_has_the_sites_of_its_text_model():
     vision = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     vision |= {"intermediate_size": 8, "image_size": 8, "patch_size": 4}
+    named: dict[str, Any] = {"image_token_id": 39, "boi_token_id": 38, "eoi_token_id": 37}
     config = transformers.Gemma3Config(
-        text_config=ARCHITECTURES["gemma3_text"].sizes,
-        vision_config=vision,
-        image_token_id=39,
-        boi_token_id=38,
-        eoi_token_id=37,
-        mm_tokens_per_image=4,
+        text_config=ARCHITECTURES["gemma3_text"].sizes, vision_config=vision, **named
     )
     with torch.device("meta"):
         model = transformers.Gemma3ForConditionalGeneration(config)

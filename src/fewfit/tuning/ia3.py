@@ -168,9 +168,9 @@ class IA3(nn.Module):
             layer: Any = network.get_submodule(site.module)
             axis = feature_axis(layer, site.side)
             scale = vector.to(layer.weight.device, layer.weight.dtype)
-            layer.weight[(slice(None),) * axis + (site.index,)] *= scale.unsqueeze(1 - axis)
+            layer.weight[(slice(None),) * axis + (site.where,)] *= scale.unsqueeze(1 - axis)
             if site.side == "output" and layer.bias is not None:
-                layer.bias[site.index] *= scale
+                layer.bias[site.where] *= scale
 
     def _scale(self, members: Sequence[int], whole: int, x: Tensor) -> Tensor:
         """The factors of all features of one side of a layer, ones where no vector sits."""
@@ -190,5 +190,5 @@ class IA3(nn.Module):
 def _filled(sites: Sequence[Site], parts: Sequence[Tensor], whole: int) -> Tensor:
     every = parts[0].new_ones(*parts[0].shape[:-1], whole)
     for site, part in zip(sites, parts, strict=True):
-        every[..., site.index] = part
+        every[..., site.where] = part
     return every

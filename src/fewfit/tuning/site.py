@@ -51,8 +51,8 @@ class Site(NamedTuple):
         return self.name.split(".", 2)[-1]
 
     @property
-    def index(self) -> slice | list[int]:
-        """Which features: ``x[..., site.index]`` for an activation or bias."""
+    def where(self) -> slice | list[int]:
+        """Which features: ``x[..., site.where]`` for an activation or bias."""
         if not self.run:
             return slice(self.start, self.start + self.size)
         heads = range(self.start, self.start + self.size // self.run * self.every, self.every)
@@ -79,11 +79,11 @@ def hook(network: Any, site: Site, change: Callable[[Tensor], Tensor | None]) ->
     def changed(x: Tensor) -> Tensor | None:
         if x.shape[-1] == site.size:
             return change(x)
-        new = change(x[..., site.index])
+        new = change(x[..., site.where])
         if new is None:
             return None
         x = x.clone()
-        x[..., site.index] = new.to(x.dtype)
+        x[..., site.where] = new.to(x.dtype)
         return x
 
     def before(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
