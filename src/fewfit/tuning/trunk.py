@@ -71,6 +71,7 @@ class Trunk:
             start if start is not None else pad,
             tokenizer.mask_token_id,
             positions=config.model_type == _TOLD_POSITIONS,
+            lead=len(self.encoder.prefix),
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
