@@ -175,7 +175,7 @@ def attach(network: Any, sites: Iterable[AttentionSite], part: AttentionPart) ->
 def _implementation(network: Any) -> str:
     """Return what computes the network's attention where nothing is attached."""
     models = [module for module in network.modules() if isinstance(module, PreTrainedModel)]
-    names = {model.config._attn_implementation for model in models}
+    names = {str(model.config._attn_implementation) for model in models}
     own = {before for before, name in _NAMES.items() if names & {before, name}}
     able = all(model._can_set_attn_implementation() for model in models)
     if not able or len(names) > 1 or not own:

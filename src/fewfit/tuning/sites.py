@@ -31,12 +31,14 @@ class SiteMap:
     sites : dict of str to Site
         By name, block after block.
     layers : dict of str to tuple of str
-        Paths of the layers that play a role: ``q``, ``k``, ``v``, ``o``, ``ffn.in``, ``ffn.out``
-        (linear, a fused one plays several), and ``norm`` (all norms that have weights).
+        Paths of the linear layers that play a role: ``q``, ``k``, ``v``, ``o``, ``ffn.in``,
+        ``ffn.out``. A fused layer plays several.
     blocks : tuple of str
         Paths of the blocks, in order.
     embeddings, head : str or None
         Paths of the token embeddings and of the layer over the vocabulary.
+    norms : tuple of str
+        Paths of all norms that have weights, the head's too.
     missing : dict of str to str
         Parts that other architectures have, and why this one has not.
     """
@@ -46,6 +48,7 @@ class SiteMap:
     blocks: tuple[str, ...]
     embeddings: str | None
     head: str | None
+    norms: tuple[str, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
 
     def select(self, *parts: str) -> tuple[Site, ...]:
@@ -92,16 +95,13 @@ def site_map(network: Any, layout: Sequence[Stack] | None = None) -> SiteMap:
     read = _Reader(modules, kind, type(network).__name__, network.config)
     for stack in layout:
         read.stack(stack, embeddings)
-    norms = [name for name, module in network.named_modules() if _is_norm(module)]
     return SiteMap(
         read.sites,
-        {
-            role: tuple(dict.fromkeys(found))
-            for role, found in (*read.layers.items(), ("norm", norms))
-        },
+        {role: tuple(dict.fromkeys(found)) for role, found in read.layers.items()},
         tuple(read.blocks),
         embeddings,
         names.get(id(network.get_output_embeddings())),
+        tuple(name for name, module in network.named_modules() if _is_norm(module)),
         read.missing,
     )
 
