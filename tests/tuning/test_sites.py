@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from fewfit.errors import InputError
 from fewfit.tuning import IA3, LAYOUTS, read_sites, site_map
 from fewfit.tuning.site import feature_axis, hook
 from fewfit.tuning.sites import REFUSED
-from fewfit.tuning.sites_file import EXAMPLE
+from fewfit.tuning.sites_file import EXAMPLE, content_of, layout_from
 from tests.tuning.architectures import (
     ARCHITECTURES,
     BLOCKS,
@@ -260,6 +262,35 @@ def test_json_and_all_that_a_layout_can_say(tmp_path):
         'ffn_out = "mlp.dense_4h_to_h"\n'
     )
     assert site_map(network("gpt_neox"), read_sites(neox)) == site_map(network("gpt_neox"))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_every_layout_goes_through_a_manifest(kind: str):
+    content = json.loads(json.dumps(content_of(LAYOUTS[kind])))
+    assert layout_from(content, "the manifest") == LAYOUTS[kind]
+
+
+def test_the_example_in_the_docs_works(tmp_path):
+    """GPT-J is in no table; what the page says of it is all that is needed."""
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    path = tmp_path / "gptj.toml"
+    path.write_text(re.findall(r"```toml\n(\[\[stack\]\].*?)```", page, re.DOTALL)[0])
+    config = transformers.GPTJConfig(
+        n_embd=WIDTH, n_layer=BLOCKS, n_head=HEADS, n_inner=HIDDEN, rotary_dim=4, vocab_size=40
+    )
+    model = transformers.GPTJForCausalLM(config).double().eval()
+    with pytest.raises(InputError, match="'gptj' is not known"):
+        site_map(model)
+    vectors = IA3(site_map(model, read_sites(path))).double()
+    assert vectors.count == BLOCKS * (2 * WIDTH + HIDDEN)
+    for parameter in vectors.parameters():
+        parameter.data = random(len(parameter))
+    vectors.attach(model)
+    attached = logits(model, "llama")
+    vectors.detach()
+    assert not close(logits(model, "llama"), attached)
+    vectors.merge(model)
+    assert close(logits(model, "llama"), attached)
 
 
 BAD = {

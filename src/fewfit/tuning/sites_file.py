@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -94,15 +95,21 @@ def read_sites(path: str | Path) -> tuple[Stack, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         content = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"sites: {path} cannot be read: {error}") from error
+    return layout_from(content, str(path))
+
+
+def layout_from(content: Any, origin: str) -> tuple[Stack, ...]:
+    """Return the layout that the content of such a file describes; `origin` names it in errors."""
+    try:
         stacks = _File.model_validate(content).stack
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"sites: {path}: {where}: {first['msg']}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"sites: {path} cannot be read: {error}") from error
+        raise InputError(f"sites: {origin}: {where}: {first['msg']}") from error
     if len({stack.name for stack in stacks}) < len(stacks):
-        raise InputError(f"sites: {path}: two stacks have the name {stacks[0].name!r}")
+        raise InputError(f"sites: {origin}: two stacks have the name {stacks[0].name!r}")
     layout: list[Stack] = []
     for stack in stacks:
         given = {"self": stack.self_, "cross": stack.cross}
@@ -111,7 +118,7 @@ def read_sites(path: str | Path) -> tuple[Stack, ...]:
                 stack.name,
                 stack.blocks,
                 {
-                    which: attention.paths(f"sites: {path}: {stack.name}.{which}")
+                    which: attention.paths(f"sites: {origin}: {stack.name}.{which}")
                     for which, attention in given.items()
                     if attention is not None
                 },
@@ -123,3 +130,14 @@ def read_sites(path: str | Path) -> tuple[Stack, ...]:
             )
         )
     return tuple(layout)
+
+
+def content_of(layout: Sequence[Stack]) -> dict[str, Any]:
+    """Return what :func:`layout_from` reads, as plain values for a manifest."""
+    stacks: list[dict[str, Any]] = []
+    for stack in layout:
+        entries = {**stack._asdict(), **{k: dict(v) for k, v in stack.attention.items()}}
+        entries |= {"ffn_in": list(stack.ffn_in), "after": dict(stack.after)}
+        del entries["attention"]
+        stacks.append({key: value for key, value in entries.items() if value})
+    return {"stack": stacks}
