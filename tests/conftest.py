@@ -24,6 +24,9 @@ def prompts(*texts: str, template: Template = TEMPLATE) -> list[Prompt]:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's store."""
     monkeypatch.setenv("FEWFIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture

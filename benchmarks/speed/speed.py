@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks import RESULTS
 from fewfit import DecT, Template
 from fewfit.models import EmbeddedEncoder
+from fewfit.models.embedded import find_files
 
 WORDS = Path(__file__).parents[2] / "src" / "fewfit" / "datasets" / "support_desk.csv"
 
@@ -82,6 +83,18 @@ def dect_fit(repeats: int = 15) -> dict[str, float]:
     }
 
 
+def _bare() -> tuple[Any, Any]:
+    """Return the network and the tokenizer of the embedded model, without the library."""
+    from tokenizers import Tokenizer
+    from transformers import AutoModel
+
+    folder = find_files()["config.json"].parent
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(256)
+    tokenizer.no_padding()
+    return AutoModel.from_pretrained(folder).eval(), tokenizer
+
+
 def encoding(n: int = 5000, repeats: int = 3) -> dict[str, float]:
     """Encoding through the library against the bare network over length-sorted batches.
 
@@ -94,8 +107,8 @@ def encoding(n: int = 5000, repeats: int = 3) -> dict[str, float]:
     template = Template("{text} In summary, it was {mask}.")
     prompts = [template.render({"text": text}) for text in texts(n)]
     model.observe(prompts[:8], ["good", "bad"])
-    network: Any = model._network
-    encoded = model._tokenizer.encode_batch_fast([prompt.user_text for prompt in prompts])
+    network, tokenizer = _bare()
+    encoded = tokenizer.encode_batch_fast([prompt.user_text for prompt in prompts])
     ids = sorted((item.ids for item in encoded), key=len)
     batches = []
     for start in range(0, n, 64):

@@ -19,10 +19,26 @@ Each message says what is wrong, where, and what to do.
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return one line, with what a terminal or a file cannot hold written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else " " if c in "\n\r\t" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 class FewfitError(Exception):
-    """Root of all errors raised on purpose; ``exit_code`` is the status of the command line."""
+    """Root of all errors raised on purpose; ``exit_code`` is the status of the command line.
+
+    What it says is one printable line, whatever a file, a server or a label holds.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(FewfitError, ValueError):
@@ -78,7 +94,10 @@ class StoreError(FewfitError, OSError):
 
 
 class FewfitWarning(UserWarning):
-    """Root of all warnings."""
+    """Root of all warnings, each one printable line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputWarning(FewfitWarning):

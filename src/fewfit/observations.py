@@ -250,6 +250,20 @@ def unanswered(columns: Sequence[str], n: int, reason: Sequence[str] | None = No
     )
 
 
+def answered_whole(answers: Observations) -> Observations:
+    """Return the same rows; one with a NaN or an infinity among its numbers has no answer.
+
+    Half an answer is none: what it lacks would be guessed by whoever reads it. The mass of the
+    label words is not looked at, it may be unknown.
+    """
+    broken = np.zeros(len(answers), dtype=bool)
+    for numbers in (answers.scores, answers.hidden):
+        if numbers is not None:
+            broken |= ~np.isfinite(numbers).all(axis=1)
+    broken &= answers.status != Status.FAILED
+    return answers.failing(broken, "the answer holds a number that is not finite")
+
+
 def concatenate(parts: Sequence[Observations]) -> Observations:
     """Join observations of the same columns, space and hidden size, in order.
 

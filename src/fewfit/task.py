@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fewfit.asking import Policy, check_budget
 from fewfit.calibration import Calibration
-from fewfit.errors import (
-    CapabilityError,
-    InputError,
-    ModelError,
-    ModelWarning,
-    TruncationWarning,
-)
+from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel, Progress
-from fewfit.models.budget import BudgetedModel
 from fewfit.observations import Observations, Status, gather
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
-
-MAX_CENSORED = 0.5
-"""Beyond half, a row's class scores are mostly one and the same bound, and what a decoder learnt
-from them would be the server's cut-off. Two classes never exceed it while one of them is listed."""
 
 
 class Query(NamedTuple):
@@ -51,10 +40,8 @@ class Task:
     prior : ndarray of shape (P, K), or None
         The model's prior over labels once it was estimated (:meth:`begin`), view by view; None
         before, and for a model that gives no scores.
-    errors : {"raise", "nan"}
-        What becomes of a row that the model gave no usable answer to, in any of its views.
-    max_censored : float
-        Largest share of class scores that may be bounds in what is fitted.
+    policy : Policy
+        What becomes of rows that the model does not answer as one would wish.
     reads_words : bool
         Whether the scores of the label words take the place of the hidden states.
     """
@@ -64,13 +51,8 @@ class Task:
     verbalizer: Verbalizer
     calibration: Calibration
     prior: NDArray[np.float64] | None = None
-    errors: str = "raise"
-    max_censored: float = MAX_CENSORED
+    policy: Policy = field(default_factory=Policy)
     reads_words: bool = False
-
-    def __post_init__(self) -> None:
-        if self.errors not in ("raise", "nan"):
-            raise InputError(f"errors: expected 'raise' or 'nan', got {self.errors!r}")
 
     def check(self, requires: frozenset[str], *, who: str) -> None:
         """Refuse what the model cannot serve (CapabilityError), or a budget (InputError)."""
@@ -78,25 +60,10 @@ class Task:
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
             self.calibration.check(given.scores)
-        K = len(self.verbalizer.classes)
-        if given.top_k is not None and 1 - given.top_k / K > self.max_censored:
-            raise CapabilityError(
-                f"the model lists its {given.top_k} most probable tokens, so that of {K} classes "
-                f"at least {1 - given.top_k / K:.0%} would have no score but a bound (allowed: "
-                f"{self.max_censored:.0%}, max_censored); ask for more tokens (top_k), for fewer "
-                "classes, or a server that scores tokens by id (vllm, sglang)"
-            )
+        self.policy.check(given, len(self.verbalizer.classes))
         check_pairs(given, self.template.views)
         if len(set(self.spellings())) > 1:
-            self.check_budget("views that spell the label words differently")
-
-    def check_budget(self, what: str) -> None:
-        """Refuse to ask in more than one go where a budget could lose what the first one paid."""
-        if isinstance(self.model, BudgetedModel):
-            raise InputError(
-                f"max_queries: {what} are asked apart, so that without a store a budget that ends "
-                "between them would lose answers; name a store, or leave max_queries out"
-            )
+            check_budget(self.model, "views that spell the label words differently")
 
     def begin(
         self,
@@ -139,7 +106,8 @@ class Task:
                 f"{blank.why_failed()}. Run again to ask only what is missing, or use "
                 "calibration='none'"
             )
-        task.check_answers(answers)
+        there = np.repeat(task.answered(answers), len(views))
+        task.policy.check_enough(answers, there)
         return task.estimate(blank, answers, y=y), answers, queries
 
     def estimate(
@@ -179,8 +147,8 @@ class Task:
         Raises
         ------
         ModelError
-            If a prompt was not answered, unless :attr:`errors` is "nan". What was answered is in
-            the store, if there is one.
+            If a prompt was not answered, unless the policy's ``errors`` is "nan". What was answered
+            is in the store, if there is one.
         """
         if not rows:
             raise InputError("X: no examples")
@@ -206,47 +174,7 @@ class Task:
             asked = [queries[i].prompt for i in where]
             answers = self.model.observe(asked, words, progress=progress)
             batches.append((np.array(where), answers.by_class(names, owners, weights)))
-        answers = gather(batches, len(queries))
-        failed = int((answers.status == Status.FAILED).sum())
-        if failed and self.errors == "raise":
-            raise ModelError(
-                f"the model gave no usable answer to {failed} of {len(answers)} prompts: "
-                f"{answers.why_failed()}. Run again to ask only these, or go on without them with "
-                "errors='nan'"
-            )
-        cut = int((answers.status == Status.TRUNCATED).sum())
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(answers)} texts are longer than the model reads and were cut at "
-                "the end; the template is whole",
-                TruncationWarning,
-                stacklevel=4,
-            )
-        if (rate := _censored(answers)) > 0:
-            warnings.warn(
-                f"{rate:.0%} of the class scores are only upper bounds: the model lists its most "
-                "probable tokens, and these label words were not among them",
-                ModelWarning,
-                stacklevel=4,
-            )
-        return answers
-
-    def check_answers(self, answers: Observations) -> None:
-        """Refuse to fit on answers of which too few are there (ModelError, CapabilityError)."""
-        there = self.answered(answers)
-        if not there.any():
-            raise ModelError(
-                f"the model gave no usable answer to any example: {answers.why_failed()}. Run "
-                "again to ask only what is missing"
-            )
-        rate = _censored(self.select(answers, there))
-        if rate > self.max_censored:
-            raise CapabilityError(
-                f"{rate:.0%} of the class scores are only bounds (allowed: "
-                f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
-                "say (see 'fewfit doctor'), a larger top_k, or a server that scores tokens "
-                "by id. The answers are stored"
-            )
+        return self.policy.settle(gather(batches, len(queries)))
 
     def answered(self, observations: Observations) -> NDArray[np.bool_]:
         """Return which examples have a usable answer in every view, shape (N,)."""
@@ -323,11 +251,3 @@ def check_pairs(given: Capabilities, views: Sequence[View]) -> None:
             "template: this model reads two fields as a pair of texts, which it embeds one by one; "
             "give every template two fields, or none of them"
         )
-
-
-def _censored(answers: Observations) -> float:
-    """Share of the scores of answered rows that are bounds."""
-    if answers.censored is None:
-        return 0.0
-    answered = answers.censored[answers.status != Status.FAILED]
-    return float(answered.mean()) if answered.size else 0.0

@@ -26,6 +26,8 @@ def test_it_says_what_is_kept_and_forgets_it():
     [name] = [name for name, rows in shown["models"].items() if rows == 3]
     assert "3 answers forgotten" in run("drop", name).output
     assert "0 answers forgotten" in run("prune", "1GB").output
+    assert json.loads(run("prune", "--keep-bytes", "1GB", "--json").output)["forgotten"] == 0
+    assert "0 answers forgotten" in run("drop", "--model", "no such model").output
     assert "2 answers forgotten" in run("clear").output
     assert json.loads(run("--json").output)["rows"] == 0
 
@@ -33,7 +35,12 @@ def test_it_says_what_is_kept_and_forgets_it():
 def test_what_is_no_store_and_no_size_is_one_line(tmp_path):
     other = tmp_path / "other"
     other.write_text("not a store at all" * 100)
-    for arguments, code in [(("--store", str(other)), 5), (("prune", "much"), 2)]:
+    for arguments, code in [
+        (("--store", str(other)), 5),
+        (("prune", "much"), 2),
+        (("prune",), 2),
+        (("drop",), 2),
+    ]:
         out = run(*arguments)
         assert out.exit_code == code
         assert out.output.startswith("fewfit: error: ")

@@ -3,38 +3,56 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fewfit.errors import FewfitWarning, StoreError
 from fewfit.models import FakeModel
-from fewfit.store import StoredModel, statistics
+from fewfit.store import StoredModel, prune, statistics
 from tests.conftest import prompts
 from tests.fuzz import CASES
 
 WORDS = ("bad", "great")
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path):
-    path, texts = tmp_path / "store.sqlite", prompts(*map(str, range(40)))
-    StoredModel(FakeModel(), path).observe(texts, WORDS)
+@pytest.mark.parametrize("schema", ["first", "second"])
+def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path, monkeypatch, schema):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where answers are spilled
+    path, texts = tmp_path / "store.sqlite", prompts(*(f"text number {i}" for i in range(8)))
+    if schema == "first":
+        shutil.copy(FIXTURES / "store_v1.sqlite", path)
+    else:
+        StoredModel(FakeModel(), path).observe(texts, WORDS)
     whole = path.read_bytes()
     right = FakeModel().observe(texts, WORDS)
     rng = np.random.default_rng(CASES)
-    for _ in range(CASES // 10 + 20):
+    used = [i for i, byte in enumerate(whole) if byte]
+    for _ in range(1 + CASES // 2):
         data = bytearray(whole)
-        where = int(rng.integers(len(data) if rng.random() < 0.5 else 4096))
-        data[where] ^= 1 << int(rng.integers(8))
+        for _ in range(int(rng.integers(1, 4))):
+            where = int(rng.choice(used) if rng.random() < 0.8 else rng.integers(len(data)))
+            data[where] ^= 1 << int(rng.integers(8))
+        if rng.random() < 0.1:
+            del data[int(rng.integers(len(data))) :]
         path.write_bytes(data)
+        path.with_name(path.name + "-journal").unlink(missing_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewfitWarning)
+            for look in (statistics, lambda path: prune(path, 10**6)):
+                with suppress(StoreError):
+                    look(path)
             try:
                 answers = StoredModel(FakeModel(), path).observe(texts, WORDS)
             except StoreError:

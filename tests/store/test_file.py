@@ -12,10 +12,10 @@ import pytest
 
 from fewfit.errors import InputError, StoreError, StoreWarning
 from fewfit.models import Capabilities, FakeModel, FrozenModel
-from fewfit.observations import Observations, Status
+from fewfit.observations import Observations, ScoreSpace, Status
 from fewfit.store import StoredModel, clear, default_path, drop, prune, statistics
-from fewfit.store.model import read_size
-from fewfit.store.rows import answer_keys, model_digest, pack, unpack
+from fewfit.store.rows import FirstKeys, Form, Keys, model_digest, pack, unpack
+from fewfit.store.sizes import read_size
 from tests.conftest import prompts
 
 WORDS = ("bad", "great")
@@ -87,7 +87,7 @@ def test_another_length_is_another_answer_and_poisons_nothing(tmp_path):
     path, texts = tmp_path / "store.sqlite", prompts(*map(str, range(6)))
     first = StoredModel(Vectors(4), path).observe(texts[:4], WORDS)
     other = Vectors(8)
-    with pytest.warns(StoreWarning, match="8 numbers and those in .* of 4: another model"):
+    with pytest.warns(StoreWarning, match="of another length than the 4 numbers .* another model"):
         mixed = StoredModel(other, path).observe(texts, WORDS)
     assert other.queries == 2  # what is stored is an answer still
     assert mixed.status.tolist() == [0, 0, 0, 0, Status.FAILED, Status.FAILED]
@@ -101,14 +101,28 @@ def test_another_length_is_another_answer_and_poisons_nothing(tmp_path):
 
 def test_keys_have_borders():
     """The same texts, cut differently between identity, words and prompt, are other questions."""
-    short, long = prompts("x"), prompts("x")
-    part = short[0].parts[0]
-    longer = replace(long[0], parts=(*long[0].parts[1:],))
-    one = answer_keys({"kind": "a"}, [long[0]], ("w",))
-    two = answer_keys({"kind": "a"}, [longer], ("w", part.kind, part.text))
-    assert one != two
-    assert answer_keys({"a": "b"}, short, ("c",)) != answer_keys({}, short, ("a", "b", "c"))
+    [whole] = prompts("x")
+    kind, text = whole.parts[0]
+    shorter = replace(whole, parts=whole.parts[1:])
+    assert Keys({"k": "a"}, ("w",))(whole) != Keys({"k": "a"}, ("w", kind, text))(shorter)
+    assert Keys({"a": "b"}, ("c",))(whole) != Keys({}, ("a", "b", "c"))(whole)
     assert model_digest({"a": "b", "c": ""}) != model_digest({"a": "b"})
+    old = FirstKeys({"k": "a"}, ("w",)), FirstKeys({"k": "a"}, ("w", kind, text))
+    assert old[0](whole) == old[1](shorter)
+    assert [keys.are_safe for keys in old] == [True, False]
+
+
+WHOLE = Observations(
+    columns=WORDS,
+    scores=np.zeros((1, 2)),
+    space=ScoreSpace.LOGPROB,
+    hidden=np.ones((1, 2)),
+    label_mass=np.array([0.5]),
+    n_tokens=np.array([3]),
+    status=np.array([Status.OK]),
+    asked=np.array([True]),
+)
+FORM = Form(ScoreSpace.LOGPROB)
 
 
 @pytest.mark.parametrize(
@@ -118,24 +132,50 @@ def test_keys_have_borders():
         {"status": np.array([77])},
         {"n_tokens": np.array([-2])},
         {"label_mass": np.array([-0.5])},
+        {"label_mass": np.array([7.0])},
+        {"label_mass": np.array([np.inf])},
         {"hidden": np.array([[np.nan, 1.0]])},
         {"scores": np.array([[np.inf, 1.0]])},
     ],
 )
 def test_a_row_with_a_right_checksum_is_not_believed_in_everything(change):
-    answers = Observations(
-        columns=WORDS,
-        scores=np.zeros((1, 2)),
-        space="logprob",
-        hidden=np.ones((1, 2)),
-        label_mass=np.array([0.5]),
-        n_tokens=np.array([3]),
-        status=np.array([Status.OK]),
-        asked=np.array([True]),
-    )
-    assert unpack(pack(answers, 0), WORDS) is not None
-    assert unpack(pack(answers, 0), (*WORDS, "more")) is None
-    assert unpack(pack(replace(answers, **change), 0), WORDS) is None
+    def found(answers, words=WORDS, key=b"key"):
+        return unpack({7: (key, pack(b"key", answers, 0))}, words, FORM)
+
+    assert found(WHOLE).positions == [7]
+    assert found(WHOLE, (*WORDS, "more")).damaged == [7]
+    assert found(WHOLE, key=b"another's").damaged == [7]
+    assert found(replace(WHOLE, **change)).damaged == [7]
+
+
+def test_rows_of_other_forms_are_set_aside_and_never_joined():
+    """Other spaces, lengths, arrays: those like most are taken, the others are asked again."""
+    one = np.array([[True, False]])
+    rows = {
+        0: WHOLE,
+        1: replace(WHOLE, space=ScoreSpace.LOGIT),
+        2: replace(WHOLE, hidden=np.ones((1, 3))),
+        3: replace(WHOLE, hidden=None),
+        4: replace(WHOLE, scores=None, space=None),
+        5: replace(WHOLE, censored=one),
+        6: WHOLE,
+    }
+    packed = {i: (b"k", pack(b"k", answers, 0)) for i, answers in rows.items()}
+    found = unpack(packed, WORDS, FORM)
+    assert (found.positions, found.damaged, sorted(found.foreign)) == ([0, 6], [], [1, 2, 3, 4, 5])
+    found = unpack(packed, WORDS, FORM._replace(width=3))
+    assert (found.positions, sorted(found.foreign)) == ([2], [0, 1, 3, 4, 5, 6])
+    censored = unpack({5: packed[5]}, WORDS, FORM).answers
+    assert censored is not None
+    assert censored.censored is not None
+    assert censored.censored.tolist() == [[True, False]]
+
+
+def test_a_row_of_nothing_but_bounds_is_asked_again_without_a_word():
+    """Versions before kept them; no number in them is known."""
+    bounds = replace(WHOLE, censored=np.ones((1, 2), dtype=bool))
+    found = unpack({5: (b"k", pack(b"k", bounds, 0))}, WORDS, FORM)
+    assert (found.positions, found.damaged, found.unlisted) == ([], [], [5])
 
 
 def test_prune_forgets_what_was_written_first(tmp_path):
@@ -192,7 +232,7 @@ def test_no_home_is_said(monkeypatch):
         default_path()
 
 
-def test_a_store_that_goes_away_is_reported(tmp_path):
+def test_a_store_that_is_deleted_meanwhile_is_made_again(tmp_path):
     path = tmp_path / "folder" / "store.sqlite"
 
     class Leaving(FakeModel):
@@ -202,10 +242,9 @@ def test_a_store_that_goes_away_is_reported(tmp_path):
                 path.parent.joinpath("store.sqlite-journal").unlink(missing_ok=True)
                 yield batch
 
-    with pytest.raises(StoreError, match="kept in memory, until this process ends"):
-        StoredModel(Leaving(batch_size=1), path).observe(prompts("a", "b"), WORDS)
-    healthy = FakeModel()
-    assert StoredModel(healthy, path).observe(prompts("a", "b"), WORDS).queries <= 1
+    model = Leaving(batch_size=1)
+    assert StoredModel(model, path).observe(prompts("a", "b"), WORDS).queries == 2
+    assert StoredModel(model, path).count(prompts("b"), WORDS) == 1  # in a new file
 
 
 def test_bytes_in_the_schema_that_are_no_text(tmp_path):

@@ -143,8 +143,8 @@ def refused(path: Path, match: str) -> None:
 def test_what_is_not_a_store_is_refused_before_any_query(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to look at " * 50)
     refused(tmp_path / "text", "not a database")
-    refused(tmp_path, "cannot be opened|unable to open")
-    refused(tmp_path / "text" / "below", "cannot be opened")
+    refused(tmp_path, "unable to open")
+    refused(tmp_path / "text" / "below", "File exists|(?i:not a directory|path)")
     other = sqlite3.connect(tmp_path / "other")
     other.execute("CREATE TABLE t (x)")
     other.commit()
@@ -232,7 +232,7 @@ def test_a_full_disk_loses_no_answer(tmp_path):
         try:
             stored.observe(prompts, ["x", "y"])
         except StoreError as error:
-            print("full", "cannot be written" in str(error), model.queries < 400)
+            print("full", "answers, is in" in str(error), model.queries < 400)
         before = model.queries
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         stored.observe(prompts, ["x", "y"])
@@ -274,9 +274,9 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path, answered):
     assert answered <= len(paid) < 61
     out = subprocess.run(command(0.0), capture_output=True, text=True, check=True)
     asked = log.read_text().splitlines()
-    # Only the batch that was in flight, whose answers nobody has seen, is asked again.
+    # What nobody has seen is asked again: what was in flight, or came in the last 50 ms.
     assert len(set(asked)) == 61
-    assert len(asked) - 61 <= 4
+    assert len(asked) - 61 <= 4 * (2 + 0.05 / 0.03)
     fresh = subprocess.run(
         [sys.executable, "-c", FIT, str(tmp_path / "new"), str(tmp_path / "log2"), "0"],
         capture_output=True,

@@ -84,10 +84,10 @@ def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not the manifest of an artifact ({error})") from error
     version = entries.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise ArtifactError(
-            f"{path} has schema version {version!r}; this fewfit reads {SCHEMA_VERSION}. Load it "
-            "with the fewfit that wrote it, or upgrade"
+            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {SCHEMA_VERSION}. "
+            "Load it with the fewfit that wrote it, or upgrade"
         )
     if checksum != sha256(canonical):
         raise ArtifactError(f"{path} differs from its checksum: it was damaged or edited by hand")
@@ -95,8 +95,8 @@ def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
         return kind.model_validate_json(canonical)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise ArtifactError(f"{path}: {where}: {problem['msg']}") from error
+        where = ".".join(map(str, problem["loc"]))[:200]
+        raise ArtifactError(f"{path}: {where}: {problem['msg']}") from None
 
 
 def _canonical(entries: Mapping[str, Any]) -> bytes:
@@ -112,6 +112,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes (ArtifactError)."""
+    if not path.parent.is_dir():
+        raise ArtifactError(
+            f"there is no artifact at {path.parent}: no such folder. Check the path; fit and tune "
+            "write artifacts"
+        )
     try:
         info = path.lstat()
         if not stat.S_ISREG(info.st_mode):
@@ -119,6 +124,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
         if info.st_size > limit:
             raise ArtifactError(f"{path} has {info.st_size} bytes, more than the {limit} allowed")
         return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.parent} holds no {path.name}, and so is no whole artifact, which cannot be "
+            "read; fit and tune write artifacts"
+        ) from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
 

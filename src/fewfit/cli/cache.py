@@ -10,6 +10,7 @@ import typer
 
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import plain_errors
+from fewfit.errors import InputError
 
 cache = typer.Typer(
     invoke_without_command=True,
@@ -44,36 +45,43 @@ def show(context: typer.Context, store: Where = None, as_json: AsJson = False) -
 @cache.command()
 @plain_errors
 def prune(
-    keep: Annotated[str, typer.Argument(help="What may stay, as in 500MB or 2GiB.")],
+    keep: Annotated[str | None, typer.Argument(help="What may stay, as in 500MB or 2GiB.")] = None,
+    keep_bytes: Annotated[str | None, typer.Option(help="The same, by name.")] = None,
     store: Where = None,
+    as_json: AsJson = False,
 ) -> None:
     """Forget the answers that were written first until the file is no larger than this."""
     from fewfit import store as stores
-    from fewfit.store.model import read_size
+    from fewfit.store.sizes import read_size
 
-    size = read_size(keep)
-    _forget(store, lambda path: stores.prune(path, size))
+    size = read_size(_one(keep, keep_bytes, "--keep-bytes"))
+    _forget(store, lambda path: stores.prune(path, size), as_json)
 
 
 @cache.command()
 @plain_errors
 def drop(
-    model: Annotated[str, typer.Argument(help="Part of a name that 'fewfit cache' shows.")],
+    name: Annotated[
+        str | None, typer.Argument(help="Part of a name that 'fewfit cache' shows.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The same, by name.")] = None,
     store: Where = None,
+    as_json: AsJson = False,
 ) -> None:
     """Forget all answers of the models whose name contains this."""
     from fewfit import store as stores
 
-    _forget(store, lambda path: stores.drop(path, model))
+    part = _one(name, model, "--model")
+    _forget(store, lambda path: stores.drop(path, part), as_json)
 
 
 @cache.command()
 @plain_errors
-def clear(store: Where = None) -> None:
+def clear(store: Where = None, as_json: AsJson = False) -> None:
     """Forget all answers: whatever is asked again is paid for again."""
     from fewfit import store as stores
 
-    _forget(store, stores.clear)
+    _forget(store, stores.clear, as_json)
 
 
 def _path(store: Path | None) -> Path:
@@ -82,8 +90,17 @@ def _path(store: Path | None) -> Path:
     return default_path() if store is None else store
 
 
-def _forget(store: Path | None, forget: Any) -> None:
+def _one(argument: str | None, option: str | None, name: str) -> str:
+    if (argument is None) == (option is None):
+        raise InputError(f"{name}: give it once, as an argument or as {name}")
+    return argument if option is None else option  # pyright: ignore[reportReturnType]
+
+
+def _forget(store: Path | None, forget: Any, as_json: bool) -> None:
     path = _path(store)
     gone = forget(path) if path.exists() else 0
     left = path.stat().st_size if path.exists() else 0
+    if as_json:
+        typer.echo(json.dumps({"path": str(path), "forgotten": gone, "bytes": left}))
+        return
     typer.echo(f"{path}: {gone:,} answers forgotten, {left / 1e6:,.1f} MB left")

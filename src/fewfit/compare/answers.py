@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fewfit.calibration import Calibration
 from fewfit.compare.methods import Features
 from fewfit.models.base import Progress
-from fewfit.observations import Observations
+from fewfit.observations import Observations, Status
 from fewfit.prompts import Row, View, Views
 from fewfit.task import Query, Task
 
@@ -43,8 +43,7 @@ class Answers:
     ) -> Answers:
         """Ask each of these queries, which are distinct, once."""
         observations = task.answer(queries, progress=progress)
-        one = replace(task, template=task.template.views[0])
-        one.check_answers(observations)
+        task.policy.check_enough(observations, observations.status != Status.FAILED)
         return cls(task, observations, {query: i for i, query in enumerate(queries)})
 
     def where(self, queries: Sequence[Sequence[Query]]) -> Places:

@@ -20,7 +20,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewfit.artifacts.schema import Example
 from fewfit.decoders import Decoder, MultiLabel
-from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
+from fewfit.errors import (
+    ArtifactError,
+    InputError,
+    ModelError,
+    ModelMismatchError,
+    ModelWarning,
+)
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
@@ -106,7 +112,15 @@ class TextEstimator(BaseEstimator):
         there = self.task_.answered(observations)
         out = np.full((len(there), len(self.classes_)), np.nan)
         if there.any():
-            out[there] = self._proba(*self.task_.features(self.task_.select(observations, there)))
+            hidden, scores = self.task_.features(self.task_.select(observations, there))
+            expected = getattr(self.decoder_, "n_features_in_", hidden.shape[1])
+            if hidden.shape[1] != expected:
+                raise ModelMismatchError(
+                    f"the classifier was fitted on hidden states of {expected} numbers, and the "
+                    f"model now gives {hidden.shape[1]}: it is another model, or the artifact was "
+                    "damaged"
+                )
+            out[there] = self._proba(hidden, scores)
         return out
 
     def save(self, folder: str | Path) -> None:

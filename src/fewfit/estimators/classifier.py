@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import Interval
 
+from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import tell_views
@@ -27,7 +28,7 @@ from fewfit.parameters import check_parameters
 from fewfit.prompts import Row, Verbalizer, View, Views, make_views, read_labels, read_rows
 from fewfit.prompts.labels import class_array
 from fewfit.prompts.verbalizer import Words, warn_of_numbers
-from fewfit.task import DEFAULT_TEMPLATE, MAX_CENSORED, Task
+from fewfit.task import DEFAULT_TEMPLATE, Task
 
 
 class FewShotClassifier(ClassifierMixin, TextEstimator):
@@ -195,7 +196,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if self.labels is None and scored and decoder.requires != {"hidden"}:
             warn_of_numbers(verbalizer.classes)
         if pool_rows:
-            task.check_budget("examples with and without labels")
+            check_budget(task.model, "examples with and without labels")
 
         retries, n_prompts = task.model.retries, len(rows + pool_rows) * len(template.views)
         with showing(progress, n_prompts) as told:
@@ -256,8 +257,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             template,
             verbalizer,
             make_calibration(self.calibration),
-            errors=self.errors,
-            max_censored=self.max_censored,
+            policy=Policy(self.errors, self.max_censored),
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)

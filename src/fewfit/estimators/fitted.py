@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from fewfit._version import __version__
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import SCHEMA_VERSION
+from fewfit.asking import Policy
 from fewfit.calibration import CALIBRATIONS, Calibration
 from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
+from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
@@ -77,7 +79,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
             },
         ),
         decoder=schema.DecoderEntry(name=names[0], parameters=_plain(decoder)),
-        model_spec=task.model.spec,
+        model_spec=spec_to_write(task.model.spec),
         model_identity=dict(task.model.identity),
         n_examples=fitted.n_examples,
         example=fitted.example,
@@ -111,6 +113,10 @@ def load_fitted(
         raise ModelError(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
+    check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
+    if model is None and manifest.model_spec is not None:
+        hidden = manifest.model_identity.get("hidden") == "True"
+        check_unnamed(manifest.model_spec, Path(folder) / schema.MANIFEST, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {
@@ -128,7 +134,7 @@ def load_fitted(
         template,
         verbalizer,
         calibration,
-        errors=errors,
+        policy=Policy(errors),
         reads_words="word_scores" in decoder.requires,
     )
     check_identity(manifest.model_identity, task.model.identity)
@@ -180,6 +186,8 @@ def _load_tuned(
     entry = tuned.manifest.task
     if entry is None:
         raise ArtifactError(f"{folder} holds vectors to start from, and no task")
+    if not entry.templates or len(dict(entry.labels)) != len(entry.labels):
+        raise ArtifactError(f"{folder}: the task has no template, or a class twice")
     verbalizer = Verbalizer(dict(entry.labels))
     task = Task(
         open_model(tuned, store, max_queries),
@@ -187,7 +195,7 @@ def _load_tuned(
         verbalizer,
         CALIBRATIONS["none"](),
         prior=np.zeros((1, len(verbalizer.classes))),
-        errors=errors,
+        policy=Policy(errors),
     )
     decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
     return Fitted(task, decoder, tuned.manifest.n_examples, None), tuned

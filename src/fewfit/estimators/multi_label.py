@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 
+from fewfit.asking import Policy
 from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
@@ -136,7 +137,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             template,
             verbalizer,
             NoCalibration(),
-            errors=self.errors,
+            policy=Policy(self.errors),
         )
         task.check(decoder.requires, who=type(decoder).__name__)
         task.model.check_installed()

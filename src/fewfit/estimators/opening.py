@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewfit.errors import InputError
-from fewfit.models import KINDS, FrozenModel
+from fewfit.models import KINDS, FrozenModel, named_model
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.vocabulary import VocabularyModel
 from fewfit.parameters import did_you_mean
@@ -55,7 +55,7 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         raise InputError(
             f"model: {name[:60]!r} is not known; choose one of {', '.join(known)}{hint}"
         )
-    return KINDS[name](rest)
+    return named_model(spec)
 
 
 def _meant(spec: str, known: Sequence[str]) -> str:

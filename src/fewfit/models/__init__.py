@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.embedded import EmbeddedEncoder
 from fewfit.models.fake import FakeModel
 from fewfit.models.local import SentenceEncoder, TransformersModel
 from fewfit.models.remote import DIALECTS
+from fewfit.registry import Registry
 
 __all__ = [
     "Capabilities",
@@ -21,28 +19,26 @@ __all__ = [
 ]
 
 
-def _embedded(rest: str) -> FrozenModel:
-    _nothing(rest, "embedded")
-    return EmbeddedEncoder()
+KINDS = Registry(
+    "fewfit.models",
+    {
+        "embedded": "embedded:EmbeddedEncoder",
+        "encoder": "local:SentenceEncoder",
+        "fake": "fake:FakeModel",
+        "hf": "local:TransformersModel",
+        **{scheme: f"remote:{kind.__name__}" for scheme, kind in DIALECTS.items()},
+    },
+)
+"""What comes before the colon of a spec -> the kind of model; a new kind is one line here."""
 
 
-def _fake(rest: str) -> FrozenModel:
-    _nothing(rest, "fake")
-    model = FakeModel()
-    model.spec = "fake"
+def named_model(spec: str) -> FrozenModel:
+    """Return the frozen model that a spec of :data:`KINDS` names (KeyError if none has its name).
+
+    It keeps the spec, by which it is saved, pickled and opened again.
+    """
+    name, _, rest = spec.partition(":")
+    model = KINDS[name].from_spec(rest)
+    if type(model).spec is None:  # it makes none of its own
+        model.spec = spec
     return model
-
-
-def _nothing(rest: str, name: str) -> None:
-    if rest:
-        raise InputError(f"model: {name!r} takes no options, got {rest!r}")
-
-
-KINDS: dict[str, Callable[[str], FrozenModel]] = {
-    "embedded": _embedded,
-    "encoder": SentenceEncoder.from_spec,
-    "fake": _fake,
-    "hf": TransformersModel.from_spec,
-    **{scheme: kind.from_spec for scheme, kind in DIALECTS.items()},
-}
-"""What comes before the colon of a spec -> how the model is made from what comes after it."""

@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import CapabilityError
+from fewfit.errors import CapabilityError, InputError
 from fewfit.models.costs import Size
-from fewfit.observations import Batch, Observations, ScoreSpace, gather
+from fewfit.observations import Batch, Observations, ScoreSpace, answered_whole, gather
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]
@@ -117,6 +117,19 @@ class FrozenModel(ABC):
     """
 
     spec: str | None = None
+
+    @classmethod
+    def from_spec(cls, rest: str) -> Self:
+        """Make the model from what follows its name and a colon in a spec.
+
+        Raises
+        ------
+        InputError
+            If there is anything: a model that takes options says so here.
+        """
+        if rest:
+            raise InputError(f"model: {cls.__name__} takes no options, got {rest[:60]!r}")
+        return cls()
 
     @property
     @abstractmethod
@@ -229,7 +242,7 @@ class FrozenModel(ABC):
         *,
         progress: Progress | None = None,
     ) -> Observations:
-        """Answer the prompts; a prompt that occurs twice is asked once.
+        """Answer the prompts; a prompt that occurs twice is asked once, half an answer is none.
 
         Parameters
         ----------
@@ -250,10 +263,10 @@ class FrozenModel(ABC):
         def counted() -> Iterator[Batch]:
             asking: Any = self.stream(distinct, tuple(words))
             with closing(asking):  # a model that asks ahead stops when we do
-                for batch in asking:
-                    yield batch
+                for where, batch in asking:
+                    yield where, answered_whole(batch)
                     if progress is not None:
-                        progress(len(batch[0]))
+                        progress(len(where))
 
         answers = gather(counted(), len(distinct))
         if len(distinct) == len(prompts):
@@ -290,10 +303,9 @@ class FrozenModel(ABC):
 
 def _opened(spec: str) -> FrozenModel | None:
     """Return the model of this room that a spec names, None if it is of another room."""
-    from fewfit.models import KINDS
+    from fewfit.models import KINDS, named_model
 
-    name, _, rest = spec.partition(":")
-    return KINDS[name](rest) if name in KINDS else None
+    return named_model(spec) if spec.partition(":")[0] in KINDS else None
 
 
 class FrontModel(FrozenModel):

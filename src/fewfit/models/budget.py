@@ -10,7 +10,7 @@ from typing import Any
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrontModel, FrozenModel
-from fewfit.observations import Batch, Status
+from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 
 
@@ -64,22 +64,16 @@ class BudgetedModel(FrontModel):
             suffices = needed <= self._left
             allowed = needed if suffices else self._left * self.keeps
             self._left -= allowed
-        answered = 0
+            left = self._left
         if allowed:
             asking: Any = self.model.stream(prompts[:allowed], words)
             with closing(asking):
-                for positions, answers in asking:
-                    answered += int((answers.status != Status.FAILED).sum())
-                    yield positions, answers
+                yield from asking
         if not suffices and self.keeps:
-            raise BudgetExceededError(
-                f"the budget of {self.max_queries} queries is used up: {answered} prompts were "
-                f"answered now and are stored, {needed - answered} are left. Run again to go on "
-                "from there"
-            )
+            raise BudgetExceededError(f"the budget of {self.max_queries} queries is used up")
         if not suffices:
             raise BudgetExceededError(
-                f"{needed} queries are needed and {self._left} are left of the budget of "
+                f"{needed} queries are needed and {left} are left of the budget of "
                 f"{self.max_queries}. Nothing was asked, since without a store the answers would "
                 "be lost; name a store, or a larger budget"
             )

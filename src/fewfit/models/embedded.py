@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from fewfit.errors import ModelError
+from fewfit.errors import InputError, ModelError
 from fewfit.models.costs import Size
 from fewfit.models.local.encoding import TextEncoder
 from fewfit.models.local.files import Checkpoint
@@ -55,6 +55,12 @@ class EmbeddedEncoder(SentenceEncoder):
 
     def __init__(self) -> None:
         super().__init__(REPOSITORY, revision=REVISION, dtype="float32", device="cpu")
+
+    @classmethod
+    def from_spec(cls, rest: str) -> EmbeddedEncoder:
+        if rest:
+            raise InputError(f"model: 'embedded' takes no options, got {rest[:60]!r}")
+        return cls()
 
     @property
     def spec(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from scipy.special import log_softmax
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.observations import Batch, Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt
+
+_LOCK = threading.Lock()
 
 
 class FakeModel(FrozenModel):
@@ -132,7 +135,8 @@ class FakeModel(FrozenModel):
             yield positions, log_softmax(logits, axis=1).astype(np.float32)
 
     def _bill(self, prompt: Prompt) -> None:
-        number, self.queries = self.queries, self.queries + 1
+        with _LOCK:
+            number, self.queries = self.queries, self.queries + 1
         if self.log is not None:
             digest = hashlib.sha256(prompt.text("[MASK]").encode("utf-8")).hexdigest()
             with Path(self.log).open("a", encoding="ascii") as stream:

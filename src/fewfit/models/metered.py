@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -12,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.models.base import FrontModel, FrozenModel
-from fewfit.observations import Batch
+from fewfit.observations import Batch, Observations
 from fewfit.prompts import Prompt
+
+_LOCK = threading.Lock()  # of all bills: several models, in several threads, write on one
 
 
 @dataclass
@@ -35,6 +38,17 @@ class Bill:
     tokens: int = 0
     paid: int = 0
     seconds: float = 0.0
+
+    def add(self, answers: Observations | None, seconds: float) -> None:
+        """Write down a batch of answers, or None, and how long it took; any thread may."""
+        with _LOCK:
+            self.seconds += seconds
+            if answers is None:
+                return
+            self.queries += len(answers)
+            self.paid += answers.queries
+            unknown = self.tokens < 0 or (answers.n_tokens < 0).any()
+            self.tokens = -1 if unknown else self.tokens + int(answers.n_tokens.sum())
 
     def since(self, before: Bill) -> Bill:
         """Return what was asked after `before`, an earlier copy of this bill."""
@@ -74,12 +88,8 @@ class MeteredModel(FrontModel):
             while True:
                 start = time.perf_counter()
                 batch: Batch | None = next(asking, None)
-                self.bill.seconds += time.perf_counter() - start
+                seconds = time.perf_counter() - start
+                self.bill.add(None if batch is None else batch[1], seconds)
                 if batch is None:
                     return
-                answers = batch[1]
-                self.bill.queries += len(answers)
-                self.bill.paid += answers.queries
-                unknown = self.bill.tokens < 0 or (answers.n_tokens < 0).any()
-                self.bill.tokens = -1 if unknown else self.bill.tokens + int(answers.n_tokens.sum())
                 yield batch

@@ -1,68 +1,105 @@
-"""Who in this process is asking what just now: what one thread asks, another waits for."""
+"""What the threads of this process share about one store: who asks what, what is unwritten."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_SECONDS = 60.0  # between looks at whether a thread that is waited for is still alive
+from fewfit.store.file import Kind
+
+_PATIENCE_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
 
 
 class Run:
-    """One pass over prompts, by one thread."""
+    """One call that asks; it is idle while its caller has the answers and does not come back."""
 
     def __init__(self) -> None:
-        self.thread = threading.current_thread()
-        self.held: set[bytes] = set()
+        self.resume()
+
+    def pause(self) -> None:
+        """Note that the caller has the word."""
+        self._idle_since = time.monotonic()
+
+    def resume(self) -> None:
+        """Note that this thread is at work on it."""
+        self._idle_since: float | None = None
+        self._thread = threading.get_ident()
+
+    def is_given_up(self) -> bool:
+        """Whether there is no use in waiting: this thread has it, or its caller went away."""
+        since = self._idle_since
+        idle = since is not None and time.monotonic() - since > _PATIENCE_SECONDS
+        return idle or self._thread == threading.get_ident()
 
 
 class Desk:
-    """The questions of one store file that are being asked in this process.
+    """The keys that are being asked, and the rows that could not be written.
 
-    Claims are held while a model is asked, the lock never is.
+    No lock is held while a model is asked.
+
+    Attributes
+    ----------
+    writing : Lock
+        Held while rows are written, so that threads do not wait for each other inside SQLite,
+        which waits in naps.
+    unwritten : dict of Kind to dict
+        Key -> row of each kind of model. Changed only under `writing`.
     """
 
     def __init__(self) -> None:
         self.writing = threading.Lock()
-        self.unwritten: dict[tuple[bytes, str, int], dict[bytes, bytes]] = {}
+        self.unwritten: dict[Kind, dict[bytes, bytes]] = {}
         self._changed = threading.Condition()
         self._claims: dict[bytes, Run] = {}
 
-    def claim(self, run: Run, keys: Iterable[bytes]) -> set[bytes]:
-        """Return those of `keys` that `run` may ask; others are being asked by other threads."""
+    def claim(self, keys: Sequence[bytes], run: Run) -> list[bool]:
+        """Take the keys that nobody asks; return for each whether it was taken."""
         with self._changed:
-            free = {key for key in keys if self._free(self._claims.get(key), run)}
-            self._claims.update(dict.fromkeys(free, run))
-            run.held |= free
-            return free
+            taken = [self._is_free(key) for key in keys]
+            for key, own in zip(keys, taken, strict=True):
+                if own:
+                    self._claims[key] = run
+        return taken
 
-    def release(self, run: Run, keys: Iterable[bytes]) -> None:
-        """Let others ask, or find, what `run` had claimed."""
+    def release(self, keys: Iterable[bytes], run: Run) -> None:
+        """Give back what of the keys is still this run's."""
         with self._changed:
-            for key in [key for key in keys if self._claims.get(key) is run]:
-                del self._claims[key]
-                run.held.discard(key)
+            for key in keys:
+                if self._claims.get(key) is run:
+                    del self._claims[key]
             self._changed.notify_all()
 
-    def wait(self, run: Run, keys: Sequence[bytes]) -> None:
-        """Wait until one of `keys` can be claimed, or is answered."""
+    def wait(self, keys: Sequence[bytes]) -> None:
+        """Wait until one of the keys can be taken."""
         with self._changed:
-            while not any(self._free(self._claims.get(key), run) for key in keys):
-                self._changed.wait(_SECONDS)
+            while not any(map(self._is_free, keys)):
+                self._changed.wait(_LOOK_SECONDS)
 
-    @staticmethod
-    def _free(holder: Run | None, run: Run) -> bool:
-        # A thread never waits for itself: two passes of one thread may be half done at once.
-        return holder is None or holder.thread is run.thread or not holder.thread.is_alive()
+    def _is_free(self, key: bytes) -> bool:
+        run = self._claims.get(key)
+        return run is None or run.is_given_up()
 
 
-_DESKS: dict[str, Desk] = {}
-_LOCK = threading.Lock()
+_desks: dict[str, Desk] = {}
+_lock = threading.Lock()
 
 
 def desk_of(path: Path) -> Desk:
-    """Return the desk of a store file, one in a process however many objects are on the file."""
-    with _LOCK:
-        name = str(path.absolute())
-        return _DESKS.setdefault(name, Desk())
+    """Return what this process shares about the store at `path`."""
+    with _lock:
+        return _desks.setdefault(os.path.realpath(path), Desk())
+
+
+def _forget() -> None:
+    """In a forked child: the threads that held the claims and the locks are not there."""
+    global _lock
+    _lock = threading.Lock()
+    _desks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -1,16 +1,22 @@
-"""The SQLite file that holds answers: opened, read, written, made smaller."""
+"""The SQLite file that holds answers: opened for each look and each write, held by nobody between.
+
+A row is cut into pieces of a tenth of a page, so that a page is filled whatever the length of the
+hidden states. Pieces are numbered in the order in which they were written. ``observations`` is what
+the first schema had: where there is one, it is read, and no longer written.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from fewfit.errors import InputError, StoreError
+from fewfit.errors import StoreError
 
 T = TypeVar("T")
 
@@ -22,19 +28,40 @@ LOOKUP = 500
 
 _TIMEOUT_SECONDS = 30.0
 _PAGE = 16384
-_PIECE = 1600  # at most: ten in a page, so that little of it stays empty whatever the width
-_BROKEN = (sqlite3.Error, UnicodeError, OverflowError)
-"""What SQLite raises where a bit of the file has flipped: names in its schema are text too."""
+_PER_PAGE = 10
+_CELL = 30  # what SQLite adds to a piece, rounded up
+_WIDTH_BITS = 24
+_BROKEN = (
+    *(sqlite3.Error, sqlite3.Warning, OSError, MemoryError),
+    *(ValueError, TypeError, OverflowError),  # Python's, of a schema with flipped bits
+)
 
 _TABLES = (
     # A rowid table is filled page after page; in one ordered by hashes a third stays empty.
-    "CREATE TABLE IF NOT EXISTS models"
-    " (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, name TEXT NOT NULL,"
-    " width INTEGER NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS pieces (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, model INTEGER NOT NULL,"
-    " first INTEGER NOT NULL, n INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE models (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, "
+    "name TEXT NOT NULL, width INTEGER NOT NULL)",
+    "CREATE TABLE pieces (id INTEGER PRIMARY KEY, data BLOB NOT NULL)",
+    "CREATE TABLE answers (key BLOB PRIMARY KEY, model INTEGER NOT NULL, "
+    "first INTEGER NOT NULL, n INTEGER NOT NULL) WITHOUT ROWID",
 )
+
+
+class Kind(NamedTuple):
+    """Whose rows these are: one model, read one way.
+
+    Attributes
+    ----------
+    digest : bytes
+        A hash of the identity.
+    name : str
+        The model's, for people.
+    width : int
+        The length of its hidden states; 0 if it has none, or has not answered yet.
+    """
+
+    digest: bytes
+    name: str
+    width: int
 
 
 def default_path() -> Path:
@@ -51,7 +78,7 @@ def default_path() -> Path:
     named = os.environ.get("FEWFIT_CACHE")
     try:
         if named:
-            folder = Path(named)
+            folder = Path(named).expanduser()
         elif sys.platform == "win32":
             local = os.environ.get("LOCALAPPDATA")
             folder = (Path(local) if local else Path.home() / "AppData/Local") / "fewfit"
@@ -70,143 +97,212 @@ def default_path() -> Path:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the store, make it if needed, and prove that it can be written (StoreError)."""
-    try:
+    """Open the store to look into it; make an empty file if there is none.
+
+    Raises
+    ------
+    StoreError
+        From here and from the block, if the file cannot be opened or read, for whatever reason.
+    """
+    with _plainly(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        for place in (path, path.parent):  # SQLite would open it and fail at the first answer
+        connection = sqlite3.connect(path, timeout=_TIMEOUT_SECONDS, isolation_level=None)
+        with closing(connection):
+            connection.execute(f"PRAGMA page_size={_PAGE}")  # of a file that is new
+            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.execute("PRAGMA synchronous=FULL")
+            _check(connection, path)
+            yield connection
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the store for one transaction, committed when the block ends.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be written; nothing of the block is, then.
+    """
+    with opened(path) as connection:
+        for place in (path, path.parent):  # SQLite would notice at the commit
             if not os.access(place, os.W_OK):
                 raise PermissionError(f"{place} is read-only")
-        connection = sqlite3.connect(
-            path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-        )
-    except (OSError, ValueError, sqlite3.Error) as error:
-        raise StoreError(
-            f"the store {path} cannot be opened: {error}. Name another file, or a folder in "
-            "$FEWFIT_CACHE"
-        ) from error
-    with closing(connection):
+        connection.execute("BEGIN IMMEDIATE")
         try:
-            _prepare(connection, path)
-        except _BROKEN as error:
-            raise StoreError(
-                f"the store {path} cannot be used: {error}. Close whatever holds it, make it "
-                "writable, or name another file"
-            ) from error
-        connection.isolation_level = "IMMEDIATE"
-        yield connection
+            if _check(connection, path) < SCHEMA_VERSION:
+                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+                for statement in _TABLES:
+                    connection.execute(statement)
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute(f"PRAGMA page_size={_PAGE}")  # of a file that is new
-    connection.execute("PRAGMA journal_mode=DELETE")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("BEGIN IMMEDIATE")  # fails now, not after the first paid batch
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+def _check(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema of a store, 0 if it is empty; refuse everything else (StoreError)."""
+    application, version, tables = (
+        connection.execute(query).fetchone()[0]
+        for query in (
+            "PRAGMA application_id",
+            "PRAGMA user_version",
+            "SELECT COUNT(*) FROM sqlite_master",
+        )
+    )
     if application != APPLICATION_ID and tables:
-        connection.execute("ROLLBACK")
         raise StoreError(f"{path} is a database of another program; name another file")
     if version > SCHEMA_VERSION:
-        connection.execute("ROLLBACK")
         raise StoreError(
             f"the store {path} has schema {version}, this fewfit knows {SCHEMA_VERSION}; upgrade "
             "fewfit or name another file"
         )
-    if version < SCHEMA_VERSION or not tables:
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        for statement in _TABLES:
-            connection.execute(statement)
-    connection.execute("COMMIT")
+    return version if tables else 0
 
 
-def has_first_schema(connection: sqlite3.Connection) -> bool:
-    """Return whether the file holds rows of the first schema, under the keys of the first."""
-    found = query(
-        connection, "SELECT COUNT(*) FROM sqlite_master WHERE name='observations' AND type='table'"
-    )
-    return bool(found[0][0])
+@contextmanager
+def _plainly(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged, missing, full or locked file leads to into a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except _BROKEN as error:
+        raise StoreError(f"the store {path} cannot be used: {error}. {_remedy(error)}") from error
+
+
+def _remedy(error: Exception) -> str:
+    text = str(error)
+    if "locked" in text:
+        return f"Another program has held it for {_TIMEOUT_SECONDS:g} s: end that, or wait"
+    if "full" in text or "I/O" in text or isinstance(error, MemoryError):
+        return "Make room on the disk, or name another file"
+    if "malformed" in text or not isinstance(error, sqlite3.Error | OSError):
+        return "It is damaged beyond single rows: move the file away"
+    return "Make file and folder writable, or name another file, or a folder in $FEWFIT_CACHE"
+
+
+def tables_of(connection: sqlite3.Connection) -> set[Any]:
+    """Return the names of the tables that there are."""
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+    return {name for (name,) in found}
 
 
 def read(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return the rows that are there, of at most :data:`LOOKUP` keys."""
     pieces: dict[bytes, list[bytes]] = {}
-    for key, data in query(
-        connection,
+    for key, data in connection.execute(
         "SELECT a.key, p.data FROM answers a JOIN pieces p ON p.id BETWEEN a.first AND "
-        f"a.first + a.n - 1 WHERE a.key IN ({_marks(keys)}) ORDER BY p.id",
+        f"a.first + a.n - 1 WHERE a.key IN ({_marks(keys)}) ORDER BY a.key, p.id",
         keys,
     ):
         pieces.setdefault(key, []).append(data if isinstance(data, bytes) else b"")
     return {key: b"".join(parts) for key, parts in pieces.items()}
 
 
+def has_first_schema(connection: sqlite3.Connection) -> bool:
+    """Return whether the file holds rows of the first schema, under the keys of the first."""
+    return "observations" in tables_of(connection)
+
+
 def read_first_schema(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[bytes, Any]:
     """Return the rows of the first schema that are there."""
     statement = f"SELECT key, answer FROM observations WHERE key IN ({_marks(keys)})"
-    return dict(query(connection, statement, keys))
+    return dict(connection.execute(statement, keys))
 
 
-def width_of(connection: sqlite3.Connection, digest: bytes) -> int | None:
-    """Return the length of the hidden states that are kept of a model; None if it is new."""
-    found = query(connection, "SELECT width FROM models WHERE digest=?", (digest,))
-    return found[0][0] if found else None
+def width_of(connection: sqlite3.Connection, digest: bytes) -> int:
+    """Return the length of a model's stored hidden states; 0 if it is not known."""
+    row = connection.execute("SELECT width FROM models WHERE digest=?", (digest,)).fetchone()
+    sealed = row[0] if row else 0
+    width = sealed % (1 << _WIDTH_BITS) if isinstance(sealed, int) else 0
+    return width if sealed == _sealed(digest, width) else 0
 
 
 def write(
     connection: sqlite3.Connection,
-    digest: bytes,
-    name: str,
-    width: int,
+    kind: Kind,
     rows: Mapping[bytes, bytes],
-) -> None:
-    """Write rows of one model in one transaction (sqlite3.Error)."""
-    with connection:
-        connection.execute(
-            "INSERT OR IGNORE INTO models(digest, name, width) VALUES (?, ?, ?)",
-            (digest, name, width),
+    *,
+    instead: Collection[bytes] = (),
+) -> int:
+    """Write rows of one model, in the order in which they come.
+
+    Parameters
+    ----------
+    kind : Kind
+    rows : mapping of bytes to bytes
+        Key -> row.
+    instead : collection of bytes
+        The keys under which no good row is stored: they are written anew.
+
+    Returns
+    -------
+    int
+        How many of the others were there already, and stay as they are.
+    """
+    model = _model(connection, kind)
+    found = [
+        row
+        for keys in chunks(list(rows))
+        for row in connection.execute(
+            f"SELECT key, first, n FROM answers WHERE key IN ({_marks(keys)})", keys
         )
-        [model] = connection.execute("SELECT id FROM models WHERE digest=?", (digest,)).fetchone()
-        old = [
-            found
-            for keys in chunks(list(rows))
-            for found in connection.execute(
-                f"SELECT first, first + n - 1 FROM answers WHERE key IN ({_marks(keys)})", keys
-            )
-        ]
-        connection.executemany("DELETE FROM pieces WHERE id BETWEEN ? AND ?", old)
-        [last] = connection.execute("SELECT COALESCE(MAX(id), 0) FROM pieces").fetchone()
-        answers, pieces = [], []
-        for key, blob in rows.items():
-            size = -(-len(blob) // -(-len(blob) // _PIECE))
-            parts = [blob[i : i + size] for i in range(0, len(blob), size)]
+    ]
+    bad = [(first, first + n - 1) for key, first, n in found if key in instead]
+    connection.executemany("DELETE FROM pieces WHERE id BETWEEN ? AND ?", bad)
+    there = {key for key, *_ in found if key not in instead}
+    page = connection.execute("PRAGMA page_size").fetchone()[0]
+    most = page // _PER_PAGE - _CELL
+    last = connection.execute("SELECT COALESCE(MAX(id), 0) FROM pieces").fetchone()[0]
+    answers, pieces = [], []
+    for key, row in rows.items():
+        if key not in there:
+            size = -(-len(row) // -(-len(row) // most))
+            parts = [row[i : i + size] for i in range(0, len(row), size)]
             answers.append((key, model, last + 1, len(parts)))
             pieces += enumerate(parts, last + 1)
             last += len(parts)
-        connection.executemany("INSERT INTO pieces VALUES (?, ?)", pieces)
-        connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", answers)
+    connection.executemany("INSERT INTO pieces VALUES (?, ?)", pieces)
+    connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", answers)
+    return len(there)
 
 
-def used_bytes(connection: sqlite3.Connection) -> int:
-    """Return the size of what the file holds, free pages not counted."""
-    pages, free, size = (
-        query(connection, f"PRAGMA {name}")[0][0]
-        for name in ("page_count", "freelist_count", "page_size")
+def _model(connection: sqlite3.Connection, kind: Kind) -> int:
+    """Return the number of a model; it is written where it is new."""
+    sealed = _sealed(kind.digest, kind.width)
+    connection.execute(
+        "INSERT OR IGNORE INTO models(digest, name, width) VALUES (?, ?, ?)",
+        (kind.digest, kind.name, sealed),
     )
-    return (pages - free) * size
+    if kind.width and not width_of(connection, kind.digest):
+        change = "UPDATE models SET width=? WHERE digest=?"
+        connection.execute(change, (sealed, kind.digest))
+    found = connection.execute("SELECT id FROM models WHERE digest=?", (kind.digest,))
+    return found.fetchone()[0]
 
 
-def query(connection: sqlite3.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-    """Return the rows that a statement finds (StoreError if the file is damaged)."""
-    try:
-        return connection.execute(statement, values).fetchall()
-    except _BROKEN as error:
-        raise StoreError(
-            f"the store is damaged beyond single rows, or gone ({error}); move the file away"
-        ) from error
+def check_width(width: int) -> int:
+    """Return a length of hidden states (ValueError if it can be none)."""
+    if not 0 <= width < 1 << _WIDTH_BITS:
+        raise ValueError(f"{width} is no length of a hidden state")
+    return width
+
+
+def _sealed(digest: bytes, width: int) -> int:
+    """Return a width with its checksum in front: one flipped bit must not make all rows foreign."""
+    checksum = zlib.crc32(width.to_bytes(_WIDTH_BITS // 8, "little"), zlib.crc32(digest))
+    return checksum << _WIDTH_BITS | width
+
+
+def row_bytes(numbers: int) -> int:
+    """Return about how many bytes of the file a row of so many float32 numbers takes."""
+    return int(1.12 * 4 * numbers) + 110
 
 
 def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
@@ -216,121 +312,3 @@ def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
 
 def _marks(keys: Sequence[bytes]) -> str:
     return ",".join("?" * len(keys))
-
-
-def statistics(path: str | Path) -> dict[str, Any]:
-    """Return what a store holds.
-
-    Returns
-    -------
-    dict
-        ``rows``: stored answers; ``bytes``: size of the file; ``models``: name -> stored answers
-        of each frozen model. Rows of files that fewfit 0.1.0 began are under "(older)".
-
-    Raises
-    ------
-    StoreError
-        If the file is not a store.
-    """
-    with opened(Path(path)) as connection:
-        models = dict(
-            query(
-                connection,
-                "SELECT name, COUNT(*) FROM answers JOIN models ON models.id = model GROUP BY name"
-                " ORDER BY name",
-            )
-        )
-        if has_first_schema(connection):
-            models["(older)"] = query(connection, "SELECT COUNT(*) FROM observations")[0][0]
-    return {
-        "rows": sum(models.values()),
-        "bytes": Path(path).stat().st_size,
-        "models": models,
-    }
-
-
-def prune(path: str | Path, keep_bytes: int) -> int:
-    """Forget the answers that were written first until the rest fits; return how many were.
-
-    Raises
-    ------
-    InputError
-        If `keep_bytes` is negative.
-    StoreError
-        If the file is not a store, or cannot be written.
-    """
-    if keep_bytes < 0:
-        raise InputError(f"keep_bytes: a size, not {keep_bytes}")
-    with opened(Path(path)) as connection:
-        gone = shrink(connection, keep_bytes)
-        _compact(connection)
-    return gone
-
-
-def shrink(connection: sqlite3.Connection, keep_bytes: int) -> int:
-    """Delete the oldest answers until the used pages fit; the file keeps its length."""
-    gone = 0
-    if used_bytes(connection) > keep_bytes and has_first_schema(connection):
-        gone += query(connection, "SELECT COUNT(*) FROM observations")[0][0]
-        _change(connection, "DROP TABLE observations")
-    while used_bytes(connection) > keep_bytes:
-        low, high = query(connection, "SELECT MIN(first), MAX(first) FROM answers")[0]
-        if low is None:
-            break
-        share = min(0.9, 1.1 - keep_bytes / used_bytes(connection))
-        cut = low + max(1, int(share * (high - low + 1)))
-        gone += _change(connection, "DELETE FROM answers WHERE first < ?", cut)
-        _change(
-            connection,
-            "DELETE FROM pieces WHERE id < (SELECT COALESCE(MIN(first), ?) FROM answers)",
-            cut,
-        )
-    return gone
-
-
-def drop(path: str | Path, model: str) -> int:
-    """Forget every answer of the models whose name contains a text; return how many there were."""
-    with opened(Path(path)) as connection:
-        named = "SELECT id FROM models WHERE instr(name, ?) > 0"
-        _change(
-            connection,
-            "DELETE FROM pieces WHERE id IN (SELECT pieces.id FROM answers JOIN pieces ON "
-            f"pieces.id BETWEEN first AND first + n - 1 WHERE model IN ({named}))",
-            model,
-        )
-        gone = _change(connection, f"DELETE FROM answers WHERE model IN ({named})", model)
-        _change(connection, "DELETE FROM models WHERE instr(name, ?) > 0", model)
-        _compact(connection)
-    return gone
-
-
-def clear(path: str | Path) -> int:
-    """Forget everything; return how many answers there were."""
-    with opened(Path(path)) as connection:
-        gone = query(connection, "SELECT COUNT(*) FROM answers")[0][0]
-        if has_first_schema(connection):
-            gone += query(connection, "SELECT COUNT(*) FROM observations")[0][0]
-            _change(connection, "DROP TABLE observations")
-        for table in ("answers", "pieces", "models"):
-            _change(connection, f"DELETE FROM {table}")
-        _compact(connection)
-    return gone
-
-
-def _change(connection: sqlite3.Connection, statement: str, *values: Any) -> int:
-    try:
-        with connection:
-            return max(0, connection.execute(statement, values).rowcount)
-    except _BROKEN as error:
-        raise StoreError(f"the store cannot be changed: {error}") from error
-
-
-def _compact(connection: sqlite3.Connection) -> None:
-    """Give free pages back to the disk; without room for a copy the file keeps its length."""
-    connection.isolation_level = None
-    try:
-        connection.execute("VACUUM")
-    except sqlite3.OperationalError:
-        pass
-    except _BROKEN as error:
-        raise StoreError(f"the store is damaged: {error}; move the file away") from error

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import ArtifactError, InputError, ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
 from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
+from fewfit.models.trust import check_unnamed
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 from fewfit.tuning.choices import ChoiceExample, Encoded
@@ -137,11 +138,16 @@ class TunedModel(FrozenModel):
             raise ModelError(
                 f"{self.folder / MANIFEST} names no checkpoint; give the one it was tuned on"
             )
+        if self._base == self.manifest.base_spec:
+            check_unnamed(self._base, self.folder / MANIFEST)
         known = self.manifest.base_identity
+        longest = known.get("max_tokens", "256")
+        if not (longest.isdecimal() and len(longest) < 8):
+            raise ArtifactError(f"{self.folder / MANIFEST}: max_tokens is not a number of tokens")
         trunk = Trunk.load(
             self._base,
             dtype=known.get("dtype", "float32"),
-            max_tokens=int(known.get("max_tokens", 256)),
+            max_tokens=int(longest),
         )
         check_base(self.manifest, trunk.identity)
         return trunk

@@ -31,7 +31,7 @@ from fewfit.errors import (
 )
 from fewfit.estimators.opening import open_model
 from fewfit.models.remote import transport
-from fewfit.models.remote.base import GIVE_UP
+from fewfit.models.remote.guard import GIVE_UP
 from fewfit.observations import Status
 from fewfit.store import StoredModel
 from tests import faults

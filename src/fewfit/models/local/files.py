@@ -87,7 +87,10 @@ class Checkpoint:
     @property
     def local_folder(self) -> bool:
         """Whether there is a folder of this name."""
-        return bool(self.name) and Path(self.name).expanduser().is_dir()
+        try:
+            return bool(self.name) and Path(self.name).expanduser().is_dir()
+        except RuntimeError:  # ~name of nobody here
+            return False
 
     @cached_property
     def local(self) -> bool:

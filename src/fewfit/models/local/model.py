@@ -116,12 +116,12 @@ class TransformersModel(LocalModel):
         self.multi_token = multi_token
 
     @classmethod
-    def from_spec(cls, spec: str) -> TransformersModel:
+    def from_spec(cls, rest: str) -> TransformersModel:
         """Make the model of ``hf:NAME_OR_PATH[@REVISION][?option=value&...]``.
 
         Options are those of the constructor but `device`.
         """
-        name, options = parse_spec(spec)
+        name, options = parse_spec(rest)
         return cls(name, **options)
 
     @cached_property

@@ -82,12 +82,12 @@ class SentenceEncoder(LocalModel):
         super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
 
     @classmethod
-    def from_spec(cls, spec: str) -> SentenceEncoder:
+    def from_spec(cls, rest: str) -> SentenceEncoder:
         """Make the model of ``encoder:NAME_OR_PATH[@REVISION][?option=value&...]``.
 
         Options are `dtype` and `max_tokens`.
         """
-        name, options = parse_spec(spec, OPTIONS)
+        name, options = parse_spec(rest, OPTIONS)
         return cls(name, **options)
 
     @property

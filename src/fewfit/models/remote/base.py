@@ -6,7 +6,8 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl
 
@@ -17,15 +18,14 @@ from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
 from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
+from fewfit.models.remote.guard import Guard, redact
 from fewfit.models.remote.options import check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.secrets import Redactor
 from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
-
-GIVE_UP = 16
-"""Prompts in a row without a usable answer after which a run stops: the server is the problem."""
 
 
 class RemoteModel(FrozenModel):
@@ -78,6 +78,8 @@ class RemoteModel(FrozenModel):
     def from_spec(cls, rest: str) -> Self:
         """Make the model from what follows ``scheme:`` in a spec."""
         url, _, query = rest.partition("?")
+        if "#" in query:
+            raise InputError(f"{cls.scheme}: the address has a part after # that is not known")
         pairs = parse_qsl(query, keep_blank_values=True)
         if len(dict(pairs)) != len(pairs):
             raise InputError(f"{cls.scheme}: an option is given twice")
@@ -119,11 +121,9 @@ class RemoteModel(FrozenModel):
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         session = self.session()
-        try:
+        with self._spoken(session.redactor, "the server is no use: "):
             ask = self._asking(session, prompts, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: the server is no use: {error}") from None
-        tally, guarded = Tally(), _Guard(ask, self.scheme)
+        tally, guarded = Tally(), Guard(ask, self.scheme, session.redactor)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone
             for group in groups:
@@ -171,7 +171,22 @@ class RemoteModel(FrozenModel):
 
     def session(self) -> Session:
         """Begin a run of requests."""
-        return Session(self._transport)
+        secrets = self._transport.secrets()
+        return Session(
+            self._transport,
+            Redactor([*secrets, *(self._second.secrets() if self._second else ())]),
+        )
+
+    @contextmanager
+    def _spoken(self, redactor: Redactor, what: str = "") -> Iterator[None]:
+        """Let errors leave as one line without a secret."""
+        try:
+            yield
+        except RowError as error:
+            raise ModelError(redactor(f"{self.scheme}: {what}{error}")) from None
+        except ModelError as error:
+            redact(error, redactor)
+            raise
 
     def _second_session(self, session: Session) -> Session | None:
         """Begin requests to the server at ``hidden=``; they stop together with `session`."""
@@ -188,10 +203,11 @@ class RemoteModel(FrozenModel):
         """Prepare a run, and return the function from a prompt to its :class:`Answer`."""
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        try:
-            return self._check_fields(self.session(), prompt, words)
-        except RowError as error:
-            raise ModelError(f"{self.scheme}: {error}") from None
+        session = self.session()
+        with self._spoken(session.redactor):
+            checks = self._check_fields(session, prompt, words)
+        said = session.redactor
+        return [replace(c, outcome=said(c.outcome), detail=said(c.detail)) for c in checks]
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Do the work of :meth:`check_fields`; dialects with nothing to try leave it."""
@@ -207,6 +223,8 @@ class RemoteModel(FrozenModel):
         """
         if value is None or (mark and self.options.replicas):
             return
+        if type(value) not in (str, int):
+            raise RowError(f"{what} is neither text nor a number in the reply")
         with self._lock:
             before = self._pinned.setdefault(what, value)
         if before != value:
@@ -266,28 +284,3 @@ class RemoteModel(FrozenModel):
 
 def _restore(kind: type[RemoteModel], url: str, options: dict[str, Any]) -> RemoteModel:
     return kind(url, **options)
-
-
-class _Guard:
-    """Asks, and stops the run when prompt after prompt gets no answer."""
-
-    def __init__(self, ask: Callable[[Prompt], Answer], scheme: str) -> None:
-        self._ask = ask
-        self._scheme = scheme
-        self._in_a_row = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, prompt: Prompt) -> Answer:
-        try:
-            answer = self._ask(prompt)
-        except RowError as error:
-            with self._lock:
-                self._in_a_row += 1
-            if self._in_a_row >= GIVE_UP:
-                raise ModelError(
-                    f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
-                    f"{error}. Nothing that was answered is asked again"
-                ) from None
-            raise
-        self._in_a_row = 0
-        return answer

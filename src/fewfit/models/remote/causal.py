@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.remote.answers import Answer
-from fewfit.models.remote.base import GIVE_UP, RemoteModel
+from fewfit.models.remote.base import RemoteModel
+from fewfit.models.remote.guard import GIVE_UP
 from fewfit.models.remote.listing import Listing, matched, overlooked, why_unlisted
 from fewfit.models.remote.replies import label_scores
 from fewfit.models.remote.slot import before_slot, by_template, context, first_tokens, spellings

@@ -11,11 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from fewfit.errors import InputError
-
-_SECRETIVE = re.compile(
-    r"(x?api|access|auth|bearer|client|secret)*(key|token|secret|auth|authorization|password|passwd"
-    r"|credentials?)"
-)
+from fewfit.models.remote.secrets import holds_secret, is_secretive
 
 OWN_FIELDS = re.compile(
     r"model|prompt|messages|inputs?|text|content|stream|n|best_of|echo|raw|(top_)?logprobs|n_probs|"
@@ -144,6 +140,17 @@ _LEAST = {
     "max_tokens": 1,
     "max_completion_tokens": 1,
 }
+_MOST = {
+    "top_k": 10**6,
+    "connections": 1024,
+    "retries": 1000,
+    "timeout": 86_400,
+    "deadline": 86_400,
+    "backoff": 3600,
+    "max_tokens": 10**6,
+    "max_completion_tokens": 10**6,
+}
+"""More is a slip, or an artifact that wants a thread for each of a million rows."""
 
 
 def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_SOME) -> Options:
@@ -163,7 +170,7 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
     known = [name for name in types if name not in _OF_SOME or name in has]
     values: dict[str, Any] = {}
     for name, value in given.items():
-        if _is_secret(name):
+        if is_secretive(name):
             raise InputError(
                 f"{scheme}: {name}= does not belong in a model's address, which is written to "
                 "artifacts; put the key into an environment variable and add key_env=ITS_NAME"
@@ -175,7 +182,7 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
                 close = get_close_matches(name.casefold(), known, n=1)
             meant = f"did you mean {close[0]!r}? " if close else ""
             raise InputError(
-                f"{scheme}: there is no option {name[:40]!r}; {meant}There are "
+                f"{scheme}: there is no option{_named(name)}; {meant}There are "
                 f"{', '.join(sorted(known))}; other fields of the request go into extra={{JSON}}"
             )
         values[name] = _converted(f"{scheme}: option {name!r}", value, types[name])
@@ -183,7 +190,19 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
         number = isinstance(values[name], int | float) and "bool" not in types[name]
         if number and not least <= values[name]:
             raise InputError(f"{scheme}: option {name!r} is at least {least}")
+        if number and name in _MOST and values[name] > _MOST[name]:
+            raise InputError(f"{scheme}: option {name!r} is at most {_MOST[name]}")
+        if isinstance(values[name], str) and name != "extra" and holds_secret(values[name]):
+            raise InputError(
+                f"{scheme}: option {name!r} holds what looks like a key or a password, which does "
+                "not belong in a model's address; name the variable that holds it with key_env=NAME"
+            )
     options = Options(**values)
+    if options.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,255}", options.key_env):
+        raise InputError(
+            f"{scheme}: key_env= takes the name of an environment variable that holds the key, not "
+            "the key itself"
+        )
     if options.case not in ("exact", "any"):
         raise InputError(f"{scheme}: option 'case' is exact or any")
     if options.temperature == float("inf"):
@@ -228,7 +247,7 @@ def _extra(what: str, value: Any) -> str:
             f'{what} is a JSON object such as {{"seed": 1}}; in an address, %-encode & and +'
         )
     for name in names:
-        if _is_secret(name):
+        if is_secretive(name):
             raise InputError(
                 f"{what} holds {name!r}, and an address is written to artifacts; put the key into "
                 "an environment variable and add key_env=ITS_NAME"
@@ -250,8 +269,9 @@ def _names(value: Any) -> Any:
             yield from _names(part)
 
 
-def _is_secret(name: str) -> bool:
-    return _SECRETIVE.fullmatch(re.sub(r"[^a-z]", "", name.casefold())) is not None
+def _named(name: str) -> str:
+    """What is not known by its name is said only where it cannot be a key."""
+    return f" {name!r}" if re.fullmatch(r"[a-z_]{1,24}", name) else " of that name"
 
 
 def _written(value: Any) -> Any:
@@ -283,6 +303,8 @@ def check_url(url: str, what: str) -> str:
         )
     if bad:
         raise InputError(f"{what}: the address must be http://host[:port][/path] or https://...")
+    if holds_secret(split.path):
+        raise InputError(f"{what}: a key does not belong in the address; use key_env=NAME")
     if split.query or split.fragment:
         raise InputError(f"{what}: the address has a part after ? or # that is not known")
     return url.rstrip("/")

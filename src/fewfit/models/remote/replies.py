@@ -19,13 +19,22 @@ UNLISTED = -1000.0
 
 _LEAST_REST = 1e-6
 
+HUGE, TINY = 1e15, 1e-15
+"""What the largest number of a vector lies between: beyond, its length is none in float32."""
+
 
 def field(reply: Any, *path: str | int) -> Any:
-    """Return ``reply[path[0]][path[1]]...``, or say which part is missing."""
+    """Return ``reply[path[0]][path[1]]...``, or say which part is missing (RowError).
+
+    Text is a name in an object, a number a place in a list, and nothing else has parts.
+    """
     for depth, step in enumerate(path):
+        kind = dict if isinstance(step, str) else list
         try:
-            reply = reply[step]
-        except (KeyError, IndexError, TypeError):
+            if not isinstance(reply, kind):
+                raise LookupError
+            reply = reply[step]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        except LookupError:
             where = ".".join(map(str, path[: depth + 1]))
             raise RowError(f"the reply lacks {where}") from None
         if reply is None:
@@ -47,8 +56,8 @@ def items(values: Any, n: int, name: str) -> list[Any]:
     if not all(isinstance(value, dict) for value in values):
         raise RowError(f"{name}: not objects")
     order = [value.get("index", 0 if n == 1 else None) for value in values]
-    if any(not isinstance(i, int) for i in order) or sorted(order) != list(range(n)):
-        raise RowError(f"{name}: the reply's indices are {order}, expected 0 to {n - 1}")
+    if any(type(i) is not int for i in order) or sorted(order) != list(range(n)):
+        raise RowError(f"{name}: the reply's indices are {order[:9]}, expected 0 to {n - 1}")
     return sorted(values, key=lambda value: value.get("index", 0))
 
 
@@ -60,7 +69,7 @@ def count(value: Any) -> int:
 def token_ids(reply: Any) -> list[int]:
     """Return what a ``/tokenize`` route says, checked."""
     tokens = field(reply, "tokens")
-    if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+    if not isinstance(tokens, list) or not all(type(t) is int and 0 <= t < 2**31 for t in tokens):
         raise RowError("/tokenize did not reply with token ids")
     return tokens
 
@@ -71,25 +80,30 @@ def vector(values: Any, name: str = "the vector") -> NDArray[np.float32]:
     Raises
     ------
     RowError
-        If it is no flat list of numbers, does not fit float32, or all its numbers are the same.
+        If it is no flat list of numbers, they are all the same, or the largest is so large or small
+        that the vector's length is not a number of float32.
     """
     if isinstance(values, str):
         raise RowError(f"{name} is text (base64?), numbers were asked for")
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.empty(0, dtype=object)
-    if array.ndim == 2:
-        raise RowError(f"{name} is one for each token; start the server so that it pools them")
-    if array.ndim != 1 or not array.size or array.dtype.kind not in "fi":
+    if not isinstance(values, list) or not values:
         raise RowError(f"{name} is not a list of numbers")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
+    kinds = set(map(type, values))
+    if kinds == {list}:
+        raise RowError(f"{name} is one for each token; start the server so that it pools them")
+    if not kinds <= {int, float}:
+        raise RowError(f"{name} is not a list of numbers")
+    numbers = np.array(values, dtype=np.float64)
+    if not np.isfinite(numbers).all():
         raise RowError(f"{name} has a number that is not finite")
-    if array.size > 1 and (array == array[0]).all():
-        raise RowError(f"{name} is constant: all its {array.size} numbers are {array[0]:g}")
-    return array
+    largest = float(np.abs(numbers).max())
+    if largest > HUGE:
+        raise RowError(f"{name} has numbers up to {largest:g}, too large for float32")
+    vector = numbers.astype(np.float32)
+    if vector.size > 1 and (vector == vector[0]).all():
+        raise RowError(f"{name} is constant: all its {vector.size} numbers are {vector[0]:g}")
+    if largest < TINY:
+        raise RowError(f"{name} has no number above {largest:g}, too small for float32")
+    return vector
 
 
 def last_vector(values: Any, name: str = "the hidden state") -> NDArray[np.float32]:
@@ -110,10 +124,12 @@ def log_probabilities(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Any, float
     """
     listed: list[tuple[Any, float]] = []
     for token, value in pairs:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RowError(f"the log-probability of {token!r} is {value!r}, not a number")
+        if type(token) not in (str, int):
+            raise RowError(f"a listed token is neither text nor an id, but {str(token)[:40]}")
+        if type(value) not in (int, float):
+            raise RowError(f"the log-probability of {token!r} is {str(value)[:40]!r}, not a number")
         if not math.isfinite(value) or value > 1e-3:
-            raise RowError(f"the log-probability of {token!r} is {value!r}")
+            raise RowError(f"the log-probability of {token!r} is {value:.6g}")
         if value > UNLISTED:
             listed.append((token, min(float(value), 0.0)))
     if not listed:

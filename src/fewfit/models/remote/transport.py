@@ -1,34 +1,40 @@
 """HTTP for every server dialect: JSON out, checked JSON in, retried, bounded in time and size.
 
-Connections and replies are those of the standard library's ``http.client``. A query is one small
-request, so the client's own work decides the throughput, and this costs a quarter of the processor
-time of httpx2 (``benchmarks/http_throughput.py``), which cannot keep 64 connections busy at 20 ms
-of latency. No redirect is followed, no cookie kept and nothing decompressed, which is what is
-wanted here. Proxies named in the environment are not used.
+The heads of replies are read by the standard library's ``http.client``, their bodies here, where
+no framing makes more of them than is allowed. A query is one small request, so the client's own
+work decides the throughput, and this costs a quarter of the processor time of httpx2
+(``benchmarks/speed/http_throughput.py``), which cannot keep 64 connections busy at 20 ms of
+latency. No redirect is followed, no cookie kept and nothing decompressed, which is what is wanted
+here.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
 import random
-import socket
 import ssl
 import threading
 import time
+import uuid
 import weakref
 from collections import deque
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, cast
+from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from fewfit.errors import ModelError
+from fewfit.models.remote.connection import MARK, Connection, Doubled, connect
 from fewfit.models.remote.options import Limits
+from fewfit.models.remote.proxies import Proxy, proxy_for
+from fewfit.models.remote.secrets import Redactor, is_plain_name
 from fewfit.models.remote.verdict import RowError, Transient, read_reply
 
 BODY_LIMIT = 16 * 2**20
+
+RETRIES_AT_FIRST, RETRIES_EARNED = 32, 0.5
+"""Further attempts that a run may make on its own account, and what each answer adds to them."""
 
 _IDLE_SECONDS = 4.0  # servers commonly drop a quiet connection after 5
 
@@ -41,8 +47,8 @@ class Transport:
     url : str
         ``http://`` or ``https://``, without a key, a password or a query.
     key_env : str or None
-        Name of the environment variable with the API key. It is read when a request is sent and
-        kept nowhere.
+        Name of the environment variable with the API key. It is read when a request is sent; what
+        masks it in messages lives as long as a run.
 
     Attributes
     ----------
@@ -58,88 +64,139 @@ class Transport:
         self.retries = 0
         self.random = random.Random()
         self.lock = threading.Lock()
+        self.repeats = False
+        """Whether this server was found to give different prompts the same bytes."""
+        self._scheme = split.scheme
         self._root = split.path.rstrip("/")
-        self._host = split.netloc
-        self._address = (split.hostname, split.port)
+        self._netloc = split.netloc
+        self._host = split.hostname
+        self._port = split.port or (443 if split.scheme == "https" else 80)
         self._secure = ssl.create_default_context() if split.scheme == "https" else None
         self._key_env = key_env
-        self._idle: deque[tuple[float, HTTPConnection]] = deque()
+        self._idle: deque[Connection] = deque()
         weakref.finalize(self, _close, self._idle)
 
-    def head(self, method: str, path: str, length: int) -> bytes:
+    def head(
+        self, method: str, path: str, length: int, mark: str = MARK, proxy: Proxy | None = None
+    ) -> bytes:
         """Return a request up to its body: one write for both saves a switch of threads."""
+        proxy = proxy if self._secure is None else None  # else it was told when it connected
+        target = "" if proxy is None else f"http://{self._netloc}"
         lines = [
-            f"{method} {self._root}{path} HTTP/1.1",
-            f"Host: {self._host}",
+            f"{method} {target}{self._root}{path} HTTP/1.1",
+            f"Host: {self._netloc}",
             "User-Agent: fewfit",
             "Accept-Encoding: identity",
             "Content-Type: application/json",
             f"Content-Length: {length}",
+            f"X-Request-Id: {mark}",
         ]
+        if proxy is not None and proxy.authorization is not None:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
         if self._key_env is not None:
             lines.append(f"Authorization: Bearer {self._key()}")
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
-    def redacted(self, text: str) -> str:
-        """`text` without the key, should a server have sent it back."""
-        return text.replace(self._key(), "***") if self._key_env is not None else text
+    def secrets(self) -> list[str]:
+        """Return what must not be said: the key, and what the proxy is told."""
+        key = os.environ.get(self._key_env, "").strip() if self._key_env is not None else ""
+        proxy = self._proxy()
+        return [secret for secret in (key, *(proxy.secrets if proxy else ())) if secret]
 
-    def take(self) -> HTTPConnection:
-        while self._idle:
+    def take(self, seconds: float, *, fresh: bool = False) -> Connection:
+        """Return an idle connection on which nothing has come unasked, or a new one."""
+        while self._idle and not fresh:
             try:
-                since, connection = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:  # another thread took the last one
                 break
-            if time.monotonic() - since < _IDLE_SECONDS:
+            if time.monotonic() - connection.since < _IDLE_SECONDS and connection.quiet():
                 return connection
             connection.close()
-        host, port = self._address
-        if self._secure is not None:
-            return HTTPSConnection(host, port, context=self._secure)
-        return HTTPConnection(host, port)
+        return connect((self._host, self._port), self._secure, self._proxy(), seconds)
 
-    def give_back(self, connection: HTTPConnection) -> None:
-        self._idle.append((time.monotonic(), connection))
+    def give_back(self, connection: Connection) -> None:
+        connection.since = time.monotonic()
+        self._idle.append(connection)
+
+    def _proxy(self) -> Proxy | None:
+        return proxy_for(self._scheme, self._netloc)
 
     def _key(self) -> str:
-        assert self._key_env is not None
-        key = os.environ.get(self._key_env, "").strip()
+        name = self._key_env
+        assert name is not None
+        key = os.environ.get(name, "").strip()
+        shown = name if is_plain_name(name) else "that key_env= names"
         if not key:
-            raise ModelError(f"the environment variable {self._key_env}, for the API key, is empty")
+            raise ModelError(
+                f"the environment variable {shown}, for the API key, is empty or not set"
+                + "; key_env= takes the name of a variable, not the key" * (shown != name)
+            )
         if not (key.isascii() and key.isprintable()):
-            raise ModelError(f"the environment variable {self._key_env} does not hold an API key")
+            raise ModelError(f"the environment variable {shown} does not hold an API key")
         return key
+
+
+class _Run:
+    """What the requests of one run share."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.redactor = redactor
+        self.halted = threading.Event()
+        self.aborted = False
+        self.busy: set[Connection] = set()
+        self.spare = float(RETRIES_AT_FIRST)
+        self.lock = threading.Lock()
+
+    def earn(self) -> None:
+        with self.lock:
+            self.spare = min(self.spare + RETRIES_EARNED, 1e6)
+
+    def spend(self) -> bool:
+        with self.lock:
+            if self.spare < 1:
+                return False
+            self.spare -= 1
+            return True
 
 
 class Session:
     """Requests that stop together: those of one run over many prompts, to one or two servers."""
 
-    def __init__(self, transport: Transport, *, beside: Session | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        redactor: Redactor | None = None,
+        *,
+        beside: Session | None = None,
+    ) -> None:
         self.transport = transport
-        self._halted = threading.Event() if beside is None else beside._halted
-        self._busy: set[HTTPConnection] = set() if beside is None else beside._busy
+        self._run = (
+            _Run(redactor or Redactor(transport.secrets())) if beside is None else beside._run
+        )
+
+    @property
+    def redactor(self) -> Redactor:
+        """What masks the keys of this run."""
+        return self._run.redactor
 
     def halt(self) -> None:
         """Let requests under way end, and start no further attempt."""
-        self._halted.set()
+        self._run.halted.set()
 
     def abort(self) -> None:
         """Halt, and cut off requests under way."""
-        self._halted.set()
-        for connection in list(self._busy):
-            sock = connection.sock
-            if sock is not None:
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    continue
+        self._run.aborted = True
+        self._run.halted.set()
+        for connection in list(self._run.busy):
+            connection.cut()
 
     def get(self, path: str) -> Any:
         """Return the JSON at `path`, which is relative to the address's root."""
         return self._ask("GET", path, b"")
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        """Send JSON and return the JSON of the reply.
+        """Send JSON and return the JSON of the reply, with the keys in use masked.
 
         Raises
         ------
@@ -152,94 +209,70 @@ class Session:
         return self._ask("POST", path, json.dumps(body).encode("ascii"))
 
     def _ask(self, method: str, path: str, payload: bytes) -> Any:
-        transport, limits = self.transport, self.transport.limits
+        transport, limits, run = self.transport, self.transport.limits, self._run
         ends = time.monotonic() + limits.deadline
+        doubled: Doubled | None = None
         with transport.lock:
             transport.requests += 1
         for attempt in itertools.count():
             left = ends - time.monotonic()
+            seconds = min(limits.timeout, max(left, 0.001))
             try:
-                return self._attempt(method, path, payload, min(limits.timeout, max(left, 0.001)))
+                answer = self._attempt(method, path, payload, seconds, doubled)
+                run.earn()
+                return answer
+            except Doubled as error:
+                doubled, wait, worth, said = error, 0.0, attempt == 0, str(error)
             except Transient as error:
-                wait = error.wait
+                doubled, wait, said = None, error.wait, str(error)
                 if wait is None:
                     longest = min(2**attempt, 8) * limits.backoff
                     wait = longest * transport.random.uniform(0.5, 1.0)
-                hopeless = attempt >= limits.retries or time.monotonic() + wait >= ends
-                if hopeless or self._halted.wait(wait):
-                    tries = "1 attempt" if attempt == 0 else f"{attempt + 1} attempts"
-                    raise RowError(f"{error} ({tries})") from None
-                with transport.lock:
-                    transport.retries += 1
+                worth = attempt < limits.retries and time.monotonic() + wait < ends
+                if worth and not error.paced and not run.spend():
+                    worth = False
+                    said += "; it is not tried again, since too many attempts of this run fail"
+            if not worth or run.halted.wait(wait):
+                tries = "1 attempt" if attempt == 0 else f"{attempt + 1} attempts"
+                raise RowError(f"{said} ({tries})") from None
+            with transport.lock:
+                transport.retries += 1
         raise AssertionError  # itertools.count does not end
 
-    def _attempt(self, method: str, path: str, payload: bytes, seconds: float) -> Any:
-        transport = self.transport
-        request = transport.head(method, path, len(payload)) + payload
-        connection = transport.take()
-        self._busy.add(connection)
+    def _attempt(
+        self, method: str, path: str, payload: bytes, seconds: float, doubled: Doubled | None
+    ) -> Any:
+        transport, redactor = self.transport, self._run.redactor
+        mark = f"fewfit-{uuid.uuid4().hex}"
+        payload = payload.replace(MARK.encode(), mark.encode())
         ends = time.monotonic() + seconds
+        connection: Connection | None = None
         keep = False
         try:
-            if connection.sock is None:
-                connection.timeout = seconds
-                connection.connect()
-            sock = cast(socket.socket, connection.sock)
-            sock.settimeout(seconds)
-            sock.sendall(request)
-            reply = HTTPResponse(cast(socket.socket, _Timed(sock, ends)), method=method)
-            reply.begin()
-            data = _body(reply)
-            keep = not reply.will_close
+            connection = transport.take(seconds, fresh=doubled is not None)
+            self._run.busy.add(connection)
+            if self._run.aborted:
+                raise ConnectionAbortedError("cut off")
+            head = transport.head(method, path, len(payload), mark, connection.proxy)
+            reply, data = connection.exchange(method, head + payload, ends, BODY_LIMIT)
+            if 200 <= reply.status < 300:
+                transport.repeats |= doubled is not None and doubled.same(data)
+                connection.check(payload, data, reply, mark, repeats=transport.repeats)
+            keep = connection.reusable
         except ssl.SSLCertVerificationError as error:
             raise ModelError(f"the server's certificate is not trusted: {error.reason}") from None
         except (OSError, HTTPException) as error:
-            what = str(error) or type(error).__name__
-            raise Transient(transport.redacted(f"no reply: {what}")) from None
+            raise Transient(redactor(f"no reply: {str(error) or type(error).__name__}")) from None
         finally:
-            self._busy.discard(connection)
-            if keep and not self._halted.is_set():  # abort() may be cutting it off just now
-                transport.give_back(connection)
-            else:
-                connection.close()
-        return read_reply(reply, data, transport.redacted)
+            if connection is not None:
+                self._run.busy.discard(connection)
+                if keep and not self._run.halted.is_set():  # abort() may be cutting it off now
+                    transport.give_back(connection)
+                else:
+                    connection.close()
+        return read_reply(reply, data, redactor)
 
 
-class _Timed(io.RawIOBase):
-    """What HTTPResponse reads of a socket, until a moment, however slowly the bytes drip."""
-
-    def __init__(self, sock: socket.socket, ends: float) -> None:
-        self._sock = sock
-        self._ends = ends
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the reply took too long")
-        self._sock.settimeout(left)
-        return self._sock.recv_into(buffer)
-
-
-def _close(idle: deque[tuple[float, HTTPConnection]]) -> None:
+def _close(idle: deque[Connection]) -> None:
     while idle:
-        idle.pop()[1].close()
-
-
-def _body(reply: HTTPResponse) -> bytes:
-    if reply.length is not None and reply.length > BODY_LIMIT:
-        reply.will_close = True
-        raise RowError(f"the reply has {reply.length} bytes, more than the {BODY_LIMIT} allowed")
-    data = reply.read(BODY_LIMIT + 1)
-    if len(data) > BODY_LIMIT:
-        raise RowError(f"the reply has more than the {BODY_LIMIT} bytes allowed")
-    if reply.length:
-        raise HTTPException(f"the reply ended {reply.length} bytes early")
-    if not reply.isclosed():
-        reply.read()  # the end of a chunked body, so that the connection can be used again
-    return data
+        idle.pop().close()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
 from fewfit.errors import ModelError
+from fewfit.models.remote.secrets import Redactor
 
 LONGEST_WAIT = 60.0
 
@@ -27,8 +28,6 @@ _UNWANTED = re.compile(
     r"out of range",
     re.IGNORECASE,
 )
-
-Redact = Callable[[str], str]
 
 
 class RowError(Exception):
@@ -56,15 +55,24 @@ class Refused(RowError):
 
 
 class Transient(Exception):
-    """An attempt failed in a way that may pass; `wait` is what the server asked for, in seconds."""
+    """An attempt failed in a way that may pass.
 
-    def __init__(self, reason: str, wait: float | None = None) -> None:
+    Attributes
+    ----------
+    wait : float or None
+        What the server asked for, in seconds.
+    paced : bool
+        Whether the server only asks for fewer requests, and has done no work for this one.
+    """
+
+    def __init__(self, reason: str, wait: float | None = None, *, paced: bool = False) -> None:
         super().__init__(reason)
         self.wait = wait
+        self.paced = paced
 
 
-def read_reply(reply: HTTPResponse, data: bytes, redacted: Redact) -> Any:
-    """Return the JSON of a reply.
+def read_reply(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Any:
+    """Return the JSON of a reply, without the keys in use, should the server have sent them back.
 
     Raises
     ------
@@ -77,34 +85,38 @@ def read_reply(reply: HTTPResponse, data: bytes, redacted: Redact) -> Any:
         If no request will have one.
     """
     if 200 <= reply.status < 300:
-        return _parse(reply, data, redacted)
-    raise _refusal(reply, data, redacted)
+        return _parse(reply, data, redactor)
+    raise _refusal(reply, data, redactor)
 
 
-def _parse(reply: HTTPResponse, data: bytes, redacted: Redact) -> Any:
-    if reply.getheader("Content-Encoding", "identity") != "identity":
+def _parse(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Any:
+    if reply.getheader("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
         raise RowError("the reply is compressed, which was not asked for")
     try:
-        return json.loads(
-            data.decode("utf-8-sig"), parse_constant=_no_constant, object_pairs_hook=_once
+        return redactor.json(
+            json.loads(
+                data.decode("utf-8-sig"),
+                parse_int=_integer,
+                parse_constant=_no_constant,
+                object_pairs_hook=_once,
+            )
         )
     except RowError:
         raise
     except (ValueError, RecursionError):
-        kind = reply.getheader("Content-Type", "nothing")
-        start = redacted(data[:60].decode("utf-8", "replace"))
+        kind = _short(redactor(reply.getheader("Content-Type", "nothing")), 60)
+        start = _short(redactor(data[:2000].decode("utf-8", "replace")), 60)
         raise Transient(
             f"HTTP {reply.status}, but the body ({kind}) is not whole JSON: {start!r}"
         ) from None
 
 
-def _refusal(reply: HTTPResponse, data: bytes, redacted: Redact) -> Exception:
+def _refusal(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Exception:
     status = reply.status
-    detail = redacted(data[:2000].decode("utf-8", "replace"))
-    said = f"HTTP {status}: {_message(detail)}"
+    detail = data[:20_000].decode("utf-8", "replace")
+    said = f"HTTP {status}: {_short(redactor(_message(detail)), 200)}"
     if 300 <= status < 400:
-        target = urlsplit(reply.getheader("Location", ""))
-        where = f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
+        where = _short(redactor(_origin(reply.getheader("Location", ""))), 80)
         return ModelError(
             f"the server redirects to {where} (HTTP {status}); redirects are not followed, "
             "since the key would go along. Name the final address"
@@ -112,8 +124,18 @@ def _refusal(reply: HTTPResponse, data: bytes, redacted: Redact) -> Exception:
     if status in _HOPELESS or (status == 429 and "insufficient_quota" in detail):
         return ModelError(f"the server refuses ({said}). Nothing that was answered is asked again")
     if status in _TRANSIENT or status >= 500:
-        return Transient(said, _retry_after(reply))
+        wait = _retry_after(reply)
+        return Transient(said, wait, paced=status == 429 or (status == 503 and wait is not None))
     return Refused(said, _param(detail))
+
+
+def _origin(location: str) -> str:
+    """Return scheme and host of where a redirect leads."""
+    try:
+        target = urlsplit(location)
+        return f"{target.scheme}://{target.hostname}" if target.hostname else "elsewhere"
+    except ValueError:
+        return "elsewhere"
 
 
 def _param(detail: str) -> str | None:
@@ -137,13 +159,13 @@ def _retry_after(reply: HTTPResponse) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return min(seconds, LONGEST_WAIT) if seconds >= 0 else None
 
 
 def _message(detail: str) -> str:
-    """What a server's error says, in one short line."""
+    """What a server's error says."""
     try:
         error = json.loads(detail)
         error = error.get("error", error.get("detail", error.get("message", error)))
@@ -152,8 +174,18 @@ def _message(detail: str) -> str:
         detail = error if isinstance(error, str) else json.dumps(error)
     except (ValueError, AttributeError, RecursionError):
         pass
-    short = " ".join(detail.split())
-    return short if len(short) <= 200 else short[:200] + "…"
+    return detail
+
+
+def _short(text: str, longest: int) -> str:
+    """One line of at most so many characters; what must not be said is out of it already."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else line[:longest] + "…"
+
+
+def _integer(digits: str) -> int | float:
+    """A number that fits no array is read as one of floating point, and so as infinite."""
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def _no_constant(name: str) -> Any:
