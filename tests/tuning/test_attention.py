@@ -161,6 +161,41 @@ def test_prefixes_of_two_parts_stand_one_behind_the_other_and_one_goes_alone():
     assert model.config._attn_implementation == "sdpa"
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+@torch.no_grad()
+def test_a_prefix_is_seen_by_tokens_that_are_generated_with_a_cache(name: str):
+    model, generator = network(name), torch.Generator().manual_seed(5)
+    sites = attention_sites(model, site_map(model))
+    one = next(iter(sites.values()))
+    shape = (2, 1, one.key_heads, 3, one.size)
+    pairs = {s: torch.randn(shape, generator=generator).double() for s in sites}
+    handle = attach(model, sites.values(), Prefix(pairs))
+    first = model(input_ids=TOKENS[:, :4], use_cache=True)
+    cache, parts = first.past_key_values, [first.logits]
+    for i in range(4, TOKENS.shape[1]):
+        step = model(input_ids=TOKENS[:, i : i + 1], past_key_values=cache, use_cache=True)
+        parts.append(step.logits)
+    whole = model(input_ids=TOKENS).logits
+    handle.remove()
+    assert torch.allclose(torch.cat(parts, 1), whole, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(model(input_ids=TOKENS).logits, whole, atol=1e-2)
+
+
+@torch.no_grad()
+def test_two_berts_have_all_three_kinds_of_attention():
+    model = trunk("bert2bert").network
+    sites = attention_sites(model, site_map(model))
+    assert list(sites)[:2] == ["encoder.0.self", "encoder.1.self"]
+    assert {s.rsplit(".", 1)[1] for s in sites} == {"self", "cross"}
+    assert {(s.heads, s.key_heads, s.size) for s in sites.values()} == {(4, 4, 4)}
+    ids, record = TOKENS % 30, Record()
+    given = {"input_ids": ids, "decoder_input_ids": ids}
+    before = model(**given)[0]
+    assert torch.equal(run(model, given, AttentionPart()), before)
+    run(model, given, record)
+    assert record.seen.keys() == sites.keys()
+
+
 def test_a_branch_takes_the_place_of_the_heads_output():
     """Mixed by the softmax's denominators, two halves of the keys are the whole."""
     model, generator = network("llama"), torch.Generator().manual_seed(5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import torch
 import transformers
 
 from fewfit.errors import InputError
-from fewfit.tuning import IA3, LAYOUTS, read_sites, site_map
+from fewfit.tuning import IA3, LAYOUTS, site_map
 from fewfit.tuning.site import feature_axis, hook
-from fewfit.tuning.sites import REFUSED
+from fewfit.tuning.sites import REFUSED, read_sites
 from fewfit.tuning.sites_file import EXAMPLE, content_of, layout_from
 from tests.tuning.architectures import (
     ARCHITECTURES,
@@ -227,6 +228,17 @@ def test_heads_that_do_not_divide_a_fused_layer_are_refused():
 # ---- the file
 
 
+TABLE = """\
+[[stack]]
+name = "decoder"
+blocks = "model.layers"
+self = { q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", \
+o = "self_attn.o_proj" }
+ffn_in = ["mlp.gate_proj", "mlp.up_proj"]
+ffn_out = "mlp.down_proj"
+"""
+
+
 def unknown() -> Any:
     model = network("llama")
     model.config.model_type = "my-llama"
@@ -239,9 +251,11 @@ def test_the_example_in_the_refusal_works(tmp_path):
     message = str(refused.value)
     assert "'my-llama' is not known" in message
     assert "--sites FILE" in message
+    assert message.endswith(EXAMPLE)
+    assert layout_from(tomllib.loads(EXAMPLE), "") == layout_from(tomllib.loads(TABLE), "")
     assert "blocks seem to be 'model.layers', with the layers self_attn.q_proj" in message
     path = tmp_path / "sites.toml"
-    path.write_text(message[message.index("[[stack]]") :])
+    path.write_text(message[message.index("stack = [{") :])
     assert site_map(unknown(), read_sites(path)).sites == site_map(network("llama")).sites
 
 
@@ -296,14 +310,14 @@ def test_the_example_in_the_docs_works(tmp_path):
 BAD = {
     "[[stack": "cannot be read",
     "": "stack: Field required",
-    EXAMPLE.replace("ffn_out", "ffn_outt"): r"stack\.0\.ffn_out: Field required",
-    EXAMPLE + "more = 1\n": r"stack\.0\.more: Extra inputs",
-    EXAMPLE.replace('"decoder"', '"middle"'): r"stack\.0\.name: Input should be 'encoder'",
-    EXAMPLE.replace('["mlp.gate_proj", "mlp.up_proj"]', "[]"): r"stack\.0\.ffn_in",
-    EXAMPLE.replace('q = "self_attn.q_proj", ', ""): r"decoder\.self: needs q, k, v and o; or qkv",
-    EXAMPLE.replace('"model.layers"', '" "'): r"stack\.0\.blocks",
-    EXAMPLE.replace('"model.layers"', "3"): r"stack\.0\.blocks",
-    EXAMPLE + EXAMPLE: "two stacks have the name 'decoder'",
+    TABLE.replace("ffn_out", "ffn_outt"): r"stack\.0\.ffn_out: Field required",
+    TABLE + "more = 1\n": r"stack\.0\.more: Extra inputs",
+    TABLE.replace('"decoder"', '"middle"'): r"stack\.0\.name: Input should be 'encoder'",
+    TABLE.replace('["mlp.gate_proj", "mlp.up_proj"]', "[]"): r"stack\.0\.ffn_in",
+    TABLE.replace('q = "self_attn.q_proj", ', ""): r"decoder\.self: needs q, k, v and o; or qkv",
+    TABLE.replace('"model.layers"', '" "'): r"stack\.0\.blocks",
+    TABLE.replace('"model.layers"', "3"): r"stack\.0\.blocks",
+    TABLE + TABLE: "two stacks have the name 'decoder'",
 }
 
 
@@ -332,6 +346,6 @@ def test_a_file_that_is_not_there(tmp_path):
 )
 def test_a_path_that_is_not_in_the_network(old: str, new: str, what: str, tmp_path):
     path = tmp_path / "sites.toml"
-    path.write_text(EXAMPLE.replace(old, new))
+    path.write_text(TABLE.replace(old, new))
     with pytest.raises(InputError, match=f"looked for the {what} in 'my-llama'"):
         site_map(unknown(), read_sites(path))

@@ -23,7 +23,7 @@ from fewfit.tuning.losses import (
 from fewfit.tuning.packing import ChoiceBatch, Packer
 from fewfit.tuning.pet import pet
 from fewfit.tuning.selector import RandomSelector, Selector
-from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, read_sites, site_map
+from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, site_map
 from fewfit.tuning.sparse import MaskedUpdate, SparseDelta
 from fewfit.tuning.tfew import PRETRAINING, ranked, t_few, tune
 from fewfit.tuning.training import Recipe, train
@@ -61,7 +61,6 @@ __all__ = [
     "pet",
     "rank",
     "ranked",
-    "read_sites",
     "save_vectors",
     "site_map",
     "t_few",

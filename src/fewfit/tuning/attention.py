@@ -23,7 +23,6 @@ from fewfit.errors import CapabilityError
 from fewfit.tuning.sites import SiteMap
 
 _NAMES = {"sdpa": "fewfit_sdpa", "eager": "fewfit_eager"}
-_HEAD_SIZES = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
 _ATTACHED = "_fewfit_attached"
 
 
@@ -142,8 +141,9 @@ def attention_sites(network: Any, sites: SiteMap) -> dict[str, AttentionSite]:
     for site in sites.select("self.q", "cross.q"):
         name, path = site.name.removesuffix(".q"), site.module.rpartition(".")[0]
         module, keys = network.get_submodule(path), sites.sites[f"{name}.k"]
-        size = next(getattr(module, n) for n in _HEAD_SIZES if hasattr(module, n))
-        found[name] = AttentionSite(name, path, site.size // size, keys.size // size, size)
+        heads = module.config.get_text_config().num_attention_heads
+        size = site.size // heads
+        found[name] = AttentionSite(name, path, heads, keys.size // size, size)
     return found
 
 

@@ -262,5 +262,5 @@ def _unknown(network: Any, kind: str) -> str:
     return (
         f"sites: the architecture {kind!r} is not known (known: {', '.join(LAYOUTS)}). Say where "
         "its layers are in a file, for `fewfit tune --sites FILE`, or in Python for "
-        f"layout=read_sites(FILE).{seen} Llama's would be:\n{EXAMPLE}"
+        f"layout=read_sites(FILE).{seen} Llama's would be: {EXAMPLE}"
     )

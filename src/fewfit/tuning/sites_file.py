@@ -13,16 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from fewfit.errors import InputError
 from fewfit.tuning.layouts import Stack
 
-EXAMPLE = """\
-[[stack]]
-name = "decoder"
-blocks = "model.layers"
-self = { q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", \
-o = "self_attn.o_proj" }
-ffn_in = ["mlp.gate_proj", "mlp.up_proj"]
-ffn_out = "mlp.down_proj"
-"""
-"""A file that describes Llama's layers."""
+EXAMPLE = (
+    'stack = [{ name = "decoder", blocks = "model.layers", self = { q = "self_attn.q_proj", '
+    'k = "self_attn.k_proj", v = "self_attn.v_proj", o = "self_attn.o_proj" }, '
+    'ffn_in = ["mlp.gate_proj", "mlp.up_proj"], ffn_out = "mlp.down_proj" }]'
+)
+"""A file that describes Llama's layers, in one line, as an error's message is."""
 
 _Path = Annotated[str, StringConstraints(strict=True, min_length=1, strip_whitespace=True)]
 
