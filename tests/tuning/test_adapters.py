@@ -84,15 +84,16 @@ def test_a_bottleneck_is_its_formula():
     assert torch.allclose(module(h, x), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "t5-gated", "bert2bert"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5-gated", "bert2bert", "bert", "roberta"])
 def test_vectors_of_real_words_in_front_are_these_words(name):
     base = trunk(name, dropout=0.0)
     words = [7, 11, 20]
     adapter = make_method("prompt-tuning", {"m": 3}).build(base, 0)
     with torch.no_grad():
-        adapter.P.copy_(base.network.get_input_embeddings().weight[words])
+        adapter.P.copy_(base.network.get_submodule(adapter.embeddings).weight[words])
     items = [base.encoder.encode(item) for item in EXAMPLES]
-    told = [item._replace(before=[*words, *item.before]) for item in items]
+    n = base.pack.first_slot
+    told = [i._replace(before=[*i.before[:n], *words, *i.before[n:]]) for i in items]
     assert torch.allclose(said(base, adapter, items), said(base, None, told), atol=1e-5)
 
 

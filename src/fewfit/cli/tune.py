@@ -100,6 +100,10 @@ def tune(
             "does). [default: the method's; answers for an encoder-decoder]"
         ),
     ] = None,
+    sites: Annotated[
+        Path | None,
+        typer.Option(help="File that says where an unknown architecture keeps its layers."),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
@@ -167,16 +171,19 @@ def tune(
     from fewfit.tuning import Data, Run, Trunk, load_start, save_adapter
     from fewfit.tuning.artifact import TaskEntry
     from fewfit.tuning.costs import costs_of_method
+    from fewfit.tuning.sites import read_sites
     from fewfit.tuning.training import digest, make_accelerator
 
     if start is not None:
         load_start(start)  # what is not there or damaged is said before weights are loaded
+    layout = None if sites is None else read_sites(sites)
     asked = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     asked = {name: value for name, value in asked.items() if value is not None}
     recipe = replace(chosen.recipe, **asked)
     accelerator = make_accelerator()
     device = str(accelerator.device)
-    base = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
+    loading: dict[str, Any] = {"dtype": dtype, "device": device, "max_tokens": max_tokens}
+    base = Trunk.load(model, **loading, layout=layout)
     base = base.reads(reading or chosen.reading)  # pyright: ignore[reportArgumentType], checked
     n_trainings = chosen.trainings(len(templates))
     begun = time.perf_counter()
@@ -204,6 +211,7 @@ def tune(
         seed=seed,
         n_examples=len(y),
         data_sha256=digest([repr(rows), repr(pool)]),
+        layout=layout,
         task=TaskEntry(
             templates=[item.source for item in templates],
             labels=[

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-import torch
 from torch import Tensor, nn
 
 from fewfit.errors import ArtifactError, InputError
 from fewfit.tuning.packing import ChoiceBatch
-from fewfit.tuning.sites import Site, features
+from fewfit.tuning.sites import Site, hook
 
 if TYPE_CHECKING:
     from fewfit.tuning.trunk import Trunk
@@ -213,8 +212,8 @@ class SiteAdapter(Adapter):
         handles: list[Handle] = []
         for name, place in self.places.items():
             if place.reads is not None:
-                handles.append(tap(network, place.reads, self._keep(name)))
-            handles.append(tap(network, place.acts, self._change(name)))
+                handles.append(hook(network, place.reads, self._keep(name)))
+            handles.append(hook(network, place.acts, self._change(name)))
         return handles
 
     def _keep(self, name: str) -> Callable[[Tensor], None]:
@@ -231,29 +230,6 @@ class SiteAdapter(Adapter):
             return self.module(name)(h, x).to(h.dtype)
 
         return change
-
-
-def tap(network: nn.Module, site: Site, f: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Call f on a site's features in every forward pass; what it returns takes their place."""
-    layer: Any = network.get_submodule(site.module)
-    whole = site.size == features(layer, site.side)
-
-    def changed(y: Tensor) -> Tensor | None:
-        new = f(y if whole else y.narrow(-1, site.start, site.size))
-        if new is None or whole:
-            return new
-        rest = y.shape[-1] - site.start - site.size
-        before, _, after = y.split([site.start, site.size, rest], dim=-1)
-        return torch.cat([before, new, after], dim=-1)
-
-    if site.side == "output":
-        return layer.register_forward_hook(lambda _, __, y: changed(y))
-
-    def pre(_: Any, args: Any) -> Any:
-        new = changed(args[0])
-        return None if new is None else (new, *args[1:])
-
-    return layer.register_forward_pre_hook(pre)
 
 
 def _key(name: str) -> str:

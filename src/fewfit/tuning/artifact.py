@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +21,9 @@ from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning import make_method, name_of
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.adapters.ia3 import IA3
+from fewfit.tuning.layouts import Stack
 from fewfit.tuning.method import TuningMethod, options_of
+from fewfit.tuning.sites_file import content_of
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
 
@@ -74,6 +76,7 @@ class Manifest(files.Strict):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     n_examples: int
     data_sha256: str | None = None
+    sites: dict[str, Any] | None = None
     task: TaskEntry | None
     costs: CostEntry | None = None
     files: dict[str, str]
@@ -106,6 +109,7 @@ def save_adapter(
     n_examples: int,
     seed: int | None = None,
     data_sha256: str | None = None,
+    layout: Sequence[Stack] | None = None,
     task: TaskEntry | None = None,
     costs: CostEntry | None = None,
 ) -> None:
@@ -115,6 +119,8 @@ def save_adapter(
     ----------
     method : TuningMethod or str
         Which built it; a name stands for a method without options.
+    layout : sequence of Stack, optional
+        Where the base keeps its layers, if it is an architecture that is not known.
 
     Raises
     ------
@@ -140,6 +146,7 @@ def save_adapter(
         seed=seed,
         n_examples=n_examples,
         data_sha256=data_sha256,
+        sites=None if layout is None else content_of(layout),
         task=task,
         costs=costs,
         files={TENSORS: files.sha256(tensors)},

@@ -81,6 +81,7 @@ class Trunk:
             start if start is not None else pad,
             tokenizer.mask_token_id,
             positions=config.model_type == _TOLD_POSITIONS,
+            lead=len(self.encoder.prefix),
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
@@ -116,6 +117,7 @@ class Trunk:
         device: str | None = None,
         max_tokens: int = MAX_TOKENS,
         reading: Reading = "answers",
+        layout: Sequence[Stack] | None = None,
     ) -> Trunk:
         """Load a checkpoint; only safetensors are read, and no code.
 
@@ -130,6 +132,8 @@ class Trunk:
             Left out, "cuda" where there is one, else "cpu".
         reading : {"answers", "words"}, default="answers"
             How choices are scored; see :data:`fewfit.tuning.words.Reading`.
+        layout : sequence of Stack, optional
+            Where an unknown architecture keeps its layers.
 
         Raises
         ------
@@ -152,6 +156,7 @@ class Trunk:
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
             positions=positions,
+            layout=layout,
         ).reads(reading)
 
     @cached_property

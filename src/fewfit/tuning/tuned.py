@@ -21,6 +21,8 @@ from fewfit.prompts import Prompt
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.artifact import MANIFEST, identity_of, load_adapter, read_manifest, restore
 from fewfit.tuning.choices import ChoiceExample, Encoded
+from fewfit.tuning.layouts import Stack
+from fewfit.tuning.sites_file import layout_from
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
 
@@ -158,7 +160,17 @@ class TunedModel(FrozenModel):
             dtype=known.get("dtype", "float32"),
             max_tokens=int(longest),
             reading=cast(Reading, known.get("reading", "answers")),
+            layout=self._layout(),
         )
+
+    def _layout(self) -> tuple[Stack, ...] | None:
+        """Where the base keeps its layers, if the artifact has to say so."""
+        if self.manifest.sites is None:
+            return None
+        try:
+            return layout_from(self.manifest.sites, str(self.folder / MANIFEST))
+        except InputError as error:
+            raise ArtifactError(str(error)) from None
 
     def export(self, folder: str | Path) -> None:
         """Write an ordinary checkpoint of transformers with the adapter merged into its weights.

@@ -180,10 +180,9 @@ class IA3(Adapter):
             layer: Any = network.get_submodule(site.module)
             axis = feature_axis(layer, site.side)
             scale = vector.to(layer.weight.device, layer.weight.dtype)
-            weight = layer.weight.narrow(axis, site.start, site.size)
-            weight.mul_(scale.unsqueeze(1 - axis))
+            layer.weight[(slice(None),) * axis + (site.where,)] *= scale.unsqueeze(1 - axis)
             if site.side == "output" and layer.bias is not None:
-                layer.bias.narrow(0, site.start, site.size).mul_(scale)
+                layer.bias[site.where] *= scale
 
     def _scale(self, members: Sequence[int], whole: int, x: Tensor) -> Tensor:
         """The factors of all features of one side of a layer, ones where no vector sits."""
@@ -214,12 +213,7 @@ class ScaledActivations(TuningMethod):
 
 
 def _filled(sites: Sequence[Site], parts: Sequence[Tensor], whole: int) -> Tensor:
-    pieces, at = [], 0
+    every = parts[0].new_ones(*parts[0].shape[:-1], whole)
     for site, part in zip(sites, parts, strict=True):
-        if site.start > at:
-            pieces.append(part.new_ones(*part.shape[:-1], site.start - at))
-        pieces.append(part)
-        at = site.start + site.size
-    if at < whole:
-        pieces.append(parts[0].new_ones(*parts[0].shape[:-1], whole - at))
-    return torch.cat(pieces, dim=-1)
+        every[..., site.where] = part
+    return every

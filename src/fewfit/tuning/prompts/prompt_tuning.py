@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from fewfit.tuning.adapter import Adapter, Handle
 from fewfit.tuning.method import TuningMethod
-from fewfit.tuning.packing import ChoiceBatch
+from fewfit.tuning.packing import ChoiceBatch, Packer, fill_slots
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
 
 
 class SoftPrompt(Adapter):
-    """Vectors (m, H) that every row reads before its text.
+    """Vectors (m, H) that every row reads before its text, in slots of the packed batch.
 
-    In the network of two BERTs and in T5 the encoder reads them.
+    In an encoder-decoder the encoder reads them, in a masked model they stand behind the special
+    tokens that open a text.
     """
 
-    def __init__(self, P: Tensor) -> None:
+    def __init__(self, P: Tensor, packer: Packer, embeddings: str) -> None:
         super().__init__()
         self.P = nn.Parameter(P)
+        self.packer, self.embeddings = packer, embeddings
 
     def act(self, network: nn.Module) -> list[Handle]:
-        return [_Nothing()]
+        m = len(self.P)
+        return [fill_slots(network, self.packer, self.embeddings, self.P, m)] if m else []
 
     def rewrite(self, batch: ChoiceBatch, trunk: Trunk) -> ChoiceBatch:
-        return in_front(batch, trunk, self.P)
-
-
-class _Nothing:
-    """What acts through :meth:`Adapter.rewrite` alone has nothing to undo."""
-
-    def remove(self) -> None:
-        return
-
-
-def in_front(batch: ChoiceBatch, trunk: Trunk, P: Tensor) -> ChoiceBatch:
-    """Return a batch whose rows read the vectors P (m, H) before all else."""
-    inputs, m = dict(batch.inputs), len(P)
-    if not m:
-        return batch
-    ids = inputs.pop("input_ids")
-    words = trunk.network.get_input_embeddings()(ids)
-    prefix = P.to(words.dtype).expand(len(ids), -1, -1)
-    inputs["inputs_embeds"] = torch.cat([prefix, words], dim=1)
-    mask = inputs["attention_mask"]
-    if mask.ndim == 2:
-        inputs["attention_mask"] = pad(mask, (m, 0), value=1)
-    else:  # (rows, 1, T, T): all see the vectors, which see those before them
-        wide = pad(mask, (m, 0, m, 0), value=0.0)
-        low = torch.finfo(mask.dtype).min
-        future = torch.ones(m, wide.shape[-1], dtype=torch.bool, device=mask.device).triu(1)
-        wide[:, :, :m, :] = torch.where(future, low, 0.0)
-        inputs["attention_mask"] = wide
-    if "position_ids" in inputs:
-        first = torch.arange(m, device=ids.device).expand(len(ids), -1)
-        inputs["position_ids"] = torch.cat([first, inputs["position_ids"] + m], dim=1)
-    shift = 0 if trunk.kind == "seq2seq" else m
-    return replace(batch, inputs=inputs, at=batch.at + torch.tensor([[0], [shift]]).to(batch.at))
+        return self.packer.with_slots(batch, len(self.P)) if len(self.P) else batch
 
 
 @dataclass(frozen=True)
@@ -82,6 +52,8 @@ class PromptTuning(TuningMethod):
     m: Annotated[int, Field(ge=0, le=4096)] = 20
 
     def build(self, base: Trunk, seed: int) -> Adapter:
-        E = base.network.get_input_embeddings().weight.detach().float().cpu()
+        path = base.sites.select("embeddings")[0].module
+        E = base.network.get_submodule(path).weight.detach().float().cpu()
         g = torch.Generator().manual_seed(seed)
-        return SoftPrompt(E[torch.randint(len(E), (self.m,), generator=g)].clone())
+        drawn = E[torch.randint(len(E), (self.m,), generator=g)].clone()
+        return SoftPrompt(drawn, base.pack, path)
