@@ -22,7 +22,7 @@ from fewfit.errors import CapabilityError, InputError
 from fewfit.prompts import Template
 from fewfit.tuning import ENTRIES, make_method
 from tests.matrix.test_tuning import SMALL
-from tests.tuning_models import checkpoint
+from tests.tuning_models import checkpoint, tokenizer
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
 Y = ["pos", "pos", "neg", "neg", "pos", "neg"]
@@ -190,3 +190,27 @@ def test_two_runs_of_a_comparison_agree_whatever_ran_before(folder):
         return found.cells[-1].log_loss
 
     assert accuracy(["t-few"]) == accuracy(["bitfit", "lora", "t-few"])
+
+
+def test_an_architecture_of_a_file_is_known_to_its_artifact(folder, tmp_path):
+    import transformers
+
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "rotary_dim": 4, "n_positions": 64}
+    words = tokenizer("causal")
+    config = transformers.GPTJConfig(**size, vocab_size=len(words), bos_token_id=3, eos_token_id=1)
+    transformers.GPTJForCausalLM(config).save_pretrained(tmp_path / "base")
+    words.save_pretrained(tmp_path / "base")
+    (tmp_path / "gptj.toml").write_text(
+        '[[stack]]\nname = "decoder"\nblocks = "transformer.h"\nself = { q = "attn.q_proj", '
+        'k = "attn.k_proj", v = "attn.v_proj", o = "attn.out_proj" }\n'
+        'ffn_in = ["mlp.fc_in"]\nffn_out = "mlp.fc_out"\n'
+    )
+    asked = ["--template", TEMPLATE, *(f"--label={k}={v}" for k, v in LABELS.items())]
+    how = ["--model", f"hf:{tmp_path / 'base'}", "--steps", 2]
+    command = ["tune", folder / "train.csv", *how, *asked]
+    refused = run(*command, "-o", tmp_path / "x", code=2)
+    assert "'gptj' is not known" in refused.output
+    run(*command, "-o", tmp_path / "task", "--sites", tmp_path / "gptj.toml")
+    (tmp_path / "gptj.toml").unlink()
+    told = run("predict", tmp_path / "task", folder / "pool.csv", "--store", "none")
+    assert len(told.stdout.splitlines()) == 5

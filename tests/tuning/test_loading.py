@@ -153,3 +153,30 @@ def test_two_may_read_one_network():
     expected = scored(first, items[:1])
     second = Trunk(first.network, first.tokenizer, identity={}, max_tokens=32)
     np.testing.assert_array_equal(scored(second, items[:1]), expected)
+
+
+@pytest.mark.parametrize("method", ["ladder", "parallel-adapter", "prompt-tuning"])
+def test_threads_share_a_model_with_an_adapter_beside_it(method, tmp_path):
+    base = build("bert", tmp_path / "base")
+    trunk = Trunk.load(str(base)).reads("words")
+    chosen = make_method(method)
+    adapter = chosen.build(trunk, 0)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator()))
+    save_adapter(
+        tmp_path / "tuned",
+        adapter,
+        method=chosen,
+        base_spec=trunk.spec,
+        base_identity=trunk.identity,
+        recipe=Recipe(),
+        n_examples=0,
+    )
+    model = TunedModel(tmp_path / "tuned")
+    parts = [asked(n) for n in (3, 5, 2, 7, 4, 6)] * 3
+    alone = [model.observe(part, WORDS).scores for part in parts]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda part: model.observe(part, WORDS).scores, parts))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
