@@ -449,7 +449,6 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(package, mo
             network = tuning_network("t5-gated")
             add_lora(network, site_map(network))
         else:
-            monkeypatch.delitem(sys.modules, "fewfit.tuning")
             tuning = importlib.import_module("fewfit.tuning")
             assert "t-few" in tuning.METHODS, "the table needs no torch"
             tuning.make_method("t-few")
