@@ -107,6 +107,17 @@ def test_what_is_declared_is_there(method):
     assert method.labels
 
 
+def test_a_tuning_method_shows_the_fields_of_its_dataclass():
+    pytest.importorskip("torch")
+    out = CliRunner().invoke(app, ["methods", "peft"]).output
+    assert "option    tuner_options={}" in out
+    assert "option    roles=('q', 'v')" in out
+    for name in TUNED:
+        said = CliRunner().invoke(app, ["methods", name, "--json"])
+        rows = json.loads(said.output)
+        assert [row["summary"] != "" for row in rows] == [True] * len(rows)
+
+
 def test_every_method_of_the_command_tune_is_in_the_table():
     listed = {method.name for method in list_methods() if method.kind == "tuning"}
     assert set(TUNED) == listed

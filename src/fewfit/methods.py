@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from inspect import Parameter, getdoc, signature
 from typing import Any, NamedTuple
@@ -179,8 +180,12 @@ def options_of(method: Method) -> dict[str, Any]:
     item = _item(method)
     if item is None:
         return {}
-    parameters = signature(item).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+    made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}
+    return {
+        p.name: p.default if made.get(p.name, MISSING) is MISSING else made[p.name]()
+        for p in signature(item).parameters.values()
+        if p.default is not Parameter.empty
+    }
 
 
 def methods_table(methods: Sequence[Method] | None = None) -> str:
