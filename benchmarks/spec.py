@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from benchmarks.peers import Peer
 from benchmarks.tasks import TASKS
 from fewfit.calibration import Calibration, make_calibration
-from fewfit.compare import DecoderMethod, Method
+from fewfit.compare import DecoderMethod, Method, TuningRow
 from fewfit.compare.names import make_methods
 from fewfit.decoders import DECODERS, Decoder, make_decoder
 from fewfit.errors import InputError
@@ -53,9 +53,10 @@ class MethodEntry(_Strict):
     """A row: a decoder with parameters and maybe a calibration of its own, a peer, or else the
     method of this name.
 
-    With `demonstrations`, so many examples stand in front of every prompt. A calibration is a
-    name, or a table of its name and parameters. With `views`, it is asked in so many of the
-    prompt's views, the first ones, and not in all.
+    `tuner` is a tuning method with `options` of its own and of its recipe; where the name itself is
+    one's, it can be left out. With `demonstrations`, so many examples stand in front of every
+    prompt. A calibration is a name, or a table of its name and parameters. With `views`, it is
+    asked in so many of the prompt's views, the first ones, and not in all.
     """
 
     decoder: str | None = None
@@ -64,11 +65,15 @@ class MethodEntry(_Strict):
     demonstrations: Annotated[int, Field(ge=0)] = 0
     views: Annotated[int, Field(gt=0)] | None = None
     peer: str | None = None
+    tuner: str | None = None
+    options: dict[str, Any] = {}
 
     def make(self, name: str, template: str | list[str]) -> Method | Decoder:
         """Return the method for a prompt; MissingExtraError where a peer is not installed."""
         if self.peer is not None:
             return Peer(self.peer)
+        if self.tuner is not None or self.options:
+            return TuningRow(self.tuner or name, self.options)
         if self.decoder is None and name not in DECODERS:
             return make_methods([name])[name]
         decoder = make_decoder(self.decoder or name, options=self.parameters)
@@ -80,6 +85,10 @@ class MethodEntry(_Strict):
     def check(self, name: str) -> None:
         """Refuse what :meth:`make` would not understand."""
         given = self.parameters or self.calibration or self.demonstrations or self.views
+        if (self.tuner is not None or self.options) and (self.peer or self.decoder or given):
+            raise ValueError(
+                f"method {name!r}: a tuning method has options, and none of a decoder's"
+            )
         if self.peer is not None:
             if self.decoder or given:
                 raise ValueError(f"method {name!r}: a peer has no decoder and no parameters")

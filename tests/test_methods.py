@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fewfit.cli import app
-from fewfit.cli.tune import METHODS as TUNED
 from fewfit.decoders import DECODERS
 from fewfit.methods import ALIASES, TABLES, find_methods, list_methods, methods_table, summary_of
+from fewfit.tuning import METHODS as TUNED
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -105,6 +105,17 @@ def test_what_is_declared_is_there(method):
     )
     assert method.queries
     assert method.labels
+
+
+def test_a_tuning_method_shows_the_fields_of_its_dataclass():
+    pytest.importorskip("torch")
+    out = CliRunner().invoke(app, ["methods", "peft"]).output
+    assert "option    tuner_options={}" in out
+    assert "option    roles=('q', 'v')" in out
+    for name in TUNED:
+        said = CliRunner().invoke(app, ["methods", name, "--json"])
+        rows = json.loads(said.output)
+        assert [row["summary"] != "" for row in rows] == [True] * len(rows)
 
 
 def test_every_method_of_the_command_tune_is_in_the_table():

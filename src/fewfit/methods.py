@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from inspect import Parameter, getdoc, signature
 from typing import Any, NamedTuple
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
-from fewfit.errors import InputError
+from fewfit.errors import InputError, MissingExtraError
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
+from fewfit.tuning import ENTRIES, METHODS, load
 
 
 class Method(NamedTuple):
@@ -63,26 +65,6 @@ TABLES: dict[str, Mapping[str, Any]] = {
 """Kind -> the fixed tables of the rooms."""
 
 
-def _tuned(
-    name: str, file: str, source: str, labels: str = "1 in all", kind: str = "tuning"
-) -> Method:
-    return Method(name, kind, f"tuning/{file}", ("gradients",), "1", labels, source)
-
-
-TUNING = (
-    _tuned("ia3", "ia3.py", "Liu et al. 2022, arXiv 2205.05638", kind="adapter"),
-    _tuned("lora", "lora.py", "Hu et al. 2022, arXiv 2106.09685", kind="adapter"),
-    _tuned(
-        "pet",
-        "pet.py",
-        "Schick & Schütze 2021, arXiv 2001.07676",
-        labels="1 in all, and unlabelled texts",
-    ),
-    _tuned("t-few", "tfew.py", "Liu et al. 2022, arXiv 2205.05638"),
-)
-"""Here and not beside their code, which cannot be imported without torch."""
-
-
 def list_methods() -> list[Method]:
     """Return every method, by kind and then by name."""
     found = [
@@ -99,7 +81,18 @@ def list_methods() -> list[Method]:
         for kind, table in TABLES.items()
         for name, item in sorted(table.items())
     ]
-    return [*found, *TUNING]
+    return [*found, *(_tuned(name) for name in sorted(METHODS))]
+
+
+def _tuned(name: str) -> Method:
+    """A line of the table that needs no torch; what is installed is asked itself."""
+    entry = ENTRIES.get(name)
+    if entry is None:
+        kind = METHODS[name]
+        room, reference, labels = kind.__module__, kind.source, kind.labels_needed
+        return Method(name, "tuning", room, ("gradients",), "1", labels, reference)
+    room = f"tuning/{entry.where.partition(':')[0].replace('.', '/')}"
+    return Method(name, "tuning", f"{room}.py", entry.needs, "1", entry.labels, entry.reference)
 
 
 def _note(item: Any) -> str:
@@ -167,19 +160,32 @@ def find_methods(name: str) -> list[Method]:
 
 
 def summary_of(method: Method) -> str:
-    """Return what a method does, in a sentence; empty for what is tuned."""
-    item = TABLES.get(method.kind, {}).get(method.name)
+    """Return what a method does, in a sentence; empty for what is tuned, without torch."""
+    item = _item(method)
     lines = (getdoc(item) or "").partition("\n\n")[0].splitlines() if item else []
     return " ".join(lines)
 
 
+def _item(method: Method) -> Any:
+    if method.kind != "tuning":
+        return TABLES.get(method.kind, {}).get(method.name)
+    try:
+        return load(method.name)
+    except MissingExtraError:
+        return None
+
+
 def options_of(method: Method) -> dict[str, Any]:
     """Return the parameters of a method that have a default, with it."""
-    item = TABLES.get(method.kind, {}).get(method.name)
+    item = _item(method)
     if item is None:
         return {}
-    parameters = signature(item).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not Parameter.empty}
+    made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}
+    return {
+        p.name: p.default if made.get(p.name, MISSING) is MISSING else made[p.name]()
+        for p in signature(item).parameters.values()
+        if p.default is not Parameter.empty
+    }
 
 
 def methods_table(methods: Sequence[Method] | None = None) -> str:

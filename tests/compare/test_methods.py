@@ -11,9 +11,9 @@ import pytest
 from benchmarks.spec import MethodEntry
 from fewfit import DecT, FewShotClassifier, ZeroShot
 from fewfit.calibration import BatchCalibration, DomainContextCalibration, PMICalibration
-from fewfit.compare import METHODS, DecoderMethod, compare, measure, sample_shots
+from fewfit.compare import METHODS, DecoderMethod, TuningRow, compare, measure, sample_shots
 from fewfit.compare.report.tables import accuracy_table, report
-from fewfit.decoders import KNNPrompting, PromptBoosting
+from fewfit.decoders import DECODERS, KNNPrompting, PromptBoosting
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models import FakeModel
 from fewfit.prompts import InContext, Part, Prompt, make_views
@@ -130,10 +130,14 @@ class Soft(FakeModel):
         return super()._states(batch) + self.taste * self._vector("good")
 
 
+ASKING = [name for name in METHODS if name in {*DECODERS, *SEARCHERS, "in-context", "tfidf"}]
+"""All but those that need a checkpoint's weights."""
+
+
 @pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, [DEFAULT_TEMPLATE, "{text} {mask}"]])
 def test_every_named_method_runs(template):
     options = {"shots": [2], "seeds": 1, "search_trials": 21, "template": template}
-    named = [name for name in METHODS if name != "ipet"]  # it wants texts without labels
+    named = [name for name in ASKING if name != "ipet"]  # it wants texts without labels
     found = make(Soft(), methods=named, **options).run()
     assert {cell.method for cell in found.cells} == set(named)
     rows = {cell.method: cell.ledger.row_queries for cell in found.cells}
@@ -151,6 +155,25 @@ def test_cells_of_another_calibration_are_not_taken(tmp_path):
     model = FakeModel()
     assert make(model, methods=own, **options).run(tmp_path).cells == two.cells
     assert model.queries == 0
+
+
+def test_a_row_of_an_experiment_is_a_tuning_method_with_options():
+    pytest.importorskip("torch")
+    options = {"rank": 8, "steps": 300}
+    for entry, name in (
+        (MethodEntry(options=options), "lora"),
+        (MethodEntry(tuner="lora", options=options), "LoRA, rank 8"),
+    ):
+        entry.check(name)
+        assert entry.make(name, "{x} {mask}") == TuningRow("lora", options)
+    assert MethodEntry().make("t-few", "{x} {mask}") == TuningRow("t-few")
+    for entry, message in (
+        (MethodEntry(options={"rnk": 8}), "did you mean 'rank'"),
+        (MethodEntry(tuner="lorra"), "did you mean 'lora'"),
+        (MethodEntry(tuner="lora", decoder="dect"), "none of a decoder's"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            entry.check("lora")
 
 
 def test_a_row_of_an_experiment_has_a_calibration_of_its_own():

@@ -12,7 +12,7 @@ pytest.importorskip("accelerate")
 
 from fewfit import FewShotClassifier, load_model
 from fewfit.tuning import IA3, Recipe, Trunk, save_vectors, site_map
-from fewfit.tuning.vectors import MANIFEST, TENSORS, TaskEntry
+from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
 from tests.fuzz import CASES
 from tests.fuzz.test_artifacts import _tried, damaged, sealed
 from tests.tuning_models import checkpoint

@@ -259,9 +259,10 @@ def test_an_unknown_architecture_is_named_with_what_to_do():
         word_embed_proj_dim=16,
     )
     model = transformers.OPTForCausalLM(config).eval()
-    with pytest.raises(InputError, match=r"'opt' is not known \(known: t5.*layout="):
+    model.config.model_type = "another"
+    with pytest.raises(InputError, match=r"'another' is not known \(known: t5.*layout="):
         site_map(model)
-    with pytest.raises(InputError, match=r"looked for the module 'transformer\.h' in 'opt'"):
+    with pytest.raises(InputError, match=r"looked for the module 'transformer\.h' in 'another'"):
         site_map(model, LAYOUTS["gpt2"])
     attention = dict(zip("qkvo", ("q_proj", "k_proj", "v_proj", "out_proj"), strict=True))
     layout = Stack(

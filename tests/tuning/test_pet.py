@@ -39,7 +39,7 @@ from fewfit.tuning import (
     tune,
 )
 from fewfit.tuning.costs import costs_of, costs_of_pet
-from fewfit.tuning.tfew import scored
+from fewfit.tuning.reading import scored
 from tests.tuning_models import checkpoint, trunk
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
@@ -167,7 +167,7 @@ def trained_on(monkeypatch):
         sizes.append(n_rows)
         return train(network, parameters, loss_of, n_rows, *args, **kwargs)
 
-    monkeypatch.setattr(importlib.import_module("fewfit.tuning.pet"), "train", noted)
+    monkeypatch.setattr(importlib.import_module("fewfit.tuning.method"), "train", noted)
     return sizes
 
 
@@ -201,9 +201,14 @@ def test_each_training_starts_from_the_vectors_that_are_given():
         (ROWS, [], {}, "unlabelled: no texts.*t_few needs none"),
         ([], UNLABELLED, {}, "take weights='uniform'"),
         ([], UNLABELLED, {"weights": "uniform", "generations": 1}, "no set can grow"),
-        (ROWS, UNLABELLED, {"weights": "wmean"}, "expected 'accuracy' or 'uniform', got 'wmean'"),
-        (ROWS, UNLABELLED, {"repetitions": 0}, "repetitions: 0 is at least 1"),
-        (ROWS, UNLABELLED, {"temperature": 0.0}, "temperature: 0.0 is above 0"),
+        (ROWS, UNLABELLED, {"weights": "wmean"}, "'accuracy' or 'uniform', not 'wmean'"),
+        (ROWS, UNLABELLED, {"repetitions": 0}, "repetitions: at least 1, not 0"),
+        (
+            ROWS,
+            UNLABELLED,
+            {"temperature": 0.0},
+            "temperature: Input should be greater than 0, not 0.0",
+        ),
         (ROWS, UNLABELLED, {"generations": -1}, "generations: -1 is at least 0"),
         (ROWS, UNLABELLED, {"factor": 0.5}, "factor: 0.5 is at least 1"),
         (ROWS, UNLABELLED, {"share": 1.5}, "share: 1.5 is above 0 and at most 1"),
@@ -295,9 +300,9 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     ("arguments", "message"),
     [
         (["--method", "pet"], "name them: --unlabelled"),
-        (["--method", "pet", "--unlabelled", "{more}", "--checkpoint", "x"], "leave it out"),
         (["--unlabelled", "{more}"], "has no use for --unlabelled"),
-        (["--generations", 3], "has no use for --unlabelled or --generations"),
+        (["--generations", 3], "t-few has no 'generations'"),
+        (["--method", "pet", "--option", "adapter=lt-sft"], "trainings of its own"),
         (["--method", "pet", "--unlabelled", "{none}"], "cannot be read"),
         (["--method", "pet", "--unlabelled", "{more}", "--text-column", "label"], "no column"),
     ],

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 import torch
+from safetensors.torch import save_file
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import ArtifactError, InputError, ModelError
 from fewfit.models.costs import (
     in_context_bytes,
     in_context_flops,
@@ -17,21 +20,27 @@ from fewfit.models.costs import (
 )
 from fewfit.tuning import (
     IA3,
+    Data,
+    Group,
     Objective,
     RandomSelector,
     Recipe,
+    Run,
     SparseDelta,
     TokenLogProbs,
     Trunk,
     add_lora,
+    learn,
+    make_method,
     ranked,
     site_map,
     t_few,
+    top_k,
     train,
     tune,
     unlikelihood_loss,
 )
-from fewfit.tuning.sparse import MaskedUpdate
+from fewfit.tuning.sparse.delta import MaskedUpdate
 from tests.tuning_models import EXAMPLES, checkpoint, example, inputs, network, trunk
 
 ROWS = [[item] for item in EXAMPLES]
@@ -308,7 +317,7 @@ def test_a_random_selector_and_the_sparse_delta_that_it_leaves(tmp_path):
     twice.apply(fresh)
     for n, where in delta.index.items():
         moved = (fresh.state_dict()[n] - before[n]).flatten()[where]
-        assert torch.allclose(moved, 2 * delta.value[n], atol=1e-5)
+        assert torch.allclose(moved, 2 * (delta.value[n] - delta.base[n]), atol=1e-5)
     with pytest.raises(InputError, match="is for another one"):
         delta.apply(network("bert"))
     with pytest.raises(InputError, match="the budget is 1 to"):
@@ -324,6 +333,111 @@ def test_deltas_add_up_where_they_meet_and_stand_side_by_side_elsewhere():
     assert both.value["w"].tolist() == [1, 5, 5]
     assert both.value["u"].tolist() == [1, 1]
     assert one.index.keys() == {"w"}
+    other = SparseDelta.between({"w": torch.ones(5)}, {"w": torch.full((5,), 2.0)})
+    with pytest.raises(InputError, match="of two networks"):
+        one + other
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        ([0, 2], [1.0, float("nan")], "not a finite number"),
+        ([0, 2], [1.0, float("inf")], "not a finite number"),
+        ([-1, 2], [1.0, 2.0], "ascending from 0"),
+        ([2, 0], [1.0, 2.0], "ascending from 0"),
+        ([2, 2], [1.0, 2.0], "ascending from 0"),
+        ([2], [1.0, 2.0], "one int64 index for each value"),
+        ([0.0, 2.0], [1.0, 2.0], "one int64 index for each value"),
+    ],
+)
+def test_a_delta_that_makes_no_sense_is_refused_wherever_it_comes_from(
+    index, value, message, tmp_path
+):
+    tensors = {"index.w": torch.tensor(index), "value.w": torch.tensor(value)}
+    with pytest.raises(ArtifactError, match=message):
+        SparseDelta({"w": tensors["index.w"]}, {"w": tensors["value.w"]})
+    save_file(tensors, tmp_path / "delta.safetensors")
+    with pytest.raises(ArtifactError, match=message):
+        SparseDelta.load(tmp_path / "delta.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_delta_gives_the_changed_network_bit_for_bit(dtype, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    before = torch.nn.Linear(64, 64).to(dtype)
+    after = copy.deepcopy(before)
+    with torch.no_grad():
+        for p in after.parameters():
+            p.mul_(1 + 0.3 * torch.randn(p.shape, generator=g).to(dtype))
+    tables = [dict(m.named_parameters()) for m in (before, after)]
+    SparseDelta.between(*tables).save(tmp_path / "d")
+    start = {n: p.clone() for n, p in before.state_dict().items()}
+    revert = SparseDelta.load(tmp_path / "d").apply(before)
+    assert all(torch.equal(p, after.state_dict()[n]) for n, p in before.state_dict().items())
+    revert()
+    assert all(torch.equal(p, start[n]) for n, p in before.state_dict().items())
+
+
+def test_the_best_scores_are_chosen_one_by_one_by_tensor_or_by_block():
+    scores = {
+        "b.0.w": torch.tensor([1.0, 5.0]),
+        "b.0.v": torch.tensor([0.0]),
+        "b.1.w": torch.tensor([2.0, 3.0]),
+    }
+    found = {n: m.tolist() for n, m in top_k(scores, 2).items()}
+    assert found == {"b.0.w": [False, True], "b.1.w": [False, True]}
+    assert list(top_k(scores, 2, level="tensor")) == ["b.0.w"]
+    blocks = ("b.0", "b.1")
+    assert list(top_k(scores, 4, level="block", blocks=blocks)) == ["b.1.w"]
+    assert list(top_k(scores, 3, level="block", blocks=blocks)) == ["b.1.w"]
+    same = {"w": torch.zeros(3), "v": torch.zeros(3)}
+    assert {n: m.tolist() for n, m in top_k(same, 4).items()} == {
+        "v": [True] * 3,
+        "w": [True, False, False],
+    }
+    with pytest.raises(InputError, match="no block is as small"):
+        top_k(scores, 1, level="block", blocks=blocks)
+    with pytest.raises(InputError, match="not a number"):
+        top_k({"w": torch.tensor([float("nan")])}, 1)
+
+
+def test_a_checkpoint_of_another_training_is_refused_whatever_differs(tmp_path):
+    base, file = trunk(), tmp_path / "training.pt"
+    recipe = Recipe(steps=2, batch_size=2)
+    options = {"recipe": recipe, "checkpoint": file}
+    t_few(base, ROWS, **options)
+    other = Trunk(network("t5-gated"), base.tokenizer, identity={"name": "x"}, max_tokens=32)
+    start = {name: v.detach() * 1.5 for name, v in IA3(base.sites).of().items()}
+    for what, call in {
+        "texts": lambda: t_few(base, ROWS[::-1], **options),
+        "loss": lambda: t_few(base, ROWS, objective=Objective(unlikelihood=False), **options),
+        "model": lambda: t_few(other, ROWS, **options),
+        "recipe": lambda: t_few(base, ROWS, recipe=Recipe(steps=3), checkpoint=file),
+        "seed": lambda: t_few(base, ROWS, seed=1, **options),
+        "start": lambda: t_few(base, ROWS, start=start, **options),
+        "method": lambda: make_method("ia3").fit(base, Data(ROWS), Run(recipe, checkpoint=file)),
+    }.items():
+        with pytest.raises(InputError, match=rf"another training \(.*{what}.* differ"):
+            call()
+
+
+def test_groups_train_at_rates_of_their_own():
+    def trained(groups):
+        base = trunk(dropout=0.0)
+        vectors = IA3(base.sites)
+        vectors.groups = lambda: groups
+        recipe = Recipe(steps=3, batch_size=4, dropout=False, learning_rate=0.01)
+        learn(base, vectors, ROWS, lambda t, rows, step: Objective()(t), Run(recipe), recipe)
+        return vectors.of()
+
+    names = tuple(trained(()))
+    plain, alike = trained(()), trained([Group(names)])
+    assert all(torch.equal(plain[n], alike[n]) for n in names)
+    still = trained([Group(names[:2], factor=0.0)])
+    assert all(bool((still[n] == 1).all()) == (n in names[:2]) for n in names)
+    for wrong in ([Group(("odd",))], [Group(names[:1]), Group(names[:1])]):
+        with pytest.raises(InputError, match="each parameter is in one group"):
+            trained(wrong)
 
 
 # ---- costs ------------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ from fewfit.tuning import (
     site_map,
     t_few,
 )
+from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
 from fewfit.tuning.training import make_accelerator
-from fewfit.tuning.vectors import MANIFEST, TENSORS, TaskEntry
 from tests.tuning_models import EXAMPLES, checkpoint, example
 from tests.tuning_models import network as tuning_network
 
@@ -110,7 +110,7 @@ def test_tune_reports_what_it_made_and_what_it_cost(tuned):
     report = folder_report
     # two blocks each, inner 12, hidden 24
     assert report["values"] == 2 * (2 * 12 + 24) + 2 * (4 * 12 + 24)
-    assert sorted(path.name for path in tuned.iterdir()) == [MANIFEST, TENSORS]
+    assert sorted(path.name for path in tuned.iterdir()) == [TENSORS, MANIFEST]
     size = sum(path.stat().st_size for path in tuned.iterdir())
     assert report["artifact_bytes"] == size
     overhead = (tuned / TENSORS).stat().st_size - 4 * report["values"]
@@ -387,7 +387,10 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--method", "lora"], 2, "is not one of"),
+        (["--method", "lorra"], 2, "did you mean 'lora'?"),
+        (["--option", "unlikelyhood=no"], 2, "did you mean 'unlikelihood'?"),
+        (["--option", "unlikelihood=perhaps"], 2, "option: unlikelihood: Input should be a valid"),
+        (["--option", "unlikelihood"], 2, "is not NAME=VALUE"),
         (["--model", "hf:/nowhere"], 3, "there is no folder '/nowhere'"),
         (["--label", "neg=bad"], 2, "class 'pos' (line 2) has no label words"),
         (["--label", "neg=bad", "--label", "other=good"], 2, "class 'pos' (line 2)"),
@@ -446,8 +449,9 @@ def test_a_missing_package_is_said_with_the_command_that_installs_it(package, mo
             network = tuning_network("t5-gated")
             add_lora(network, site_map(network))
         else:
-            monkeypatch.delitem(sys.modules, "fewfit.tuning")
-            importlib.import_module("fewfit.tuning")
+            tuning = importlib.import_module("fewfit.tuning")
+            assert "t-few" in tuning.METHODS, "the table needs no torch"
+            tuning.make_method("t-few")
 
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r'pip install "fewfit\[tune\]"'):

@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,8 +108,14 @@ def dump(manifest: Strict) -> bytes:
     return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
-    """Check a manifest's checksum and entries (ArtifactError)."""
+def parse(
+    data: bytes,
+    path: Path,
+    kind: type[AnyManifest],
+    *,
+    versions: Sequence[int] = (SCHEMA_VERSION,),
+) -> AnyManifest:
+    """Check a manifest's version, checksum and entries (ArtifactError)."""
     try:
         entries = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
         checksum = entries.pop("checksum")
@@ -117,9 +123,9 @@ def parse(data: bytes, path: Path, kind: type[AnyManifest]) -> AnyManifest:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path} is not the manifest of an artifact ({error})") from error
     version = entries.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
+    if type(version) is not int or version not in versions:
         raise ArtifactError(
-            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {SCHEMA_VERSION}. "
+            f"{path} has schema version {repr(version)[:40]}; this fewfit reads {versions[-1]}. "
             "Load it with the fewfit that wrote it, or upgrade"
         )
     if checksum != sha256(canonical):

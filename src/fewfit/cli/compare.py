@@ -21,6 +21,7 @@ from fewfit.cli.options import (
     LabelWords,
     Store,
     TextColumn,
+    read_options,
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
@@ -84,6 +85,13 @@ def compare(
     drop_overlap: Annotated[
         bool, typer.Option("--drop-overlap", help="Leave out training rows that are test rows.")
     ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METHOD.NAME=VALUE, an option of a decoder or a tuning method, for example "
+            "lora.rank=8; repeat it."
+        ),
+    ] = None,
     search_trials: Annotated[
         int,
         typer.Option(
@@ -145,7 +153,9 @@ def compare(
         overlap(own, other, drop=False, where=(where, there))
     listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
     _check_methods(listed)
-    compared, shared = _with_premise(make_methods(listed), make_calibration(calibration), premise)
+    compared, shared = _with_premise(
+        make_methods(_with_options(listed, option or [])), make_calibration(calibration), premise
+    )
     experiment = Experiment(
         *splits,
         template=views,
@@ -219,6 +229,24 @@ def _check_methods(listed: list[str]) -> None:
                 f"--methods: {plain!r} is not one of {list(METHODS)}"
                 f"{did_you_mean(plain, list(METHODS))}"
             )
+
+
+def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | list[str]:
+    """Give methods the options that name them: METHOD.NAME=VALUE."""
+    own: dict[str, list[str]] = {}
+    for item in options:
+        name, dot, rest = item.partition(".")
+        if not dot or name.strip() not in listed:
+            raise InputError(f"--option: {item!r} is not METHOD.NAME=VALUE with one of {listed}")
+        own.setdefault(name.strip(), []).append(rest)
+    if not own:
+        return listed
+    given: dict[str, Any] = {name: name for name in listed}
+    for name, items in own.items():
+        plain, plus, calibration = name.partition("+")
+        asked = {"decoder": plain, "calibration": calibration} if plus else {}
+        given[name] = {**asked, **read_options(items, typed=True)}
+    return given
 
 
 def _names(value: str) -> list[str]:

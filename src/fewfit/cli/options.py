@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,3 +79,32 @@ def store_path(value: str) -> str | None:
     if not value.strip():
         raise InputError("--store: expected a file, 'default' or 'none', got nothing")
     return value
+
+
+def read_options(items: list[str], *, typed: bool = False) -> dict[str, Any]:
+    """Read NAME=VALUE; ``adapter.rank=8`` is the option rank of a method's option `adapter`.
+
+    Values are text, lists by commas; those of an inner option are JSON where they can be, and all
+    where they are to be `typed`.
+    """
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = (part.strip() for part in item.partition("="))
+        if not (name and equals):
+            raise InputError(f"--option: {item!r} is not NAME=VALUE")
+        outer, dot, inner = name.partition(".")
+        place = found
+        if dot:
+            place, name = found.setdefault(f"{outer}_options", {}), inner
+        if name in place:
+            raise InputError(f"--option: {item.partition('=')[0].strip()!r} is given twice")
+        given = value.split(",") if "," in value else value
+        place[name] = _plain(value) if (dot or typed) and given is value else given
+    return found
+
+
+def _plain(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

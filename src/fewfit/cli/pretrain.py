@@ -67,31 +67,33 @@ def pretrain(
     check_folder(output, ARTIFACT)
     rows = _rows(mixture)
 
-    from fewfit.tuning import Objective, Recipe, Trunk, save_vectors, t_few
+    from fewfit.tuning import Data, Recipe, Run, Trunk, make_method, save_adapter
     from fewfit.tuning.training import make_accelerator
 
     accelerator = make_accelerator()
     device = str(accelerator.device)
     trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
     recipe = Recipe(steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    method = make_method("t-few", {"unlikelihood": False, "length_normalised": False})
     begun = time.perf_counter()
     with bar("pre-training", steps, unit="step") as progress:
-        vectors = t_few(
-            trunk,
-            rows,
-            recipe=recipe,
-            objective=Objective(False, False),
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=progress if accelerator.is_main_process else None,
-            accelerator=accelerator,
+        run = Run(
+            recipe,
+            seed,
+            None,
+            checkpoint,
+            progress if accelerator.is_main_process else None,
+            accelerator,
         )
+        vectors = method.fit(trunk, Data(rows), run)
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
-    save_vectors(
+    save_adapter(
         output,
         vectors,
+        method=method,
+        seed=seed,
         base_spec=trunk.spec,
         base_identity=trunk.identity,
         recipe=recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,18 +30,19 @@ from fewfit.cli.options import (
     LabelFile,
     LabelWords,
     TextColumn,
+    read_options,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
 
-METHODS = ("pet", "t-few")
 DTYPES = ("float32", "bfloat16", "float16")
-ARTIFACT = ("tuning.json", "vectors.safetensors")
+ARTIFACT = ("tuning.json", "adapter.safetensors")
 """The files of what is tuned, here since the room cannot be entered without torch."""
 
 
@@ -49,9 +51,15 @@ def tune(
     train: Input,
     output: Folder,
     model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
-    method: Annotated[str, typer.Option(help=f"How to train: {', '.join(METHODS)}.")] = "t-few",
+    method: Annotated[
+        str, typer.Option(help=f"How to train: {', '.join(ENTRIES)} (see 'fewfit methods').")
+    ] = "t-few",
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, an option of the method; repeat it. Lists by commas."),
+    ] = None,
     unlabelled: Annotated[
-        str | None, typer.Option(help="File of texts without labels, for pet, which needs them.")
+        str | None, typer.Option(help="File of texts without labels, for methods that need them.")
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
@@ -62,21 +70,40 @@ def tune(
     label: LabelWords = None,
     labels: LabelFile = None,
     start: Annotated[
-        Path | None, typer.Option(help="Vectors to start from: an artifact, or a published file.")
+        Path | None, typer.Option(help="What to start from: an artifact, or published vectors.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 8,
-    unlikelihood: Annotated[bool, typer.Option(help="Add the loss L_UL (t-few).")] = True,
-    length_normalised: Annotated[bool, typer.Option(help="Add the loss L_LN (t-few).")] = True,
-    repetitions: Annotated[int, typer.Option(min=1, help="Trainings per template (pet).")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each training. [default: the method's]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Rows per step. [default: the method's]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="At its peak. [default: the method's]")
+    ] = None,
+    unlikelihood: Annotated[
+        bool | None, typer.Option(help="The same as --option unlikelihood=... (t-few).")
+    ] = None,
+    length_normalised: Annotated[
+        bool | None, typer.Option(help="The same as --option length_normalised=... (t-few).")
+    ] = None,
+    repetitions: Annotated[
+        int | None, typer.Option(min=1, help="The same as --option repetitions=... (pet).")
+    ] = None,
     generations: Annotated[
-        int,
+        int | None, typer.Option(min=0, help="The same as --option generations=... (pet).")
+    ] = None,
+    reading: Annotated[
+        str | None,
         typer.Option(
-            min=0,
-            help="Rounds in which templates teach each other (pet): 2 for iPET, whose code counts "
-            "the first, from labels alone, as one more.",
+            help="How choices are scored: answers (with their end, per token) or words (as hf: "
+            "does). [default: the method's; answers for an encoder-decoder]"
         ),
-    ] = 0,
+    ] = None,
+    sites: Annotated[
+        Path | None,
+        typer.Option(help="File that says where an unknown architecture keeps its layers."),
+    ] = None,
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
@@ -85,14 +112,14 @@ def tune(
         int, typer.Option(min=0, help="Of the order of the rows and of the dropout.")
     ] = 0,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="File from which an interrupted training goes on (t-few).")
+        Path | None, typer.Option(help="File from which an interrupted training goes on.")
     ] = None,
     format: Format = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a few thousand scalars of a model from a file of labelled examples.
+    """Train a small part of, or beside, a model from a file of labelled examples.
 
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
@@ -100,20 +127,34 @@ def tune(
     from fewfit.artifacts.files import check_folder
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
+    from fewfit.tuning import make_method
 
     if method not in METHODS:  # not by choose(), which a type checker cannot look into
         raise InputError(
-            f"--method: {method!r} is not one of {list(METHODS)}{did_you_mean(method, METHODS)}"
+            f"--method: {method!r} is not one of {list(METHODS)}"
+            f"{did_you_mean(method, list(METHODS))}"
         )
     choose("--dtype", dtype, DTYPES)
-    _check_options(method, unlabelled, generations, checkpoint)
+    choose("--reading", reading or "words", ("answers", "words"))
+    older = {
+        "unlikelihood": unlikelihood,
+        "length_normalised": length_normalised,
+        "repetitions": repetitions,
+        "generations": generations,
+    }
+    options = {name: value for name, value in older.items() if value is not None}
+    chosen = make_method(method, {**options, **read_options(option or [])})
+    if chosen.unlabelled and unlabelled is None:
+        raise InputError(f"--method {method}: it learns from texts; name them: --unlabelled")
+    if not chosen.unlabelled and unlabelled is not None:
+        raise InputError(f"--method {method} has no use for --unlabelled")
     check_folder(output, ARTIFACT)
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
     name = label_column or "label"
     file = {"format": format, "delimiter": delimiter, "encoding": encoding}
     examples, rest, y = labelled(
-        train, templates, text_column, name, words, use=method == "pet", **file
+        train, templates, text_column, name, words, use=chosen.unlabelled, **file
     )
     verbalizer = answers_of(y, None if words is None else Verbalizer(words))
     rows = wordings(examples, y, templates, verbalizer)
@@ -127,46 +168,50 @@ def tune(
         if len(rest):
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
-    from fewfit.tuning import Objective, Recipe, Trunk, load_start, pet, save_vectors, t_few
-    from fewfit.tuning.costs import costs_of, costs_of_pet
-    from fewfit.tuning.training import make_accelerator
-    from fewfit.tuning.vectors import TaskEntry
+    from fewfit.tuning import Data, Run, Trunk, load_start, save_adapter
+    from fewfit.tuning.artifact import TaskEntry
+    from fewfit.tuning.costs import costs_of_method
+    from fewfit.tuning.sites import read_sites
+    from fewfit.tuning.training import digest, make_accelerator
 
+    if start is not None:
+        load_start(start)  # what is not there or damaged is said before weights are loaded
+    layout = None if sites is None else read_sites(sites)
+    asked = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    recipe = replace(chosen.recipe, **asked)
     accelerator = make_accelerator()
     device = str(accelerator.device)
-    trunk = Trunk.load(model, dtype=dtype, device=device, max_tokens=max_tokens)
-    recipe = Recipe(steps=steps, batch_size=batch_size)
-    rounds = {"repetitions": repetitions, "generations": generations}
-    n_trainings = 1 + len(templates) * repetitions * (1 + generations) if pool else 1
+    loading: dict[str, Any] = {"dtype": dtype, "device": device, "max_tokens": max_tokens}
+    base = Trunk.load(model, **loading, layout=layout)
+    base = base.reads(reading or chosen.reading)  # pyright: ignore[reportArgumentType], checked
+    n_trainings = chosen.trainings(len(templates))
     begun = time.perf_counter()
-    with bar("tuning", steps * n_trainings, unit="step") as progress:
-        options: dict[str, Any] = {
-            "start": None if start is None else load_start(start, trunk.identity),
-            "recipe": recipe,
-            "seed": seed,
-            "progress": progress if accelerator.is_main_process else None,
-            "accelerator": accelerator,
-        }
-        if method == "pet":
-            vectors = pet(trunk, rows, pool, **rounds, **options)
-        else:
-            objective = Objective(unlikelihood, length_normalised)
-            vectors = t_few(trunk, rows, objective=objective, checkpoint=checkpoint, **options)
+    with bar("tuning", recipe.steps * n_trainings, unit="step") as progress:
+        run = Run(
+            recipe,
+            seed,
+            None if start is None else load_start(start, base.identity),
+            checkpoint,
+            progress if accelerator.is_main_process else None,
+            accelerator,
+        )
+        adapter = chosen.fit(base, Data(rows, pool), run)
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
-    if method == "pet":
-        tokens, query_flops, costs = costs_of_pet(trunk, rows, pool, recipe, **rounds)
-    else:
-        tokens, query_flops, costs = costs_of(trunk, rows, recipe)
-    save_vectors(
+    tokens, query_flops, costs = costs_of_method(base, chosen, Data(rows, pool), recipe)
+    save_adapter(
         output,
-        vectors,
-        method=method,
-        base_spec=trunk.spec,
-        base_identity=trunk.identity,
+        adapter,
+        method=chosen,
+        base_spec=base.spec,
+        base_identity=base.identity,
         recipe=recipe,
+        seed=seed,
         n_examples=len(y),
+        data_sha256=digest([repr(rows), repr(pool)]),
+        layout=layout,
         task=TaskEntry(
             templates=[item.source for item in templates],
             labels=[
@@ -181,9 +226,9 @@ def tune(
         "examples": len(y),
         "unlabelled": len(pool),
         "classes": list(verbalizer.classes),
-        "values": vectors.count,
+        "values": adapter.count,
         "trainings": n_trainings,
-        "steps": steps,
+        "steps": recipe.steps,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
         "tokens_per_query": round(tokens, 1),
@@ -193,11 +238,12 @@ def tune(
     if as_json:
         say(json.dumps(report, ensure_ascii=False))
         return
-    more = f" in each of {n_trainings} trainings, {len(pool)} unlabelled texts" if pool else ""
+    more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
+    more += f", {len(pool)} unlabelled texts" if pool else ""
     say(
-        f"{len(y)} examples, {len(verbalizer.classes)} classes, {steps} steps{more}, "
+        f"{len(y)} examples, {len(verbalizer.classes)} classes, {recipe.steps} steps{more}, "
         f"{seconds:.1f} s; "
-        f"{vectors.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
+        f"{adapter.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
         f"{report['training_flops']:.1e} FLOPs, {report['query_flops']:.1e} per query"
     )
 
@@ -216,20 +262,6 @@ def merge(
 
     TunedModel(artifact, base=model).export(output)
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
-
-
-def _check_options(
-    method: str, unlabelled: str | None, generations: int, checkpoint: Path | None
-) -> None:
-    """Refuse what another method would need, before anything is read."""
-    if method == "pet" and unlabelled is None:
-        raise InputError("--method pet: its student learns from texts; name them: --unlabelled")
-    if method == "pet" and checkpoint is not None:
-        raise InputError(
-            "--checkpoint: pet is many trainings, which cannot be resumed; leave it out"
-        )
-    if method != "pet" and (unlabelled is not None or generations):
-        raise InputError(f"--method {method} has no use for --unlabelled or --generations; pet has")
 
 
 def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:

@@ -17,6 +17,7 @@ from fewfit.compare.names import DEFAULT_METHODS, METHODS
 from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
 from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import draw_samples, sample_shots
+from fewfit.compare.tuning import TuningRow
 from fewfit.decoders import Decoder
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
@@ -37,6 +38,7 @@ __all__ = [
     "Metrics",
     "SearcherMethod",
     "Summary",
+    "TuningRow",
     "compare",
     "draw_samples",
     "expected_calibration_error",
@@ -80,7 +82,8 @@ def compare(
     methods : sequence of str, or mapping of str to Decoder or Method
         Names out of :data:`METHODS`, a decoder's with its own calibration as in
         ``"zero-shot+batch"``; or decoders with other parameters under names of yours,
-        ``DecoderMethod(decoder, calibration, template=...)`` and ``SearcherMethod(name)``.
+        ``DecoderMethod(decoder, calibration, template=...)``, ``SearcherMethod(name)`` and
+        ``TuningRow(name, options)``.
     models : sequence of str or FrozenModel, default=("embedded",)
         Methods that need no frozen model run once for all of them.
     shots : sequence of int, default=(1, 4, 16)

@@ -33,7 +33,7 @@ def flops(
     sample, test : Load
     """
     size = None if frozen is None else frozen.size
-    if frozen is None or size is None or fit_tokens is None or test.tokens is None:
+    if frozen is None or size is None or fit_tokens is None or not test.tokens or not test.rows:
         return {}
     n, kind = size.n_parameters, {"encoder_decoder": size.encoder_decoder}
     query = test.tokens / test.rows

@@ -67,7 +67,7 @@ def run_cell(
         fit, predict = searched, meter.bill.since(searched)
     asked = Load(test.n_asked if meter is None else predict.queries, _known(predict.tokens))
     arrays = {key: np.array(value, order="C") for key, value in method.arrays(fitted).items()}
-    ledger = Ledger(
+    costs = dict(
         queries=fit.queries,
         tokens=_known(fit.tokens),
         predict_queries=predict.queries,
@@ -85,6 +85,7 @@ def run_cell(
             test=asked,
         ),
     )
+    ledger = Ledger(**{**costs, **method.costs(fitted, test)})
     cell = Cell(
         method=job.name,
         model=model,

@@ -109,6 +109,11 @@ class Data:
         """Return the rows of a sample."""
         return [self.train[i] for i in sample.rows]
 
+    def rest(self, sample: Sample) -> list[Row]:
+        """Return the rows of the pool that are not in a sample: texts without labels."""
+        drawn = {int(i) for i in sample.rows}
+        return [row for i, row in enumerate(self.train) if i not in drawn]
+
 
 def text_of(row: Row) -> str:
     """Return the user's text of a row, its fields joined by a space."""

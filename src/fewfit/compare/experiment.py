@@ -25,7 +25,6 @@ from fewfit.compare.names import DEFAULT_METHODS, make_methods
 from fewfit.compare.plan import Job, Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
-from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import brief, same_samples
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
@@ -166,8 +165,8 @@ class Experiment:
             tested: dict[tuple[int, ...], Places] = {}
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
-                    if isinstance(job.method, SearcherMethod):
-                        finished = self._search(job, job.method, journal)
+                    if job.method.alone:
+                        finished = self._alone(job, journal)
                     else:
                         finished = self._fit(job, answers, tested)
                     journal.add(job.key, finished)
@@ -238,13 +237,15 @@ class Experiment:
             job, sample, test, data.classes, model=model, free=free, frozen=task and task.model
         )
 
-    def _search(self, job: Job, method: SearcherMethod, journal: Journal) -> Finished:
-        """Compute a cell of a searcher, which asks on its own."""
+    def _alone(self, job: Job, journal: Journal) -> Finished:
+        """Compute a cell of a method that asks, or trains, on its own."""
         data, (model, task) = self.data, self.plan.sources[job.source]
         assert task is not None
         meter = MeteredModel(task.model)
-        own = replace(task, model=meter, template=job.views[0], calibration=job.calibration)
-        ready = method.on(own, max_queries=job.max_queries, seed=job.sample.seed)
+        template = job.views[0] if job.method.one_view else Views(list(job.views))
+        own = replace(task, model=meter, template=template, calibration=job.calibration)
+        pool = data.rest(job.sample) if job.method.unlabelled else []
+        ready = job.method.on(own, max_queries=job.max_queries, seed=job.sample.seed, pool=pool)
         finished = run_cell(
             replace(job, method=ready),
             Features.unasked(data.drawn(job.sample), data.y_train[job.sample.rows]),
@@ -266,7 +267,7 @@ class Experiment:
             for name, method in self.methods.items()
             if method.template is not None
         }
-        searches = any(isinstance(method, SearcherMethod) for method in self.methods.values())
+        searches = any(method.budgeted for method in self.methods.values())
         return Setup(
             fewfit_version=__version__,
             template=_shown(self.template),

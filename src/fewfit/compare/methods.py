@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, ClassVar, cast
@@ -19,6 +19,7 @@ from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError
 from fewfit.parameters import check_parameters
 from fewfit.prompts import Row, View, Views, make_views
+from fewfit.task import Task
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -98,8 +99,21 @@ class Method(ABC):
         How many of the sample's examples stand in front of every prompt.
     template : str, View, or sequence of these, or None
         How it asks about a row; None is the comparison's way.
+    alone : bool
+        Whether it asks, or trains, on its own: nothing that others share is asked for it, and
+        :meth:`on` tells it whom.
+    one_view : bool
+        Whether it starts from the first template alone.
+    budgeted : bool
+        Whether it is given a budget of queries.
+    unlabelled : bool
+        Whether it is given texts without labels.
     """
 
+    alone: ClassVar[bool] = False
+    one_view: ClassVar[bool] = False
+    budgeted: ClassVar[bool] = False
+    unlabelled: bool = False
     asks: ClassVar[bool] = False
     traceable: ClassVar[bool] = True
     learns: bool = True
@@ -111,6 +125,34 @@ class Method(ABC):
     @abstractmethod
     def key(self) -> str:
         """Everything about the method that decides its predictions."""
+
+    def check(self, task: Task, *, who: str) -> None:
+        """Refuse what it cannot be run on, before anything is paid for."""
+        return
+
+    def on(self, task: Task, *, max_queries: int, seed: int, pool: Sequence[Row] = ()) -> Method:
+        """Return the method, told what it works on; only called where it is `alone`.
+
+        Parameters
+        ----------
+        task : Task
+            Of the cell's model and views.
+        max_queries : int
+            What fitting may ask, if it is `budgeted`.
+        seed : int
+            Of the cell.
+        pool : sequence of Row
+            Texts without labels, if it needs such.
+        """
+        return self
+
+    def least_trials(self, n_rows: int, n_free: int) -> int:
+        """Return how many prompts a `budgeted` method has to be allowed to learn anything."""
+        return 1
+
+    def costs(self, fitted: Any, test: Features) -> Mapping[str, Any]:
+        """Return entries of the ledger that it knows better than whoever measures it."""
+        return {}
 
     @abstractmethod
     def fit(self, sample: Features, classes: NDArray[Any]) -> Any:
@@ -156,6 +198,7 @@ class DecoderMethod(Method):
         if self.template is not None:
             object.__setattr__(self, "template", make_views(self.template))
         object.__setattr__(self, "requires", self.decoder.requires)
+        object.__setattr__(self, "unlabelled", self.decoder.unlabelled)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
     def key(self) -> str:
@@ -173,6 +216,9 @@ class DecoderMethod(Method):
         scores = None if sample.scores is None else np.zeros((K, K), np.float32)
         hidden = np.zeros((K, sample.hidden.shape[1]), np.float32)
         return decoder.fit(hidden, classes, scores=scores)
+
+    def check(self, task: Task, *, who: str) -> None:
+        self.told(len(task.template.views))
 
     def told(self, P: int) -> Decoder:
         """Return the decoder for P views (InputError if it was made for another number)."""

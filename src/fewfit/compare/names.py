@@ -8,10 +8,12 @@ from typing import Any
 from fewfit.calibration import CALIBRATIONS, make_calibration
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
 from fewfit.compare.searchers import SearcherMethod
+from fewfit.compare.tuning import TuningRow
 from fewfit.decoders import DECODERS, Decoder, make_decoder
 from fewfit.errors import InputError
 from fewfit.parameters import did_you_mean
 from fewfit.searchers import SEARCHERS
+from fewfit.tuning import METHODS as TUNERS
 
 DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
 
@@ -19,8 +21,15 @@ IN_CONTEXT = "in-context"
 
 TFIDF = "tfidf"
 
-METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
-"""Names that :func:`make_methods` knows; all but "tfidf" may be followed by ``+CALIBRATION``."""
+TUNE = "tune:"
+
+_OTHERS = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
+
+METHODS: tuple[str, ...] = (*_OTHERS, *(n if n not in _OTHERS else f"{TUNE}{n}" for n in TUNERS))
+"""Names that :func:`make_methods` knows; decoders and searchers take a ``+CALIBRATION`` behind.
+
+A tuning method whose name a decoder has too is called ``tune:NAME``; that way of writing names any.
+"""
 
 DEFAULT_METHODS = ("offset-regression", "zero-shot", "tfidf", "linear-probe", "dect")
 """The default decoder, and its usual rivals."""
@@ -36,7 +45,8 @@ def make_methods(
     methods : sequence of str, or mapping
         Names; or names of yours, each with a method, a decoder, a name of :data:`METHODS`, or
         options of a decoder, as a file can hold them:
-        ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``.
+        ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``; or of a tuning method and its
+        recipe: ``{"tuner": "lora", "rank": 8, "steps": 300}``.
 
     Raises
     ------
@@ -65,15 +75,26 @@ def _made(name: str, method: Any) -> Method:
             f"a {type(method).__name__}"
         )
     options = dict(method)
+    if "tuner" in options or ("decoder" not in options and _tuner(name) is not None):
+        return TuningRow(options.pop("tuner", _tuner(name)), options)
     decoder, calibration = options.pop("decoder", name), options.pop("calibration", None)
     shown = options.pop("demonstrations", 0)
     own = None if calibration is None else make_calibration(calibration)
     return DecoderMethod(make_decoder(decoder, options=options), own, shown)
 
 
+def _tuner(name: str) -> str | None:
+    """Return the tuning method that a name stands for, if it does."""
+    tuner = name.removeprefix(TUNE)
+    return tuner if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS) else None
+
+
 def _named(name: str) -> Method:
+    tuner = _tuner(name)
+    if tuner is not None:
+        return TuningRow(tuner)
     plain, plus, calibration = name.partition("+")
-    if plain not in METHODS or (plus and plain == TFIDF):
+    if plain not in _OTHERS or (plus and plain == TFIDF):
         raise InputError(
             f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
             f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"

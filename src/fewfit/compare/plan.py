@@ -12,8 +12,7 @@ import numpy as np
 from fewfit._version import __version__
 from fewfit.calibration import Calibration, NoCalibration
 from fewfit.compare.data import Data, digest
-from fewfit.compare.methods import DecoderMethod, Method
-from fewfit.compare.searchers import SearcherMethod
+from fewfit.compare.methods import Method
 from fewfit.compare.splits import Sample
 from fewfit.errors import CapabilityError, InputError
 from fewfit.estimators.opening import open_model
@@ -108,7 +107,7 @@ class Plan:
         self.calibration = calibration
         self.search_trials = search_trials
         for name, method in methods.items():
-            if isinstance(method, DecoderMethod) and method.decoder.unlabelled:
+            if method.unlabelled and not method.alone:
                 raise InputError(
                     f"methods: {name} learns from texts without labels, and a comparison has none "
                     "to give it; leave it out"
@@ -125,10 +124,10 @@ class Plan:
         return [[Query(view.render(row), words) for view, words in ways] for row in rows]
 
     def shared(self, jobs: Sequence[Job]) -> list[Query]:
-        """Return all that these jobs look at, each query once; searchers ask on their own."""
+        """Return all that these jobs look at, each query once; some ask on their own."""
         groups: dict[tuple[int, ...], list[Job]] = {tuple(map(id, self.template.views)): []}
         for job in jobs:
-            if not isinstance(job.method, SearcherMethod):
+            if not job.method.alone:
                 groups.setdefault(job.way, []).append(job)
         asked: dict[Query, None] = {}
         for group in filter(None, groups.values()):
@@ -169,16 +168,13 @@ class Plan:
                 f"{name} puts examples in front of the text, which a sentence encoder does not "
                 "read as examples; use a language model (hf:, a server), or leave this method out"
             )
-        if isinstance(method, SearcherMethod):
-            method.check(task, who=name)
-        elif isinstance(method, DecoderMethod):
-            method.told(len(task.template.views))
+        method.check(task, who=name)
 
     def _check_trials(self) -> None:
         """Refuse a budget with which a searcher would find nothing."""
         least: dict[str, int] = {}
         for name, method in self.methods.items():
-            if isinstance(method, SearcherMethod):
+            if method.budgeted:
                 [view] = self._base(method).views
                 for sample in self.data.samples:
                     rows = self.data.drawn(sample)
@@ -199,7 +195,7 @@ class Plan:
     def _base(self, method: Method) -> View | Views:
         """Return how a method asks, before it has seen any example."""
         base = self.template if method.template is None else make_views(method.template)
-        if isinstance(method, SearcherMethod):
+        if method.one_view:
             return base.views[0]
         other = [view for view in base.views if type(view) is not Template]
         if method.demonstrations and other:
@@ -212,7 +208,7 @@ class Plan:
     def _views(self, method: Method, sample: Sample) -> tuple[View, ...]:
         """Return how a method asks, with what its views keep of the sample."""
         base, rows = self._base(method), self.data.drawn(sample)
-        if method.demonstrations and not isinstance(method, SearcherMethod):
+        if method.demonstrations and not method.alone:
             n, seed = method.demonstrations, sample.seed
             sources = [view.source for view in base.views if isinstance(view, Template)]
             base = Views([InContext(source, n=n, seed=seed) for source in sources])
@@ -237,10 +233,15 @@ class Plan:
                         continue
                     calibration, views = self._calibration(method), self._views(method, sample)
                     seen, free, max_queries = data.drawn(sample), [], 0
-                    if isinstance(method, SearcherMethod):
+                    pool = data.rest(sample) if method.unlabelled else []
+                    if method.budgeted:
                         blanks = calibration.prompts(views[0], seen)
                         max_queries = self.search_trials * (len(seen) + len(blanks))
-                    elif task is not None and task.model.capabilities.scores is not None:
+                    elif (
+                        not method.alone
+                        and task is not None
+                        and task.model.capabilities.scores is not None
+                    ):
                         free = self._free(calibration, views, seen)
                     traced = method.traceable and sample.seed == first
                     decides = {
@@ -252,6 +253,7 @@ class Plan:
                         "sample": [sample.shots, sample.seed, rows],
                         "traced": traced,
                         **({"max_queries": max_queries} if max_queries else {}),
+                        **({"unlabelled": digest(pool)} if pool else {}),
                     }
                     learns = method.learns or calibration.learns
                     yield Job(

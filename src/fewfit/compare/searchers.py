@@ -67,6 +67,9 @@ class SearcherMethod(Method):
     task: Task | None = None
     max_queries: int = 0
     seed: int = 0
+    alone: ClassVar[bool] = True
+    one_view: ClassVar[bool] = True
+    budgeted: ClassVar[bool] = True
     asks: ClassVar[bool] = True
     traceable: ClassVar[bool] = False  # a second run would pay again
 
@@ -130,7 +133,9 @@ class SearcherMethod(Method):
             return 1
         return -(-(smallest(n_rows, n_free, **self.options) + n_free) // (n_rows + n_free))
 
-    def on(self, task: Task, *, max_queries: int, seed: int) -> SearcherMethod:
+    def on(
+        self, task: Task, *, max_queries: int, seed: int, pool: Sequence[Row] = ()
+    ) -> SearcherMethod:
         """Return the searcher, ready to ask a task of one template."""
         return replace(self, task=task, max_queries=max_queries, seed=seed)
 

@@ -6,5 +6,13 @@ everything in the house.
 
 from fewfit.testing.decoders import DECODER_CHECKS, check_decoder
 from fewfit.testing.models import FROZEN_MODEL_CHECKS, check_frozen_model
+from fewfit.testing.tuning import TUNING_CHECKS, check_tuning_method
 
-__all__ = ["DECODER_CHECKS", "FROZEN_MODEL_CHECKS", "check_decoder", "check_frozen_model"]
+__all__ = [
+    "DECODER_CHECKS",
+    "FROZEN_MODEL_CHECKS",
+    "TUNING_CHECKS",
+    "check_decoder",
+    "check_frozen_model",
+    "check_tuning_method",
+]

@@ -98,6 +98,11 @@ class ChoiceEncoder:
         Of the prompt.
     positions : int, optional
         Of prompt and choice together, in a model that has no more.
+
+    Attributes
+    ----------
+    prefix : list of int
+        The special tokens that open a text.
     """
 
     def __init__(
@@ -114,8 +119,8 @@ class ChoiceEncoder:
         first = marks.index(0)
         ids = self._backend.encode("a").ids
         last = len(marks) - marks[::-1].index(0)
-        self._prefix, self._suffix = ids[:first], ids[last:]
-        if not self._prefix and kind == "causal" and tokenizer.bos_token_id is not None:
+        self.prefix, self._suffix = ids[:first], ids[last:]
+        if not self.prefix and kind == "causal" and tokenizer.bos_token_id is not None:
             self._begin = [tokenizer.bos_token_id]  # only where a prompt would be empty
         else:
             self._begin = []
@@ -190,7 +195,7 @@ class ChoiceEncoder:
         left = "".join(part.text for part in parts[:slot]).rstrip()
         right = "".join(part.text for part in parts[slot + 1 :])
         if self.kind == "masked":
-            return [*self._prefix, *self._plain(left)], [*self._plain(right), *self._suffix]
+            return [*self.prefix, *self._plain(left)], [*self._plain(right), *self._suffix]
         if any(part.kind == "field" for part in parts[slot + 1 :]) or any(
             unicodedata.category(c)[0] not in "PZC" for c in right
         ):
@@ -199,8 +204,8 @@ class ChoiceEncoder:
                 "answer; move {mask} to the end"
             )
         if self.kind == "seq2seq":
-            return [*self._prefix, *self._plain(left), *self._suffix], []
-        ids = [*self._prefix, *self._plain(left)] or self._begin
+            return [*self.prefix, *self._plain(left), *self._suffix], []
+        ids = [*self.prefix, *self._plain(left)] or self._begin
         if not ids:
             raise InputError("template: an empty text leaves nothing to read; write text before it")
         return ids, []

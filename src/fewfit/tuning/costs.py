@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fewfit.models.costs import inference_flops, training_flops
-from fewfit.tuning.tfew import Rows
+from fewfit.tuning.artifact import CostEntry
+from fewfit.tuning.method import Data, Rows, TuningMethod
+from fewfit.tuning.rounds.pet import PET
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
-from fewfit.tuning.vectors import CostEntry
 
 
 def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, CostEntry]:
@@ -23,6 +24,23 @@ def costs_of(trunk: Trunk, rows: Rows, recipe: Recipe) -> tuple[float, float, Co
     trained = training_flops(n, tokens, steps=recipe.steps, batch_size=size, encoder_decoder=halved)
     entry = CostEntry(n_parameters=n, encoder_decoder=halved, training_flops=trained)
     return tokens, inference_flops(n, tokens, encoder_decoder=halved), entry
+
+
+def costs_of_method(
+    trunk: Trunk, method: TuningMethod, data: Data, recipe: Recipe
+) -> tuple[float, float, CostEntry]:
+    """Tokens and FLOPs of a query, and the costs of a method; see :func:`costs_of`.
+
+    Every training is counted as one on the labelled rows; PET's by :func:`costs_of_pet`.
+    """
+    if isinstance(method, PET):
+        rounds = {"repetitions": method.repetitions, "generations": method.generations}
+        if data.rows:
+            return costs_of_pet(trunk, data.rows, data.unlabelled, recipe, **rounds)
+        return costs_of(trunk, data.unlabelled, recipe)
+    tokens, query, entry = costs_of(trunk, data.rows, recipe)
+    flops = entry.training_flops * method.trainings(len(data.rows[0]))
+    return tokens, query, entry.model_copy(update={"training_flops": flops})
 
 
 def costs_of_pet(

@@ -8,12 +8,14 @@ and the cross-attention's keys and values are computed once per example, not onc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from fewfit.errors import InputError
 from fewfit.tuning.choices import Encoded
 
 
@@ -33,6 +35,9 @@ class ChoiceBatch:
         As in :class:`TokenLogProbs`.
     tasks : Tensor of shape (rows,), int64
         The task of each row of the network's batch.
+    slots : tuple of (int, int), default=(0, 0)
+        First position, and the one behind the last, of the slots for a prompt's vectors in
+        ``inputs["input_ids"]``.
     """
 
     inputs: dict[str, Tensor]
@@ -42,11 +47,12 @@ class ChoiceBatch:
     example: Tensor
     correct: Tensor
     tasks: Tensor
+    slots: tuple[int, int] = (0, 0)
 
     def to(self, device: Any) -> ChoiceBatch:
         """Return the batch on `device`."""
-        moved = {k: v.to(device) for k, v in vars(self).items() if k != "inputs"}
-        return ChoiceBatch({k: v.to(device) for k, v in self.inputs.items()}, **moved)
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, inputs={k: v.to(device) for k, v in self.inputs.items()}, **moved)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Packer:
     positions : bool
         Whether the decoder of an encoder-decoder is told each token's position in its own choice;
         one whose positions are relative needs none.
+    lead : int, default=0
+        How many special tokens open a text of a masked model.
+    front : int, default=0
+        Slots for a prompt's vectors in each row, see :meth:`with_slots`.
     """
 
     kind: str
@@ -71,6 +81,8 @@ class Packer:
     start_id: int | None = None
     mask_id: int | None = None
     positions: bool = False
+    lead: int = 0
+    front: int = 0
 
     def __call__(self, examples: Sequence[Encoded]) -> ChoiceBatch:
         """Pack B examples."""
@@ -83,7 +95,7 @@ class Packer:
         flat = [(b, c) for b, item in enumerate(examples) for c in range(len(item.choices))]
         lengths = [len(examples[b].choices[c]) for b, c in flat]
         targets = [token for b, c in flat for token in examples[b].choices[c]]
-        return ChoiceBatch(
+        batch = ChoiceBatch(
             inputs,
             torch.tensor(at).T,
             torch.tensor(targets),
@@ -92,6 +104,58 @@ class Packer:
             torch.tensor([c == examples[b].answer for b, c in flat]),
             torch.tensor(tasks),
         )
+        return self.with_slots(batch, self.front) if self.front else batch
+
+    @property
+    def first_slot(self) -> int:
+        """Where slots begin: behind the special tokens that open a masked model's text, else 0."""
+        return self.lead if self.kind == "masked" else 0
+
+    @property
+    def slot_id(self) -> int:
+        """The token in a slot. It is not the padding token, by which RoBERTa counts positions."""
+        return int(self.pad_id == 0)
+
+    def with_slots(self, batch: ChoiceBatch, front: int) -> ChoiceBatch:
+        """Return a batch whose rows begin with slots, as if `front` tokens more had been read.
+
+        They stand in front of the prompt: in the encoder of an encoder-decoder, and behind the
+        special tokens that open a masked model's text. :func:`fill_slots` writes vectors there.
+
+        Parameters
+        ----------
+        batch : ChoiceBatch
+            Made by this packer, without slots.
+        front : int
+            At least 1.
+
+        Raises
+        ------
+        InputError
+            If there are slots already, or `front` is below 1.
+        """
+        if front < 1 or batch.slots != (0, 0):
+            raise InputError(
+                f"slots: {front} asked for in a batch that has {batch.slots[1] - batch.slots[0]}; "
+                "a batch gets them once, and at least one"
+            )
+        first, inputs, at = self.first_slot, dict(batch.inputs), batch.at.clone()
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        inputs["input_ids"] = _inserted(ids, first, front, self.slot_id)
+        if mask.ndim == 2:
+            inputs["attention_mask"] = _inserted(mask, first, front, 1)
+        else:  # of a causal model: all see the slots, which see those before them
+            rows, _, old, _ = mask.shape
+            slots = _blind([[0] * front]).expand(rows, 1, -1, -1)
+            hidden = mask.new_full((rows, 1, front, old), torch.finfo(mask.dtype).min)
+            top = torch.cat([slots.to(mask), hidden], 3)
+            inputs["attention_mask"] = torch.cat([top, pad(mask, (front, 0))], 2)
+        if "position_ids" in inputs:
+            own = torch.arange(front, device=ids.device).expand(len(ids), -1)
+            inputs["position_ids"] = torch.cat([own, inputs["position_ids"] + front], 1)
+        if self.kind != "seq2seq":
+            at[1] += front * (at[1] >= first)
+        return replace(batch, inputs=inputs, at=at, slots=(first, first + front))
 
     def _seq2seq(self, examples: Sequence[Encoded]) -> Any:
         ids, mask = _padded([item.before for item in examples], self.pad_id)
@@ -152,6 +216,57 @@ class Packer:
                 at += [(rows[len(choice)], len(item.before) + t) for t in range(len(choice))]
         padded, mask = _padded(ids, self.pad_id)
         return {"input_ids": padded, "attention_mask": mask}, at, tasks
+
+
+def fill_slots(
+    network: Any,
+    packer: Packer,
+    embeddings: str,
+    vectors: Tensor | Callable[[Tensor], Tensor],
+    front: int,
+) -> Any:
+    """Write vectors into the slots of whatever the network reads, until ``remove()``.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    packer : Packer
+        That makes its batches.
+    embeddings : str
+        Path of the token embeddings of the stack that reads the prompt: the module of the first
+        site ``embeddings``. It is not always ``get_input_embeddings()``: T5's encoder has its own.
+    vectors : Tensor of shape (front, H) or (B, front, H), or callable
+        A callable is given the embedded tokens, (B, T, H), and returns such a tensor.
+    front : int
+        Number of slots.
+
+    Returns
+    -------
+    torch.utils.hooks.RemovableHandle
+
+    Raises
+    ------
+    InputError
+        In the forward pass, if the rows have no slots.
+    """
+    first, behind = packer.first_slot, packer.first_slot + front
+
+    def write(_: Any, args: tuple[Any, ...], embedded: Tensor) -> Tensor | None:
+        ids = args[0]
+        if ids.shape[1] == 1:  # a token that is generated behind the prompt
+            return None
+        if ids.shape[1] < behind or not bool((ids[:, first:behind] == packer.slot_id).all()):
+            raise InputError(f"slots: the network reads rows that do not have {front} of them")
+        new = vectors if isinstance(vectors, Tensor) else vectors(embedded)
+        new = new.to(embedded.dtype).expand(len(embedded), -1, -1)
+        return torch.cat([embedded[:, :first], new, embedded[:, behind:]], 1)
+
+    return network.get_submodule(embeddings).register_forward_hook(write)
+
+
+def _inserted(rows: Tensor, first: int, count: int, value: int) -> Tensor:
+    new = rows.new_full((len(rows), count), value)
+    return torch.cat([rows[:, :first], new, rows[:, first:]], 1)
 
 
 def _padded(sequences: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,10 @@
-"""Which of a network's own parameters to train: the contract, and the baseline."""
+"""Which of a network's own parameters to train: scores to masks under an exact budget."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,69 @@ from fewfit.errors import InputError
 
 Masks = dict[str, Tensor]
 """For some parameters, by name, a bool tensor of their shape: True where it may change."""
+
+Level = Literal["scalar", "tensor", "block"]
+"""What is chosen as a whole."""
+
+
+def top_k(
+    scores: Mapping[str, Tensor],
+    budget: int,
+    *,
+    level: Level = "scalar",
+    blocks: Sequence[str] = (),
+) -> Masks:
+    """Return masks of the `budget` scalars with the highest scores.
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor
+        A score of each scalar, in its parameter's shape; none is NaN.
+    budget : int
+    level : {"scalar", "tensor", "block"}, default="scalar"
+        For tensors and blocks the mean score counts, and the best that still fit are taken, so
+        that there may be fewer than `budget` scalars. Of equal scores the first is taken, in the
+        order of the names.
+    blocks : sequence of str
+        Paths of the blocks, for the level "block".
+
+    Raises
+    ------
+    InputError
+        If the budget is none, or more than there is, or too small for any of them.
+    """
+    names = sorted(scores)
+    sizes = [scores[name].numel() for name in names]
+    if not 1 <= budget <= sum(sizes):
+        raise InputError(f"selector: the budget is 1 to {sum(sizes)} scalars, not {budget}")
+    if any(torch.isnan(scores[name]).any() for name in names):
+        raise InputError("selector: a score is not a number")
+    if level == "scalar":
+        flat = torch.cat([scores[name].flatten() for name in names])
+        chosen = torch.zeros(len(flat), dtype=torch.bool)
+        chosen[flat.sort(descending=True, stable=True).indices[:budget].cpu()] = True
+        parts = zip(names, chosen.split(sizes), strict=True)
+        return {name: part.view(scores[name].shape) for name, part in parts if part.any()}
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        inside = (path for path in blocks if name.startswith(f"{path}."))
+        groups.setdefault(name if level == "tensor" else next(inside, name), []).append(name)
+
+    def mean(group: str) -> float:
+        total = sum(float(scores[name].double().sum()) for name in groups[group])
+        return total / sum(scores[name].numel() for name in groups[group])
+
+    masks: Masks = {}
+    left = budget
+    for group in sorted(groups, key=lambda group: -mean(group)):
+        size = sum(scores[name].numel() for name in groups[group])
+        if size <= left:
+            left -= size
+            for name in groups[group]:
+                masks[name] = torch.ones(scores[name].shape, dtype=torch.bool)
+    if not masks:
+        raise InputError(f"selector: no {level} is as small as the budget of {budget} scalars")
+    return masks
 
 
 class Selector(Protocol):
@@ -48,15 +111,6 @@ class RandomSelector:
         budget: int,
         gradients: Mapping[str, Tensor] | None = None,
     ) -> Masks:
+        g = torch.Generator().manual_seed(self.seed)
         names = sorted(parameters)
-        sizes = [parameters[name].numel() for name in names]
-        if not 1 <= budget <= sum(sizes):
-            raise InputError(f"selector: the budget is 1 to {sum(sizes)} scalars, not {budget}")
-        generator = torch.Generator().manual_seed(self.seed)
-        flat = torch.zeros(sum(sizes), dtype=torch.bool)
-        flat[torch.randperm(len(flat), generator=generator)[:budget]] = True
-        return {
-            name: part.view(parameters[name].shape)
-            for name, part in zip(names, flat.split(sizes), strict=True)
-            if part.any()
-        }
+        return top_k({n: torch.rand(parameters[n].shape, generator=g) for n in names}, budget)

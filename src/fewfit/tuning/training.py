@@ -5,6 +5,8 @@ What is trained, on what, and with which loss are arguments; a method is a few l
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
+from fewfit.tuning.adapter import Group
 
 Progress = Callable[[int], object]
 """Called with the number of steps made since the last call."""
@@ -107,6 +110,8 @@ def train(
     progress: Progress | None = None,
     accelerator: Any = None,
     after_step: Callable[[], object] | None = None,
+    groups: Sequence[Group] = (),
+    decides: Mapping[str, str] = {},
 ) -> list[float]:
     """Train `parameters`; nothing else changes.
 
@@ -131,6 +136,11 @@ def train(
         batch, and gradients are averaged.
     after_step : callable, optional
         Called after each update, for methods that constrain it.
+    groups : sequence of Group
+        Parameters with a rate or a decay of their own.
+    decides : mapping of str to str
+        What else decides the result: texts, model, loss, ... A checkpoint of another training is
+        refused by it.
 
     Returns
     -------
@@ -155,10 +165,19 @@ def train(
         raise InputError(f"training: a batch of {size} rows cannot be shared by {world} processes")
     half = any(p.dtype == torch.float16 for p in network.parameters())
     scale = _HALF_SCALE if half else 1.0
-    optimizer = _optimizer(recipe, list(parameters.values()))
-    key = {"recipe": asdict(recipe), "seed": seed, "rows": n_rows, "names": sorted(parameters)}
+    optimizer = _optimizer(recipe, _grouped(parameters, groups))
+    key = {
+        **decides,
+        "recipe": asdict(recipe),
+        "seed": seed,
+        "rows": n_rows,
+        "names": sorted(parameters),
+        "groups": digest([group._asdict() for group in groups]),
+    }
     file = None if checkpoint is None else Path(checkpoint)
     history = _resume(file, key, parameters, optimizer)
+    if history and after_step is not None:
+        after_step()  # what it keeps beside the parameters is that of a fresh run
     if progress is not None and history:
         progress(len(history))
     with _training(network, dropout=recipe.dropout):
@@ -182,7 +201,7 @@ def train(
                     + (f"; {file} holds the last good state" if file and file.exists() else "")
                 )
             for group in optimizer.param_groups:
-                group["lr"] = recipe.rate(step)
+                group["lr"] = recipe.rate(step) * group["factor"]
             optimizer.step()
             if after_step is not None:
                 after_step()
@@ -210,14 +229,40 @@ def make_accelerator() -> Any:
     return Accelerator(cpu=together and not torch.cuda.is_available())  # gloo, or each is alone
 
 
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> Any:
+def digest(value: Any) -> str:
+    """Return a hash of a tensor, or of what JSON can hold."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu().contiguous().flatten()
+        data = plain.view(torch.uint8).numpy().tobytes()
+        return hashlib.sha256(f"{plain.dtype}{tuple(value.shape)}".encode() + data).hexdigest()
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _grouped(
+    parameters: Mapping[str, nn.Parameter], groups: Sequence[Group]
+) -> list[dict[str, Any]]:
+    """What an optimiser takes: each parameter in exactly one group."""
+    named = [name for group in groups for name in group.names]
+    unknown = [name for name in named if name not in parameters]
+    if unknown or len(set(named)) < len(named):
+        raise InputError(
+            f"groups: each parameter is in one group, {unknown[:1] or 'one'} is in none or several"
+        )
+    rest = [p for name, p in parameters.items() if name not in set(named)]
+    found = [{"params": rest, "factor": 1.0, "weight_decay": 0.0}] if rest else []
+    for group in groups:
+        members = [parameters[name] for name in group.names]
+        found.append({"params": members, "factor": group.factor, "weight_decay": group.decay})
+    return found
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> Any:
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
+        return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
     from transformers.optimization import Adafactor
 
-    return Adafactor(
-        parameters, lr=0.0, scale_parameter=True, relative_step=False, warmup_init=False
-    )
+    return Adafactor(groups, lr=0.0, scale_parameter=True, relative_step=False, warmup_init=False)
 
 
 def _average_and_clip(
@@ -287,7 +332,7 @@ def _resume(
     except Exception as error:  # whatever a damaged file makes torch raise
         raise InputError(f"checkpoint: {file} cannot be read ({error}); delete it") from error
     if known != key:
-        differs = sorted(name for name in key if known.get(name) != key[name])
+        differs = sorted(n for n in {**key, **known} if known.get(n) != key.get(n))
         raise InputError(
             f"checkpoint: {file} is of another training ({', '.join(differs)} differ); delete it "
             "or name another file"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +16,8 @@ from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
+from fewfit.tuning.sites import SiteMap, Stack, site_map
+from fewfit.tuning.words import Reading, WordEncoder
 
 _TOLD_POSITIONS = "encoder-decoder"
 """The architecture whose decoder has absolute positions and takes them as an argument."""
@@ -38,11 +42,15 @@ class Trunk:
         Longer prompts are cut, in the user's text.
     positions : int, optional
         Of prompt and choice together, in a network that has no more.
+    layout : sequence of Stack, optional
+        Where an unknown architecture keeps its layers.
 
     Attributes
     ----------
     kind : {"seq2seq", "causal", "masked"}
-    encoder : ChoiceEncoder
+    encoder : ChoiceEncoder or WordEncoder
+    reading : {"answers", "words"}
+        How choices are read and scored; :meth:`reads` changes it.
     pack : Packer
     """
 
@@ -55,7 +63,9 @@ class Trunk:
         spec: str | None = None,
         max_tokens: int = MAX_TOKENS,
         positions: int | None = None,
+        layout: Sequence[Stack] | None = None,
     ) -> None:
+        self.layout = layout
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
         self.identity, self.spec = dict(identity), spec
         self.kind = kind_of(network)
@@ -71,10 +81,32 @@ class Trunk:
             start if start is not None else pad,
             tokenizer.mask_token_id,
             positions=config.model_type == _TOLD_POSITIONS,
+            lead=len(self.encoder.prefix),
         )
         if self.kind == "masked" and tokenizer.mask_token_id is None:
             raise ModelError("model: the tokenizer of this masked model has no mask token")
         self._narrowed = Narrowed(network)
+        self.reading: Reading = "answers"
+        self._encoders: dict[Reading, Any] = {"answers": self.encoder}
+        self._limits = {"max_tokens": max_tokens, "positions": positions}
+
+    def reads(self, reading: Reading) -> Trunk:
+        """Return the same network, whose choices are read and scored in this way.
+
+        An encoder-decoder has answers only, whatever is asked for.
+        """
+        if reading not in ("answers", "words"):
+            raise InputError(f"reading: one of ('answers', 'words'), not {reading!r}")
+        if reading == self.reading or self.kind == "seq2seq":
+            return self
+        if reading not in self._encoders:
+            self._encoders[reading] = WordEncoder(self.tokenizer, self.kind, **self._limits)
+        other = copy(self)
+        other.reading, other.encoder = reading, self._encoders[reading]
+        other.identity = {k: v for k, v in self.identity.items() if k != "reading"}
+        if reading != "answers":
+            other.identity["reading"] = reading
+        return other
 
     @classmethod
     def load(
@@ -84,6 +116,8 @@ class Trunk:
         dtype: str = "float32",
         device: str | None = None,
         max_tokens: int = MAX_TOKENS,
+        reading: Reading = "answers",
+        layout: Sequence[Stack] | None = None,
     ) -> Trunk:
         """Load a checkpoint; only safetensors are read, and no code.
 
@@ -96,6 +130,10 @@ class Trunk:
             Of the frozen weights; what is trained is always float32.
         device : str, optional
             Left out, "cuda" where there is one, else "cpu".
+        reading : {"answers", "words"}, default="answers"
+            How choices are scored; see :data:`fewfit.tuning.words.Reading`.
+        layout : sequence of Stack, optional
+            Where an unknown architecture keeps its layers.
 
         Raises
         ------
@@ -118,7 +156,25 @@ class Trunk:
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
             max_tokens=max_tokens,
             positions=positions,
-        )
+            layout=layout,
+        ).reads(reading)
+
+    @cached_property
+    def sites(self) -> SiteMap:
+        """Where small modules can sit (InputError where the architecture is not known)."""
+        return site_map(self.network, self.layout)
+
+    def described(self, layout: Sequence[Stack]) -> Trunk:
+        """Return the same network with another description of where its layers are."""
+        other = copy(self)
+        vars(other).pop("sites", None)
+        other.layout = layout
+        return other
+
+    @property
+    def body(self) -> Any:
+        """The module whose last hidden layer the head reads."""
+        return self._narrowed.body
 
     @property
     def device(self) -> Any:
@@ -144,7 +200,8 @@ class Trunk:
         output, states = self._narrowed(inputs, *batch.at)
         logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
-        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct)
+        mean = self.reading == "answers"
+        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean)
         counts = torch.bincount(batch.example[batch.choice])
         return tokens, states[counts.cumsum(0) - counts]
 

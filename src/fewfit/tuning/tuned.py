@@ -1,11 +1,11 @@
-"""A network with tuned vectors as a frozen model: decoders work on top of it as on any other."""
+"""A network with a trained adapter as a frozen model: decoders work on it as on any other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
 from fewfit.models.trust import check_unnamed
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
+from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.artifact import MANIFEST, identity_of, load_adapter, read_manifest, restore
 from fewfit.tuning.choices import ChoiceExample, Encoded
-from fewfit.tuning.ia3 import IA3
-from fewfit.tuning.sites import site_map
+from fewfit.tuning.layouts import Stack
+from fewfit.tuning.sites_file import layout_from
 from fewfit.tuning.trunk import Trunk
-from fewfit.tuning.vectors import MANIFEST, TENSORS, check_base, load_vectors, read_manifest
+from fewfit.tuning.words import Reading
 
 
 class _Row(NamedTuple):
@@ -43,11 +45,15 @@ class _Row(NamedTuple):
 
 
 class TunedModel(FrozenModel):
-    """The vectors of a folder, merged into the network that they were tuned on.
+    """The adapter of a folder, in the network that it was trained on.
+
+    It is merged into the weights where it is a change of weights, and attached where it is not.
 
     Score of a label word, space ``logprob``
-        Its length-normalised log-likelihood, end token included, in nats per token: T-Few's beta.
-        The softmax over the label words is what L_LN trains.
+        Where it was trained to write answers, T-Few's beta: the length-normalised log-likelihood,
+        end token included, in nats per token. Where it was trained on words, the log-likelihood
+        of the word's tokens, which without training is the score of ``hf:``. The softmax over the
+        label words is what L_LN trains.
     Tokens
         Those of the prompt and of all choices.
     Hidden state
@@ -56,7 +62,7 @@ class TunedModel(FrozenModel):
     Parameters
     ----------
     folder : path
-        Written by ``fewfit tune`` or :func:`fewfit.tuning.save_vectors`.
+        Written by ``fewfit tune`` or :func:`fewfit.tuning.save_adapter`.
     base : str, optional
         Where the network is, if not where it was; it must be the same one.
 
@@ -88,24 +94,20 @@ class TunedModel(FrozenModel):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {
-            "kind": self.manifest.method,
-            "vectors_sha256": self.manifest.files[TENSORS],
-            **{f"base_{key}": value for key, value in self.manifest.base_identity.items()},
-        }
+        return identity_of(self.manifest)
 
     @property
     def size(self) -> Size | None:
         costs = self.manifest.costs
         if costs is None:
             return None
-        kept = (self.folder / TENSORS).stat().st_size
+        kept = (self.folder / self.manifest.tensors_file).stat().st_size
         return Size(costs.n_parameters, costs.encoder_decoder, costs.training_flops, kept)
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         if len(words) < 2:
             raise InputError("labels: a tuned model ranks at least two label words")
-        trunk = self._trunk
+        trunk, adapter = self._loaded
         sizes = [len(prompt.user_text) for prompt in prompts]
 
         def encode(window: NDArray[np.intp]) -> list[_Row]:
@@ -114,7 +116,8 @@ class TunedModel(FrozenModel):
 
         def answer(rows: Sequence[_Row]) -> Observations:
             with torch.inference_mode():
-                tokens, hidden = trunk.read(trunk.pack([row.item for row in rows]))
+                batch = trunk.pack([row.item for row in rows]).to(trunk.device)
+                tokens, hidden = trunk.read(adapter.rewrite(batch, trunk))
             scores = tokens.beta.view(len(rows), len(words)).cpu().numpy()
             states = hidden.float().cpu().numpy()
             return finish(rows, tuple(words), ScoreSpace.LOGPROB, scores, states)
@@ -126,12 +129,20 @@ class TunedModel(FrozenModel):
         return Budget(tokens=4096, rows=512)
 
     @cached_property
-    def _trunk(self) -> Trunk:
+    def _loaded(self) -> tuple[Trunk, Adapter]:
+        """The network with the adapter in it, and the adapter, for what it rewrites."""
+        manifest, tensors = load_adapter(self.folder)
         trunk = self._load()
-        vectors = IA3(site_map(trunk.network)).to(trunk.device)
-        vectors.set(load_vectors(self.folder)[1])
-        vectors.merge(trunk.network)
-        return trunk
+        adapter = restore(manifest, tensors, trunk)
+        if adapter.mergeable:
+            adapter.merge(trunk.network)
+        else:
+            adapter.attach(trunk.network)
+        return trunk, adapter
+
+    @property
+    def _trunk(self) -> Trunk:
+        return self._loaded[0]
 
     def _load(self) -> Trunk:
         if self._base is None:
@@ -144,25 +155,37 @@ class TunedModel(FrozenModel):
         longest = known.get("max_tokens", "256")
         if not (longest.isdecimal() and len(longest) < 8):
             raise ArtifactError(f"{self.folder / MANIFEST}: max_tokens is not a number of tokens")
-        trunk = Trunk.load(
+        return Trunk.load(
             self._base,
             dtype=known.get("dtype", "float32"),
             max_tokens=int(longest),
+            reading=cast(Reading, known.get("reading", "answers")),
+            layout=self._layout(),
         )
-        check_base(self.manifest, trunk.identity)
-        return trunk
+
+    def _layout(self) -> tuple[Stack, ...] | None:
+        """Where the base keeps its layers, if the artifact has to say so."""
+        if self.manifest.sites is None:
+            return None
+        try:
+            return layout_from(self.manifest.sites, str(self.folder / MANIFEST))
+        except InputError as error:
+            raise ArtifactError(str(error)) from None
 
     def export(self, folder: str | Path) -> None:
-        """Write an ordinary checkpoint of transformers with the vectors merged into its weights.
+        """Write an ordinary checkpoint of transformers with the adapter merged into its weights.
 
         Raises
         ------
         InputError
-            If the folder exists and is not empty.
+            If the folder exists and is not empty, or the adapter is no change of weights.
         """
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not an empty folder; name another one")
+        trunk, adapter = self._loaded
+        if not adapter.mergeable:
+            adapter.merge(trunk.network)  # refuses, and says why
         with no_progress_bar():
             self._trunk.network.save_pretrained(folder)
             self._trunk.tokenizer.save_pretrained(folder)

@@ -122,8 +122,8 @@ def no_cache(network: Any) -> dict[str, bool]:
 def _narrow(module: Any, args: Any, output: Any) -> Any:
     """Keep only the hidden states that are read, as one row of a batch."""
     reading = _reading.get()
-    if reading is None or reading.body is not module:
-        return output
+    if reading is None or reading.body is not module or reading.states is not None:
+        return output  # not this call, or narrowed by now: several may read one network
     reading.states = output.last_hidden_state[reading.rows, reading.positions]
     output.last_hidden_state = reading.states.unsqueeze(0)
     return output

@@ -35,12 +35,15 @@ class TokenLogProbs:
         The example that each choice belongs to, 0..B-1, ascending.
     correct : Tensor of shape (C,), bool
         One choice of each example.
+    mean : bool, default=True
+        Whether a choice's score is the mean over its tokens, or their sum.
     """
 
     log_probs: Tensor
     choice: Tensor
     example: Tensor
     correct: Tensor
+    mean: bool = True
 
     @property
     def n_examples(self) -> int:
@@ -54,8 +57,9 @@ class TokenLogProbs:
 
     @property
     def beta(self) -> Tensor:
-        """Length-normalised log-likelihood of each choice, shape (C,), nats per token."""
-        return self._by_choice(self.log_probs) / self.lengths
+        """Score of each choice, shape (C,): its log-likelihood, nats per token where `mean`."""
+        total = self._by_choice(self.log_probs)
+        return total / self.lengths if self.mean else total
 
     def _by_choice(self, values: Tensor) -> Tensor:
         return values.new_zeros(len(self.example)).index_add(0, self.choice, values)
@@ -155,7 +159,7 @@ def rank(tokens: TokenLogProbs, *, normalise: bool = True) -> Tensor:
     normalise : bool
         Whether the score is beta (T-Few) or the plain log-likelihood (T0).
     """
-    scores = tokens.beta if normalise else tokens.beta * tokens.lengths
+    scores = tokens.beta if normalise or not tokens.mean else tokens.beta * tokens.lengths
     return tokens.grid(scores).argmax(dim=1)
 
 

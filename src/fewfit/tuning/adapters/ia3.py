@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from fewfit.errors import InputError
+from fewfit.errors import ArtifactError, InputError
+from fewfit.tuning.adapter import Adapter, Handle
+from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.sites import Site, SiteMap, feature_axis, features
+from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
 
 PARTS = ("self.k", "self.v", "cross.k", "cross.v", "ffn.hidden")
 
 
-class IA3(nn.Module):
+class IA3(Adapter):
     """The vectors l_k, l_v and l_ff of one or several tasks.
 
     attention: softmax(Q (l_k * K)^T) (l_v * V); feed-forward: (l_ff * act(W_1 x)) W_2.
@@ -49,6 +54,8 @@ class IA3(nn.Module):
     80
     """
 
+    mergeable = True
+
     def __init__(self, sites: SiteMap, *, n_tasks: int = 1) -> None:
         super().__init__()
         if n_tasks < 1:
@@ -58,7 +65,6 @@ class IA3(nn.Module):
         self.vectors = nn.ParameterList(
             nn.Parameter(torch.ones(site.size)) for _ in range(n_tasks) for site in self.sites
         )
-        self._handles: list[Any] = []
         self._rows: list[Tensor] | None = None
         self._n_rows = 0
 
@@ -66,6 +72,19 @@ class IA3(nn.Module):
     def count(self) -> int:
         """Number of values of one task."""
         return sum(site.size for site in self.sites)
+
+    def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
+        return self.of()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: v.detach().cpu().contiguous() for name, v in self.of().items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
+        try:
+            self.set(tensors)
+        except InputError as error:
+            raise ArtifactError(str(error)) from error
+        return self
 
     def of(self, task: int = 0) -> dict[str, nn.Parameter]:
         """Return the vectors of one task by the name of their site, each of shape (site.size,)."""
@@ -97,9 +116,8 @@ class IA3(nn.Module):
                 )
             parameter.copy_(vectors[name])
 
-    def attach(self, network: nn.Module) -> IA3:
-        """Put the vectors to work in `network` until :meth:`detach`; its weights stay untouched."""
-        self.detach()
+    def act(self, network: nn.Module) -> list[Handle]:
+        handles: list[Handle] = []
         by_layer: dict[tuple[str, str], list[int]] = {}
         for i, site in enumerate(self.sites):
             by_layer.setdefault((site.module, site.side), []).append(i)
@@ -111,20 +129,14 @@ class IA3(nn.Module):
                 def after(_: Any, __: Any, y: Tensor, members: Any = members, whole: Any = whole):
                     return y * self._scale(members, whole, y)
 
-                self._handles.append(layer.register_forward_hook(after))
+                handles.append(layer.register_forward_hook(after))
             else:
 
                 def before(_: Any, args: Any, members: Any = members, whole: Any = whole):
                     return (args[0] * self._scale(members, whole, args[0]), *args[1:])
 
-                self._handles.append(layer.register_forward_pre_hook(before))
-        return self
-
-    def detach(self) -> None:
-        """Take the vectors out of the network again."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+                handles.append(layer.register_forward_pre_hook(before))
+        return handles
 
     @contextmanager
     def rows(self, tasks: Sequence[int] | Tensor) -> Iterator[None]:
@@ -160,7 +172,7 @@ class IA3(nn.Module):
         l * (W x + b) = (diag(l) W) x + l * b on the output of a layer, W (l * x) = (W diag(l)) x on
         its input. The vectors must not be attached at the same time.
         """
-        if self._handles:
+        if self.attached:
             raise InputError(
                 "merge: the vectors are attached; detach them first, or they act twice"
             )
@@ -168,10 +180,9 @@ class IA3(nn.Module):
             layer: Any = network.get_submodule(site.module)
             axis = feature_axis(layer, site.side)
             scale = vector.to(layer.weight.device, layer.weight.dtype)
-            weight = layer.weight.narrow(axis, site.start, site.size)
-            weight.mul_(scale.unsqueeze(1 - axis))
+            layer.weight[(slice(None),) * axis + (site.where,)] *= scale.unsqueeze(1 - axis)
             if site.side == "output" and layer.bias is not None:
-                layer.bias.narrow(0, site.start, site.size).mul_(scale)
+                layer.bias[site.where] *= scale
 
     def _scale(self, members: Sequence[int], whole: int, x: Tensor) -> Tensor:
         """The factors of all features of one side of a layer, ones where no vector sits."""
@@ -188,13 +199,21 @@ class IA3(nn.Module):
         return _filled([self.sites[i] for i in members], parts, whole).to(x.dtype)
 
 
+@dataclass(frozen=True)
+class ScaledActivations(TuningMethod):
+    """(IA)^3: vectors on keys, values and the feed-forward's hidden activation, all ones at first.
+
+    Trained with the losses of T-Few.
+    """
+
+    reading: ClassVar[Reading] = "answers"
+
+    def build(self, base: Trunk, seed: int) -> IA3:
+        return IA3(base.sites)
+
+
 def _filled(sites: Sequence[Site], parts: Sequence[Tensor], whole: int) -> Tensor:
-    pieces, at = [], 0
+    every = parts[0].new_ones(*parts[0].shape[:-1], whole)
     for site, part in zip(sites, parts, strict=True):
-        if site.start > at:
-            pieces.append(part.new_ones(*part.shape[:-1], site.start - at))
-        pieces.append(part)
-        at = site.start + site.size
-    if at < whole:
-        pieces.append(parts[0].new_ones(*parts[0].shape[:-1], whole - at))
-    return torch.cat(pieces, dim=-1)
+        every[..., site.where] = part
+    return every

@@ -1,0 +1,174 @@
+"""Tuning methods as methods of a comparison: each trains an adapter on the cell's sample."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from scipy.special import softmax
+
+from fewfit.calibration import Calibration, NoCalibration
+from fewfit.compare.methods import Arrays, Features, Method
+from fewfit.errors import CapabilityError, InputError
+from fewfit.prompts import Row, Template
+from fewfit.task import Task
+from fewfit.tuning import load, make_method
+
+if TYPE_CHECKING:
+    from fewfit.tuning import Adapter, ChoiceExample, Recipe, Trunk
+
+
+class Trained(NamedTuple):
+    """An adapter, the network that it is for, and what its training cost."""
+
+    trunk: Trunk
+    adapter: Adapter
+    costs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TuningRow(Method):
+    """A tuning method: trained on a cell's sample in all templates, it ranks the first class word.
+
+    It reads the weights of the comparison's model, which has to be a checkpoint (``hf:``), and
+    takes the rows of the pool that are in no sample of the cell for texts without labels, where it
+    needs such.
+
+    Parameters
+    ----------
+    tuner : str
+        A key of :data:`fewfit.tuning.METHODS`.
+    options : mapping, optional
+        Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``.
+    n_unlabelled : int, default=200
+        Texts without labels at most, drawn with the cell's seed.
+    task, seed, pool
+        Whom it trains, on what besides, and from where; :meth:`on` fills them in.
+    """
+
+    tuner: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n_unlabelled: int = 200
+    task: Task | None = None
+    seed: int = 0
+    pool: Sequence[Row] = ()
+    asks: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
+    traceable: ClassVar[bool] = False  # a second run would train again
+    calibration: Calibration | None = field(default_factory=NoCalibration)
+
+    def __post_init__(self) -> None:
+        method, _ = self._made()
+        object.__setattr__(self, "unlabelled", type(method).unlabelled)
+
+    def key(self) -> str:
+        return f"tune:{self.tuner} {sorted(self.options.items())} {self.n_unlabelled}"
+
+    def check(self, task: Task, *, who: str) -> None:
+        """Refuse a model without weights, and what is no template, before anything is trained."""
+        name, _, _ = str(task.model.spec).partition(":")
+        if name != "hf":
+            raise CapabilityError(
+                f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "
+                f"{task.model.spec}; leave the model or the method out"
+            )
+        other = [view for view in task.template.views if type(view) is not Template]
+        if other:
+            raise InputError(
+                f"{who} reads templates, and {other[0]!r} is none; leave out one of them"
+            )
+
+    def on(self, task: Task, *, max_queries: int, seed: int, pool: Sequence[Row] = ()) -> TuningRow:
+        """Return the method, ready to train beside the model of a task."""
+        order = np.random.default_rng(seed).permutation(len(pool))[: self.n_unlabelled]
+        return replace(self, task=task, seed=seed, pool=[pool[i] for i in order])
+
+    def fit(self, sample: Features, classes: NDArray[Any]) -> Trained:
+        from fewfit.tuning import Data, Run
+        from fewfit.tuning.costs import costs_of_method
+
+        method, recipe = self._made()
+        model = self._task.model
+        trunk = load_once(str(model.spec), json.dumps(dict(model.identity)))
+        trunk = trunk.reads(method.reading)
+        codes = np.searchsorted(classes, sample.y)
+        rows = [self._wordings(r, int(k)) for r, k in zip(sample.rows, codes, strict=True)]
+        data = Data(rows, [self._wordings(row, 0) for row in self.pool])
+        adapter = method.fit(trunk, data, Run(recipe, seed=self.seed))
+        tokens, query, costs = costs_of_method(trunk, method, data, recipe)
+        known = {
+            "queries": len(rows) + len(data.unlabelled),
+            "tokens": round(tokens * (len(rows) + len(data.unlabelled))),
+            "row_queries": 1.0,
+            "fit_flops": costs.training_flops,
+            "predict_flops": query,
+        }
+        return Trained(trunk, adapter, known)
+
+    def predict_proba(self, fitted: Trained, test: Features) -> NDArray[Any]:
+        from fewfit.tuning.reading import scored
+
+        trunk, adapter, _ = fitted
+        encoded = [trunk.encoder.encode(self._wordings(row, 0)[0]) for row in test.rows]
+        with adapter.on(trunk.network):
+            beta = scored(trunk, encoded, adapter=adapter)
+        return softmax(beta.astype(np.float64), axis=1)
+
+    def arrays(self, fitted: Trained) -> Arrays:
+        return {name: tensor.numpy() for name, tensor in fitted.adapter.tensors().items()}
+
+    def parameters(self, fitted: Trained) -> int:
+        return fitted.adapter.count
+
+    def costs(self, fitted: Trained, test: Features) -> Mapping[str, Any]:
+        """Return what the ledger says of training, and of one query for each test row."""
+        tokens = fitted.costs["tokens"] / fitted.costs["queries"]
+        n = len(test.rows)
+        return {**fitted.costs, "predict_queries": n, "predict_tokens": round(tokens * n)}
+
+    @property
+    def _task(self) -> Task:
+        if self.task is None:
+            raise InputError(f"{self.tuner} trains beside a model: an Experiment says which")
+        return self.task
+
+    def _made(self) -> tuple[Any, Recipe]:
+        """The method, and its recipe with what the options say of it."""
+        recipe = load(self.tuner).recipe
+        known = {item.name for item in fields(recipe)} - {"micro_batch"}
+        own = {name: value for name, value in self.options.items() if name in known}
+        rest = {name: value for name, value in self.options.items() if name not in known}
+        method = make_method(self.tuner, rest)
+        try:
+            made = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **own})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"])) or "recipe"
+            raise InputError(f"method {self.tuner}: option: {where}: {problem['msg']}") from None
+        return method, made
+
+    def _wordings(self, row: Row, answer: int) -> list[ChoiceExample]:
+        from fewfit.tuning import ChoiceExample
+
+        words = tuple(self._task.verbalizer.first)
+        views = self._task.template.views
+        return [ChoiceExample(view.render(row), words, answer) for view in views]
+
+
+@lru_cache(maxsize=1)
+def load_once(spec: str, identity: str) -> Trunk:
+    """Load a checkpoint; all cells of a model share it, since no method changes it."""
+    from fewfit.models.local import parse_spec
+    from fewfit.tuning import Trunk
+
+    name, options = parse_spec(spec)
+    kept = {key: options[key] for key in ("dtype", "max_tokens") if key in options}
+    revision = options.get("revision")
+    at = "" if revision is None else f"@{revision}"
+    return Trunk.load(f"hf:{name}{at}", **kept)

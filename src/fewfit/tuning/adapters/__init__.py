@@ -1,0 +1,1 @@
+"""Modules at the sites of a network."""

@@ -1,0 +1,265 @@
+"""A tuning method: its fields are its options; it builds an adapter, names a loss, and fits."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from torch import Tensor
+
+from fewfit.errors import InputError
+from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.choices import ChoiceExample, Encoded
+from fewfit.tuning.losses import Objective, TokenLogProbs
+from fewfit.tuning.reading import draw, encode_rows
+from fewfit.tuning.training import Progress, Recipe, digest, train
+from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.words import Reading
+
+Rows = Sequence[Sequence[ChoiceExample]]
+"""Training rows; each is the same example in one or several wordings."""
+
+Loss = Callable[[TokenLogProbs, Sequence[int], int], Tensor]
+"""Given the tokens of some rows, these rows' numbers and the step: the mean loss over the rows."""
+
+
+class Data(NamedTuple):
+    """What a method learns from: labelled rows, and rows whose answers are not looked at."""
+
+    rows: Rows
+    unlabelled: Rows = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training is run, which is no part of the method.
+
+    Parameters
+    ----------
+    recipe : Recipe, optional
+        Left out, the method's own.
+    seed : int
+        Of all that is drawn.
+    start : mapping of str to Tensor, optional
+        An adapter's tensors to start from.
+    checkpoint : path, optional
+        File from which an interrupted run goes on; a method of several trainings keeps one file
+        for each, with a number behind the name.
+    progress : callable, optional
+    accelerator : accelerate.Accelerator, optional
+    decides : mapping of str to str
+        What else decides the result and is part of a checkpoint's key.
+    every : int, default=100
+        Steps between two writings of a checkpoint.
+    """
+
+    recipe: Recipe | None = None
+    seed: int = 0
+    start: Mapping[str, Tensor] | None = None
+    checkpoint: str | Path | None = None
+    progress: Progress | None = None
+    accelerator: Any = None
+    decides: Mapping[str, str] = field(default_factory=dict)
+    every: int = 100
+
+    def part(self, name: str, *, seed: int | None = None) -> Run:
+        """Return the run of one of several trainings."""
+        file = None if self.checkpoint is None else f"{self.checkpoint}.{name}"
+        return replace(self, checkpoint=file, seed=self.seed if seed is None else seed)
+
+
+@dataclass(frozen=True)
+class TuningMethod(ABC):
+    """Base of all tuning methods: a frozen dataclass, whose fields are its options.
+
+    A method implements :meth:`build`; few need more. Options are checked by pydantic against their
+    annotations wherever they come from.
+
+    Attributes
+    ----------
+    source : str
+        Author, year, arXiv id, of a method that another package adds.
+    labels_needed : str
+    kinds : frozenset of {"seq2seq", "causal", "masked"}
+        Models that it is for.
+    unlabelled : bool
+        Whether it needs texts without labels.
+    recipe : Recipe
+        How it trains where nothing else is said.
+    reading : {"answers", "words"}
+        How a command or a comparison lets the base model read choices for it.
+    neutral : mapping
+        Options under which a fresh adapter changes nothing, if it does under the usual ones.
+
+    Raises
+    ------
+    InputError
+        For an option that is not of its kind.
+    """
+
+    source: ClassVar[str] = ""
+    labels_needed: ClassVar[str] = "1 in all"
+    kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
+    unlabelled: ClassVar[bool] = False
+    recipe: ClassVar[Recipe] = Recipe()
+    reading: ClassVar[Reading] = "words"
+    neutral: ClassVar[Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds(type(self)).items():
+            try:
+                value = kind.validate_python(getattr(self, name))
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(map(str, (name, *problem["loc"])))
+                raise InputError(
+                    f"option: {where}: {problem['msg']}, not {problem['input']!r}"
+                ) from None
+            object.__setattr__(self, name, value)
+
+    @abstractmethod
+    def build(self, base: Trunk, seed: int) -> Adapter:
+        """Return a fresh adapter, which leaves the network as it is, bit for bit (see `neutral`).
+
+        Raises
+        ------
+        InputError
+            If the network has no place for it.
+        """
+
+    def loss(self, base: Trunk, rows: Rows) -> Loss:
+        """Return what is minimised; T-Few's three losses unless a method says otherwise."""
+        objective = Objective()
+        return lambda tokens, rows, step: objective(tokens)
+
+    @property
+    def needs_wrong(self) -> bool:
+        """Whether the loss looks at wrong choices; if not, they are not computed."""
+        return True
+
+    def data(self, base: Trunk, data: Data, seed: int) -> Data:
+        """Return what is trained on, for a method that selects."""
+        return data
+
+    def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
+        """Return the trained adapter, not attached; the network is as it was."""
+        self.check(base, data)
+        data, run = self.data(base, data, run.seed), self.named(run)
+        adapter = self.fresh(base, run)
+        learn(
+            base,
+            adapter,
+            data.rows,
+            self.loss(base, data.rows),
+            run,
+            self.recipe,
+            only_answer=not self.needs_wrong,
+        )
+        return adapter
+
+    def trainings(self, n_templates: int) -> int:
+        """Return how many trainings of a recipe's steps :meth:`fit` makes."""
+        return 1
+
+    def check(self, base: Trunk, data: Data) -> None:
+        """Refuse what this method cannot be run on (InputError)."""
+        name = type(self).__name__
+        if base.kind not in self.kinds:
+            raise InputError(f"{name} is for {sorted(self.kinds)} models, this one is {base.kind}")
+        if self.unlabelled and not data.unlabelled:
+            raise InputError(
+                f"unlabelled: {name} learns from texts without labels too, and there are none"
+            )
+
+    def fresh(self, base: Trunk, run: Run) -> Adapter:
+        """Return the adapter that a run starts from."""
+        adapter = self.build(base, run.seed).to(base.device)
+        return adapter if run.start is None else adapter.restore(run.start)
+
+    def named(self, run: Run) -> Run:
+        """Return a run whose checkpoints say which method they are of."""
+        mine = {"method": type(self).__qualname__, "options": json.dumps(asdict(self), default=str)}
+        return replace(run, decides={**mine, **run.decides})
+
+
+def learn(
+    base: Trunk,
+    adapter: Adapter,
+    rows: Rows | Sequence[Sequence[Encoded]],
+    loss: Loss,
+    run: Run,
+    recipe: Recipe,
+    *,
+    only_answer: bool = False,
+    decides: Mapping[str, str] = {},
+) -> list[float]:
+    """Train an adapter on rows with a loss: what all methods have in common.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of ChoiceExample or Encoded
+        A wording is drawn for each row whenever it comes up.
+    recipe : Recipe
+        Unless the run says otherwise.
+    only_answer : bool, default=False
+        Whether the wrong choices are left out.
+    decides : mapping of str to str
+        What the loss depends on beside the rows and the method's options.
+
+    Returns
+    -------
+    list of float
+        The loss of each step.
+    """
+    encoded = encode_rows(base, rows, only_answer=only_answer)
+
+    def loss_of(batch: Sequence[int], step: int) -> Tensor:
+        drawn = [draw(encoded[i], run.seed, step, i) for i in batch]
+        packed = base.pack(drawn).to(base.device)
+        tokens, _ = base.read(adapter.rewrite(packed, base))
+        return loss(tokens, batch, step)
+
+    key = {
+        "model": digest(dict(base.identity)),
+        "texts": digest(encoded),
+        "start": digest({name: digest(t) for name, t in adapter.tensors().items()}),
+        **run.decides,
+        **decides,
+    }
+    with adapter.on(base.network):
+        return train(
+            base.network,
+            adapter.parts(base.network),
+            loss_of,
+            len(encoded),
+            run.recipe or recipe,
+            seed=run.seed,
+            checkpoint=run.checkpoint,
+            every=run.every,
+            progress=run.progress,
+            accelerator=run.accelerator,
+            after_step=adapter.after_step,
+            groups=adapter.groups(),
+            decides=key,
+        )
+
+
+@cache
+def _kinds(method: type[TuningMethod]) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(method, include_extras=True)
+    plain = ConfigDict(allow_inf_nan=False)
+    return {f.name: TypeAdapter(hints[f.name], config=plain) for f in fields(method) if f.init}
+
+
+def options_of(method: TuningMethod) -> dict[str, Any]:
+    """Return the options of a method as JSON keeps them."""
+    return {
+        name: kind.dump_python(getattr(method, name), mode="json")
+        for name, kind in _kinds(type(method)).items()
+    }

@@ -1,0 +1,1 @@
+"""Vectors that a network reads beside the text."""

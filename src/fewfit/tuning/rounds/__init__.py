@@ -1,0 +1,1 @@
+"""Trainings that build on one another."""

@@ -1,0 +1,1 @@
+"""Some of the network's own scalars."""

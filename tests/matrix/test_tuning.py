@@ -1,0 +1,63 @@
+"""What every tuning method promises: one matrix over all, entered by a line in the table."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from fewfit.errors import InputError
+from fewfit.testing.tuning import TUNING_CHECKS, TuningCase
+from fewfit.tuning import ENTRIES, make_method
+from tests.tuning_models import ARCHITECTURES, trunk
+
+SMALL = {
+    "ipet": {"repetitions": 2, "generations": 1},
+    "ladder": {"reduction": 4},
+    "list": {"sessions": 1, "r": 4},
+    "lora": {"rank": 2},
+    "lt-sft": {"budget": 50},
+    "magnitude-mask": {"budget": 50},
+    "parallel-adapter": {"r": 4},
+    "peft": {"tuner": "lokr"},
+    "pet": {"repetitions": 1, "adapter": "parallel-adapter", "adapter_options": {"r": 4}},
+    "prompt-tuning": {"m": 3},
+    "random-mask": {"budget": 50},
+    "series-adapter": {"r": 4},
+}
+"""Options with which a method is fast."""
+
+REFUSED = {
+    ("bitfit", "t5-gated"): "no bias",
+    ("bitfit", "t5-ungated"): "no bias",
+    ("bitfit", "llama"): "no bias",
+    ("peft", "gpt2"): "refuses it",
+}
+"""What cannot be, and what is said then."""
+
+CASES = [(n, a) for n in ENTRIES for a in ARCHITECTURES if (n, a) not in REFUSED]
+
+
+@functools.cache
+def case(name: str, architecture: str) -> TuningCase:
+    method = make_method(name, SMALL.get(name))
+    return TuningCase(method, lambda: trunk(architecture, dropout=0.0).reads(method.reading))
+
+
+@pytest.mark.parametrize(("name", "architecture"), CASES)
+@pytest.mark.parametrize("check", TUNING_CHECKS, ids=lambda check: check.__name__)
+def test_what_is_checked_of_anyones_method(check, name, architecture):
+    check(case(name, architecture))
+
+
+@pytest.mark.parametrize(("name", "architecture"), REFUSED)
+def test_what_has_no_place_in_a_network_is_refused_in_words(name, architecture):
+    base = trunk(architecture)
+    modules = [type(m) for m in base.network.modules()]
+    with pytest.raises(InputError, match=REFUSED[name, architecture]):
+        make_method(name, SMALL.get(name)).build(base, 0)
+    assert [type(m) for m in base.network.modules()] == modules
+    assert not any(p.requires_grad for p in base.network.parameters())
