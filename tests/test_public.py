@@ -22,6 +22,7 @@ def test_public_names_are_pinned():
         "Verbalizer",
         "ZeroShot",
         "__version__",
+        "load",
         "load_model",
     ]
     for name in fewfit.__all__:

@@ -8,6 +8,7 @@ from fewfit._version import __version__
 if TYPE_CHECKING:
     from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
     from fewfit.estimators import FewShotClassifier, MultiLabelClassifier
+    from fewfit.estimators.loading import load
     from fewfit.estimators.opening import load_model
     from fewfit.models import FrozenModel
     from fewfit.observations import Observations
@@ -24,6 +25,7 @@ _ROOMS = {
     "Template": "prompts",
     "Verbalizer": "prompts",
     "ZeroShot": "decoders",
+    "load": "estimators.loading",
     "load_model": "estimators.opening",
 }
 # A second of imports, most of it scikit-learn's, is for those who use what needs it (PEP 562).
@@ -40,6 +42,7 @@ __all__ = [
     "Verbalizer",
     "ZeroShot",
     "__version__",
+    "load",
     "load_model",
 ]
 

@@ -34,9 +34,7 @@ def load_classifier(
     artifact: Path, model: str | None, store: str, max_queries: int | None, errors: str
 ) -> TextEstimator:
     """Return the classifier of a folder, whichever kind it holds."""
-    from fewfit.artifacts import schema
-    from fewfit.estimators.classifier import FewShotClassifier
-    from fewfit.estimators.multi_label import MultiLabelClassifier
+    from fewfit.estimators.loading import load
 
     choose("--errors", errors, ("raise", "nan"))
     if not artifact.is_dir():
@@ -44,12 +42,7 @@ def load_classifier(
         raise ArtifactError(
             f"{artifact} {what}; 'fewfit fit FILE -o {artifact}' makes such an artifact"
         )
-    kind: type[TextEstimator] = FewShotClassifier
-    if (artifact / schema.MANIFEST).exists():
-        manifest, _ = schema.read(artifact)
-        if manifest.decoder.name == "multi-label":
-            kind = MultiLabelClassifier
-    return kind.load(
+    return load(
         artifact, model=model, store=store_path(store), max_queries=max_queries, errors=errors
     )
 
