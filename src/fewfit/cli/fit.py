@@ -47,11 +47,13 @@ from fewfit.cli.options import (
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.suspicions import expectation, suspicions
 from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
+    from fewfit.estimators.expected import ExpectedAccuracy
 
 
 @plain_errors
@@ -100,6 +102,12 @@ def fit(
             help="Probe the model first, with each template, and keep the report in the artifact.",
         ),
     ] = False,
+    expect: Annotated[
+        bool,
+        typer.Option(
+            help="Estimate the accuracy to expect by fitting on parts of the examples; no query."
+        ),
+    ] = True,
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
@@ -187,6 +195,7 @@ def fit(
         separator=separator,
     )
     classifier.save(output)
+    expected = classifier.expected_accuracy() if expect and not multi_label else None
     found = {
         "artifact": str(output),
         "examples": len(y),
@@ -197,11 +206,13 @@ def fit(
         "retries": classifier.n_retries_,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
+        "expected_accuracy": None if expected is None else expected.to_dict(),
+        "warnings": suspicions(classifier, table, examples, y),
     }
     if as_json:
         say(json.dumps(found, ensure_ascii=False))
     else:
-        _print(found, report, train)
+        _print(found, report, expected, train)
 
 
 def _single(
@@ -239,7 +250,12 @@ def _refuse(given: dict[str, Any]) -> None:
             )
 
 
-def _print(found: dict[str, Any], report: dict[str, Any] | None, train: str) -> None:
+def _print(
+    found: dict[str, Any],
+    report: dict[str, Any] | None,
+    expected: ExpectedAccuracy | None,
+    train: str,
+) -> None:
     output, more = found["artifact"], ""
     if found["unlabelled"]:
         more = f", {count(found['unlabelled'], 'text')} without labels"
@@ -251,6 +267,10 @@ def _print(found: dict[str, Any], report: dict[str, Any] | None, train: str) -> 
     if report is not None:
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
+    for line in expectation(expected) if expected is not None else ():
+        say(line)
+    for line in found["warnings"]:
+        say(f"Look at this: {line}")
     new = f"NEW{Path(train).suffix or '.csv'}"
     say(f"Next: {shlex.join(['fewfit', 'predict', output, new, '-o', 'labelled.csv'])}")
 

@@ -27,6 +27,7 @@ from fewfit.errors import (
     ModelMismatchError,
     ModelWarning,
 )
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
@@ -60,6 +61,9 @@ class TextEstimator(BaseEstimator):
     columns_: ColumnsEntry | None
     n_examples_: int
     _example: Example | None
+    _training: Training | None = None
+    """What the decoder was fitted on, as long as the object lives."""
+
     _identity: Mapping[str, str] | None = None
     """The model that a pickled classifier was fitted on; checked when it asks again."""
 
@@ -206,6 +210,7 @@ class TextEstimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
+        state.pop("_training", None)  # megabytes, which no prediction needs
         if "task_" in state:
             state["_identity"] = dict(self.task_.model.identity)
         return state
@@ -230,7 +235,7 @@ class TextEstimator(BaseEstimator):
     def _keep(self, fitted: Fitted) -> None:
         self.task_, self.decoder_ = fitted.task, fitted.decoder
         self.classes_ = class_array(fitted.task.verbalizer.classes)
-        self._identity = None
+        self._identity = self._training = None
         self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
         self.columns_ = fitted.columns
         self._example = fitted.example

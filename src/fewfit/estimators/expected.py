@@ -1,0 +1,179 @@
+"""How well a fitted classifier is likely to do, from the answers that `fit` paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from sklearn.base import clone
+
+from fewfit.decoders import Decoder
+from fewfit.decoders.base import tell_views
+from fewfit.errors import InputError
+from fewfit.estimators.examples import fit_decoder
+from fewfit.prompts.containers import shown
+from fewfit.prompts.labels import Label
+
+
+@dataclass(frozen=True)
+class ExpectedAccuracy:
+    """Cross-validated accuracy of a classifier on examples like those it was fitted on.
+
+    Attributes
+    ----------
+    accuracy : float or None
+        Share of the `n` rows that were given their class by a decoder that had not seen them; None
+        where it cannot be estimated.
+    interval : (float, float) or None
+        Wilson's 95 % interval of that share. It takes the rows as independent draws, and so errs
+        to the narrow side.
+    n : int
+        Rows that were held out once.
+    n_folds : int
+    recall : dict of class to (int, int)
+        Rows that were given their class, and rows, of each class that can be estimated.
+    not_estimated : list of class
+        Those without two different texts: with one held out, nothing is left to learn from.
+    reason : str
+        Why `accuracy` is None; else empty.
+    """
+
+    accuracy: float | None
+    interval: tuple[float, float] | None
+    n: int
+    n_folds: int
+    recall: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    not_estimated: list[Any] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def weakest(self) -> Any:
+        """The class of the lowest recall, the larger one of equals; None if none is estimated."""
+        ranked = sorted(self.recall, key=lambda c: (self._share(c), -self.recall[c][1]))
+        return ranked[0] if ranked else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON keeps it; classes become the entries of a list."""
+        low, high = self.interval or (None, None)
+        return {
+            "accuracy": self.accuracy,
+            "low": low,
+            "high": high,
+            "interval": "wilson 95 %",
+            "n": self.n,
+            "n_folds": self.n_folds,
+            "recall": [
+                {"class": name, "right": right, "n": n} for name, (right, n) in self.recall.items()
+            ],
+            "not_estimated": self.not_estimated,
+            "reason": self.reason,
+        }
+
+    def _share(self, name: Any) -> float:
+        right, n = self.recall[name]
+        return right / n
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a decoder was fitted on.
+
+    Attributes
+    ----------
+    hidden, scores : ndarray
+        As :meth:`Decoder.fit` takes them, scores of all K classes.
+    codes : ndarray of shape (N,)
+    rows : sequence of mapping
+        The examples' texts; equal ones are held out together.
+    further : mapping
+        Other arguments of the decoder's `fit`.
+    n_views : int
+    fixed : bool
+        Whether the prompts hold no labelled example, which no fold could hold out.
+    label_mass : float or None
+        Median share of the probability at the slot that all label words have together; None where
+        the model does not tell.
+    """
+
+    hidden: NDArray[np.float32]
+    scores: NDArray[np.float32] | None
+    codes: NDArray[np.intp]
+    rows: Sequence[Mapping[str, str]]
+    further: Mapping[str, Any]
+    n_views: int
+    fixed: bool
+    label_mass: float | None = None
+
+
+def cross_validate(
+    training: Training,
+    decoder: Decoder,
+    classes: Sequence[Label],
+    *,
+    n_folds: int,
+    seed: int,
+) -> ExpectedAccuracy:
+    """Fit copies of `decoder` without some rows, and count what they say of these."""
+    if type(n_folds) is not int or n_folds < 2:
+        raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
+    codes = training.codes
+    seen = np.unique(codes)
+    if not training.fixed:
+        why = "the prompt shows labelled examples, which cannot be held out without new queries"
+        return _none(n_folds, [classes[k] for k in seen], why)
+    folds = assign_folds(training.rows, codes, n_folds, seed)
+    alone = np.array([k for k in seen if len(np.unique(folds[codes == k])) < 2], dtype=np.intp)
+    tested = ~np.isin(codes, alone)
+    lonely = [classes[k] for k in alone]
+    if not tested.any():
+        return _none(n_folds, lonely, "no class has two different texts")
+    right = np.zeros(len(codes), dtype=bool)
+    used = np.unique(folds[tested])
+    for fold in used:
+        held = tested & (folds == fold)
+        copy = clone(decoder)
+        tell_views(copy, training.n_views)
+        hidden, scores, kept = training.hidden, training.scores, ~held
+        try:
+            own = None if scores is None else scores[kept]
+            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further)
+        except InputError as error:
+            why = f"the decoder cannot be fitted with rows held out: {error}"
+            return _none(n_folds, [classes[k] for k in seen], why)
+        out = None if scores is None else scores[held]
+        proba = copy.predict_proba(hidden[held], scores=out)
+        right[held] = proba.argmax(axis=1) == codes[held]
+    n, hits = int(tested.sum()), int(right.sum())
+    ci = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    recall = {
+        classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
+        for k in seen
+        if k not in alone
+    }
+    interval = (float(ci.low), float(ci.high))
+    return ExpectedAccuracy(hits / n, interval, n, len(used), recall, lonely)
+
+
+def assign_folds(
+    rows: Sequence[Mapping[str, str]], codes: NDArray[np.intp], n_folds: int, seed: int
+) -> NDArray[np.intp]:
+    """Return each row's fold, shape (N,): stratified by class, equal texts in the same one.
+
+    A text that stood on both sides would be known to the decoder that is asked about it.
+    """
+    first: dict[tuple[tuple[str, str], ...], int] = {}
+    keys = [tuple(sorted(row.items())) for row in rows]
+    for i, key in enumerate(keys):
+        first.setdefault(key, i)
+    starts = np.random.default_rng(seed).permutation(list(first.values()))
+    starts = starts[np.argsort(codes[starts], kind="stable")]
+    fold = {int(i): place % n_folds for place, i in enumerate(starts)}
+    return np.array([fold[first[key]] for key in keys], dtype=np.intp)
+
+
+def _none(n_folds: int, classes: list[Any], why: str) -> ExpectedAccuracy:
+    return ExpectedAccuracy(None, None, 0, n_folds, {}, classes, why)
