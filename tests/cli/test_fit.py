@@ -237,6 +237,8 @@ def test_label_words_of_a_file_in_any_encoding(fit, tmp_path, encoding):
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked(
     tmp_path, command, monkeypatch
 ):
+    if command == "tune":
+        pytest.importorskip("torch")
     (tmp_path / "train.csv").write_bytes(csv_bytes())
     (tmp_path / "mixture.toml").write_text("")
     (tmp_path / "file").write_text("")
