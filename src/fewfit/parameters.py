@@ -164,7 +164,7 @@ def did_you_mean(name: Any, known: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of numpy, or what holds such values, as Python's own, which a message shows."""
+    """Return a value of numpy, or what holds such values, as Python's own, for messages."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if type(value) in (list, tuple, set, frozenset):
