@@ -180,12 +180,13 @@ def options_of(method: Method) -> dict[str, Any]:
     item = _item(method)
     if item is None:
         return {}
-    made = {f.name: f.default_factory for f in fields(item)} if is_dataclass(item) else {}
-    return {
-        p.name: p.default if made.get(p.name, MISSING) is MISSING else made[p.name]()
-        for p in signature(item).parameters.values()
-        if p.default is not Parameter.empty
-    }
+    kind: Any = item  # a name of its own, which the type checker does not narrow
+    own: dict[str, Any] = {f.name: f for f in fields(kind)} if is_dataclass(kind) else {}
+    found = {p.name: p.default for p in signature(item).parameters.values()}
+    for name, option in own.items():
+        if option.init and option.default_factory is not MISSING:
+            found[name] = option.default_factory()
+    return {name: value for name, value in found.items() if value is not Parameter.empty}
 
 
 def methods_table(methods: Sequence[Method] | None = None) -> str:

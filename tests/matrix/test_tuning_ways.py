@@ -185,7 +185,7 @@ def test_two_runs_of_a_comparison_agree_whatever_ran_before(folder):
             models=[f"hf:{folder / 'base'}"],
             shots=[2],
             seeds=1,
-            store=None,
+            store=folder / "store.sqlite",
         )
         return found.cells[-1].log_loss
 

@@ -225,13 +225,17 @@ def learn(
         tokens, _ = base.read(adapter.rewrite(packed, base))
         return loss(tokens, batch, step)
 
-    key = {
-        "model": digest(dict(base.identity)),
-        "texts": digest(encoded),
-        "start": digest({name: digest(t) for name, t in adapter.tensors().items()}),
-        **run.decides,
-        **decides,
-    }
+    key = (
+        {}
+        if run.checkpoint is None
+        else {
+            "model": digest(dict(base.identity)),
+            "texts": digest(encoded),
+            "start": digest({name: digest(t) for name, t in adapter.tensors().items()}),
+            **run.decides,
+            **decides,
+        }
+    )
     with adapter.on(base.network):
         return train(
             base.network,

@@ -126,12 +126,16 @@ def tune(
     of :func:`fewfit.tuning.train`. Returns the loss of each step.
     """
     encoded = encode_rows(trunk, rows, only_answer=not objective.needs_wrong)
-    decides = {
-        "model": digest(dict(trunk.identity)),
-        "texts": digest(encoded),
-        "start": digest({name: digest(p) for name, p in parameters.items()}),
-        "loss": repr(objective),
-    }
+    decides = (
+        {}
+        if options.get("checkpoint") is None
+        else {
+            "model": digest(dict(trunk.identity)),
+            "texts": digest(encoded),
+            "start": digest({name: digest(p) for name, p in parameters.items()}),
+            "loss": repr(objective),
+        }
+    )
 
     def loss_of(batch: Sequence[int], step: int) -> Tensor:
         drawn = [draw(encoded[i], seed, step, i) for i in batch]
