@@ -86,7 +86,11 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     """Those of them that are kept but that training does not change."""
 
     unlabelled: ClassVar[bool] = False
-    """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``."""
+    """Whether :meth:`fit` takes the hidden states and scores of texts without labels, ``pool=`` and
+    ``pool_scores=``."""
+
+    needs_unlabelled: ClassVar[bool] = False
+    """Whether it is nothing of its own without them."""
 
     unseen: ClassVar[bool] = False
     """Whether a class without an example can be put in (:meth:`add_unseen`)."""
