@@ -2,8 +2,8 @@
 
     python -m benchmarks unlabelled [--model embedded] [--seeds 10] [--store default]
 
-A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far as
-there are so many. The same fit without them is beside it. Writes ``results/unlabelled.json``.
+A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far
+as there are so many. The same fit without them is beside it. Writes ``results/unlabelled.json``.
 """
 
 from __future__ import annotations
