@@ -8,9 +8,10 @@ import warnings
 import numpy as np
 import pytest
 
-from fewfit import OffsetLogisticRegression
+from fewfit import FewShotClassifier, OffsetLogisticRegression
 from fewfit.decoders.pool import learn_from_pool
 from fewfit.errors import InputError, ModelWarning
+from fewfit.models import FakeModel
 
 ARRAYS = ("coef_", "intercept_", "strength_")
 
@@ -167,3 +168,13 @@ def test_a_thousand_texts_take_no_time():
         warnings.simplefilter("ignore", ModelWarning)
         fit(X, np.arange(4), m, pool, pool_m)
     assert time.process_time() - start < 1.0  # about 0.1 s
+
+
+def test_a_class_without_an_example_is_refused_before_anything_is_asked():
+    model = FakeModel()
+    classifier = FewShotClassifier(
+        model, labels={"neg": "bad", "pos": "good", "meh": "so"}, store=None
+    )
+    with pytest.raises(InputError, match="unlabelled: class 'meh' has no example"):
+        classifier.fit(["good", "bad day"], ["pos", "neg"], unlabelled=["so so"])
+    assert model.queries == 0

@@ -160,8 +160,8 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
         unlabelled : like X, optional
-            Further examples, for a decoder that learns from texts without labels; one query each
-            and view.
+            Further examples, for a decoder that learns from texts without labels, as the default
+            does; one query each and view.
         progress : callable or bool, optional
             True shows a bar; a function is called with the number of prompts newly answered.
 
