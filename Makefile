@@ -34,9 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/fewfit demo --output demo-output
 
-# ARGS is for pytest; CI asks for the coverage here.
+# A process for each core, one thread each; ARGS is for pytest (CI asks for the coverage here).
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

@@ -13,7 +13,7 @@ from benchmarks.tasks import TASKS
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.compare import DecoderMethod, Method
 from fewfit.compare.names import make_methods
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.decoders import DECODERS, Decoder, make_decoder
 from fewfit.errors import InputError
 from fewfit.prompts import Verbalizer, make_views
 from fewfit.task import DEFAULT_TEMPLATE
@@ -71,7 +71,7 @@ class MethodEntry(_Strict):
             return Peer(self.peer)
         if self.decoder is None and name not in DECODERS:
             return make_methods([name])[name]
-        decoder = DECODERS[self.decoder or name](**self.parameters)
+        decoder = make_decoder(self.decoder or name, options=self.parameters)
         own = None
         if self.views is not None:
             own = [template] if isinstance(template, str) else template[: self.views]
@@ -97,8 +97,7 @@ class MethodEntry(_Strict):
         if self.calibration is None or isinstance(self.calibration, str):
             return None if self.calibration is None else make_calibration(self.calibration)
         parameters = dict(self.calibration)
-        kind = type(make_calibration(str(parameters.pop("name", ""))))
-        return kind(**parameters)  # pyright: ignore[reportArgumentType]
+        return make_calibration(str(parameters.pop("name", "")), options=parameters)
 
 
 class Published(_Strict):

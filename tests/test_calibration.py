@@ -39,6 +39,18 @@ def test_contextual_averages_probabilities_not_logarithms():
     np.testing.assert_allclose(np.exp(prior), [0.7, 0.3])
 
 
+@pytest.mark.parametrize("kind", [ContextualCalibration, DomainContextCalibration])
+def test_probabilities_are_averaged_before_they_are_normalised_as_by_the_authors(kind):
+    p = np.array([[0.09, 0.01], [0.0005, 0.0005]])  # the second hardly says a label word at all
+    prior = kind().prior(np.log(p), LOGPROB)
+    np.testing.assert_allclose(np.exp(prior), np.array([0.0905, 0.0105]) / 0.101)
+    # Of logits nothing but the ratio is known: both count the same.
+    np.testing.assert_allclose(np.exp(kind().prior(np.log(p), LOGIT)), [0.7, 0.3])
+    # One text, as by default: the same in both.
+    one, two = (kind().prior(np.log(p[:1]), space) for space in (LOGPROB, LOGIT))
+    np.testing.assert_array_equal(one, two)
+
+
 def test_contextual_ignores_what_softmax_ignores():
     calibration = ContextualCalibration()
     scores = np.array([[1.0, 2.0, 0.5]])

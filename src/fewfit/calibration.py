@@ -19,18 +19,20 @@ scores. Each template has its own prior.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.errors import CalibrationError, CapabilityError, InputError
 from fewfit.observations import ScoreSpace
-from fewfit.parameters import check_parameters, look_up
+from fewfit.parameters import check_parameters, look_up, make
 from fewfit.prompts import Part, Prompt, Row, View
 from fewfit.prompts.content_free import pseudo_documents
 
@@ -56,7 +58,20 @@ class Calibration(ABC):
     queries_per_example: ClassVar[str] = "0, and 1 per content-free text once"
     reference: ClassVar[str]
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {"content_free": [tuple]}
+    needs_content_free: ClassVar[bool] = False
+    """Whether its prior is that of its content-free texts, so that there has to be one."""
+
     content_free: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.content_free, list):
+            object.__setattr__(self, "content_free", tuple(self.content_free))
+        check_parameters(self)
+        if not all(isinstance(text, str) for text in self.content_free):
+            raise InputError(f"content_free: {type(self).__name__} takes texts, and one is none")
+        if self.needs_content_free and not self.content_free:
+            raise InputError(f"content_free: {type(self).__name__} needs at least one text")
 
     @property
     def learns(self) -> bool:
@@ -117,20 +132,26 @@ class NoCalibration(Calibration):
 class ContextualCalibration(Calibration):
     """Subtract what the model says to nothing (Zhao et al. 2021).
 
-    In the spaces ``logit`` and ``logprob`` the prior is the logarithm of the label probabilities,
-    normalised over the K classes and averaged over the content-free inputs; subtracting it equals
-    the paper's division of probabilities. In ``similarity`` it is the mean score.
+    In the space ``logprob`` the prior is the logarithm of the label probabilities, averaged over
+    the content-free inputs and then normalised over the K classes, as the authors' code does;
+    subtracting it equals the paper's division of probabilities. Where several inputs are asked,
+    those on which the model says a label word at all count for more. A ``logit`` does not tell the
+    probability among all tokens, and so there each input is normalised before the average: every
+    input counts the same. In ``similarity`` it is the mean score.
 
     The default is the empty text alone, one extra query; the paper's three inputs are
     ``("N/A", "", "[MASK]")``.
     """
 
     name = "contextual"
+    needs_content_free = True
     reference = "Zhao et al. 2021, arXiv 2102.09690"
 
     content_free: tuple[str, ...] = ("",)
 
     def prior(self, scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:
+        if space is ScoreSpace.LOGPROB:
+            return log_softmax(logsumexp(scores.astype(np.float64), axis=0))
         return _log_mean(scores, space)
 
     def remove(self, scores: Scores, prior: Scores) -> NDArray[np.float64]:
@@ -154,6 +175,12 @@ class DomainContextCalibration(ContextualCalibration):
     """
 
     name = "domain-context"
+    needs_content_free = False
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **Calibration._parameter_constraints,
+        "n_documents": [Interval(Integral, 1, None, closed="left")],
+        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    }
     queries_per_example = "0, and 20 once"
     reference = "Fei et al. 2023, arXiv 2305.19148"
 
@@ -189,12 +216,12 @@ class BatchCalibration(Calibration):
     queries_per_example = "0"
     reference = "Zhou et al. 2024, arXiv 2309.17249"
     bound: ClassVar[float] = 5.0
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **Calibration._parameter_constraints,
+        "strength": [StrOptions({"labels"}), Interval(Real, None, None, closed="neither")],
+    }
 
     strength: float | str = 1.0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.strength, str) and self.strength != "labels":
-            raise InputError(f"strength: expected a number or 'labels', got {self.strength!r}")
 
     @property
     def learns(self) -> bool:
@@ -239,14 +266,21 @@ class PMICalibration(Calibration):
     """
 
     name = "pmi"
+    needs_content_free = True
     spaces = frozenset({ScoreSpace.LOGIT, ScoreSpace.LOGPROB})
     queries_per_example = "0, and 1 once"
     reference = "Holtzman et al. 2021, arXiv 2104.08315"
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        **Calibration._parameter_constraints,
+        "premise": [str],
+    }
 
     content_free: tuple[str, ...] = ("",)
     premise: str = ""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.premise and self.premise.count("{mask}") != 1:
             raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
 
@@ -279,6 +313,7 @@ class RatioCalibration(Calibration):
     """
 
     name = "ratio"
+    needs_content_free = True
     reference = "Cui et al. 2023, arXiv 2212.08408"
     spaces = frozenset({ScoreSpace.LOGIT})
     smallest: ClassVar[float] = 0.01
@@ -313,18 +348,29 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
 }
 
 
-def make_calibration(calibration: str | Calibration) -> Calibration:
+def make_calibration(
+    calibration: str | Calibration, *, options: Mapping[str, Any] | None = None
+) -> Calibration:
     """Return the calibration of this name; a calibration is returned as it is.
+
+    Parameters
+    ----------
+    calibration : str or Calibration
+    options : mapping of str to value, optional
+        Parameters of the one that is named, as text or as they are.
 
     Raises
     ------
     InputError
-        If nothing is known under this name.
+        If nothing is known under this name, or it has no such parameter or value.
     """
     if isinstance(calibration, Calibration):
+        if options:
+            raise InputError("option: give options with the name of a calibration, not with one")
         check_parameters(calibration)
         return calibration
-    return look_up(calibration, CALIBRATIONS, parameter="calibration")()
+    kind = look_up(calibration, CALIBRATIONS, parameter="calibration")
+    return make(kind, options or {}, who=f"{calibration!r} calibration")
 
 
 def _log_mean(scores: Scores, space: ScoreSpace) -> NDArray[np.float64]:

@@ -9,9 +9,14 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def declare(
-    *, requires: frozenset[str] = frozenset(), labels: str = "none", queries: str, reference: str
+    *,
+    requires: frozenset[str] = frozenset(),
+    labels: str = "none",
+    queries: str,
+    reference: str,
+    smallest_budget: Callable[..., int] | None = None,
 ) -> Callable[[T], T]:
-    """Give a function the four attributes that methods with a class have as class attributes.
+    """Give a function what methods with a class have as class attributes.
 
     Parameters
     ----------
@@ -21,6 +26,9 @@ def declare(
         Labels needed; queries per example.
     reference : str
         Author, year, arXiv id.
+    smallest_budget : callable, optional
+        Of a searcher: ``smallest_budget(n_rows, n_free, **options)`` is the least `max_queries`
+        with which it searches at all, for so many rows and content-free prompts.
     """
 
     def attach(item: T) -> T:
@@ -29,6 +37,7 @@ def declare(
             "labels_needed": labels,
             "queries_per_example": queries,
             "reference": reference,
+            "smallest_budget": smallest_budget,
         }
         for name, value in declared.items():
             setattr(item, name, value)

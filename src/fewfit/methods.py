@@ -23,7 +23,8 @@ class Method(NamedTuple):
     name : str
         As it is given to ``--decoder``, ``--calibration``, ``--method`` and in Python.
     kind : str
-        A key of :data:`TABLES`, or "tuning".
+        A key of :data:`TABLES`, "tuning" for a method of ``fewfit tune``, or "adapter" for what
+        such a method trains.
     room : str
         The file that holds it.
     requires : tuple of str
@@ -34,6 +35,8 @@ class Method(NamedTuple):
         Labels needed.
     source : str
         Author, year, arXiv id; empty where it is common knowledge.
+    note : str
+        What else its paper takes.
     """
 
     name: str
@@ -43,7 +46,10 @@ class Method(NamedTuple):
     queries: str
     labels: str
     source: str
+    note: str = ""
 
+
+NONE = "\N{EN DASH}"
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "calibration": CALIBRATIONS,
@@ -57,13 +63,15 @@ TABLES: dict[str, Mapping[str, Any]] = {
 """Kind -> the fixed tables of the rooms."""
 
 
-def _tuned(name: str, file: str, source: str, labels: str = "1 in all") -> Method:
-    return Method(name, "tuning", f"tuning/{file}", ("gradients",), "1", labels, source)
+def _tuned(
+    name: str, file: str, source: str, labels: str = "1 in all", kind: str = "tuning"
+) -> Method:
+    return Method(name, kind, f"tuning/{file}", ("gradients",), "1", labels, source)
 
 
 TUNING = (
-    _tuned("ia3", "ia3.py", "Liu et al. 2022, arXiv 2205.05638"),
-    _tuned("lora", "lora.py", "Hu et al. 2022, arXiv 2106.09685"),
+    _tuned("ia3", "ia3.py", "Liu et al. 2022, arXiv 2205.05638", kind="adapter"),
+    _tuned("lora", "lora.py", "Hu et al. 2022, arXiv 2106.09685", kind="adapter"),
     _tuned(
         "pet",
         "pet.py",
@@ -86,11 +94,21 @@ def list_methods() -> list[Method]:
             queries=item.queries_per_example,
             labels=item.labels_needed,
             source=item.reference,
+            note=_note(item),
         )
         for kind, table in TABLES.items()
         for name, item in sorted(table.items())
     ]
     return [*found, *TUNING]
+
+
+def _note(item: Any) -> str:
+    own = getattr(item, "own_calibration", None)
+    return f"its paper calibrates by {own!r}: {_name_of(item)}+{own}" if own else ""
+
+
+def _name_of(decoder: Any) -> str:
+    return next(name for name, kind in DECODERS.items() if kind is decoder)
 
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -167,8 +185,14 @@ def options_of(method: Method) -> dict[str, Any]:
 def methods_table(methods: Sequence[Method] | None = None) -> str:
     """Return the table in Markdown, of all methods or of these."""
     header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
+    header += ("note",)
     rows = [
-        (*method[:3], ", ".join(method.requires) or "–", *method[4:6], method.source or "–")  # noqa: RUF001
+        (
+            *method[:3],
+            ", ".join(method.requires) or NONE,
+            *method[4:6],
+            *(t or NONE for t in method[6:]),
+        )
         for method in (list_methods() if methods is None else methods)
     ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]

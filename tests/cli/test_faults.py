@@ -181,6 +181,8 @@ def test_arguments(tmp_path, monkeypatch, args, code, message):
     ],
 )
 def test_other_commands(tmp_path, monkeypatch, args, code, message):
+    if args[0] == "merge":
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_bytes(GOOD)
     result = run(*args, code=code)

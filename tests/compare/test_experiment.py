@@ -19,10 +19,12 @@ from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier, LinearProbe, ZeroShot
 from fewfit.cli import app
-from fewfit.compare import Comparison, Experiment, compare, sample_shots
+from fewfit.compare import DEFAULT_METHODS, Comparison, Experiment, compare, sample_shots
+from fewfit.compare.names import make_methods
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import accuracy_table, report
-from fewfit.errors import CapabilityError, InputError, ModelError, StoreWarning
+from fewfit.decoders import make_decoder
+from fewfit.errors import CapabilityError, InputError, InputWarning, ModelError, StoreWarning
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
 
@@ -188,7 +190,26 @@ def test_a_row_in_both_splits_is_refused_before_any_query():
         ({"methods": ["dect", "dect"]}, InputError, "given twice"),
         ({"methods": []}, InputError, "give a list"),
         ({"shots": [50]}, InputError, "fewer than 50 shots"),
+        ({"shots": [50]}, InputError, r"up to \d+ per class are possible \(shots=\[\d+\], --shots"),
+        ({"shots": [10**400]}, InputError, r"fewer than 10{19}\.\.\. shots"),
         ({"shots": []}, InputError, "shots: give at least one"),
+        ({"shots": [0]}, InputError, "shots: at least 1"),
+        ({"shots": [1.5]}, InputError, "shots: expected a list of whole numbers"),
+        ({"shots": [True]}, InputError, "shots: expected a list of whole numbers"),
+        ({"shots": 4}, InputError, "shots: expected a list of whole numbers, got 4"),
+        ({"shots": "1,4"}, InputError, "shots: expected a list of whole numbers"),
+        ({"seeds": 0}, InputError, "seeds: expected 1 to 100,000 samples, got 0"),
+        ({"seeds": -1}, InputError, "got -1"),
+        ({"seeds": 10**12}, InputError, "seeds: expected 1 to 100,000 samples"),
+        ({"seeds": True}, InputError, "seeds: expected a list of whole numbers, got True"),
+        ({"seeds": [-1]}, InputError, "seeds: at least 0"),
+        ({"seeds": [2**32]}, InputError, "seeds: below 2"),
+        ({"search_trials": 2.5}, InputError, "search_trials: expected a whole number"),
+        ({"methods": {"mine": 3}}, InputError, "'mine' is to be a method, a decoder, a name"),
+        ({"methods": {"dect": {"lamda": 1}}}, InputError, "no 'lamda'.* did you mean 'lam'"),
+        ({"methods": {"a": {"decoder": "dekt"}}}, InputError, "did you mean 'dect'"),
+        ({"methods": {"a": DecT(proto_dim=0)}}, InputError, "proto_dim: "),
+        ({"methods": ["dekt"]}, InputError, "did you mean 'dect'"),
         ({"seeds": [1, 1]}, InputError, "seeds: give"),
         ({"labels": {"neg": "bad", "no": "good"}}, InputError, "train: class 'pos'"),
         ({"labels": {**LABELS, "odd": "odd"}}, InputError, "'odd' has label words but no"),
@@ -200,6 +221,52 @@ def test_what_cannot_be_run_is_refused_before_any_query(options, error, message)
     with pytest.raises(error, match=message):
         make(model, **options)
     assert model.queries == 0
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf"), -1.0])
+def test_a_price_that_is_none_is_refused_before_any_query(price):
+    model = FakeModel()
+    with pytest.raises(InputError, match="price_per_token: expected a number from 0"):
+        make(model).run(price_per_token=price)
+    assert model.queries == 0
+
+
+def test_the_default_decoder_is_the_first_row():
+    model = FakeModel()
+    found = compare(*TRAIN, *TEST, labels=LABELS, models=[model], shots=[1], seeds=[0], store=None)
+    assert [s.method for s in found.summaries][:2] == ["offset-regression", "zero-shot"]
+    assert {s.method for s in found.summaries} == set(DEFAULT_METHODS)
+    assert type(make_methods(DEFAULT_METHODS)["offset-regression"].decoder) is type(
+        make_decoder(None)
+    )
+
+
+def test_options_of_a_method_as_a_file_holds_them():
+    options = {
+        "a": {"decoder": "dect", "lam": "0.25", "calibration": "none"},
+        "dect": {"proto_dim": 8},
+        "plain": "zero-shot+batch",
+    }
+    made = make_methods(options)
+    assert (made["a"].decoder.lam, made["a"].calibration.name) == (0.25, "none")
+    assert (made["dect"].decoder.proto_dim, made["dect"].calibration) == (8, None)
+    assert made["plain"].calibration.name == "batch"
+
+
+def test_a_pool_that_is_the_sample_is_said_and_has_no_sd():
+    by_class = [[i for i, name in enumerate(TRAIN[1]) if name == k][:4] for k in ("neg", "pos")]
+    pool = [i for rows in by_class for i in rows]
+    texts, y = [TRAIN[0][i] for i in pool], [TRAIN[1][i] for i in pool]
+    given = {"labels": LABELS, "models": [FakeModel()], "store": None, "seeds": 3}
+    with pytest.warns(InputWarning, match="no more than 4 of each class, so that all 3 samples"):
+        experiment = Experiment(texts, y, *TEST, methods=["zero-shot"], shots=[1, 4], **given)
+    assert given["models"][0].queries == 0  # said before anything is asked
+    found = experiment.run()
+    assert found.setup.same_samples == [4]
+    assert [(s.shots, s.sd is None) for s in found.summaries] == [(1, False), (4, True)]
+    for page in (report(found), html_report(found)):
+        assert "At 4 shots all samples are the same rows" in page
+    assert "all samples are the same" not in report(make().run())
 
 
 def test_a_model_that_lacks_what_a_method_needs_is_refused():

@@ -132,13 +132,14 @@ class Soft(FakeModel):
 
 @pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, [DEFAULT_TEMPLATE, "{text} {mask}"]])
 def test_every_named_method_runs(template):
-    options = {"shots": [2], "seeds": 1, "search_trials": 2, "template": template}
-    found = make(Soft(), methods=METHODS, **options).run()
-    assert {cell.method for cell in found.cells} == set(METHODS)
+    options = {"shots": [2], "seeds": 1, "search_trials": 21, "template": template}
+    named = [name for name in METHODS if name != "ipet"]  # it wants texts without labels
+    found = make(Soft(), methods=named, **options).run()
+    assert {cell.method for cell in found.cells} == set(named)
     rows = {cell.method: cell.ledger.row_queries for cell in found.cells}
     once = {"tfidf": 0, **dict.fromkeys(SEARCHERS, 1)}
     views = len(template) if isinstance(template, list) else 1
-    assert rows == {name: once.get(name, views) for name in METHODS}
+    assert rows == {name: once.get(name, views) for name in named}
 
 
 def test_cells_of_another_calibration_are_not_taken(tmp_path):
@@ -167,7 +168,7 @@ def test_a_row_of_an_experiment_has_a_calibration_of_its_own():
     for entry, message in [
         (MethodEntry(calibration="batch"), "name the decoder"),
         (MethodEntry(decoder="dect", calibration="magic"), "'magic' is not one of"),
-        (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "argument 'x'"),
+        (MethodEntry(decoder="dect", calibration={"name": "pmi", "x": 1}), "has no 'x'"),
         (MethodEntry(peer="setfit", calibration="batch"), "a peer has"),
         (MethodEntry(peer="setfit", views=1), "a peer has"),
     ]:

@@ -143,22 +143,22 @@ def test_a_cell_is_what_the_searcher_gives(name, calibration):
 def test_searchers_stand_beside_decoders():
     model = Soft()
     methods = ["zero-shot", "dect", "tfidf", "prompt-search", "policy-network"]
-    experiment = make(model, methods=methods, seeds=2, search_trials=10)
+    experiment = make(model, methods=methods, seeds=2, search_trials=16)
     (cost,) = experiment.cost()
     found = experiment.run()
     assert {s.method for s in found.summaries} == set(methods)
     searching = [c for c in found.cells if c.method in methods[3:]]
     assert model.queries <= cost.queries + cost.search_queries
     assert sum(c.ledger.queries + 40 for c in searching) == model.queries - cost.queries
-    assert cost.search_queries == 2 * 2 * (10 * 2 + 40 + 10 * 8 + 40)
+    assert cost.search_queries == 2 * 2 * (16 * 2 + 40 + 16 * 8 + 40)
     # Decoders are what they are without searchers.
     alone = make(Soft(), methods=methods[:3], seeds=2).run()
     losses = {(c.method, c.shots, c.seed): c.log_loss for c in found.cells}
     assert all(losses[c.method, c.shots, c.seed] == c.log_loss for c in alone.cells)
-    assert found.setup.search_trials == 10
+    assert found.setup.search_trials == 16
     assert alone.setup.search_trials is None
     page = html_report(found)
-    assert "10 times the examples" in page
+    assert "16 times the examples" in page
     assert f"Soft: {model.queries:,}" in page
     assert "prompt-search" in report(found)
 
@@ -231,7 +231,7 @@ def test_a_searcher_starts_from_the_first_template():
 def test_words_are_those_of_the_sample_if_none_are_given():
     rows = sample_shots(TRAIN[1], 4, seed=2)
     given = {"vocabulary": frequent_words([TRAIN[0][i] for i in rows], 200)}
-    options = {"shots": [4], "seeds": [2], "search_trials": TRIALS}
+    options = {"shots": [4], "seeds": [2], "search_trials": 16}
     method = {"mine": SearcherMethod("policy-network", options=given)}
     own = make(Soft(), methods=method, **options).run()
     left_out = make(Soft(), methods=["policy-network"], **options).run()
@@ -250,6 +250,11 @@ def plain(text: str) -> str:
         (["prompt-search"], {"model": Soft(space=None)}, CapabilityError, "needs 'scores'"),
         (["policy-network+ratio"], {}, CapabilityError, "gives 'logprob'"),
         (["prompt-search"], {"search_trials": 1}, InputError, "at least 2, not 1"),
+        (["prompt-search"], {"search_trials": 9}, InputError, "prompt-search needs at least 10"),
+        (["policy-network"], {"search_trials": 15}, InputError, "needs at least 16 with these"),
+        (["black-box-tuning"], {"search_trials": 20}, InputError, "needs at least 21 with these"),
+        (["unsupervised-prompts"], {"search_trials": 11}, InputError, "needs at least 12 with"),
+        (["policy-network+contextual"], {"search_trials": 16}, InputError, "needs at least 17"),
         (["prompt-search"], {"template": Conjugate("{text} {mask}", plain, plain)}, InputError,
          "starts from a template"),
         (["unsupervised-prompts+pmi"], {}, InputError, "calibrates by the batch"),
@@ -269,6 +274,15 @@ def test_options_are_checked(monkeypatch):
     for wrong in ("lenght", "seed", "rows", "max_queries"):
         with pytest.raises(InputError, match=f"black-box-tuning has no '{wrong}'; it has"):
             SearcherMethod("black-box-tuning", options={wrong: 1})
+    for name, options in {
+        "black-box-tuning": [{"population": 1}, {"sigma": 0}, {"dimension": 1}, {"length": True}],
+        "policy-network": [{"n_samples": 1}, {"lr": float("nan")}, {"width": 0}, {"lr": "0.1"}],
+        "prompt-search": [{"n_samples": 2.0}, {"batch_size": 0}, {"lr": -1}, {"length": None}],
+        "unsupervised-prompts": [{"quantile": 1}, {"n_demonstrations": 0}, {"lr": float("inf")}],
+    }.items():
+        for wrong in options:
+            with pytest.raises(InputError, match=f"{next(iter(wrong))}: .*{name}"):
+                SearcherMethod(name, options=wrong)
     with pytest.raises(InputError, match="learns from labels"):
         SearcherMethod("prompt-search", BatchCalibration(strength="labels"))
     rows = [{"prompt": text} for text in TRAIN[0]], TRAIN[1], [{"prompt": "a"}], ["pos"]

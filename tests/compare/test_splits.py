@@ -32,7 +32,9 @@ def test_samples_are_balanced_and_without_repeats(shots, seed):
 
 
 def test_too_few_examples_are_refused():
-    with pytest.raises(InputError, match="class 'b' has 1 examples, fewer than 2 shots"):
+    with pytest.raises(
+        InputError, match="class 'b' has 1 example, fewer than 2 shots; up to 1 per"
+    ):
         sample_shots(["a", "b", "a"], 2, seed=0)
     with pytest.raises(InputError, match="at least 1"):
         sample_shots(["a", "b"], 0, seed=0)

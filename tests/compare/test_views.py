@@ -88,7 +88,7 @@ def classified(model, decoder, template, calibration):
 
 
 @pytest.mark.parametrize(
-    "decoder", [DecT(), MPD(n_steps=2), PET(), IPET(), LinearProbe(), OffsetLogisticRegression()]
+    "decoder", [DecT(), MPD(n_steps=2), PET(), LinearProbe(), OffsetLogisticRegression()]
 )
 def test_every_view_is_asked_and_counted(decoder):
     cell = one_cell(Reader(), decoder, template=VIEWS)
@@ -274,16 +274,18 @@ def test_cells_are_taken_again_only_if_every_view_is_the_same(tmp_path):
 
 def test_the_number_of_views_of_a_decoder_is_checked_before_any_query():
     model = FakeModel()
-    for methods in ({"mpd": MPD(n_views=2)}, {"x": DecoderMethod(IPET(n_views=1), template=VIEWS)}):
+    for methods in ({"mpd": MPD(n_views=2)}, {"x": DecoderMethod(MPD(n_views=1), template=VIEWS)}):
         with pytest.raises(InputError, match="the template has 3; leave n_views out"):
             make(model, methods=methods, template=VIEWS)
     assert model.queries == 0
 
 
-def test_ipet_has_no_unlabelled_texts_and_is_the_linear_probe():
-    found = make(Reader(), methods=["ipet", "linear-probe"], template=VIEWS, seeds=1).run()
-    losses = [(cell.shots, cell.log_loss) for cell in found.cells]
-    assert losses[0::2] == losses[1::2]
+def test_ipet_is_refused_since_there_are_no_unlabelled_texts_for_it():
+    model = Reader()
+    for methods in (["linear-probe", "ipet"], {"mine": IPET()}, ["ipet+none"]):
+        with pytest.raises(InputError, match="learns from texts without labels"):
+            make(model, methods=methods, template=VIEWS)
+    assert model.queries == 0
 
 
 def columns(texts):

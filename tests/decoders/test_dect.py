@@ -137,7 +137,7 @@ def test_lambda_is_one_over_the_mean_shots():
     assert DecT().fit(X[:9], y[:9], scores=scores[:9]).lam_ == pytest.approx(1 / 3)
     assert DecT(lam=0.7).fit(X, y, scores=scores).lam_ == 0.7
     for wrong in ("1/k", float("nan")):
-        with pytest.raises(InputError, match="lam: expected"):
+        with pytest.raises(InputError, match="lam: "):
             DecT(lam=wrong).fit(X, y)
 
 

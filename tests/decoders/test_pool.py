@@ -98,7 +98,14 @@ def test_every_text_twice_says_about_the_same():
     np.testing.assert_allclose(twice.predict_proba(X_new, scores=m_new), once, atol=0.02)
 
 
-@pytest.mark.parametrize("M", [0, 1, 3, 39])
+def test_every_labelled_row_twice_says_the_same():
+    X, y, m, pool, pool_m, X_new, m_new, _ = planted(M=300)
+    want = fit(X, y, m, pool, pool_m).predict_proba(X_new, scores=m_new)
+    twice = fit(np.tile(X, (2, 1)), np.tile(y, 2), np.tile(m, (2, 1)), pool, pool_m)
+    np.testing.assert_allclose(twice.predict_proba(X_new, scores=m_new), want, atol=1e-8)
+
+
+@pytest.mark.parametrize("M", [1, 3, 39])
 def test_few_texts_change_nothing(M):
     X, y, m, pool, pool_m, *_ = planted()
     assert_as_without(X, y, m, pool[:M], pool_m[:M])
@@ -149,6 +156,7 @@ def test_scores_of_several_views_are_averaged():
         ({"pool": np.ones((50, 3))}, r"pool: expected shape \(M, 30\)"),
         ({"pool_scores": np.ones((300, 5))}, "scores: expected shape"),
         ({"pool": np.full((300, 30), np.nan)}, "pool contains NaN"),
+        ({"pool": np.empty((0, 30)), "pool_scores": np.empty((0, 2))}, "0 sample"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, said):
@@ -156,7 +164,7 @@ def test_what_does_not_fit_is_refused(change, said):
     given = {"pool": pool, "pool_scores": pool_m, **change}
     with pytest.raises(ValueError, match=said) as caught:
         OffsetLogisticRegression().fit(X, y, scores=m, **given)
-    assert isinstance(caught.value, InputError) or "NaN" in said
+    assert isinstance(caught.value, InputError) or said in ("pool contains NaN", "0 sample")
 
 
 def test_a_thousand_texts_take_no_time():

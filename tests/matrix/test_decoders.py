@@ -8,17 +8,11 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewfit import ZeroShot
-from fewfit.decoders import DECODERS, KNNPrompting
+from fewfit.decoders import DECODERS, IPET, KNNPrompting, PromptBoosting
 from fewfit.testing import DECODER_CHECKS
 from tests.conftest import task_arrays
 
 ALL = [pytest.param(kind(), id=name) for name, kind in DECODERS.items()]
-DRAWS_PER_CLASS = {"dect", "mpd", "protoverb"}
-"""Decoders that draw random numbers for each class, so that another order is another draw."""
-
-
-def but(names: set[str]) -> list:
-    return [param for param in ALL if param.id not in names]
 
 
 @parametrize_with_checks([kind() for kind in DECODERS.values()])
@@ -39,15 +33,57 @@ def data():
     return X, y, scores, rng.standard_normal((17, 12)), rng.standard_normal((17, 3))
 
 
-@pytest.mark.parametrize("decoder", but(DRAWS_PER_CLASS))
-def test_renaming_the_classes_permutes_the_columns(decoder, data):
+def test_who_draws_by_class_says_so(data):
+    """check_names_of_classes is not asked of these: were one of them to pass, it would be wrong."""
     X, y, scores, X_new, scores_new = data
-    renamed = np.array([{"ant": "z", "bee": "x", "cat": "y"}[name] for name in y])
-    columns = [1, 2, 0]  # x is bee, y is cat, z is ant
-    one = clone(decoder).fit(X, y, scores=scores).predict_proba(X_new, scores=scores_new)
-    two = clone(decoder).fit(X, renamed, scores=scores[:, columns])
-    again = two.predict_proba(X_new, scores=scores_new[:, columns])
-    np.testing.assert_allclose(again, one[:, columns], atol=1e-9)
+    drawing = {name for name, kind in DECODERS.items() if kind.draws_by_class}
+    assert drawing == {"dect", "mpd", "protoverb"}
+    swapped = np.array([{"ant": "cat", "bee": "bee", "cat": "ant"}[name] for name in y])
+    for name in drawing:
+        assert "class by class" in " ".join((DECODERS[name].__doc__ or "").split())
+        one = DECODERS[name]().fit(X, y, scores=scores)
+        two = DECODERS[name]().fit(X, swapped, scores=scores[:, ::-1])
+        again = two.predict_proba(X_new, scores=scores_new[:, ::-1])[:, ::-1]
+        assert np.abs(again - one.predict_proba(X_new, scores=scores_new)).max() > 1e-3
+
+
+@pytest.mark.parametrize("max_combinations", [20_000, 50])
+def test_sampled_verbalizers_do_not_depend_on_the_names_of_the_classes(max_combinations, data):
+    X, y, _, X_new, _ = data
+    swapped = np.array([{"ant": "cat", "bee": "ant", "cat": "bee"}[name] for name in y])
+    X, X_new = np.hstack([X, -X]), np.hstack([X_new, -X_new])
+    options = {"max_combinations": max_combinations, "n_rounds": 5}
+    one = PromptBoosting(**options).fit(X, y).predict_proba(X_new)
+    two = PromptBoosting(**options).fit(X, swapped).predict_proba(X_new)
+    np.testing.assert_allclose(two[:, [2, 0, 1]], one, atol=1e-9)
+
+
+def test_pseudo_labels_do_not_depend_on_the_names_of_the_classes(data):
+    X, y, _, X_new, _ = data
+    pool = np.vstack([X_new, 1.1 * X, X + 0.3])
+    swapped = np.array([{"ant": "cat", "bee": "ant", "cat": "bee"}[name] for name in y])
+    for P in (1, 3):
+        options = {"pool": pool}
+        one = IPET(n_views=P).fit(X, y, **options).predict_proba(X_new)
+        two = IPET(n_views=P).fit(X, swapped, **options).predict_proba(X_new)
+        np.testing.assert_allclose(two[:, [2, 0, 1]], one, atol=1e-4)
+
+
+SCALE_FREE = ("linear-probe", "nearest-mean", "offset-regression", "protoverb")
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_the_scale_of_the_scores_changes_no_label(name, n_classes):
+    """Where the scale of the scores is of no account, rounding decides nothing."""
+    X, y, scores = task_arrays(5, n_classes=n_classes)
+    rng = np.random.default_rng(3)
+    X_new = rng.standard_normal((2000, X.shape[1]))
+    scores_new = rng.standard_normal((2000, n_classes))
+    plain = DECODERS[name]().fit(X, y, scores=scores).predict(X_new, scores=scores_new)
+    for scale in (3.7, 0.1, 1e-4, 8.0):
+        again = DECODERS[name]().fit(X, y, scores=scale * scores)
+        assert (again.predict(X_new, scores=scale * scores_new) != plain).sum() == 0
 
 
 def test_two_equal_views_say_what_one_says(data):

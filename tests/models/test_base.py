@@ -203,6 +203,7 @@ def test_views_of_one_and_of_two_fields_do_not_go_together(embedded):
             models=[embedded],
             methods={"one": DecoderMethod(LinearProbe(), template="{a} {mask}"), "two": DecT()},
             shots=[1],
+            seeds=1,
         )
 
 

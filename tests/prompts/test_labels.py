@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from fractions import Fraction
@@ -52,6 +53,12 @@ def class_label_column(values):
     return datasets.Dataset.from_dict({"label": values}, features=features)["label"]
 
 
+def _matrix(values):
+    with warnings.catch_warnings():  # SciPy hushes it where it is imported first
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        return np.matrix(values)
+
+
 TEXT = {
     "list": ["bad", "good"],
     "tuple": ("bad", "good"),
@@ -61,7 +68,7 @@ TEXT = {
     "array of object": np.array(["bad", np.str_("good")], dtype=object),
     "masked array": np.ma.array(["bad", "good"]),
     "column vector": np.array([["bad"], ["good"]]),
-    "matrix": np.matrix([["bad"], ["good"]]),
+    "matrix": _matrix([["bad"], ["good"]]),
     "list of numpy": [np.str_("bad"), np.array("good")],
     "series": pd.Series(["bad", "good"], index=[7, 7]),
     "series of string": pd.Series(["bad", "good"], dtype="string"),

@@ -131,15 +131,24 @@ def test_the_search_finds_the_word_that_matters_within_its_budget():
     assert found.losses[-1] < found.losses[0]
 
 
-@pytest.mark.parametrize("max_queries", [0, 159, 160, 479, 500])
+@pytest.mark.parametrize("max_queries", [170, 479, 500])
 def test_the_budget_is_never_exceeded_and_counted_exactly(max_queries):
-    model = Oracle()
-    found = search(model, max_queries)
-    assert found.queries == model.queries <= max_queries
-    assert bool(found.losses) == (max_queries >= 160)  # one step is 10 prompts of 16 texts
-    model = Oracle()
-    found = search(model, max_queries, ContextualCalibration())
-    assert found.queries == model.queries <= max_queries
+    for calibration, cost in ((None, 160), (ContextualCalibration(), 170)):
+        model = Oracle()
+        found = search(model, max_queries, calibration)
+        assert found.queries == model.queries <= max_queries
+        assert 1 <= len(found.losses) <= found.queries / (cost / 10)
+
+
+@pytest.mark.parametrize("max_queries", [1, 2, 9, 159])
+def test_a_budget_below_one_step_is_refused_before_any_query(max_queries):
+    model = Oracle()  # one step is 10 prompts of 16 texts
+    with pytest.raises(InputError, match="at least 160 are needed, and"):
+        search(model, max_queries)
+    with pytest.raises(InputError, match="at least 170 are needed"):
+        search(model, 169, ContextualCalibration())
+    assert model.queries == 0
+    assert search(model, 160).losses
 
 
 def test_same_seed_same_search_and_braces_are_text():
@@ -189,13 +198,13 @@ def test_unsupervised_learning_counts_its_queries_and_asks_as_it_will_be_asked()
     assert all(tail == [part.split(": ", 1)[1] for part in shown] for tail in tails)
 
 
-def test_no_search_where_the_budget_is_for_the_passes_alone():
+def test_a_budget_for_the_passes_alone_is_refused_before_any_query():
     model = Oracle()
-    learnt = learn(model, max_queries=120)
-    assert learnt.queries == model.queries == 120
-    assert learnt.view.template == "hm: {text} It is {mask}."
-    with pytest.raises(InputError, match="need 120, got 119"):
-        learn(Oracle(), max_queries=119)
+    with pytest.raises(InputError, match="a step of the search need 280, got 279"):
+        learn(model, max_queries=279)
+    assert model.queries == 0
+    learnt = learn(model, max_queries=280)
+    assert 120 <= learnt.queries == model.queries <= 280
     with pytest.raises(InputError, match="quantile"):
         learn(Oracle(), quantile=1.0)
 
@@ -206,11 +215,11 @@ def test_a_collapse_is_reported():
             return np.tile(self._vector("cat"), (len(batch), 1))
 
     with pytest.warns(FewfitWarning, match="100% of the texts got one class"):
-        learn(Stubborn(hidden_size=0), max_queries=120)
+        learn(Stubborn(hidden_size=0), max_queries=280)
 
 
 def test_every_pair_of_demonstration_and_word_is_right_on_an_easy_model():
-    learnt = learn(Oracle(), start=["magic"], max_queries=120)
+    learnt = learn(Oracle(), start=["magic"], max_queries=280)
     names = dict(zip(TEXTS, TRUE, strict=True))
     shown = [(names[row["text"]], word) for row, word in learnt.view.demonstrations]
     assert sum(a == b for a, b in shown) >= len(shown) - 1
@@ -291,7 +300,7 @@ def test_the_network_learns_the_word_that_matters():
     assert found.losses[-1] < found.losses[0]
 
 
-@pytest.mark.parametrize("trials", [1, 2, 7, 30])
+@pytest.mark.parametrize("trials", [16, 17, 31, 40])
 @pytest.mark.parametrize(("calibration", "cost"), [(None, 60), (ContextualCalibration(), 61)])
 def test_the_network_spends_its_budget_to_the_last_trial(trials, calibration, cost):
     model = Oracle()
@@ -299,10 +308,13 @@ def test_the_network_spends_its_budget_to_the_last_trial(trials, calibration, co
     assert found.queries == model.queries == trials * cost
 
 
-def test_a_budget_below_one_trial_is_refused_before_any_query():
+def test_a_budget_below_one_step_of_the_network_is_refused_before_any_query():
     model = Oracle()
-    with pytest.raises(InputError, match="one prompt costs 60 queries, and 59"):
-        reinforce(model, 59)
+    for max_queries in (1, 59, 60, 959):
+        with pytest.raises(
+            InputError, match="16 prompts at once, of 60 queries each: at least 960"
+        ):
+            reinforce(model, max_queries)
     assert model.queries == 0
     with pytest.raises(CapabilityError, match="reinforce_prompt needs 'scores'"):
         reinforce(Oracle(space=None), 60)

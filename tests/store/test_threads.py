@@ -46,6 +46,14 @@ def test_sixteen_threads_pay_once_for_each_prompt(tmp_path, one_object):
         np.testing.assert_array_equal(answer.scores, direct.scores)
 
 
+def test_a_new_file_is_made_by_many_threads_at_once(tmp_path):
+    for i in range(15):
+        stored = StoredModel(FakeModel(), tmp_path / f"store{i}.sqlite")
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: stored.observe(prompts("a", "b"), WORDS), range(16)))  # noqa: B023
+        assert sum(answer.queries for answer in answers) == 2
+
+
 def test_tasks_of_asyncio_share_what_is_in_flight(tmp_path):
     log = tmp_path / "log"
     stored = StoredModel(FakeModel(log=log, seconds=0.02), tmp_path / "store.sqlite")

@@ -82,6 +82,8 @@ def _described(method: Method) -> str:
         f"  labels    {method.labels}",
         f"  source    {method.source or 'common knowledge'}",
     ]
+    if method.note:
+        lines.append(f"  note      {method.note}")
     if known:
         lines.append(f"  known as  {', '.join(known)}")
     lines += [f"  option    {name}={_value(v)}" for name, v in options_of(method).items()]

@@ -70,7 +70,12 @@ def tune(
     length_normalised: Annotated[bool, typer.Option(help="Add the loss L_LN (t-few).")] = True,
     repetitions: Annotated[int, typer.Option(min=1, help="Trainings per template (pet).")] = 3,
     generations: Annotated[
-        int, typer.Option(min=0, help="In which templates teach each other, 3 for iPET (pet).")
+        int,
+        typer.Option(
+            min=0,
+            help="Rounds in which templates teach each other (pet): 2 for iPET, whose code counts "
+            "the first, from labels alone, as one more.",
+        ),
     ] = 0,
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")

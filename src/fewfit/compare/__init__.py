@@ -115,10 +115,10 @@ def compare(
     >>> found = compare(
     ...     ["so good", "quite good", "so bad", "bad taste"], ["yes", "yes", "no", "no"],
     ...     ["good", "bad"], ["yes", "no"], labels={"no": "bad", "yes": "good"},
-    ...     methods=["zero-shot", "dect"], models=["fake"], shots=[1, 2], seeds=3, store=None,
+    ...     methods=["zero-shot", "dect"], models=["fake"], shots=[1], seeds=3, store=None,
     ... )
     >>> [(item.method, item.shots, item.accuracy, item.queries) for item in found.summaries]
-    [('zero-shot', 1, 1.0, 1), ('dect', 1, 1.0, 3), ('zero-shot', 2, 1.0, 1), ('dect', 2, 1.0, 5)]
+    [('zero-shot', 1, 1.0, 1), ('dect', 1, 1.0, 3)]
     """
     experiment = Experiment(
         X_train,

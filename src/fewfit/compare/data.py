@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap
-from fewfit.errors import InputError
+from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap, same_samples
+from fewfit.errors import InputError, InputWarning
 from fewfit.prompts import Row, Verbalizer, read_labels, read_rows
 from fewfit.prompts.labels import class_array
 from fewfit.prompts.verbalizer import warn_of_numbers
@@ -79,13 +80,23 @@ class Data:
         kept = overlap(*texts, drop=drop_overlap)
         y = y_train[kept]
         check_classes(verbalizer.classes, y, y_test)  # all rows of one may have been left out
+        samples = draw_samples(y, shots=shots, seeds=seeds)
+        used_up = [n for n in same_samples(samples) if n * len(verbalizer.classes) == len(y)]
+        if used_up:
+            warnings.warn(
+                f"shots: the pool holds no more than {used_up[0]} of each class, so that all "
+                f"{len(seeds)} samples are the same rows and say nothing about other samples; give "
+                "more rows or fewer shots",
+                InputWarning,
+                stacklevel=4,
+            )
         return cls(
             [train_rows[i] for i in kept],
             y,
             test_rows,
             y_test,
             verbalizer,
-            draw_samples(y, shots=shots, seeds=seeds),
+            samples,
             len(y_train) - len(kept),
         )
 

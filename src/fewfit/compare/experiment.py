@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +24,9 @@ from fewfit.compare.methods import Features, Method
 from fewfit.compare.names import DEFAULT_METHODS, make_methods
 from fewfit.compare.plan import Job, Plan
 from fewfit.compare.report.statistics import summarise
-from fewfit.compare.schema import Asked, Comparison, Setup
+from fewfit.compare.schema import Asked, Comparison, Setup, Summary
 from fewfit.compare.searchers import SearcherMethod
+from fewfit.compare.splits import brief, same_samples
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
@@ -38,6 +41,7 @@ Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
 
 CELLS = "cells.jsonl"
 SEARCH_TRIALS = 50
+_MOST_SEEDS = 100_000
 
 
 class Cost(NamedTuple):
@@ -83,7 +87,9 @@ class Experiment:
         self.template = make_views(template)
         self.methods = make_methods(methods)
         self.shots = _whole("shots", shots)
-        self.seeds = _whole("seeds", range(seeds) if isinstance(seeds, int) else seeds)
+        self.seeds = _seeds(seeds)
+        if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
+            raise InputError(f"search_trials: expected a whole number, got {search_trials!r:.50}")
         if search_trials < 2:
             raise InputError(f"search_trials: a searcher tries at least 2, not {search_trials}")
         own = [make_views(m.template) for m in self.methods.values() if m.template is not None]
@@ -147,6 +153,10 @@ class Experiment:
         bar : callable, optional
             ``bar(phase, total, unit)`` shows progress; its value is called with the units done.
         """
+        if price_per_token is not None and not 0 <= price_per_token < math.inf:
+            raise InputError(
+                f"price_per_token: expected a number from 0 on, got {price_per_token!r:.50}"
+            )
         journal, shown = _journal(output), bar or _silent
         for source in self.plan.sources:
             pending = self._pending(journal, source)
@@ -168,10 +178,19 @@ class Experiment:
         return Comparison(
             setup=self._setup(price_per_token),
             asked=journal.asked,
-            summaries=summarise(finished, y, asked=journal.asked, price=price_per_token),
+            summaries=[
+                self._plain(item)
+                for item in summarise(finished, y, asked=journal.asked, price=price_per_token)
+            ],
             cells=[item.cell for item in finished],
             diagnoses=diagnose(finished, y, [str(name) for name in data.classes], texts),
         )
+
+    def _plain(self, item: Summary) -> Summary:
+        """Leave out an sd of 0 that only says that all samples were the same."""
+        same = item.shots in same_samples(self.data.samples)
+        nothing = item.sd is not None and item.sd < 1e-9
+        return item.model_copy(update={"sd": None}) if same and nothing else item
 
     def _pending(self, journal: Journal, source: str | None) -> list[Job]:
         return [j for j in self.plan.jobs if j.source == source and j.key not in journal.cells]
@@ -262,6 +281,7 @@ class Experiment:
             },
             shots=self.shots,
             seeds=self.seeds,
+            same_samples=same_samples(self.data.samples),
             train_rows=len(data.train),
             test_rows=len(data.test),
             dropped_train_rows=data.n_dropped,
@@ -277,8 +297,28 @@ def _journal(output: str | Path | None) -> Journal:
     return Journal(None if output is None else Path(output) / CELLS)
 
 
-def _whole(name: str, values: Sequence[int]) -> list[int]:
-    numbers = list(values)
+def _seeds(seeds: Any) -> list[int]:
+    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
+        n = int(seeds)
+        if not 1 <= n <= _MOST_SEEDS:
+            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
+        return list(range(n))
+    numbers = _whole("seeds", seeds, least=0)
+    if max(numbers) >= 2**32:
+        raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
+    return numbers
+
+
+def _whole(name: str, values: Any, *, least: int = 1) -> list[int]:
+    """Return whole numbers from `least` on, each once (InputError)."""
+    numbers: list[int] = []
+    for value in values if isinstance(values, Iterable) and not isinstance(values, str) else [None]:
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InputError(f"{name}: expected a list of whole numbers, got {values!r:.50}")
+        number = int(value)
+        if number < least:
+            raise InputError(f"{name}: at least {least} is needed, got {brief(number)}")
+        numbers.append(number)
     if not numbers or len(set(numbers)) != len(numbers):
         raise InputError(f"{name}: give at least one number, each once, got {numbers}")
     return numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from fewfit.compare.data import text_of
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError
+from fewfit.parameters import check_parameters
 from fewfit.prompts import Row, View, Views, make_views
 
 Arrays = dict[str, NDArray[Any]]
@@ -142,8 +144,10 @@ class DecoderMethod(Method):
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.demonstrations < 0:
-            raise InputError(f"demonstrations: at least 0, not {self.demonstrations}")
+        whole = isinstance(self.demonstrations, Integral)
+        if isinstance(self.demonstrations, bool) or not whole or self.demonstrations < 0:
+            raise InputError(f"demonstrations: at least 0, not {self.demonstrations!r:.50}")
+        check_parameters(self.decoder)
         if self.calibration is not None and "full_vocabulary" in self.decoder.requires:
             raise InputError(
                 f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "

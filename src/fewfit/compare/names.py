@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fewfit.calibration import CALIBRATIONS, make_calibration
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
 from fewfit.compare.searchers import SearcherMethod
-from fewfit.decoders import DECODERS, Decoder
+from fewfit.decoders import DECODERS, Decoder, make_decoder
 from fewfit.errors import InputError
+from fewfit.parameters import did_you_mean
 from fewfit.searchers import SEARCHERS
 
 DEMONSTRATIONS = 4  # of the method "in-context", as many as the view shows by default
@@ -20,43 +22,68 @@ TFIDF = "tfidf"
 METHODS: tuple[str, ...] = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
 """Names that :func:`make_methods` knows; all but "tfidf" may be followed by ``+CALIBRATION``."""
 
-DEFAULT_METHODS = ("zero-shot", "tfidf", "linear-probe", "dect")
+DEFAULT_METHODS = ("offset-regression", "zero-shot", "tfidf", "linear-probe", "dect")
+"""The default decoder, and its usual rivals."""
 
 
 def make_methods(
-    methods: Sequence[str] | Mapping[str, Method | Decoder],
+    methods: Sequence[str] | Mapping[str, Method | Decoder | str | Mapping[str, Any]],
 ) -> dict[str, Method]:
-    """Return methods by name, from names or from a mapping of name to method or decoder.
+    """Return methods by name.
+
+    Parameters
+    ----------
+    methods : sequence of str, or mapping
+        Names; or names of yours, each with a method, a decoder, a name of :data:`METHODS`, or
+        options of a decoder, as a file can hold them:
+        ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``.
 
     Raises
     ------
     InputError
-        For no method, an unknown name or calibration, or one given twice.
+        For no method, an unknown name, calibration or option, or one given twice.
     """
     if not methods or isinstance(methods, str):
         raise InputError(f"methods: give a list of some of {list(METHODS)}")
     if isinstance(methods, Mapping):
-        return {
-            name: DecoderMethod(method) if isinstance(method, Decoder) else method
-            for name, method in methods.items()
-        }
+        return {name: _made(name, method) for name, method in methods.items()}
     if len(set(methods)) != len(methods):
         raise InputError(f"methods: one is given twice in {list(methods)}")
-    made: dict[str, Method] = {}
-    for name in methods:
-        plain, plus, calibration = name.partition("+")
-        if plain not in METHODS or (plus and plain == TFIDF):
-            raise InputError(
-                f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
-                f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
-            )
-        own = make_calibration(calibration) if plus else None
-        if plain == TFIDF:
-            made[name] = Tfidf()
-        elif plain in SEARCHERS:
-            made[name] = SearcherMethod(plain, own)
-        elif plain == IN_CONTEXT:
-            made[name] = DecoderMethod(DECODERS["zero-shot"](), own, DEMONSTRATIONS)
-        else:
-            made[name] = DecoderMethod(DECODERS[plain](), own)
-    return made
+    return {name: _named(name) for name in methods}
+
+
+def _made(name: str, method: Any) -> Method:
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, Decoder):
+        return DecoderMethod(make_decoder(method))
+    if isinstance(method, str):
+        return _named(method)
+    if not isinstance(method, Mapping):
+        raise InputError(
+            f"methods: {name!r} is to be a method, a decoder, a name, or a mapping of options, not "
+            f"a {type(method).__name__}"
+        )
+    options = dict(method)
+    decoder, calibration = options.pop("decoder", name), options.pop("calibration", None)
+    shown = options.pop("demonstrations", 0)
+    own = None if calibration is None else make_calibration(calibration)
+    return DecoderMethod(make_decoder(decoder, options=options), own, shown)
+
+
+def _named(name: str) -> Method:
+    plain, plus, calibration = name.partition("+")
+    if plain not in METHODS or (plus and plain == TFIDF):
+        raise InputError(
+            f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
+            f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
+            f"{did_you_mean(plain, dict.fromkeys(METHODS))}"
+        )
+    own = make_calibration(calibration) if plus else None
+    if plain == TFIDF:
+        return Tfidf()
+    if plain in SEARCHERS:
+        return SearcherMethod(plain, own)
+    if plain == IN_CONTEXT:
+        return DecoderMethod(make_decoder("zero-shot"), own, DEMONSTRATIONS)
+    return DecoderMethod(make_decoder(plain), own)

@@ -107,9 +107,16 @@ class Plan:
         self.methods = methods
         self.calibration = calibration
         self.search_trials = search_trials
+        for name, method in methods.items():
+            if isinstance(method, DecoderMethod) and method.decoder.needs_unlabelled:
+                raise InputError(
+                    f"methods: {name} learns from texts without labels, and a comparison has none "
+                    "to give it; leave it out"
+                )
         self.sources: dict[str | None, Source] = {**self._open(models, store), None: _NOBODY}
         self._spelled = _once(lambda view: tuple(map(view.spell, data.verbalizer.words)))
         self._tested = _once(lambda view: _shown(view, data.test, self._spelled(view)))
+        self._check_trials()
         self.jobs = list(self._jobs())
 
     def queries(self, job: Job, rows: Sequence[Row]) -> list[list[Query]]:
@@ -166,6 +173,25 @@ class Plan:
             method.check(task, who=name)
         elif isinstance(method, DecoderMethod):
             method.told(len(task.template.views))
+
+    def _check_trials(self) -> None:
+        """Refuse a budget with which a searcher would find nothing."""
+        least: dict[str, int] = {}
+        for name, method in self.methods.items():
+            if isinstance(method, SearcherMethod):
+                [view] = self._base(method).views
+                for sample in self.data.samples:
+                    rows = self.data.drawn(sample)
+                    n_free = len(self._calibration(method).prompts(view, rows))
+                    needed = method.least_trials(len(rows), n_free)
+                    least[name] = max(least.get(name, 0), needed)
+        short = {name: n for name, n in least.items() if n > self.search_trials}
+        if short:
+            needs = ", ".join(f"{name} needs at least {n}" for name, n in short.items())
+            raise InputError(
+                f"search_trials: {self.search_trials} prompts are too few to learn from: {needs} "
+                "with these numbers of shots (--search-trials)"
+            )
 
     def _calibration(self, method: Method) -> Calibration:
         return self.calibration if method.calibration is None else method.calibration

@@ -92,7 +92,8 @@ class Summary(_Strict):
     Attributes
     ----------
     accuracy, sd : float
-        Mean and sample standard deviation over seeds (None for one seed), as DecT reports.
+        Mean and sample standard deviation over seeds, as DecT reports; None for one seed, and
+        where all samples are the same rows and give the same accuracy.
     median, q25, q75 : float
         As T-Few reports: median, and the quartiles whose difference is the IQR.
     low, high : float
@@ -218,6 +219,8 @@ class Setup(_Strict):
         The same for methods that have their own.
     search_trials : int or None
         A searcher could ask so many times the examples of a cell; None if there was none.
+    same_samples : list of int
+        Numbers of shots for which all samples are the same rows, as where the pool has no others.
     """
 
     fewfit_version: str
@@ -229,6 +232,7 @@ class Setup(_Strict):
     identities: dict[str, dict[str, str]]
     shots: list[int]
     seeds: list[int]
+    same_samples: list[int] = []
     train_rows: int
     test_rows: int
     dropped_train_rows: int

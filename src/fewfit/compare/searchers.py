@@ -17,6 +17,7 @@ from fewfit.calibration import BatchCalibration, Calibration, NoCalibration
 from fewfit.compare.methods import Arrays, Features, Method
 from fewfit.errors import InputError
 from fewfit.observations import Observations
+from fewfit.parameters import check_values, did_you_mean, look_up
 from fewfit.prompts import Row, Template
 from fewfit.searchers import SEARCHERS, black_box_tune, learn_unsupervised
 from fewfit.searchers.bbt import import_cma
@@ -70,15 +71,15 @@ class SearcherMethod(Method):
     traceable: ClassVar[bool] = False  # a second run would pay again
 
     def __post_init__(self) -> None:
-        if self.searcher not in SEARCHERS:
-            raise InputError(f"searcher: {self.searcher!r} is not one of {list(SEARCHERS)}")
-        search = SEARCHERS[self.searcher]
+        search = look_up(self.searcher, SEARCHERS, parameter="searcher")
         known = set(inspect.signature(search).parameters) - _GIVEN
         unknown = sorted(set(self.options) - known)
         if unknown:
             raise InputError(
                 f"options: {self.searcher} has no {unknown[0]!r}; it has {sorted(known)}"
+                f"{did_you_mean(unknown[0], dict.fromkeys(known))}"
             )
+        check_values(self.searcher, search.constraints, self.options)
         if self._unsupervised:
             if self.calibration not in (None, BatchCalibration()):
                 raise InputError(
@@ -113,6 +114,21 @@ class SearcherMethod(Method):
             raise InputError(
                 f"{who}: {PROMPT} stands for the words that are searched; rename the field"
             )
+
+    def least_trials(self, n_rows: int, n_free: int) -> int:
+        """Return how many prompts it has to be allowed on so many rows to learn anything.
+
+        Parameters
+        ----------
+        n_rows : int
+            Examples of the sample.
+        n_free : int
+            Content-free prompts of its calibration; those of what it finds are asked once more.
+        """
+        smallest = SEARCHERS[self.searcher].smallest_budget
+        if smallest is None:
+            return 1
+        return -(-(smallest(n_rows, n_free, **self.options) + n_free) // (n_rows + n_free))
 
     def on(self, task: Task, *, max_queries: int, seed: int) -> SearcherMethod:
         """Return the searcher, ready to ask a task of one template."""

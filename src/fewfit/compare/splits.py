@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
+from fewfit.prompts.containers import shown
+
+_DIGITS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +28,14 @@ class Sample:
 def draw_samples(
     y: NDArray[np.generic], *, shots: Sequence[int], seeds: Sequence[int]
 ) -> list[Sample]:
-    """Draw one sample per number of shots and seed; see :func:`sample_shots`."""
+    """Draw one sample per number of shots and seed; see :func:`sample_shots`.
+
+    Raises
+    ------
+    InputError
+        If a class has too few examples for any of the numbers of shots.
+    """
+    _check_enough(Counter(np.asarray(y).tolist()), max(shots))
     return [Sample(n, seed, sample_shots(y, n, seed=seed)) for n in shots for seed in seeds]
 
 
@@ -67,15 +78,45 @@ def sample_shots(
         rows.setdefault(label, []).append(i)
     rng = np.random.RandomState(seed)
     chosen: list[NDArray[np.intp]] = []
-    for label, where in rows.items():
-        if len(where) < shots:
-            raise InputError(f"class {label!r} has {len(where)} examples, fewer than {shots} shots")
+    _check_enough({label: len(where) for label, where in rows.items()}, shots)
+    for where in rows.values():
         positions = np.array(where, dtype=np.intp)
         rng.shuffle(positions)
         chosen.append(positions[:shots])
     sample = np.concatenate(chosen)
     rng.shuffle(sample)
     return sample
+
+
+def _check_enough(counts: Mapping[Any, int], shots: int) -> None:
+    """Refuse classes with fewer examples than shots, and say how many shots are possible."""
+    short = {label: n for label, n in counts.items() if n < shots}
+    if not short:
+        return
+    few = min(short, key=lambda label: short[label])
+    n = short[few]
+    others = f" ({len(short)} of {len(counts)} classes have too few)" if len(short) > 1 else ""
+    raise InputError(
+        f"shots: class {shown(few)} has {n} example{'s' * (n != 1)}, fewer than {brief(shots)} "
+        f"shots{others}; up to {n} per class are possible (shots=[{n}], --shots {n}), or leave "
+        f"{'these classes' if len(short) > 1 else 'this class'} out"
+    )
+
+
+def brief(number: int) -> str:
+    """Return a number for a message; of one that is absurdly long its first digits."""
+    if number.bit_length() > 2**13:  # more than Python puts into digits
+        return f"a number of {number.bit_length()} bits"
+    digits = str(number)
+    return digits if len(digits) <= _DIGITS else f"{digits[:_DIGITS]}..."
+
+
+def same_samples(samples: Sequence[Sample]) -> list[int]:
+    """Return the numbers of shots for which all of several samples hold the same rows."""
+    drawn: dict[int, list[bytes]] = {}
+    for sample in samples:
+        drawn.setdefault(sample.shots, []).append(np.sort(sample.rows).tobytes())
+    return [shots for shots, rows in drawn.items() if len(rows) > 1 and len(set(rows)) == 1]
 
 
 def overlap(

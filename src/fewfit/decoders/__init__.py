@@ -1,5 +1,6 @@
 """Decoders: numbers in, numbers out. One method per file, reading like its paper."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sklearn.base import clone
@@ -20,7 +21,8 @@ from fewfit.decoders.proto_verb import ProtoVerb
 from fewfit.decoders.soft_verbalizer import SoftVerbalizer
 from fewfit.decoders.zero_shot import ZeroShot
 from fewfit.errors import InputError
-from fewfit.parameters import check_parameters, look_up
+from fewfit.parameters import check_parameters, look_up, make
+from fewfit.registry import Registry
 
 __all__ = [
     "DECODERS",
@@ -42,25 +44,33 @@ __all__ = [
     "make_decoder",
 ]
 
-DECODERS: dict[str, type[Decoder]] = {
-    "dect": DecT,
-    "ipet": IPET,
-    "knn-prompting": KNNPrompting,
-    "linear-probe": LinearProbe,
-    "mpd": MPD,
-    "nearest-mean": NearestMean,
-    "offset-regression": OffsetLogisticRegression,
-    "paraphrase-mean": ParaphraseMean,
-    "pet": PET,
-    "prompt-boosting": PromptBoosting,
-    "protoverb": ProtoVerb,
-    "soft-verbalizer": SoftVerbalizer,
-    "zero-shot": ZeroShot,
-}
-"""Name -> decoder: the fixed table that artifacts and the command line look names up in."""
+DECODERS = Registry(
+    "fewfit.decoders",
+    {
+        "dect": "dect:DecT",
+        "ipet": "ipet:IPET",
+        "knn-prompting": "knn_prompting:KNNPrompting",
+        "linear-probe": "linear_probe:LinearProbe",
+        "mpd": "mpd:MPD",
+        "nearest-mean": "nearest_mean:NearestMean",
+        "offset-regression": "offset_regression:OffsetLogisticRegression",
+        "paraphrase-mean": "paraphrase_mean:ParaphraseMean",
+        "pet": "pet:PET",
+        "prompt-boosting": "prompt_boosting:PromptBoosting",
+        "protoverb": "proto_verb:ProtoVerb",
+        "soft-verbalizer": "soft_verbalizer:SoftVerbalizer",
+        "zero-shot": "zero_shot:ZeroShot",
+    },
+)
+"""Name -> decoder: where artifacts and the command line look names up; a new one is one line."""
 
 
-def make_decoder(decoder: Any, default: type[Any]) -> Any:
+def make_decoder(
+    decoder: Any,
+    default: type[Any] = OffsetLogisticRegression,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
     """Return a decoder of one's own to fit: the one of this name, a copy of this one, the default.
 
     Parameters
@@ -68,19 +78,25 @@ def make_decoder(decoder: Any, default: type[Any]) -> Any:
     decoder : str, Decoder, MultiLabel or None
     default : type of Decoder, or MultiLabel
         Made for None. Where it is :class:`MultiLabel`, so has `decoder` to be.
+    options : mapping of str to value, optional
+        Parameters of the one that is named, or of the default, as text or as they are:
+        ``make_decoder("dect", options={"lam": "0.5"})``.
 
     Raises
     ------
     InputError
-        If nothing is known under the name, it is no decoder of this kind, or its parameters are
-        not what they may be.
+        If nothing is known under the name, it is no decoder of this kind, it has no such
+        parameter, or its parameters are not what they may be.
     """
     many = default is MultiLabel
     kind, names = (MultiLabel, {"multi-label": MultiLabel}) if many else (Decoder, DECODERS)
     if decoder is None:
-        return default()
+        return make(default, options or {}, who=f"the default decoder, {default.__name__},")
     if isinstance(decoder, str):
-        return look_up(decoder, names, parameter="decoder")()
+        kind = look_up(decoder, names, parameter="decoder")
+        return make(kind, options or {}, who=f"decoder {decoder!r}")
+    if options:
+        raise InputError("option: give options with the name of a decoder, not with a decoder")
     if isinstance(decoder, kind):
         check_parameters(decoder)
         return clone(decoder)

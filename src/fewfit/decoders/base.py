@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from fewfit.errors import ArtifactError, InputError
+from fewfit.parameters import check_parameters
 
 Floats = NDArray[Any]
 
@@ -85,12 +86,23 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     fixed_arrays: ClassVar[frozenset[str]] = frozenset()
     """Those of them that are kept but that training does not change."""
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {}
+    """What each parameter may be, as :func:`fewfit.parameters.check_parameters` reads it."""
+
     unlabelled: ClassVar[bool] = False
     """Whether :meth:`fit` takes the hidden states and scores of texts without labels, ``pool=`` and
     ``pool_scores=``."""
 
     needs_unlabelled: ClassVar[bool] = False
-    """Whether it is nothing of its own without them."""
+    """Whether they have to be given where the texts are a user's (:func:`check_unlabelled`)."""
+
+    own_calibration: ClassVar[str | None] = None
+    """The calibration that its paper takes, where that is part of the method."""
+
+    draws_by_class: ClassVar[bool] = False
+    """Whether it draws random numbers class by class, so that with other names of the classes, in
+    another order, it is fitted with others. All other decoders do not care what classes are called.
+    """
 
     unseen: ClassVar[bool] = False
     """Whether a class without an example can be put in (:meth:`add_unseen`)."""
@@ -114,9 +126,10 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            If there is only one class or `scores` has another shape; scikit-learn's ValueError
-            for NaN, infinite, or empty input.
+            If there is only one class, `scores` has another shape, or a parameter is not what
+            it may be; scikit-learn's ValueError for NaN, infinite, or empty input.
         """
+        check_parameters(self)
         hidden: Floats
         hidden, y = validate_data(
             self,
@@ -197,6 +210,21 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         if self.many_views:
             return array.reshape(N, -1, K)
         return array if array.ndim == 2 else array.mean(axis=1)
+
+
+def check_unlabelled(decoder: Decoder, *, given: bool) -> None:
+    """Refuse a decoder that learns from unlabelled texts where none are given, and the reverse."""
+    name = type(decoder).__name__
+    if decoder.needs_unlabelled and not given:
+        raise InputError(
+            f"unlabelled: {name} learns from texts without labels, and none are given; give some "
+            "(fit(..., unlabelled=texts)), or take LinearProbe ('linear-probe'), which needs none"
+        )
+    if given and not decoder.unlabelled:
+        raise InputError(
+            f"unlabelled: {name} does not learn from texts without labels; take "
+            "OffsetLogisticRegression or IPET, or leave them out"
+        )
 
 
 def tell_views(decoder: Decoder, P: int) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.decoders.threads import one_thread
-from fewfit.errors import InputError
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _SMALL = 2**18  # numbers in X, below which a second thread costs more than it brings
@@ -36,8 +37,9 @@ class DecT(Decoder):
     proto_dim : int, default=128
         D, the dimension of the prototypes.
     lam : "1/n" or float, default="1/n"
-        lambda. "1/n" is the paper's rule, n being the mean number of examples per class: the
-        model is trusted less as labels grow.
+        lambda, the weight of the model's own scores (``model_logits_weight`` in the authors' code).
+        "1/n" is the paper's rule, n being the mean number of examples per class: the model is
+        trusted less as labels grow.
     normalize : bool, default=True
         Whether x is ``u / ||u||`` or u itself. The paper's formula and the code of its time have u;
         the authors' later code normalises, in two repositories, and so the scale of the hidden
@@ -63,9 +65,12 @@ class DecT(Decoder):
     -----
     The reference code differs from the paper in that the prototypes are random and frozen, and the
     radius, computed from projections that are not normalised, acts as a class bias of any sign;
-    both are followed here. With one example per class every radius starts at 0. Probabilities are
-    not calibrated. Scores may be absent; then lambda * m is 0. So may hidden states, from a server
-    that gives scores alone; then r is all that is learnt, a bias of the classes beside lambda * m.
+    both are followed here. Its scores are calibrated by division ("ratio"), which needs logits; the
+    default here is "contextual", as for all decoders. The random numbers are drawn class by class,
+    in the order of the classes: with other names for the classes they are others. With one example
+    per class every radius starts at 0. Probabilities are not calibrated. Scores may be absent; then
+    lambda * m is 0. So may hidden states, from a server that gives scores alone; then r is all that
+    is learnt, a bias of the classes beside lambda * m.
 
     Examples
     --------
@@ -75,6 +80,8 @@ class DecT(Decoder):
     """
 
     reference: ClassVar[str] = "Cui et al. 2023, arXiv 2212.08408"
+    own_calibration: ClassVar[str | None] = "ratio"
+    draws_by_class: ClassVar[bool] = True
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "H"),
         "z_": ("K", "D"),
@@ -82,6 +89,15 @@ class DecT(Decoder):
         "lam_": (),
     }
     fixed_arrays: ClassVar[frozenset[str]] = frozenset({"z_", "lam_"})
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "proto_dim": [Interval(Integral, 1, None, closed="left")],
+        "lam": [StrOptions({"1/n"}), Interval(Real, None, None, closed="neither")],
+        "normalize": ["boolean"],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "n_steps": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -125,8 +141,6 @@ class DecT(Decoder):
     def _lambda(self, n: float) -> float:
         if self.lam == "1/n":
             return 1.0 / n
-        if isinstance(self.lam, str) or not np.isfinite(self.lam):
-            raise InputError(f"lam: expected '1/n' or a finite number, got {self.lam!r}")
         return float(self.lam)
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:

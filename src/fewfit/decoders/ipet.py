@@ -7,13 +7,15 @@ in generations; then all of them distilled into one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.decoders.linear_probe import LinearProbe
@@ -59,7 +61,11 @@ class IPET(Decoder):
     Notes
     -----
     The paper fine-tunes a language model per pattern, three times, and a student; here nothing but
-    regressions is trained. Without unlabelled texts it is :class:`LinearProbe`.
+    regressions is trained. `generations` counts those that are taught by others; the reference
+    code's 3 count the first ensemble, which learns from the labels alone, too, so that they are 2
+    here. Without unlabelled texts there is nothing to distil: on arrays it is then
+    :class:`LinearProbe`, and of texts :class:`fewfit.FewShotClassifier` and a comparison refuse to
+    fit it.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
@@ -71,6 +77,16 @@ class IPET(Decoder):
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "coef_": ("K", "H"),
         "intercept_": ("K",),
+    }
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_views": [Interval(Integral, 1, None, closed="left"), None],
+        "generations": [Interval(Integral, 0, None, closed="left")],
+        "factor": [Interval(Real, 1, None, closed="left")],
+        "share": [Interval(Real, 0, 1, closed="right")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "C": [Interval(Real, 0, None, closed="neither")],
+        "random_state": ["random_state"],
     }
 
     def __init__(
@@ -112,7 +128,6 @@ class IPET(Decoder):
             del self._pool
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        check_generations(self.generations, self.factor, self.share)
         pool = self._pool
         if pool is None or not len(pool):
             student = LinearProbe()
@@ -227,14 +242,14 @@ def pseudo_label(
     proba = softmax(logits, axis=1)
     best, confidence = proba.argmax(axis=1), proba.max(axis=1)
     share = np.bincount(y, minlength=logits.shape[1]) / len(y)
+    # The highest of these are a draw without replacement, one for all classes in any order.
+    key = np.log(confidence) + rng.gumbel(size=len(confidence))
     rows: list[NDArray[np.intp]] = []
     for k in range(logits.shape[1]):
         there = np.flatnonzero(best == k)
         wanted = min(len(there), round(size * share[k]))
-        if wanted:
-            p = confidence[there] / confidence[there].sum()
-            rows.append(rng.choice(there, size=wanted, replace=False, p=p))
-    chosen = np.concatenate([*rows, np.empty(0, dtype=np.intp)])
+        rows.append(there[np.argsort(-key[there], kind="stable")[:wanted]])
+    chosen = np.concatenate(rows)
     return chosen, best[chosen]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from numbers import Integral
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval
 
 from fewfit.decoders.base import Decoder, Floats
-from fewfit.errors import InputError
 
 
 class KNNPrompting(Decoder):
@@ -19,7 +20,8 @@ class KNNPrompting(Decoder):
     ``X`` is the log-probability of each of the V tokens at the slot, in place of a hidden state;
     a constant on a row changes nothing. The distance to an anchor, with its distribution a, is
     ``KL(a || p)``, the direction of the reference code. The probability of a class is its share of
-    the votes, so many are exactly 0; a tie goes to the first class.
+    the votes, so many are exactly 0; a tie goes to the first class, and so does one of distances,
+    as of one text that stands among the examples with several labels.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ class KNNPrompting(Decoder):
     ----------
     classes_ : ndarray of shape (K,)
     anchors_ : ndarray of shape (A, V)
-        Log-probabilities of the labelled examples.
+        Log-probabilities of the labelled examples, class after class.
     votes_ : ndarray of shape (A, K)
         Their classes, one-hot.
 
@@ -55,18 +57,26 @@ class KNNPrompting(Decoder):
         "votes_": ("A", "K"),
     }
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "k": [Interval(Integral, 1, None, closed="left")],
+    }
+
     def __init__(self, k: int = 3) -> None:
         self.k = k
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        if self.k < 1:
-            raise InputError(f"k: at least 1 neighbour votes, got {self.k}")
-        self.anchors_ = log_softmax(X, axis=1)
-        self.votes_ = np.eye(len(self.classes_), dtype=X.dtype)[y]
+        by_class = np.argsort(y, kind="stable")
+        self.anchors_ = log_softmax(X[by_class], axis=1)
+        self.votes_ = np.eye(len(self.classes_), dtype=X.dtype)[y[by_class]]
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         k = min(self.k, int(self.votes_.sum(axis=0).min()))
         distance = divergence(self.anchors_, log_softmax(X, axis=1))
+        # Anchors that are the same are equally far, which a matrix product only nearly says.
+        first: dict[bytes, int] = {}
+        distance = distance[
+            :, [first.setdefault(a.tobytes(), i) for i, a in enumerate(self.anchors_)]
+        ]
         nearest = np.argsort(distance, axis=1, kind="stable")[:, :k]
         with np.errstate(divide="ignore"):
             return np.log(self.votes_[nearest].sum(axis=1))

@@ -8,12 +8,14 @@ transport plan (P, Q).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.decoders.adam import minimise
 from fewfit.decoders.base import Decoder, Floats
@@ -65,7 +67,8 @@ class MPD(Decoder):
     beta, the steps and uniform marginals are not in what is published, and are choices of this
     library: PLOT's epsilon and at most 100 Sinkhorn iterations, DecT's rule and steps. ``Q = 1`` is
     the mean cosine whatever epsilon; ``P = Q = 1`` is one cosine. The order of the prompts does not
-    matter.
+    matter. The random numbers are drawn class by class, in the order of the classes: with other
+    names for the classes they are others.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class MPD(Decoder):
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     reference: ClassVar[str] = "Cheng et al. 2025, arXiv 2406.06279"
     many_views: ClassVar[bool] = True
+    draws_by_class: ClassVar[bool] = True
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "W_": ("D", "h"),
         "R_": ("K", "Q", "D"),
@@ -84,6 +88,19 @@ class MPD(Decoder):
         "n_views_": (),
     }
     fixed_arrays: ClassVar[frozenset[str]] = frozenset({"beta_", "n_views_"})
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "n_views": [Interval(Integral, 1, None, closed="left"), None],
+        "n_prototypes": [Interval(Integral, 1, None, closed="left")],
+        "proto_dim": [Interval(Integral, 1, None, closed="left")],
+        "beta": [StrOptions({"1/n"}), Interval(Real, None, None, closed="neither")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "joint_loss": ["boolean"],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "n_steps": [Interval(Integral, 0, None, closed="left")],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -111,8 +128,6 @@ class MPD(Decoder):
         self.random_state = random_state
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        if not (self.epsilon > 0 and self.temperature > 0 and self.n_prototypes > 0):
-            raise InputError("epsilon, temperature, n_prototypes: expected positive numbers")
         K, D, Q = len(self.classes_), self.proto_dim, self.n_prototypes
         told = 1 if scores is None else scores.shape[1]
         self.n_views_ = np.asarray(float(told if self.n_views is None else self.n_views))
@@ -141,8 +156,6 @@ class MPD(Decoder):
     def _beta(self, n: float) -> float:
         if self.beta == "1/n":
             return 1.0 / n
-        if isinstance(self.beta, str) or not np.isfinite(self.beta):
-            raise InputError(f"beta: expected '1/n' or a finite number, got {self.beta!r}")
         return float(self.beta)
 
     def _views(self, X: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -12,13 +12,14 @@ from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fewfit.decoders.base import Restorable
+from fewfit.decoders.duplicates import same_rows
 from fewfit.errors import InputError
 from fewfit.parameters import check_parameters
 
@@ -40,8 +41,8 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         What each positive counts in the loss; "balanced" is negatives over positives, per label.
     threshold : float or "f1", default=0.5
         Give a label where its probability is above. "f1" is the value with the best F1 of the label
-        in 5-fold cross-validation over the examples, and 0.5 for a label with fewer than 4
-        positives or negatives, where that would be a guess.
+        in 5-fold cross-validation over the examples (copies of one are in one fold), and 0.5 for a
+        label with fewer than 4 positives or negatives, where that would be a guess.
 
     Attributes
     ----------
@@ -181,7 +182,7 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         if min(y.sum(), (1 - y).sum()) < 4:
             return 0.5
         held_out = np.empty(len(y))
-        for train, test in KFold(5 if len(y) >= 5 else 2).split(x):
+        for train, test in _folds(x):
             coef, intercept = self._head(x[train], y[train])
             held_out[test] = expit(x[test] @ coef + intercept)
         return best_threshold(y, held_out)
@@ -192,6 +193,15 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         tags.classifier_tags.multi_label = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _folds(x: Floats) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Cut the rows into 5 folds; what stands several times is in one of them."""
+    same = same_rows(x)
+    n = min(5, int(same.max()) + 1)
+    if same.max() + 1 == len(x):
+        return KFold(5 if len(x) >= 5 else 2).split(x)
+    return GroupKFold(n).split(x, groups=same) if n > 1 else KFold(2).split(x)
 
 
 def best_threshold(y: NDArray[Any], p: Floats) -> float:

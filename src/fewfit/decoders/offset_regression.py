@@ -8,7 +8,6 @@ offset, t prior variance of the weights, N labelled examples, n_k of them in cla
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -18,10 +17,11 @@ from scipy.special import log_softmax, softmax
 from sklearn.utils.validation import check_array
 
 from fewfit.decoders.base import Decoder, Floats
-from fewfit.decoders.pool import learn_from_pool
+from fewfit.decoders.duplicates import distinct
+from fewfit.decoders.pool import learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
 from fewfit.decoders.threads import one_thread
-from fewfit.errors import InputError, ModelWarning
+from fewfit.errors import InputError
 
 _STRENGTHS = (0.0, 0.5, 2.0)  # of the offset, beside 1
 _ZERO = 0.5  # what a strength of 0 counts as in the prior
@@ -67,6 +67,11 @@ class OffsetLogisticRegression(Decoder):
         weight(s) ~ prod_i softmax(s f(-i))[y_i],    log s = sum of weight(s) log s     (eq. 6)
 
     over `_SHARPNESS`, at most 1: held-out rows may take confidence away, not add it.
+
+    A text is one row, however often it stands there: a second copy is no further evidence, and
+    would be the very row that is to be left out. So rows of the same hidden states, scores and
+    label count once, and with several labels each counts by its share of the copies. To take all
+    examples twice, or those of a rare class, changes nothing.
 
     Texts without labels may be given too. A Gaussian mixture over them, which starts at f, adds a
     linear term; see ``docs/default-decoder.md``. Where it cannot be believed the fit is the one
@@ -139,8 +144,7 @@ class OffsetLogisticRegression(Decoder):
         Raises
         ------
         InputError
-            If there is only one class, a shape does not fit, or the scores of the one without those
-            of the other are given; scikit-learn's ValueError for NaN, infinite, or empty input.
+            As :meth:`Decoder.fit`; and if `scores` are given without `pool_scores` or the reverse.
         """
         if pool is None and pool_scores is not None:
             raise InputError("pool_scores: they need the hidden states of the same texts, pool=")
@@ -149,7 +153,8 @@ class OffsetLogisticRegression(Decoder):
         super().fit(X, y, scores=scores)
         self.pool_used_ = False
         if pool is not None:
-            self._learn(np.asarray(X), np.asarray(y), pool, pool_scores)
+            rows = slice(None) if self._distinct is None else self._distinct
+            self._learn(np.asarray(X)[rows], np.asarray(y)[rows], pool, pool_scores)
         return self
 
     def _learn(
@@ -157,24 +162,15 @@ class OffsetLogisticRegression(Decoder):
     ) -> None:
         """Add what texts without labels say."""
         dtype = self.coef_.dtype
-        texts: Floats = check_array(
-            pool, dtype=dtype, input_name="pool", ensure_min_samples=0, ensure_min_features=0
-        )
+        texts: Floats = check_array(pool, dtype=dtype, input_name="pool", ensure_min_features=0)
         if texts.shape[1] != self.coef_.shape[1]:
             raise InputError(f"pool: expected shape (M, {self.coef_.shape[1]}), got {texts.shape}")
         codes = np.searchsorted(self.classes_, y)
         with one_thread():
-            found = None
-            if len(texts):
-                f = self._log_odds(texts, self._checked(pool_scores, texts))
-                found = learn_from_pool(_unit(texts), f, _unit(X.astype(dtype)), codes)
+            f = self._log_odds(texts, self._checked(pool_scores, texts))
+            found = learn_from_pool(_unit(texts), f, _unit(X.astype(dtype)), codes)
         if found is None:
-            warnings.warn(
-                f"the {len(texts)} texts without labels change nothing: they are too few for "
-                f"{len(self.classes_)} classes, or fall into groups that are not the classes",
-                ModelWarning,
-                stacklevel=3,
-            )
+            warn_of_useless(len(texts), len(self.classes_))
             return
         scale, coef, bias = found
         self.coef_ = np.ascontiguousarray(scale * self.coef_ + coef).astype(dtype)
@@ -184,21 +180,33 @@ class OffsetLogisticRegression(Decoder):
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         K, N = len(self.classes_), len(y)
-        balance = (1 / (K * np.bincount(y)[y])).astype(X.dtype)  # sums to 1, every class alike
+        found = distinct(X, y, scores)
+        weight = answer = None
+        self._distinct = None if found is None else found.rows
+        if found is not None:
+            X, y = X[found.rows], y[found.rows]
+            scores = None if scores is None else scores[found.rows]
+            N = len(y)
+            if found.weight is not None:
+                weight, answer = found.weight.astype(X.dtype), found.answer
+                N = float(weight.sum())
+        balance = (1 / (K * np.bincount(y, weight)[y])).astype(X.dtype)
+        if weight is not None:
+            balance *= weight  # sums to 1, every class alike
 
         h = _unit(X)
         centre = balance @ h
         x = h - centre
         size = _size(balance @ np.einsum("ij,ij->i", x, x) * N / max(N - 1, 1))
-        x = np.hstack([x / size, np.full((N, 1), _BIAS, X.dtype)])
-        m = np.zeros((N, K), X.dtype) if scores is None else scores
+        x = np.hstack([x / size, np.full((len(y), 1), _BIAS, X.dtype)])
+        m = np.zeros((len(y), K), X.dtype) if scores is None else scores
         a = m - m.mean(axis=1, keepdims=True)
         bias = balance @ a * N / (N + _EMPTY)
         a = a - bias
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
         with one_thread():
-            b, t, W = _average(x, a / unit, y, has_scores=scores is not None)
+            b, t, W = _average(x, a / unit, y, weight, answer, has_scores=scores is not None)
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
@@ -211,6 +219,8 @@ class OffsetLogisticRegression(Decoder):
         its mean over the other rows, as the scores of the seen classes are in theirs on average.
         """
         super().add_unseen(seen, y, scores)
+        if self._distinct is not None:
+            y, scores = y[self._distinct], scores[self._distinct]
         m = scores if scores.ndim == 2 else scores.mean(axis=1)
         means = np.stack([m[y == k].mean(axis=0) for k in seen])  # row: class; column: score
         S, total = len(seen), means.mean(axis=0)
@@ -230,7 +240,13 @@ class OffsetLogisticRegression(Decoder):
 
 
 def _average(
-    x: Floats, a: Floats, y: NDArray[np.intp], *, has_scores: bool
+    x: Floats,
+    a: Floats,
+    y: NDArray[np.intp],
+    weight: Floats | None,
+    answer: NDArray[np.intp] | None,
+    *,
+    has_scores: bool,
 ) -> tuple[float, float, Floats]:
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
     K = a.shape[1]
@@ -242,12 +258,12 @@ def _average(
     evidence: list[float] = []
 
     def add(b: float, t: float, start: Floats | None) -> None:
-        V = minimise(Z, d, y, b * a, t, start)
+        V = minimise(Z, d, y, b * a, t, start, weight)
         prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / median) / np.log(4)) ** 2) / 2
         pairs.append((b, t))
         fits.append(V)
-        held_out.append(leave_one_out(Z, y, b * a, t, V))
-        evidence.append(prior + _log_likelihood(held_out[-1], y))
+        held_out.append(leave_one_out(Z, y, b * a, t, V, weight, answer))
+        evidence.append(prior + _log_likelihood(held_out[-1], y, weight))
 
     for t in _VARIANCES:
         add(1.0 if has_scores else 0.0, t * median, fits[-1] if fits else None)
@@ -255,16 +271,17 @@ def _average(
         best = int(np.argmax(evidence))
         for b in _STRENGTHS:
             add(b, pairs[best][1], fits[best])
-    weight = softmax(evidence)
-    f = np.tensordot(weight, held_out, axes=1)
-    s = _geometric(_SHARPNESS, softmax([_log_likelihood(s * f, y) for s in _SHARPNESS]))
+    share = softmax(evidence)
+    f = np.tensordot(share, held_out, axes=1)
+    s = _geometric(_SHARPNESS, softmax([_log_likelihood(s * f, y, weight) for s in _SHARPNESS]))
     b, t = zip(*pairs, strict=True)
-    V = np.tensordot((s * weight).astype(Z.dtype), fits, axes=1)
-    return s * (weight @ b), _geometric(t, weight), B @ V
+    V = np.tensordot((s * share).astype(Z.dtype), fits, axes=1)
+    return s * (share @ b), _geometric(t, share), B @ V
 
 
-def _log_likelihood(f: Floats, y: NDArray[np.intp]) -> float:
-    return float(log_softmax(f, axis=1)[np.arange(len(y)), y].sum())
+def _log_likelihood(f: Floats, y: NDArray[np.intp], weight: Floats | None) -> float:
+    log_p = log_softmax(f, axis=1)[np.arange(len(y)), y]
+    return float(log_p.sum() if weight is None else weight @ log_p)
 
 
 def _geometric(values: Sequence[float], weight: Floats) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import StrOptions
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.errors import InputError
@@ -44,12 +45,14 @@ class PET(Decoder):
     many_views: ClassVar[bool] = True
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {"w_": ("P",)}
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "weights": [StrOptions({"accuracy", "uniform"})],
+    }
+
     def __init__(self, weights: str = "accuracy") -> None:
         self.weights = weights
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        if self.weights not in ("accuracy", "uniform"):
-            raise InputError(f"weights: expected 'accuracy' or 'uniform', got {self.weights!r}")
         P = 1 if scores is None else scores.shape[1]
         self.w_ = np.ones(P, dtype=X.dtype)
         if self.weights == "accuracy" and scores is not None:
@@ -70,9 +73,12 @@ class PET(Decoder):
 def accuracies(scores: Floats, y: NDArray[np.intp]) -> Floats:
     """Return how often each pattern of scores (N, P, K) is right, shape (P,).
 
-    Ones where none ever is: as weights they must not all be zero.
+    A tie of several classes is right as often as a guess among them. Ones where none ever is
+    right: as weights they must not all be zero.
     """
-    right = (scores.argmax(axis=2) == y[:, None]).mean(axis=0)
+    highest = scores == scores.max(axis=2, keepdims=True)
+    share = highest[np.arange(len(y)), :, y] / highest.sum(axis=2)
+    right = share.mean(axis=0)
     return right if right.any() else np.ones_like(right)
 
 

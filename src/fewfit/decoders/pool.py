@@ -6,6 +6,8 @@ labels, N labelled rows.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
@@ -13,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 from fewfit.decoders.base import Floats
+from fewfit.errors import ModelWarning
 
 _STEP = 0.5  # what a log-odds of the mixture counts for beside one of the classifier
 _SHRINK = 0.5  # of the covariance, towards a sphere of the same trace
@@ -62,6 +65,16 @@ def learn_from_pool(
     for _ in range(_MATCHES):
         shift += np.log(before.mean(axis=0) / softmax(both + shift, axis=1).mean(axis=0))
     return scale, scale * _STEP * coef, scale * _STEP * bias + shift - shift.mean()
+
+
+def warn_of_useless(M: int, K: int) -> None:
+    """Say that the texts were asked about in vain."""
+    warnings.warn(
+        f"the {M} texts without labels change nothing: they are too few for {K} classes, or fall "
+        "into groups that are not the classes",
+        ModelWarning,
+        stacklevel=4,
+    )
 
 
 def _mixture(

@@ -6,12 +6,14 @@ S cosine similarity.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval
 
 from fewfit.decoders.adam import minimise
 from fewfit.decoders.base import Decoder, Floats
@@ -25,6 +27,10 @@ class ProtoVerb(Decoder):
     each example with its own class's prototype against all prototypes, and with the examples of
     its class against all examples. The class score is the mean of two z-scores over the classes,
     those of ``S(v, c[k])`` and of the calibrated label-word scores.
+
+    With two classes a z-score is only a vote, +0.71 or -0.71: where prototypes and model agree,
+    that is the score, and where they contradict each other the votes cancel, and the prototypes,
+    which the labels have taught, decide alone with ``S(v, c[k])``.
 
     Parameters
     ----------
@@ -48,9 +54,11 @@ class ProtoVerb(Decoder):
     Notes
     -----
     Unlike the reference code, classes may have different numbers of examples: each contrast is a
-    mean over its pairs. Probabilities are not calibrated: cosines span [-1, 1]. **With two classes
-    a z-score is only a vote**, +0.71 or -0.71, so that the ensemble ties wherever prototypes and
-    model disagree, and the first class is returned; use ``ensemble=False`` there.
+    mean over its pairs. In the reference code the contrast of an example with one of its class
+    leaves the others of its class out of the denominator; here that is the sum over all examples.
+    There, with two classes, rounding decides where prototypes and model contradict each other.
+    Probabilities are not calibrated: cosines span [-1, 1]. The random numbers are drawn class by
+    class, in the order of the classes: with other names for the classes they are others.
 
     Examples
     --------
@@ -61,7 +69,16 @@ class ProtoVerb(Decoder):
 
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     reference: ClassVar[str] = "Cui et al. 2022, arXiv 2203.09770"
+    draws_by_class: ClassVar[bool] = True
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {"W_": ("D", "H"), "c_": ("K", "D")}
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "proto_dim": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "n_steps": [Interval(Integral, 0, None, closed="left")],
+        "ensemble": ["boolean"],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -94,17 +111,24 @@ class ProtoVerb(Decoder):
         S = unit(X @ self.W_.T)[0] @ unit(self.c_)[0].T
         if scores is None or not self.ensemble:
             return S
-        return (z_score(S) + z_score(scores)) / 2
+        f = (z_score(S) + z_score(scores)) / 2
+        if f.shape[1] == 2:
+            f = np.where(f.any(axis=1, keepdims=True), f, S)
+        return f
 
 
 def z_score(scores: Floats) -> Floats:
     """Shift and scale each row (N, K) to mean 0 and sample standard deviation 1 over its classes.
 
-    A row of equal scores becomes 0.
+    A row of equal scores becomes 0. Two classes are exactly opposite, whatever the rounding.
     """
+    if scores.shape[1] == 2:
+        sign = np.sign(scores[:, 0] - scores[:, 1])
+        return np.stack([sign, -sign], axis=1) * scores.dtype.type(np.sqrt(0.5))
     centred = scores - scores.mean(axis=1, keepdims=True)
     sd = centred.std(axis=1, ddof=1, keepdims=True)
-    return np.divide(centred, sd, out=np.zeros_like(centred), where=sd > 0)
+    differ = np.ptp(scores, axis=1, keepdims=True) > 0  # of equal ones rounding leaves an sd
+    return np.divide(centred, sd, out=np.zeros_like(centred), where=differ & (sd > 0))
 
 
 def loss_and_gradient(

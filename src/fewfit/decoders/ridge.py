@@ -3,7 +3,9 @@
 Symbols: Z features (N, R), its columns orthogonal with squared norms d (R); V weights (R, K);
 o offset (N, K); t prior variance; p = softmax(o + Z V) (N, K); e_y one-hot labels. V minimises
 
-    L(V) = -sum_i log p[i, y_i] + ||V||^2 / (2 t)                                      (eq. 1)
+    L(V) = -sum_i a[i] log p[i, y_i] + ||V||^2 / (2 t)                                 (eq. 1)
+
+a[i] is 1, but for an answer that stands there with several labels: then it is the share of each.
 """
 
 from __future__ import annotations
@@ -51,7 +53,13 @@ def basis(X: Floats, y: Labels, n_classes: int, rank: int) -> tuple[Floats, Floa
 
 
 def minimise(
-    Z: Floats, d: Floats, y: Labels, offset: Floats, t: float, start: Floats | None = None
+    Z: Floats,
+    d: Floats,
+    y: Labels,
+    offset: Floats,
+    t: float,
+    start: Floats | None = None,
+    weight: Floats | None = None,
 ) -> Floats:
     """Return V (R, K) of eq. 1: accelerated gradient steps, preconditioned by the diagonal
 
@@ -70,13 +78,13 @@ def minimise(
     for _ in range(_STEPS):
         ahead = age / (age + 3)  # Nesterov's momentum; it restarts at age 0
         P, FP = V + ahead * step_V, F + ahead * step_F
-        loss, slope_F = _loss(FP, rows, y)
+        loss, slope_F = _loss(FP, rows, y, weight)
         gradient = Z.T @ slope_F + P / t
         D = -scale * gradient
         FD = Z @ D
         if c < 0.5:
             bound = loss + np.vdot(slope_F, FD) + c / 2 * np.vdot(FD, FD) + 1e-6 * N
-            if _loss(FP + FD, rows, y)[0] > bound:
+            if _loss(FP + FD, rows, y, weight)[0] > bound:
                 c, age = min(2 * c, 0.5), 0
                 scale = 1 / (c * d + 1 / t)[:, None]
                 step_V[:], step_F[:] = 0, 0
@@ -89,7 +97,15 @@ def minimise(
     return V
 
 
-def leave_one_out(Z: Floats, y: Labels, offset: Floats, t: float, V: Floats) -> Floats:
+def leave_one_out(
+    Z: Floats,
+    y: Labels,
+    offset: Floats,
+    t: float,
+    V: Floats,
+    weight: Floats | None = None,
+    answer: Labels | None = None,
+) -> Floats:
     """Return f (N, K), the log-odds of each row by a fit without it, without refitting.
 
     Were only row i left out, its class k would be one row short and its rivals would not, which
@@ -103,13 +119,21 @@ def leave_one_out(Z: Floats, y: Labels, offset: Floats, t: float, V: Floats) -> 
 
     G_i is the slope of eq. 1 without what goes. With one row in each class nothing is left, and
     f_i(-i) is the offset exactly.
+
+    Parameters
+    ----------
+    weight, answer : ndarray of shape (N,), optional
+        a of eq. 1, and a number that is the same for rows of one answer with several labels: these
+        go together, as z_j = z_i.
     """
     N, K = offset.shape
     rows, F = np.arange(N), offset + Z @ V
     minus = _loss(F, rows, y)[1]  # p - e_y
     p_y = 1 + minus[rows, y]
-    share = (1 / np.bincount(y, minlength=K)[y]).astype(Z.dtype)
+    share = (1 / np.maximum(np.bincount(y, weight, minlength=K), 1)[y]).astype(Z.dtype)
     w = (1 - (minus**2).sum(axis=1) + (1 - p_y) ** 2 - p_y**2) * (1 - share) / (K - 1)
+    if weight is not None:
+        w, minus = w * weight, minus * weight[:, None]
     A = (Z.T * w) @ Z
     A[np.diag_indices_from(A)] += 1 / t
     L = cholesky(A, lower=True, overwrite_a=True, check_finite=False)
@@ -121,18 +145,26 @@ def leave_one_out(Z: Floats, y: Labels, offset: Floats, t: float, V: Floats) -> 
     for k in range(K):
         own = T[:, y == k]
         change[y == k] += own.T @ (own @ part[y == k])  # but not that of its own class
+    if answer is not None:
+        rest = np.zeros((answer.max() + 1, K), Z.dtype)  # what is left of an answer's other labels
+        np.add.at(rest, answer, minus - part)
+        change -= v[:, None] * (rest[answer] - (minus - part))
+        w = np.bincount(answer, w)[answer]
     return F - change / np.maximum(1 - w * v, 1e-3)[:, None]
 
 
-def _loss(F: Floats, rows: Labels, y: Labels) -> tuple[float, Floats]:
-    """Return the summed cross-entropy and its gradient p - e_y (N, K)."""
+def _loss(F: Floats, rows: Labels, y: Labels, weight: Floats | None = None) -> tuple[float, Floats]:
+    """Return the summed cross-entropy and its gradient p - e_y (N, K), both weighted."""
     p = F - F.max(axis=1, keepdims=True)
     own = p[rows, y]
     np.exp(p, out=p)
     total = p.sum(axis=1)
     p /= total[:, None]
     p[rows, y] -= 1
-    return float((np.log(total) - own).sum()), p
+    losses = np.log(total) - own
+    if weight is not None:
+        losses, p = losses * weight, p * weight[:, None]
+    return float(losses.sum()), p
 
 
 def _eigh(A: Floats) -> Any:

@@ -6,16 +6,17 @@ them, K classes, c the mean of s over the labelled examples, D what is learnt.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.utils import Tags
+from sklearn.utils._param_validation import Interval
 
 from fewfit.decoders.base import Decoder, Floats
-from fewfit.errors import InputError
 
 
 class SoftVerbalizer(Decoder):
@@ -44,8 +45,10 @@ class SoftVerbalizer(Decoder):
 
     Notes
     -----
-    The paper puts a matrix (K, H) on the hidden state, which starts as the weighted mean of the
-    words' output embeddings and is trained by AdamW, together with the model. Here the model stays,
+    The paper puts a matrix (K, H) on the hidden state, which starts from the words' output
+    embeddings and is trained by AdamW, together with the model: the text has their weighted mean,
+    the released code their weighted sum divided by the number of words, not by the sum of the
+    weights. Here the model stays,
     and the matrix is a mixture of the words' embeddings, since their scores are what is known: it
     starts at the same place, and a penalty instead of a few epochs keeps it near. With one word
     per class there is little to weigh.
@@ -65,12 +68,14 @@ class SoftVerbalizer(Decoder):
         "intercept_": ("K",),
     }
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "spread": [Interval(Real, 0, None, closed="neither")],
+    }
+
     def __init__(self, spread: float = 1.0) -> None:
         self.spread = spread
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        if not self.spread > 0:
-            raise InputError(f"spread: expected a number above 0, got {self.spread}")
         K = len(self.classes_)
         c = X.mean(axis=0, dtype=np.float64)
         x = X - c

@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
-from fewfit.decoders.base import tell_views
+from fewfit.decoders.base import check_unlabelled, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
 from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
@@ -180,14 +180,10 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
         tell_views(decoder, len(template.views))
+        check_unlabelled(decoder, given=unlabelled is not None)
         pool_rows = []
         if unlabelled is not None:
             pool_rows = read_rows(unlabelled, template.fields, name="unlabelled")
-            if not decoder.unlabelled:
-                raise InputError(
-                    f"unlabelled: {type(decoder).__name__} does not learn from texts without "
-                    "labels; take OffsetLogisticRegression or IPET, or leave them out"
-                )
             if len(np.unique(codes)) < len(verbalizer.classes):
                 lacking = sorted(set(range(len(verbalizer.classes))) - set(codes.tolist()))
                 raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
 _TUNED = "tuning.json"
-_DECODERS: dict[str, type[Any]] = {**DECODERS, "multi-label": MultiLabel}
+_DECODERS: Mapping[str, type[Any]] = ChainMap({"multi-label": MultiLabel}, DECODERS)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
     task, decoder = fitted.task, fitted.decoder
     if fitted.example is None:
         raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
-    names = [name for name, kind in _DECODERS.items() if kind is type(decoder)]
-    if not names or type(task.calibration) not in CALIBRATIONS.values():
+    name = next((name for name, kind in _DECODERS.items() if kind is type(decoder)), None)
+    if name is None or type(task.calibration) not in CALIBRATIONS.values():
         raise ArtifactError(
-            "only fewfit's own decoders and calibrations can be saved, since nothing in an "
-            f"artifact is imported by name; this one has {type(decoder).__name__}"
+            "only fewfit's own decoders and calibrations, and decoders of installed packages "
+            "(entry points 'fewfit.decoders'), can be saved, since nothing in an artifact is "
+            f"imported by name; this one has {type(decoder).__name__}"
         )
     arrays = {name: getattr(decoder, name) for name in decoder.fitted_arrays}
     if task.prior is not None:
@@ -81,7 +83,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
                 for name, value in asdict(task.calibration).items()
             },
         ),
-        decoder=schema.DecoderEntry(name=names[0], parameters=_plain(decoder)),
+        decoder=schema.DecoderEntry(name=name, parameters=_plain(decoder)),
         model_spec=spec_to_write(task.model.spec),
         model_identity=dict(task.model.identity),
         n_examples=fitted.n_examples,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import chain, zip_longest
+from numbers import Integral
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.errors import InputError
+from fewfit.parameters import check_parameters
 from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row
 from fewfit.prompts.template import Template
@@ -65,6 +68,16 @@ class InContext(View):
     labels_needed: ClassVar[str] = "n in all"
     reference: ClassVar[str] = "Brown et al. 2020, arXiv 2005.14165"
 
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "template": [str],
+        "n": [Interval(Integral, 0, None, closed="left")],
+        "choose": [StrOptions(set(CHOICES))],
+        "separator": [str],
+        "max_words": [Interval(Integral, 0, None, closed="left"), None],
+        "seed": [Interval(Integral, 0, None, closed="left")],
+        "demonstrations": [list, tuple, None],
+    }
+
     def __init__(
         self,
         template: str,
@@ -76,10 +89,6 @@ class InContext(View):
         seed: int = 0,
         demonstrations: Sequence[Demonstration] | None = None,
     ) -> None:
-        if choose not in CHOICES:
-            raise InputError(f"choose: {choose!r} is not one of {list(CHOICES)}")
-        if n < 0 or (max_words is not None and max_words < 0):
-            raise InputError("n, max_words: a number of demonstrations or words is not negative")
         self.template = template
         self.n = n
         self.choose = choose
@@ -87,6 +96,7 @@ class InContext(View):
         self.max_words = max_words
         self.seed = seed
         self.demonstrations = demonstrations
+        check_parameters(self)
         self._template = Template(template)
         self.fields = self._template.fields
 

@@ -233,9 +233,12 @@ def _weights(given: Sequence[Any]) -> tuple[float, ...] | None:
         if not isinstance(words, Mapping):
             words = dict.fromkeys([words] if isinstance(words, str) else words, 1.0)
         listed = [as_py(weight) for weight in words.values()]
-        numbers = all(isinstance(w, int | float) and 0 <= w < float("inf") for w in listed)
+        numbers = all(
+            isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w < float("inf")
+            for w in listed
+        )
         values = [float(weight) for weight in listed] if numbers else [0.0]
-        if not sum(values):
+        if not 0 < sum(values) < float("inf"):
             raise InputError(
                 f"labels: the weights {shown(listed)} are not numbers from 0 with one above it"
             )

@@ -7,17 +7,27 @@ You et al. 2024 (SciPrompt, arXiv 2410.01946), Hu et al. 2022 (KPT, arXiv 2108.0
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils._param_validation import Interval
 
 from fewfit.declare import declare
 from fewfit.errors import InputError
+from fewfit.parameters import checked
 
 Weights = dict[str, float]
 
 
 @declare(queries="0", reference="You et al. 2024, arXiv 2410.01946")
+@checked(
+    {
+        "threshold": [Interval(Real, None, None, closed="both")],
+        "contrast_threshold": [Interval(Real, None, None, closed="both")],
+        "n": [Interval(Integral, 1, None, closed="left")],
+    }
+)
 def retrieve_words(
     names: Mapping[str, str],
     terms: Sequence[str],
@@ -81,6 +91,7 @@ def retrieve_words(
 
 
 @declare(queries="0", reference="Cheng et al. 2025, arXiv 2406.06279")
+@checked({"n": [Interval(Integral, 1, None, closed="left")]})
 def expand_words(
     names: Mapping[str, str],
     vocabulary: Sequence[str],
@@ -115,6 +126,7 @@ def expand_words(
 @declare(
     queries="0, and 1 per unlabelled example once", reference="Hu et al. 2022, arXiv 2108.02035"
 )
+@checked({"fraction": [Interval(Real, 0, 1, closed="both")]})
 def drop_improbable(
     labels: Mapping[str, Weights],
     vocabulary: Sequence[str],

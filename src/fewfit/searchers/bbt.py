@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
 from fewfit.declare import declare
-from fewfit.errors import InputError, MissingExtraError
+from fewfit.errors import MissingExtraError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Verbalizer, View
 from fewfit.searchers.trials import Trials
 from fewfit.task import Task
@@ -52,11 +55,29 @@ class FoundVectors:
     losses: list[float]
 
 
+def _smallest_budget(n_rows: int, n_free: int, *, population: int = 20, **_: Any) -> int:
+    """The start, and a generation to learn from."""
+    return (1 + population) * (n_rows + n_free)
+
+
 @declare(
     requires=_REQUIRES,
     labels="1 per class",
     queries="1 per prompt tried, up to a budget",
     reference="Sun et al. 2022, arXiv 2201.03514",
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
+        "max_queries": [Interval(Integral, 1, None, closed="left")],
+        "length": [Interval(Integral, 1, None, closed="left")],
+        "dimension": [Interval(Integral, 2, None, closed="left")],
+        "population": [Interval(Integral, 2, None, closed="left")],
+        "sigma": [Interval(Real, 0, None, closed="neither")],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "margin": [Interval(Real, 0, None, closed="left"), None],
+        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    }
 )
 def black_box_tune(
     model: FrozenModel,
@@ -94,7 +115,7 @@ def black_box_tune(
     calibration : Calibration
         The paper has none.
     max_queries : int
-        At least one trial's; never exceeded.
+        At least that of the start and one generation; never exceeded.
     length : int, default=50
         n; a model that reads few tokens wants fewer.
     dimension : int, default=500
@@ -119,8 +140,8 @@ def black_box_tune(
     Raises
     ------
     CapabilityError
-        If the model takes no soft prompts; InputError for a budget below one trial. Both before any
-        query.
+        If the model takes no soft prompts; InputError for a budget below one generation. Both
+        before any query.
     MissingExtraError
         Without the package ``cma``.
 
@@ -132,16 +153,18 @@ def black_box_tune(
     embeddings of n tokens drawn at random. The paper keeps the prompt that is best on as many
     further labelled examples; here there are none.
     """
-    if length < 1 or dimension < 2 or population < 2 or not sigma > 0:
-        raise InputError(
-            "expected length >= 1, dimension >= 2, population >= 2 and sigma > 0, got "
-            f"{length}, {dimension}, {population} and {sigma}"
-        )
     cma = import_cma()
     task = Task(model, template, verbalizer, calibration)
     loss = cross_entropy if margin is None else partial(hinge, margin=margin)
     trials: Trials[Floats] = Trials(
-        task, rows, y, loss=loss, max_queries=max_queries, requires=_REQUIRES, who="black_box_tune"
+        task,
+        rows,
+        y,
+        loss=loss,
+        max_queries=max_queries,
+        requires=_REQUIRES,
+        who="black_box_tune",
+        least=1 + population,
     )
     rng = np.random.default_rng(seed)
     E = model.input_embeddings()

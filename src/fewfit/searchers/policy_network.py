@@ -3,6 +3,8 @@
 What is the paper's: a small network on frozen features of the words so far writes the prompt word
 by word; the piecewise reward; its z-scores, input by input. What is not:
 
+- the z-scores. The paper's are of each input over the prompts, which is done here; the released
+  code standardises the prompts' mean rewards,
 - the features are those of a random recurrent network, where the paper has a frozen distilGPT-2,
 - the words come from a list of yours, not from that model's vocabulary,
 - the policy learns by plain policy gradient, not by soft Q-learning,
@@ -14,16 +16,19 @@ by word; the piecewise reward; its z-scores, input by input. What is not:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, softmax
+from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer
 from fewfit.searchers.prompt_search import PROMPT, Found, fill
 from fewfit.searchers.trials import Trials
@@ -166,11 +171,27 @@ def z_scores(rewards: Floats) -> Floats:
     return centred / np.where(spread > 1e-9, spread, np.inf)
 
 
+def _smallest_budget(n_rows: int, n_free: int, *, n_samples: int = 16, **_: Any) -> int:
+    """One step's."""
+    return n_samples * (n_rows + n_free)
+
+
 @declare(
     requires=_REQUIRES,
     labels="1 per class",
     queries="1 per prompt tried, up to a budget",
     reference="Deng et al. 2022, arXiv 2205.12548",
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
+        "max_queries": [Interval(Integral, 1, None, closed="left")],
+        "length": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "width": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    }
 )
 def reinforce_prompt(
     model: FrozenModel,
@@ -207,7 +228,7 @@ def reinforce_prompt(
     calibration : Calibration
         The paper has none.
     max_queries : int
-        At least N and what the calibration asks; never exceeded.
+        At least that of a step, `n_samples` times N and what the calibration asks; never exceeded.
     length : int, default=5
         m, words in the prompt.
     n_samples, width, lr, seed
@@ -238,6 +259,7 @@ def reinforce_prompt(
         max_queries=max_queries,
         requires=_REQUIRES,
         who="reinforce_prompt",
+        least=n_samples,
     )
     losses: list[float] = []
     while trials.left:

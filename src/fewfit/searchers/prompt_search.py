@@ -1,23 +1,35 @@
 """Search for prompt words with a query budget: the honest baseline to reading one answer well.
 
-Discrete black-box prompt learning by policy gradient (BDPL, Diao et al. 2022, arXiv 2201.08531; the
-same budget and reward as RLPrompt, Deng et al. 2022, arXiv 2205.12548, without its policy network).
+Discrete black-box prompt learning by policy gradient, after BDPL (Diao et al. 2022, arXiv
+2201.08531). What is the paper's: independent distributions over words, one per position; the mean
+loss of a step's prompts as baseline; the projection back onto the simplex. What is not:
+
+- the estimator. It is the paper's, unbiased up to a constant per position. The released code puts
+  ``-1/p`` in place of 0 for the words that were not drawn, and flips the signs of all prompts of a
+  step in one shared array,
+- the optimiser. It is plain gradient descent; the released code takes AdamW, with the norm of the
+  gradient clipped to 3,
+- words come from a list of yours; the paper's are n-grams ranked by PMI,
+- the budget is yours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer, View
 from fewfit.searchers.trials import cost_of
 from fewfit.task import Task
@@ -128,11 +140,29 @@ def fill(template: str, words: Sequence[str]) -> str:
     return template.replace(PROMPT, prompt)
 
 
+def _smallest_budget(
+    n_rows: int, n_free: int, *, n_samples: int = 10, batch_size: int = 16, **_: Any
+) -> int:
+    """One step's."""
+    return n_samples * (min(batch_size, n_rows) + n_free)
+
+
 @declare(
     requires=frozenset({"scores"}),
     labels="1 per class",
     queries="samples times steps, up to a budget",
     reference="Diao et al. 2022, arXiv 2201.08531",
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
+        "length": [Interval(Integral, 1, None, closed="left")],
+        "max_queries": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    }
 )
 def search_prompt(
     model: FrozenModel,
@@ -171,6 +201,7 @@ def search_prompt(
     length : int, default=5
         m, words in the prompt.
     max_queries : int
+        At least that of a step, `n_samples` times the batch and what the calibration asks.
     batch_size : int, default=16
         Examples per step.
     n_samples, lr, seed
@@ -193,6 +224,12 @@ def search_prompt(
     first.check(frozenset({"scores"}), who="search_prompt")
     n_free = len(calibration.prompts(first.template.views[0], rows))
     step = n_samples * (batch_size + n_free)
+    if max_queries < step:
+        raise InputError(
+            f"max_queries: search_prompt learns from {n_samples} prompts at once, of "
+            f"{batch_size + n_free} queries each: at least {step} are needed, and {max_queries} "
+            "are allowed"
+        )
     while queries + step <= max_queries:
         prompts = policy.ask()
         batch = rng.choice(len(rows), size=batch_size, replace=False)

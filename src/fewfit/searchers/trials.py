@@ -41,6 +41,8 @@ class Trials(Generic[T]):
     max_queries : int
     who : str
         Name of the searcher, for messages.
+    least : int
+        Trials that it takes to learn anything.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class Trials(Generic[T]):
     Raises
     ------
     InputError
-        If there is no row or the budget does not pay for one trial.
+        If there is no row or the budget does not pay for `least` trials.
     CapabilityError
         If the model gives no scores, or takes no soft prompt where one is needed.
     """
@@ -71,14 +73,16 @@ class Trials(Generic[T]):
         max_queries: int,
         requires: frozenset[str],
         who: str,
+        least: int = 1,
     ) -> None:
         first.check(requires, who=who)
         if not rows or len(rows) != len(y):
             raise InputError(f"rows, y: {len(rows)} rows and {len(y)} classes; one for each")
         self.cost = cost_of(first, rows)
-        if max_queries < self.cost:
+        if max_queries < least * self.cost:
             raise InputError(
-                f"max_queries: one prompt costs {self.cost} queries, and {max_queries} are allowed"
+                f"max_queries: {who} learns from {least} prompts at once, of {self.cost} queries "
+                f"each: at least {least * self.cost} are needed, and {max_queries} are allowed"
             )
         self.queries = 0
         self.best_loss = np.inf

@@ -9,16 +9,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import BatchCalibration, NoCalibration
 from fewfit.declare import declare
 from fewfit.errors import FewfitWarning, InputError
 from fewfit.models.base import FrozenModel
+from fewfit.parameters import checked
 from fewfit.prompts import InContext, Row, Verbalizer, read_rows
 from fewfit.searchers.prompt_search import fill, search_prompt
 from fewfit.searchers.trials import cost_of
@@ -50,10 +53,29 @@ class Learnt:
     queries: int
 
 
+def _smallest_budget(
+    n_rows: int, n_free: int, *, n_samples: int = 10, batch_size: int = 16, **_: Any
+) -> int:
+    """Both passes, and a step between them."""
+    return 2 * n_rows + n_samples * min(batch_size, n_rows)
+
+
 @declare(
     requires=frozenset({"scores"}),
     queries="2, and samples times steps, up to a budget",
     reference="Zhang et al. 2024, arXiv 2410.03124",
+    smallest_budget=_smallest_budget,
+)
+@checked(
+    {
+        "max_queries": [Interval(Integral, 1, None, closed="left")],
+        "n_demonstrations": [Interval(Integral, 1, None, closed="left")],
+        "quantile": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+    }
 )
 def learn_unsupervised(
     model: FrozenModel,
@@ -93,7 +115,7 @@ def learn_unsupervised(
     start : sequence of str
         Words of the first prompt; their number is that of the prompt.
     max_queries : int
-        Never exceeded; at least 2 N for both passes.
+        Never exceeded; at least 2 N for both passes, and `n_samples` batches for a step between.
     n_demonstrations : int, default=4
         In all, the classes in turn.
     quantile : float, default=0.8
@@ -108,13 +130,12 @@ def learn_unsupervised(
     """
     verbalizer = Verbalizer(labels)
     rows = read_rows(texts, InContext(fill(template, start)).fields)
-    if max_queries < 2 * len(rows):
+    least = _smallest_budget(len(rows), 0, n_samples=n_samples, batch_size=batch_size)
+    if max_queries < least:
         raise InputError(
-            f"max_queries: both passes over {len(rows)} texts need {2 * len(rows)}, got "
-            f"{max_queries}"
+            f"max_queries: both passes over {len(rows)} texts and a step of the search need "
+            f"{least}, got {max_queries}"
         )
-    if not 0 <= quantile < 1:
-        raise InputError(f"quantile: expected a number from 0 to below 1, got {quantile}")
     codes, confidence, asked = _label(
         model, InContext(fill(template, start), n=0), rows, verbalizer
     )
@@ -143,7 +164,7 @@ def learn_unsupervised(
             view=view,
         )
         asked += found.queries
-        best = found.template if found.losses else best
+        best = found.template
     codes, confidence, again = _label(model, view(best), rows, verbalizer)
     return Learnt(view(best), np.array(verbalizer.classes)[codes], confidence, asked + again)
 

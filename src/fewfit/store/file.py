@@ -147,12 +147,13 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:
     """Return the schema of a store, 0 if it is empty; refuse everything else (StoreError)."""
-    application, version, tables = (
+    # In this order: whoever makes the file just now commits its tables and its marks at once.
+    tables, application, version = (
         connection.execute(query).fetchone()[0]
         for query in (
+            "SELECT COUNT(*) FROM sqlite_master",
             "PRAGMA application_id",
             "PRAGMA user_version",
-            "SELECT COUNT(*) FROM sqlite_master",
         )
     )
     if application != APPLICATION_ID and tables:

@@ -46,11 +46,12 @@ def check_declares(decoder: Decoder) -> None:
     """It needs what a frozen model can give, and asks about each text once per view."""
     assert decoder.requires <= {"scores", "word_scores", "hidden", "full_vocabulary"}
     model = FakeModel(vocabulary=["good", "bad", "so"] if decoder.requires else ())
+    further = [f"{text} again" for text in _TEXTS] if decoder.needs_unlabelled else []
     clf = FewShotClassifier(
         model, labels={"neg": "bad", "pos": "good"}, decoder=decoder, store=None
-    ).fit(_TEXTS, _Y)
+    ).fit(_TEXTS, _Y, unlabelled=further or None)
     assert model.queries == clf.n_queries_
-    assert len(_TEXTS) <= model.queries <= len(_TEXTS) + 1
+    assert 0 <= model.queries - len(_TEXTS + further) <= 1
     assert np.isfinite(clf.predict_proba(_TEXTS)).all()
 
 
@@ -88,6 +89,24 @@ def check_order_of_examples(decoder: Decoder) -> None:
     np.testing.assert_allclose(
         _fitted(decoder, t).predict_proba(t.X_new, scores=t.scores_new),
         other.predict_proba(t.X_new, scores=t.scores_new),
+        atol=1e-9,
+    )
+
+
+def check_names_of_classes(decoder: Decoder) -> None:
+    """Other names of the classes, in another order, only permute the columns.
+
+    It is not asked of a decoder that declares :attr:`Decoder.draws_by_class`.
+    """
+    if decoder.draws_by_class:
+        return
+    t = _task()
+    renamed = np.array([{"ant": "z", "bee": "x", "cat": "y"}[name] for name in t.y])
+    columns = [1, 2, 0]  # x is bee, y is cat, z is ant
+    other = cast(Decoder, clone(decoder)).fit(t.X, renamed, scores=t.scores[:, columns])
+    np.testing.assert_allclose(
+        other.predict_proba(t.X_new, scores=t.scores_new[:, columns]),
+        _fitted(decoder, t).predict_proba(t.X_new, scores=t.scores_new)[:, columns],
         atol=1e-9,
     )
 
@@ -156,6 +175,7 @@ DECODER_CHECKS: tuple[Callable[[Decoder], None], ...] = (
     check_rows_are_independent,
     check_constant_on_scores,
     check_order_of_examples,
+    check_names_of_classes,
     check_saved_arrays,
     check_views,
     check_bad_scores,

@@ -73,7 +73,8 @@ def pet(
     repetitions : int, default=3
         Trainings per pattern. They differ in the order of the rows and the dropout.
     generations : int, default=0
-        The paper's iPET has 3.
+        Of models that others have taught. iPET's code has 3 and counts the first ensemble, which
+        learns from labels alone: 2 here.
     weights : {"accuracy", "uniform"}, default="accuracy"
         The w_p ("wmean" and "mean" in the authors' code). Patterns that are all never right weigh
         the same. Without labelled rows only "uniform" is possible: nothing but the student is

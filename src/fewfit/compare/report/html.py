@@ -15,6 +15,7 @@ from fewfit.compare.report.tables import (
     count,
     flops_rows,
     lines,
+    same_samples_note,
     seconds,
     size,
 )
@@ -117,7 +118,8 @@ def _accuracy(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
         f"<p>Mean ± standard deviation over {n} sample{'s' * (n > 1)}; below, the 95 % bootstrap "
         "interval of the mean over test rows and samples, median and interquartile range over "
         "samples, and the p-value of the paired test against the best of the column "
-        "(Holm-corrected). Marked: the best, and what cannot be told apart from it at 5 %.</p>"
+        "(Holm-corrected). Marked: the best, and what cannot be told apart from it at 5 %. "
+        f"{same_samples_note(comparison)}</p>"
     )
 
 

@@ -102,14 +102,27 @@ def report(comparison: Comparison) -> str:
     """Return both tables and how to read them, for a terminal."""
     setup, summaries = comparison.setup, comparison.summaries
     seeds = f"{len(setup.seeds)} sample{'s' * (len(setup.seeds) > 1)}"
-    known = flops_table(summaries)
+    known, same = flops_table(summaries), same_samples_note(comparison)
     return (
         f"{accuracy_table(summaries)}\n\n"
         f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
-        "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %).\n\n"
+        "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %)."
+        f"{f' {same}' * bool(same)}\n\n"
         f"{cost_table(summaries)}\n\n"
         "Queries and tokens are those of fitting; each row to predict takes those per row."
         + (f"\n\n{known}\n\n{FLOPS_NOTE}" if known else "")
+    )
+
+
+def same_samples_note(comparison: Comparison) -> str:
+    """Return a sentence about samples that are all the same; "" if there are none."""
+    same = comparison.setup.same_samples
+    if not same:
+        return ""
+    shots = f"{', '.join(map(str, same))} shot{'s' * (same != [1])}"
+    return (
+        f"At {shots} all samples are the same rows: there is no sd over samples, and the interval "
+        "is over test rows alone."
     )
 
 

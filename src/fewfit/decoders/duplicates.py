@@ -1,0 +1,55 @@
+"""Rows that stand several times among the labelled examples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[Any]
+
+
+class Distinct(NamedTuple):
+    """The rows that differ from all before them in what the model answered or in their label.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (M,)
+        Where they stand.
+    answer : ndarray of shape (M,)
+        A number for each answer, the same for rows that differ in the label alone.
+    weight : ndarray of shape (M,), or None
+        The share of the label among all rows of this answer; None where every share is 1.
+    """
+
+    rows: NDArray[np.intp]
+    answer: NDArray[np.intp]
+    weight: NDArray[np.float64] | None
+
+
+def same_rows(*arrays: Floats | None) -> NDArray[np.intp]:
+    """Return a number for each row, the same for rows that are equal in all arrays, shape (N,)."""
+    parts = [np.ascontiguousarray(array + 0) for array in arrays if array is not None]  # no -0.0
+    seen: dict[tuple[bytes, ...], int] = {}
+    keys = zip(*([row.tobytes() for row in part] for part in parts), strict=True)
+    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
+
+
+def distinct(X: Floats, y: NDArray[np.intp], scores: Floats | None) -> Distinct | None:
+    """Return the distinct rows, or None if all are: nothing stands twice.
+
+    Of rows without hidden states nothing is said: different texts may well have the same scores.
+    """
+    if not X.shape[1]:
+        return None
+    answer = same_rows(X, scores)
+    if answer.max() + 1 == len(answer):
+        return None
+    pairs, rows, counts = np.unique(
+        np.stack([answer, y]), axis=1, return_index=True, return_counts=True
+    )
+    order = np.argsort(rows)
+    answer = pairs[0][order]
+    weight = counts[order] / np.bincount(answer, counts[order])[answer]
+    return Distinct(rows[order], answer, None if (weight == 1).all() else weight)
