@@ -92,7 +92,7 @@ def test_rows_without_text_or_label_are_left_out_with_their_lines(fit):
     assert "2 rows without a label, left out (lines 9, 10)" in said
 
 
-def test_rows_without_a_label_are_learnt_from_where_the_decoder_does_that(fit, tmp_path):
+def test_rows_without_a_label_are_learnt_from_where_the_decoder_needs_them(fit, tmp_path):
     rows = [["text", "label"], *ROWS]
     said = fit(rows, "--decoder", "ipet", code=2)[1]
     assert "--unlabelled" in said
@@ -104,7 +104,10 @@ def test_rows_without_a_label_are_learnt_from_where_the_decoder_does_that(fit, t
     more = ["--unlabelled", tmp_path / "more.csv"]
     report, _, _ = fit(rows, "--decoder", "ipet", *more, "--store", "none")
     assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
-    assert "does not learn from" in fit(rows, *more, code=2)[1]
+    assert "does not learn from" in fit(rows, "--decoder", "dect", *more, code=2)[1]
+    report, said, _ = fit(rows, *more, "--store", "none")
+    assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
+    assert "the 2 texts without labels change nothing" in said
 
 
 @pytest.mark.parametrize(
