@@ -58,6 +58,8 @@ def test_what_is_declared_is_taken(given):
         (Head(C="Auto"), "Got 'Auto' instead"),
         (Head(C=True), "C: Head takes no True here"),
         (Head(C=np.array([1.0])), r"Got \[1.0\] instead"),
+        (Head(C=[np.float64(1)]), r"Got \[1.0\] instead"),
+        (Head(C={"a": (np.int64(1),)}), r"Got \{'a': \(1,\)\} instead"),
         (Head(steps=0), "steps: .* Got 0 instead"),
         (Head(steps=2.0), "Got 2.0 instead"),
         (Head(steps=False), "steps: Head takes no False"),

@@ -61,8 +61,7 @@ def check_values(owner: str, constraints: Mapping[str, Any], given: Mapping[str,
     """
     for name, value in given.items():
         allowed = constraints.get(name, "no_validation")
-        if isinstance(value, np.generic | np.ndarray):
-            value = value.tolist()  # so that a message shows a plain value
+        value = _plain(value)
         if isinstance(value, bool) and allowed != "no_validation" and not _takes_bool(allowed):
             raise InputError(f"{name}: {owner} takes no {value} here, but a value of its own kind")
         try:
@@ -162,6 +161,17 @@ def did_you_mean(name: Any, known: Mapping[str, Any]) -> str:
     plain = {key.casefold().replace("_", "-"): key for key in known}
     near = difflib.get_close_matches(name.casefold().replace("_", "-"), plain, n=1, cutoff=0.6)
     return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy, or what holds such values, as Python's own, for messages."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(_plain(item) for item in value)
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
 
 
 def _takes_bool(allowed: list[Any]) -> bool:

@@ -74,5 +74,6 @@ def test_a_label_that_is_a_list_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "good", "label": ["pos"]}\n')
     args = [tmp_path / "a.jsonl", tmp_path / "a.jsonl", "--model", "fake"]
     assert "the label of line 1 is a list" in run("compare", *args, code=2).stderr
+    pytest.importorskip("torch")
     args = [tmp_path / "a.jsonl", "-o", tmp_path / "t", "--model", "hf:nowhere"]
     assert "the label of line 1 is a list" in run("tune", *args, code=2).stderr

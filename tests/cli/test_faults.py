@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -16,6 +17,7 @@ import zlib
 import pytest
 
 from tests.cli.helpers import LABELS, TEXTS, WORDS, check_plain, csv_bytes, run
+from tests.fake_server import FakeServer, Reply
 
 GOOD = csv_bytes()
 LINES = "\n".join(
@@ -54,7 +56,7 @@ FILES = [
     ("a.json", f"[{LINES}", 2, "is not JSON"),
     ("a.jsonl", DEEP, 2, "nested too deeply"),
     ("a.json", DEEP, 2, "nested too deeply"),
-    ("a.jsonl", b'{"text": ' + b"1" * 10_000 + b"}", 2, "cannot be read"),
+    ("a.jsonl", b'{"text": ' + b"1" * 10_000 + b"}", 2, "a number of thousands of digits"),
     ("a.csv", zlib.compress(GOOD), 2, ""),
     # delimiters and encodings
     ("a.csv", csv_bytes(";"), 0, "delimiter ';'"),
@@ -126,6 +128,18 @@ ARGUMENTS = [
     (["--template", "{text:>99999999} {mask}"], 2, "template"),
     (["--label", "pos=\ud800"], 2, "is not valid Unicode"),
     (["--text-column", "\0"], 2, "holds a NUL character"),
+    (["--text-column", "label"], 2, "is named for the text and for the label"),
+    (["--label-column", "text"], 2, "is named for the text and for the label"),
+    (["--encoding", "base64"], 2, "no encoding of text"),
+    (["--encoding", "utf-9"], 2, "'utf-9' is not known"),
+    (["--delimiter", ";;"], 2, "expected one character"),
+    (["--delimiter", "\n"], 2, "expected one character"),
+    (["--label", "pos"], 2, "expected CLASS=word"),
+    (["--label", "pos=", "--label", "neg=bad"], 2, "class 'pos' has the label word ''"),
+    (["--label", "pos=good", "--label", "negg=bad"], 2, "did you mean 'negg'"),
+    (["--shots", "4"], 2, "up to 3 per class are possible"),
+    (["--multi-label", "--decoder", "dect"], 2, "--decoder"),
+    (["--decoder", "dect:proto_dim=0"], 2, "is not one of"),
     (["--text-column", "txet"], 2, "did you mean 'text'"),
     (["--decoder", "ipet"], 2, "--unlabelled"),
     (["--decoder", "Dect"], 2, "did you mean 'dect'"),
@@ -141,6 +155,17 @@ ARGUMENTS = [
     (["--model", "http://localhost:1"], 2, "is not known"),
     (["--model", "hf:/nowhere/at/all"], 3, "/nowhere/at/all"),
     (["--model", ""], 2, "is not known"),
+    (["--model", "openai:"], 2, "the address must be"),
+    (["--model", "openai:http://["], 2, "the address must be"),
+    (["--model", "openai:http://127.0.0.1:99999?model=x"], 2, "the address must be"),
+    (["--model", "vllm:http://127.0.0.1:1"], 2, "which model?"),
+    (["--model", "openai:http://127.0.0.1:1?model=x&wat=1"], 2, "there is no option 'wat'"),
+    (["--model", "openai:http://127.0.0.1:1?model=x&top_k=many"], 2, "is a whole number"),
+    (["--model", "openai:http://127.0.0.1:1?model=x&timeout=nan"], 2, "'timeout' is at least"),
+    (["--model", "openai:http://127.0.0.1:1?model=x&extra={"], 2, "is a JSON object"),
+    (["--model", "openai:http://u:pw@127.0.0.1:1?model=x"], 2, "does not belong in the address"),
+    (["--model", "tuned:/nowhere"], 4, "no artifact at /nowhere"),
+    (["--model", "openai:http://127.0.0.1:1?model=x&retries=0"], 3, "refused"),
     (["-o", "/dev/null"], 4, "not a folder"),
     (["-o", "/proc/nothing"], 4, "cannot be written"),
     (["-o", "x" * 5000], 4, "cannot be written"),
@@ -171,6 +196,13 @@ def test_arguments(tmp_path, monkeypatch, args, code, message):
         (["merge", "none", "-o", "t"], 4, "none"),
         (["predict", "none", "a.csv"], 4, "none is not there"),
         (["evaluate", "a.csv", "a.csv"], 4, "a.csv is not a folder"),
+        (["compare", "a.csv", "b.csv", "--price-per-token", "inf"], 2, "not a finite number"),
+        (["compare", "a.csv", "b.csv", "--methods", "dct"], 2, "'dct' is not one of"),
+        (["compare", "a.csv", "b.csv", "--shots", "0"], 2, "shots: at least 1 is needed"),
+        (["compare", "a.csv", "b.csv", "--model", "fake", "--shots", "9"], 2, "fewer than 9 shots"),
+        (["compare", "list.jsonl", "b.csv", "--model", "fake"], 2, "line 1 is a list"),
+        (["tune", "list.jsonl", "-o", "t", "--model", "hf:x"], 2, "line 1 is a list"),
+        (["doctor", "openai:http://["], 2, "the address must be"),
         (["methods", "SciPromt"], 2, "did you mean 'SciPrompt'"),
         (["methods", "--for", "decoders"], 2, "did you mean 'decoder'"),
         (["methods", "--needs", "hiden"], 2, "did you mean 'hidden'"),
@@ -181,13 +213,84 @@ def test_arguments(tmp_path, monkeypatch, args, code, message):
     ],
 )
 def test_other_commands(tmp_path, monkeypatch, args, code, message):
-    if args[0] == "merge":
+    if args[0] in ("merge", "tune"):
         pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_bytes(GOOD)
+    (tmp_path / "b.csv").write_text("text,label\nwell done,pos\nbadly done,neg\n")
+    (tmp_path / "list.jsonl").write_text('{"text": "one", "label": ["pos"]}\n' + LINES)
     result = run(*args, code=code)
     check_plain(result)
     assert message in result.stderr
+
+
+PREDICT = [
+    (b"text,prediction\na,kept\n", [], 2, "has a column 'prediction' already"),
+    (b"text,probability\na,1\n", [], 2, "has a column 'probability' already"),
+    (b"", [], 2, "no rows"),
+    (b"\xff\xfe\x00", [], 2, "cut short"),
+    (b"message\na\n", [], 2, "needs column 'text'"),
+    (b"text\na\n", ["-o", "new.csv"], 2, "new.csv is also read"),
+    (b"text\na\n", ["-o", "t"], 2, "t is a folder"),
+    (b"text\na\n", ["-o", "o.parquet"], 2, "predictions are CSV, or JSON lines"),
+    (b"text\na\n", ["-o", "x" * 5000], 2, "--output"),
+    (b"text\na\n", ["--max-queries", "0"], 6, "needed"),
+    (b"text\n \n", [], 0, ""),
+    (b"text\na\x00b\n", [], 0, ""),
+    (b"text\n" + b"long " * 50_000 + b"\n", [], 0, "longer than the model reads"),
+]
+
+
+@pytest.mark.parametrize(("content", "args", "code", "message"), PREDICT)
+def test_predict(tmp_path, monkeypatch, content, args, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    (tmp_path / "new.csv").write_bytes(content)
+    run("fit", "a.csv", "-o", "t", "--model", "fake", "--store", "none")
+    result = run("predict", "t", "new.csv", "--store", "none", *args, code=code)
+    check_plain(result)
+    assert message in result.stderr
+    assert (tmp_path / "new.csv").read_bytes() == content
+
+
+CUT = b'{"choices": [{"text": "'
+REPLIES = [
+    Reply(raw=CUT),
+    Reply(raw=b"[" * 100_000),
+    Reply(raw=b"\xff\xfe\x00"),
+    Reply(raw=b"<html>sign in</html>"),
+    Reply(raw=b'{"choices": ' + b"9" * 5000 + b"}"),
+    Reply(body={"choices": 3}),
+    Reply(body={"choices": [{"text": [], "logprobs": {"top_logprobs": 5}}]}),
+    Reply(body={"choices": [{"text": "a", "logprobs": {"top_logprobs": [{"a": "x"}]}}]}),
+    Reply(raw=b'{"choices": [{"text": "a", "logprobs": {"top_logprobs": [{"a": NaN}]}}]}'),
+    Reply(raw=b'{"choices": [{"logprobs": {"top_logprobs": [{"a": ' + b"9" * 400 + b"}]}}]}"),
+    Reply(status=400, body={"error": {"message": "max_tokens is \ud800 not supported"}}),
+    Reply(status=302, headers={"Location": "http://["}),
+    Reply(status=500, body={"error": 5}),
+    Reply(body={"error": {"message": ["not", "text"]}}),
+]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("command", ["fit", "doctor"])
+def test_replies_of_a_server(tmp_path, monkeypatch, reply, command):
+    """Whatever comes, it is the model's fault (3), said in one line, and no artifact is left.
+
+    The report of 'doctor' is the message: its rows say it.
+    """
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_bytes(GOOD)
+    with FakeServer(lambda request, before: reply) as server:
+        model = f"openai:{server.url}/v1?model=toy&retries=0&backoff=0.001"
+        if command == "doctor":
+            result = run("doctor", model, code=3)
+            assert "| problem |" in result.stdout
+            assert not re.search(r"Traceback|\bnp\.|\barray\(", result.output)
+        else:
+            args = ["-o", "t", "--model", model, "--store", "none"]
+            check_plain(run("fit", "a.csv", *args, code=3))
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize(

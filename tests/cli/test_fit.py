@@ -92,7 +92,7 @@ def test_rows_without_text_or_label_are_left_out_with_their_lines(fit):
     assert "2 rows without a label, left out (lines 9, 10)" in said
 
 
-def test_rows_without_a_label_are_learnt_from_where_the_decoder_does_that(fit, tmp_path):
+def test_rows_without_a_label_are_learnt_from_where_the_decoder_needs_them(fit, tmp_path):
     rows = [["text", "label"], *ROWS]
     said = fit(rows, "--decoder", "ipet", code=2)[1]
     assert "--unlabelled" in said
@@ -104,7 +104,10 @@ def test_rows_without_a_label_are_learnt_from_where_the_decoder_does_that(fit, t
     more = ["--unlabelled", tmp_path / "more.csv"]
     report, _, _ = fit(rows, "--decoder", "ipet", *more, "--store", "none")
     assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
-    assert "does not learn from" in fit(rows, *more, code=2)[1]
+    assert "does not learn from" in fit(rows, "--decoder", "dect", *more, code=2)[1]
+    report, said, _ = fit(rows, *more, "--store", "none")
+    assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
+    assert "the 2 texts without labels change nothing" in said
 
 
 @pytest.mark.parametrize(
@@ -237,6 +240,8 @@ def test_label_words_of_a_file_in_any_encoding(fit, tmp_path, encoding):
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_asked(
     tmp_path, command, monkeypatch
 ):
+    if command == "tune":
+        pytest.importorskip("torch")
     (tmp_path / "train.csv").write_bytes(csv_bytes())
     (tmp_path / "mixture.toml").write_text("")
     (tmp_path / "file").write_text("")

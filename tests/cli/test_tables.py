@@ -237,7 +237,12 @@ def test_a_pipe_by_name_is_read_again(tmp_path):
         ("a.csv", b"\xff\xfet\x00e\x00x\x00t\x00\n\x00a", {}, "cut short"),
         ("a.csv", b"text\n\xff\n", {"encoding": "utf-8"}, "not utf-8 at byte 5"),
         ("a.csv", b"text\nx\n", {"encoding": "utf8x"}, "did you mean 'utf8'"),
-        ("a.csv", b"text\nx\n", {"encoding": "base64"}, "--encoding: 'base64' is not known"),
+        (
+            "a.csv",
+            b"text\nx\n",
+            {"encoding": "base64"},
+            "--encoding: 'base64' is no encoding of text",
+        ),
         ("a.csv", b"text\nx\n", {"encoding": "\0"}, "--encoding"),
         ("a.csv", b"text\nx\n", {"delimiter": ";;"}, "one character"),
         ("a.csv", b"text\nx\n", {"delimiter": '"'}, "one character"),

@@ -377,6 +377,10 @@ def test_columns_keep_their_order_and_labels_may_check_them():
         ([["a"], [1]], None, "row 0 has 'a', row 1 has 1"),
         ([["Good"], ["good"]], None, r"'Good' \(row 0\) and 'good' \(row 1\)"),
         ([["a"], ["b"]], ["a", "c"], "row 1: 'b' is not in labels"),
+        (np.eye(2).astype(int).astype(str), None, "columns of 0 and 1 that are text"),
+        (np.eye(2).astype(str), ["a", "b"], "columns of 0 and 1 that are text"),
+        ([["1", "0"], [" 0", "1 "]], None, r"rows such as \['1', '0'\] look like columns"),
+        ([[{"a": np.int64(1)}], ["b"]], None, r"got \{'a': 1\}$"),
     ],
 )
 def test_label_sets_that_could_mean_something_else_are_refused(y, labels, message):

@@ -314,7 +314,7 @@ def test_decoders_are_told_the_number_of_views():
     """Also where there are no scores to read it from."""
     for decoder in (MPD(), DECODERS["ipet"](), DECODERS["prompt-boosting"]()):
         model = FakeModel(space=None, vocabulary=["good", "bad", "so"])
-        more = ["so good", "so bad"] if decoder.unlabelled else None
+        more = ["so good", "so bad"] if decoder.needs_unlabelled else None
         clf = make(model, template=[ONE, TWO, THREE], decoder=decoder)
         clf.fit(TEXTS, Y, unlabelled=more)
         assert clf.decoder_.n_views == 3
@@ -343,7 +343,7 @@ def test_several_templates_on_the_command_line(tmp_path):
 @pytest.mark.parametrize("name", sorted(DECODERS))
 def test_every_decoder_takes_several_views(name):
     model = FakeModel(vocabulary=["good", "bad"])
-    more = ["so good", "so bad"] if DECODERS[name].unlabelled else None
+    more = ["so good", "so bad"] if DECODERS[name].needs_unlabelled else None
     clf = make(model, template=[ONE, TWO], decoder=DECODERS[name]())
     clf.fit(TEXTS, Y, unlabelled=more)
     proba = clf.predict_proba(NEW)

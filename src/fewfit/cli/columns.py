@@ -124,7 +124,19 @@ def has_text(texts: Mapping[str, Sequence[str]]) -> list[bool]:
 
 
 def read_examples(table: Table, places: Places, label: int | None = None) -> Examples:
-    """Read all rows; those without a text are left out, with a warning."""
+    """Read all rows; those without a text are left out, with a warning.
+
+    Raises
+    ------
+    InputError
+        If no row has a text, or the column of the labels is one of those of the texts: a
+        classifier would read the answer.
+    """
+    if any(label in own for own in places.values()):
+        raise InputError(
+            f"{table.path}: column {table.columns[label or 0]!r} is named for the text and for the "
+            "label; name another one with --text-column or --label-column"
+        )
     rows = list(table.read())
     texts = texts_of(table, rows, places)
     kept = [i for i, there in enumerate(has_text(texts)) if there]

@@ -118,7 +118,7 @@ def fit(
 ) -> None:
     """Fit a classifier from a file of labelled examples: one query each.
 
-    Rows without a label are learnt from where the decoder does that, else left out.
+    Rows without a label are learnt from where the decoder needs such, else left out.
     """
     from fewfit.artifacts import schema
     from fewfit.artifacts.files import check_folder
@@ -153,12 +153,13 @@ def fit(
     places, place = find_texts(table, fields, text_column), find_labels(table, name)
     examples = read_examples(table, places, place)
     learns = not multi_label and classifier.decoder.unlabelled
+    needs = not multi_label and classifier.decoder.needs_unlabelled
     pool: list[Examples] = []
     if unlabelled is not None:
         if not learns:
             raise InputError(
                 f"--unlabelled: the decoder {decoder or 'offset-regression'!r} does not learn from "
-                "texts without labels; take --decoder ipet, or leave them out"
+                "texts without labels; take offset-regression or ipet, or leave them out"
             )
         other = open_table(unlabelled, format, wanted=wanted, **file)
         pool.append(read_examples(other, find_texts(other, fields, text_column)))
@@ -166,11 +167,11 @@ def fit(
     if separator is not None:
         y = label_sets(table, examples, separator)
     else:
-        examples, rest = split_labelled(table, examples, use=learns)
-        pool += [rest] if learns and len(rest) else []
+        examples, rest = split_labelled(table, examples, use=needs)
+        pool += [rest] if needs and len(rest) else []
         y = one_label(table, examples, table.columns[place])
         check_names(table, examples, y, table.columns[place], words)
-    if learns and not pool:
+    if needs and not pool:
         raise InputError(
             f"--decoder {decoder}: it learns from texts without labels; name them with "
             "--unlabelled, or leave cells of the label column empty"

@@ -198,7 +198,7 @@ class DecoderMethod(Method):
         if self.template is not None:
             object.__setattr__(self, "template", make_views(self.template))
         object.__setattr__(self, "requires", self.decoder.requires)
-        object.__setattr__(self, "unlabelled", self.decoder.unlabelled)
+        object.__setattr__(self, "unlabelled", self.decoder.needs_unlabelled)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
     def key(self) -> str:

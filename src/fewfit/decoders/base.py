@@ -90,8 +90,11 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     """What each parameter may be, as :func:`fewfit.parameters.check_parameters` reads it."""
 
     unlabelled: ClassVar[bool] = False
-    """Whether :meth:`fit` takes the hidden states of unlabelled texts, ``pool=``, and has to be
-    given them where the texts are a user's (:func:`check_unlabelled`)."""
+    """Whether :meth:`fit` takes the hidden states and scores of texts without labels, ``pool=`` and
+    ``pool_scores=``."""
+
+    needs_unlabelled: ClassVar[bool] = False
+    """Whether they have to be given where the texts are a user's (:func:`check_unlabelled`)."""
 
     own_calibration: ClassVar[str | None] = None
     """The calibration that its paper takes, where that is part of the method."""
@@ -212,15 +215,15 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
 def check_unlabelled(decoder: Decoder, *, given: bool) -> None:
     """Refuse a decoder that learns from unlabelled texts where none are given, and the reverse."""
     name = type(decoder).__name__
-    if decoder.unlabelled and not given:
+    if decoder.needs_unlabelled and not given:
         raise InputError(
             f"unlabelled: {name} learns from texts without labels, and none are given; give some "
             "(fit(..., unlabelled=texts)), or take LinearProbe ('linear-probe'), which needs none"
         )
     if given and not decoder.unlabelled:
         raise InputError(
-            f"unlabelled: {name} does not learn from texts without labels; take IPET, or leave "
-            "them out"
+            f"unlabelled: {name} does not learn from texts without labels; take "
+            "OffsetLogisticRegression or IPET, or leave them out"
         )
 
 

@@ -73,6 +73,7 @@ class IPET(Decoder):
     reference: ClassVar[str] = "Schick & Schütze 2021, arXiv 2001.07676"
     many_views: ClassVar[bool] = True
     unlabelled: ClassVar[bool] = True
+    needs_unlabelled: ClassVar[bool] = True
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {
         "coef_": ("K", "H"),
         "intercept_": ("K",),
@@ -114,8 +115,12 @@ class IPET(Decoder):
         *,
         scores: ArrayLike | None = None,
         pool: ArrayLike | None = None,
+        pool_scores: ArrayLike | None = None,
     ) -> Self:
-        """Fit the decoder; `pool` holds the hidden states of unlabelled texts, shape (M, H)."""
+        """Fit the decoder; `pool` holds the hidden states of unlabelled texts, shape (M, H).
+
+        The patterns' classifiers read hidden states alone: `pool_scores` is not looked at.
+        """
         self._pool = None if pool is None else np.asarray(pool)
         try:
             return super().fit(X, y, scores=scores)

@@ -36,6 +36,7 @@ class LinearProbe(OffsetLogisticRegression):
     array(['a'], dtype='<U1')
     """
 
+    unlabelled: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     unseen: ClassVar[bool] = False
 

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
+from sklearn.utils.validation import check_array
 
 from fewfit.decoders.base import Decoder, Floats
 from fewfit.decoders.duplicates import distinct
+from fewfit.decoders.pool import learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
 from fewfit.decoders.threads import one_thread
+from fewfit.errors import InputError
 
 _STRENGTHS = (0.0, 0.5, 2.0)  # of the offset, beside 1
 _ZERO = 0.5  # what a strength of 0 counts as in the prior
@@ -70,6 +73,10 @@ class OffsetLogisticRegression(Decoder):
     label count once, and with several labels each counts by its share of the copies. To take all
     examples twice, or those of a rare class, changes nothing.
 
+    Texts without labels may be given too. A Gaussian mixture over them, which starts at f, adds a
+    linear term; see ``docs/default-decoder.md``. Where it cannot be believed the fit is the one
+    without them, and a warning says so.
+
     Attributes
     ----------
     classes_ : ndarray of shape (K,)
@@ -82,6 +89,8 @@ class OffsetLogisticRegression(Decoder):
         Weight of m in the log-odds: b in units of m; 0 without scores.
     offset_strength_, weight_variance_ : float
         b of eq. 5 and the geometric mean of t, to see what the labels have chosen.
+    pool_used_ : bool
+        Whether texts without labels have changed the log-odds.
 
     Notes
     -----
@@ -98,6 +107,7 @@ class OffsetLogisticRegression(Decoder):
     array(['a'], dtype='<U1')
     """
 
+    unlabelled: ClassVar[bool] = True
     unseen: ClassVar[bool] = True
     """Weights of a class without examples are the mean of their prior, 0, so f = b (m - c)."""
 
@@ -106,6 +116,67 @@ class OffsetLogisticRegression(Decoder):
         "intercept_": ("K",),
         "strength_": (),
     }
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        scores: ArrayLike | None = None,
+        pool: ArrayLike | None = None,
+        pool_scores: ArrayLike | None = None,
+    ) -> Self:
+        """Fit the decoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (N, H)
+            Hidden states, float32 or float64; float64 arithmetic unless X is float32.
+        y : array-like of shape (N,)
+            Labels, at least two classes.
+        scores : array-like of shape (N, K) or (N, P, K), optional
+            Calibrated class scores in units of log-odds.
+        pool : array-like of shape (M, H), optional
+            Hidden states of texts without labels.
+        pool_scores : array-like of shape (M, K) or (M, P, K), optional
+            Their scores, where `scores` are given.
+
+        Raises
+        ------
+        InputError
+            As :meth:`Decoder.fit`; and if `scores` are given without `pool_scores` or the reverse.
+        """
+        if pool is None and pool_scores is not None:
+            raise InputError("pool_scores: they need the hidden states of the same texts, pool=")
+        if pool is not None and (scores is None) != (pool_scores is None):
+            raise InputError("scores, pool_scores: both or none, where there is a pool")
+        super().fit(X, y, scores=scores)
+        self.pool_used_ = False
+        if pool is not None:
+            rows = slice(None) if self._distinct is None else self._distinct
+            self._learn(np.asarray(X)[rows], np.asarray(y)[rows], pool, pool_scores)
+        return self
+
+    def _learn(
+        self, X: Floats, y: NDArray[Any], pool: ArrayLike, pool_scores: ArrayLike | None
+    ) -> None:
+        """Add what texts without labels say."""
+        dtype = self.coef_.dtype
+        texts: Floats = check_array(pool, dtype=dtype, input_name="pool", ensure_min_features=0)
+        if texts.shape[1] != self.coef_.shape[1]:
+            raise InputError(f"pool: expected shape (M, {self.coef_.shape[1]}), got {texts.shape}")
+        codes = np.searchsorted(self.classes_, y)
+        with one_thread():
+            f = self._log_odds(texts, self._checked(pool_scores, texts))
+            found = learn_from_pool(_unit(texts), f, _unit(X.astype(dtype)), codes)
+        if found is None:
+            warn_of_useless(len(texts), len(self.classes_))
+            return
+        scale, coef, bias = found
+        self.coef_ = np.ascontiguousarray(scale * self.coef_ + coef).astype(dtype)
+        self.intercept_ = (scale * self.intercept_ + bias).astype(dtype)
+        self.strength_ = np.asarray(scale * self.strength_, dtype)
+        self.pool_used_ = True
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         K, N = len(self.classes_), len(y)

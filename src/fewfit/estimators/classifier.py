@@ -171,8 +171,8 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
         unlabelled : like X, optional
-            Further examples, for a decoder that learns from texts without labels; one query each
-            and view.
+            Further examples, for a decoder that learns from texts without labels, as the default
+            does; one query each and view.
         progress : callable or bool, optional
             True shows a bar; a function is called with the number of prompts newly answered.
 
@@ -195,6 +195,12 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         pool_rows = []
         if unlabelled is not None:
             pool_rows = read_rows(unlabelled, template.fields, name="unlabelled")
+            if len(np.unique(codes)) < len(verbalizer.classes):
+                lacking = sorted(set(range(len(verbalizer.classes))) - set(codes.tolist()))
+                raise InputError(
+                    f"unlabelled: class {str(verbalizer.classes[lacking[0]])!r} has no example, "
+                    "so nothing tells its texts from the others; label one, or leave these out"
+                )
             if not pool_rows:
                 raise InputError("unlabelled: no examples")
         task = self._task(template, verbalizer, decoder)
@@ -212,7 +218,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             check_kept(verbalizer, codes, there)
             report_left_out(there, "examples")
             answers, codes = task.select(answers, there), codes[there]
-            further = {"pool": self._pool(task, pool_rows, told)} if pool_rows else {}
+            further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = task.model.retries - retries
         hidden, scores = task.features(answers)
         fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
@@ -226,15 +232,16 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self._keep_example(rows[int(there.argmax())], answers)
         return self
 
-    def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> NDArray[np.float32]:
-        """Return the hidden states of unlabelled texts."""
+    def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
+        """Return the hidden states and scores of unlabelled texts."""
         pool = task.observe(rows, progress=progress)
         self.n_queries_ += pool.queries
         kept = task.answered(pool)
         if not kept.any():
             raise ModelError("unlabelled: the model gave no usable answer to any example")
         report_left_out(kept, "unlabelled examples")
-        return task.features(task.select(pool, kept))[0]
+        hidden, scores = task.features(task.select(pool, kept))
+        return {"pool": hidden, "pool_scores": scores}
 
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
         """Fit without examples; the artifact's example is the empty input."""

@@ -97,6 +97,13 @@ def shown(value: Any) -> str:
                 return f"[{text}, ... ({len(items) - i} more)]"
             text += f"{', ' * bool(i)}{shown(item)}"
         return f"[{text}]"
+    if isinstance(value, Mapping):
+        text = ""
+        for i, (key, item) in enumerate(value.items()):
+            if len(text) > 2 * _SHOWN:
+                return f"{{{text}, ... ({len(value) - i} more)}}"
+            text += f"{', ' * bool(i)}{shown(key)}: {shown(item)}"
+        return f"{{{text}}}"
     text = repr(value[:_SHOWN] if isinstance(value, str | bytes) else value)
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN + 2 else f"{text[:_SHOWN]}..."

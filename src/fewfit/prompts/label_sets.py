@@ -166,6 +166,7 @@ def _indicator(y: Any, name: str, where: Callable[[int], str]) -> tuple[Any, Any
         for own in y
     ]
     if not _look_like_bits(rows):
+        _check_spelled(rows, name)
         return None, rows
     table = _bits(rows, name, where)
     if len(shape) == 2:
@@ -190,6 +191,20 @@ def _look_like_bits(rows: Sequence[Any]) -> bool:
     if len({len(own) for own in rows}) > 1 or not rows[0]:
         return False
     return all(_bit(value) is not None for own in rows for value in own)
+
+
+def _check_spelled(rows: Sequence[Any], name: str) -> None:
+    """Refuse columns of 0 and 1 that are text, as a file gives them: as sets they are '0', '1'."""
+    if len(rows) < 2 or not all(isinstance(own, list | tuple) and len(own) > 1 for own in rows):
+        return
+    if len({len(own) for own in rows}) > 1:
+        return
+    spelled = {item for own in rows for item in own if isinstance(item, str)}
+    if {text.strip() for text in spelled} <= {"0", "1", "0.0", "1.0"} and spelled:
+        raise InputError(
+            f"{name}: rows such as {shown(rows[0])} look like columns of 0 and 1 that are text; "
+            "make them numbers, as y.astype(float).astype(int) does"
+        )
 
 
 def _bit(value: Any) -> int | None:

@@ -46,7 +46,7 @@ def check_declares(decoder: Decoder) -> None:
     """It needs what a frozen model can give, and asks about each text once per view."""
     assert decoder.requires <= {"scores", "word_scores", "hidden", "full_vocabulary"}
     model = FakeModel(vocabulary=["good", "bad", "so"] if decoder.requires else ())
-    further = [f"{text} again" for text in _TEXTS] if decoder.unlabelled else []
+    further = [f"{text} again" for text in _TEXTS] if decoder.needs_unlabelled else []
     clf = FewShotClassifier(
         model, labels={"neg": "bad", "pos": "good"}, decoder=decoder, store=None
     ).fit(_TEXTS, _Y, unlabelled=further or None)

@@ -76,7 +76,9 @@ def _known(name: str) -> str:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
         found = None
-    if found is None or not found._is_text_encoding:
+    if found is not None and not found._is_text_encoding:
+        raise InputError(f"--encoding: {name!r} is no encoding of text; for example utf-8, cp1252")
+    if found is None:
         near = difflib.get_close_matches(name, [*aliases, *aliases.values()], 1)
         hint = f"; did you mean {near[0]!r}?" if near else "; for example utf-8, utf-16, cp1252"
         raise InputError(f"--encoding: {name!r} is not known{hint}")

@@ -66,7 +66,10 @@ def parse_json(text: str, where: str) -> Any:
         place = f" at line {error.lineno}, column {error.colno}" if "\n" in text.strip() else ""
         raise InputError(f"{where} is not JSON: {error.msg}{place}; is it cut short?") from error
     except ValueError as error:  # an integer of thousands of digits
-        raise InputError(f"{where} is JSON that cannot be read: {error}") from error
+        raise InputError(
+            f"{where} is JSON that cannot be read: it holds a number of thousands of digits; write "
+            "it as text"
+        ) from error
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

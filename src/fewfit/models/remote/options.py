@@ -223,10 +223,11 @@ def _converted(what: str, value: Any, kind: str) -> Any:
             raise InputError(f"{what} is true or false")
         return said
     convert: Any = int if "int" in kind else float if "float" in kind else str
+    name = {int: "whole number", float: "number", str: "text"}[convert]
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{what} is a {convert.__name__}") from None
+        raise InputError(f"{what} is a {name}") from None
 
 
 def _extra(what: str, value: Any) -> str:
