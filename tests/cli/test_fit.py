@@ -283,3 +283,31 @@ def test_an_extra_that_is_missing_is_one_line(tmp_path, monkeypatch):
         result = run("fit", tmp_path / name, "-o", tmp_path / "t", "--model", "fake", code=3)
         assert f'pip install "fewfit[{extra}]"' in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_options_reach_the_decoder_and_the_calibration(fit):
+    rows = [["text", "label"], *ROWS]
+    args = ["--option", "proto_dim=7", "--option", 'calibration.content_free=["N/A", ""]']
+    _, _, folder = fit(rows, *WORDS, "--decoder", "dect", *args)
+    manifest, _ = schema.read(folder)
+    assert manifest.decoder.parameters["proto_dim"] == 7
+    assert manifest.calibration.parameters["content_free"] == ["N/A", ""]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("proto_dims=7", "did you mean 'proto_dim'"),
+        ("proto_dim=0", "proto_dim"),
+        ("calibration.content_fre=a", "did you mean 'content_free'"),
+        ("other.lam=1", "is not NAME=VALUE"),
+        ("proto_dim", "is not NAME=VALUE"),
+        ("=1", "is not NAME=VALUE"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_asked(fit, option, said):
+    _, err, folder = fit(
+        [["text", "label"], *ROWS], "--decoder", "dect", "--option", option, code=2
+    )
+    assert said in err
+    assert not folder.exists()

@@ -83,6 +83,14 @@ def fit(
             "[default: contextual]"
         ),
     ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="A parameter of the decoder, or of the calibration as calibration.NAME=VALUE; "
+            "repeatable ('fewfit methods NAME' lists them).",
+        ),
+    ] = None,
     unlabelled: Annotated[
         str | None,
         typer.Option(help="File of texts without labels, for a decoder that learns from them."),
@@ -135,6 +143,7 @@ def fit(
         given = {
             "--decoder": decoder not in (None, "multi-label"),
             "--calibration": calibration,
+            "--option": option,
             "--label": label,
             "--labels": labels,
             "--shots": shots,
@@ -143,7 +152,7 @@ def fit(
         _refuse(given)
         classifier = _several(model, source, kept)
     else:
-        classifier = _single(model, source, words, decoder, calibration, kept)
+        classifier = _single(model, source, words, decoder, calibration, option or [], kept)
     check_folder(output, (schema.MANIFEST, schema.TENSORS))
 
     names, name = column_names(fields, text_column), label_column or "label"
@@ -222,17 +231,39 @@ def _single(
     words: Any,
     decoder: str | None,
     calibration: str | None,
+    options: list[str],
     kept: dict[str, Any],
 ) -> Any:
-    from fewfit.calibration import CALIBRATIONS
-    from fewfit.decoders import DECODERS
+    from fewfit.calibration import CALIBRATIONS, make_calibration
+    from fewfit.decoders import DECODERS, make_decoder
     from fewfit.estimators.classifier import FewShotClassifier
 
-    made = DECODERS[choose("--decoder", decoder or "offset-regression", sorted(DECODERS))]()
-    how = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+    own, of_calibration = _options(options)
+    name = choose("--decoder", decoder or "offset-regression", sorted(DECODERS))
+    made = make_decoder(name, options=own)
+    name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+    how = make_calibration(name, options=of_calibration)
     return FewShotClassifier(
         model, template=template, labels=words, decoder=made, calibration=how, **kept
     )
+
+
+def _options(given: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the decoder's options and the calibration's."""
+    decoder: dict[str, str] = {}
+    calibration: dict[str, str] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        room, dot, rest = name.strip().partition(".")
+        if not (equals and name.strip()) or (dot and room != "calibration"):
+            raise InputError(
+                f"--option: {item[:60]!r} is not NAME=VALUE, or calibration.NAME=VALUE"
+            )
+        into, key = (calibration, rest) if dot else (decoder, room)
+        if key in into:
+            raise InputError(f"--option: {name.strip()} is given twice")
+        into[key] = value
+    return decoder, calibration
 
 
 def _several(model: str, template: list[str], kept: dict[str, Any]) -> TextEstimator:
