@@ -72,11 +72,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         codes = np.array([str(c) for c in task.verbalizer.classes])
         y, n = np.array([codes.tolist().index(label) for label in y]), len(train)
         for shots in SHOTS:
-            cells, used, seconds = [], [], []
+            cells, used, seconds, n_pool = [], [], [], 0
             for seed in range(args.seeds):
                 drawn = sample_shots(y[:n], shots, seed=seed)
                 rest = np.setdiff1d(np.arange(n), drawn)
                 pool = np.random.RandomState(seed).permutation(rest)[:POOL]
+                n_pool = len(pool)
                 one = OffsetLogisticRegression().fit(hidden[drawn], y[drawn], scores=scores[drawn])
                 start = time.perf_counter()
                 with warnings.catch_warnings():
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 {
                     "set": name,
                     "shots": shots,
-                    "pool": len(pool),
+                    "pool": n_pool,
                     "without": before,
                     "with": after,
                     "worst": round(float(gain.min()), 4),

@@ -147,7 +147,7 @@ ARGUMENTS = [
     (["--calibration", "ratio"], 2, "logit"),
     (["--labels", "/nowhere.json"], 2, "No such file"),
     (["--labels", "/"], 2, "is a folder"),
-    (["--unlabelled", "/nowhere.csv"], 2, "does not learn"),
+    (["--unlabelled", "/nowhere.csv"], 2, "cannot be read"),
     (["--store", "/dev/null/x"], 5, "the store /dev/null/x"),
     (["--store", "x" * 5000], 5, "the store"),
     (["--store", "/proc/nothing/store"], 5, "the store"),

@@ -254,6 +254,8 @@ def test_a_pipe_by_name_is_read_again(tmp_path):
         ("a.json", b"[1]", {}, "item 1 is not a JSON object"),
         ("a.json", b"[" * 100_000, {}, "nested too deeply"),
         ("a.jsonl", b'{"a":' * 100_000, {}, "nested too deeply"),
+        ("a.jsonl", b'{"text": "a", "label": "x", "label": "y"}', {}, "'label' stands twice"),
+        ("a.json", b'[{"text": "a", "text": "b"}]', {}, "'text' stands twice"),
         ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", {}, "cannot be read"),
         ("a.mails", b"text\nx\n", {}, "add --format"),
     ],

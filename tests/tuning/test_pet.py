@@ -304,7 +304,7 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
         (["--generations", 3], "t-few has no 'generations'"),
         (["--method", "pet", "--option", "adapter=lt-sft"], "trainings of its own"),
         (["--method", "pet", "--unlabelled", "{none}"], "cannot be read"),
-        (["--method", "pet", "--unlabelled", "{more}", "--text-column", "label"], "no column"),
+        (["--method", "pet", "--unlabelled", "{more}", "--text-column", "labels"], "no column"),
     ],
 )
 def test_options_of_another_method_are_refused(arguments, message, files, tmp_path):

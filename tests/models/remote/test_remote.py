@@ -497,7 +497,7 @@ def test_a_spec_makes_the_same_model_again():
         ("openai:http://h/v1", "which model"),
         ("openai:http://h/v1?model=m&model=n", "twice"),
         ("openai:http://h/v1?model=m&colour=red", "no option"),
-        ("openai:http://h/v1?model=m&top_k=x", "int"),
+        ("openai:http://h/v1?model=m&top_k=x", "is a whole number"),
         ("openai:http://h/v1?model=m&connections=0", "at least"),
         ("vllm:http://h?model=m&top_k=5", "no option 'top_k'"),
         ("sglang:http://h?hidden=http://g", "no option 'hidden'"),

@@ -58,8 +58,19 @@ def is_array(source: Source, encoding: str) -> bool:
 
 def parse_json(text: str, where: str) -> Any:
     """Read JSON (InputError, with the place)."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InputError(f"{where}: {twice!r} stands twice in one object; keep one")
+        return entries
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
+    except InputError:
+        raise
     except RecursionError as error:
         raise InputError(f"{where} is JSON that is nested too deeply") from error
     except json.JSONDecodeError as error:
