@@ -216,7 +216,7 @@ def test_options_are_refused_before_anything_is_asked(fit, args, message):
         (b'{"a": {"b": "c"}}', "class 'a' has no label words"),
         (b'{"a": {"b": true}}', "class 'a' has no label words"),
         (b'{"a": []}', "class 'a' has no label words"),
-        (b'{"a": "x", "a": "y"}', "has the class 'a' twice"),
+        (b'{"a": "x", "a": "y"}', "'a' stands twice"),
         (b'{"a": ', "is it cut short"),
         (b'{"a": {"w": ' + b"9" * 5000 + b"}}", "cannot be read"),
         (b'{"pos": "good", "neg": "Good "}', "the word"),

@@ -145,9 +145,6 @@ def _read_words(path: Path) -> dict[str, Any]:
         raise InputError(
             f'--labels: {path} is not a JSON object {{"class": "word" or ["word", ...], ...}}'
         )
-    twice = _twice(text)
-    if twice is not None:
-        raise InputError(f"--labels: {path} has the class {twice!r} twice")
     for name, words in content.items():
         weighted = isinstance(words, dict) and all(
             isinstance(w, int | float) and not isinstance(w, bool) for w in words.values()
@@ -160,21 +157,6 @@ def _read_words(path: Path) -> dict[str, Any]:
                 "texts, or an object of texts and weights"
             )
     return content
-
-
-def _twice(text: str) -> str | None:
-    """Return a key that the outermost object has twice."""
-    import json
-
-    found: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in items]  # the outermost object is the last to be made
-        found[:] = [name for i, name in enumerate(names) if name in names[:i]]
-        return dict(items)
-
-    json.loads(text, object_pairs_hook=pairs)
-    return found[0] if found else None
 
 
 def _refuse_lists(table: Table, examples: Examples, name: str) -> None:
