@@ -175,6 +175,8 @@ ARGUMENTS = [
 
 @pytest.mark.parametrize(("args", "code", "message"), ARGUMENTS)
 def test_arguments(tmp_path, monkeypatch, args, code, message):
+    if "tuned:/nowhere" in args:
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv").write_bytes(GOOD)
     fixed = ["-o", "t", "--model", "fake", "--store", "none"]
