@@ -260,8 +260,8 @@ def run(command: str, folder: Path, path: str, cache: Path) -> tuple[float, str]
         text=True,
         start_new_session=True,
     )
+    written = folder / "many-labelled.csv"
     if kill:
-        written = folder / "many-labelled.csv"
         while process.poll() is None and (
             not written.exists() or written.read_bytes().count(b"\n") < 6000
         ):
