@@ -15,6 +15,7 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, trunk
 
 SMALL = {
+    "gradual-unfreezing": {"every": 2},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},
     "list": {"sessions": 1, "r": 4},
@@ -24,6 +25,7 @@ SMALL = {
     "parallel-adapter": {"r": 4},
     "peft": {"tuner": "lokr"},
     "pet": {"repetitions": 1, "adapter": "parallel-adapter", "adapter_options": {"r": 4}},
+    "prefix-tuning": {"m": 3},
     "prompt-tuning": {"m": 3},
     "random-mask": {"budget": 50},
     "series-adapter": {"r": 4},

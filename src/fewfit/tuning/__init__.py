@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         rank,
         unlikelihood_loss,
     )
+    from fewfit.tuning.measure import Meter
     from fewfit.tuning.method import Data, Run, TuningMethod, learn
     from fewfit.tuning.packing import ChoiceBatch, Packer
+    from fewfit.tuning.rates import fit_at_best_rate
     from fewfit.tuning.reading import ranked
     from fewfit.tuning.rounds.pet import pet
     from fewfit.tuning.selector import RandomSelector, Selector, top_k
@@ -73,6 +75,9 @@ _POOL = "1 in all, and unlabelled texts"
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
+    "gradual-unfreezing": Entry(
+        "layers.unfreezing:GradualUnfreezing", "Howard & Ruder 2018, arXiv 1801.06146"
+    ),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
@@ -85,6 +90,7 @@ ENTRIES: dict[str, Entry] = {
     ),
     "peft": Entry("adapters.peft:PeftTuning", ""),
     "pet": Entry("rounds.pet:PET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
+    "prefix-tuning": Entry("prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),
@@ -171,6 +177,7 @@ _PLACES = {
     "IA3": "adapters.ia3",
     "LAYOUTS": "sites",
     "MaskedUpdate": "sparse.delta",
+    "Meter": "measure",
     "Objective": "losses",
     "OwnScalars": "sparse.own",
     "PRETRAINING": "tfew",
@@ -193,6 +200,7 @@ _PLACES = {
     "TuningMethod": "method",
     "add_lora": "adapters.peft",
     "distillation_loss": "losses",
+    "fit_at_best_rate": "rates",
     "language_model_loss": "losses",
     "learn": "method",
     "length_normalised_loss": "losses",
@@ -226,6 +234,7 @@ __all__ = [
     "Entry",
     "Group",
     "MaskedUpdate",
+    "Meter",
     "Objective",
     "OwnScalars",
     "Packer",
@@ -247,6 +256,7 @@ __all__ = [
     "TuningMethod",
     "add_lora",
     "distillation_loss",
+    "fit_at_best_rate",
     "language_model_loss",
     "learn",
     "length_normalised_loss",

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.losses import TokenLogProbs, rank
+from fewfit.tuning.measure import forward_flops
 from fewfit.tuning.trunk import Trunk
 
 if TYPE_CHECKING:
     from fewfit.tuning.adapter import Adapter
     from fewfit.tuning.adapters.ia3 import IA3
+    from fewfit.tuning.measure import Meter
+
+COUNTED = 8
+"""Examples whose operations are counted for all of them."""
 
 
 def encode_rows(
@@ -77,15 +82,29 @@ def scored(
     *,
     adapter: Adapter | None = None,
     batch_size: int = 32,
+    meter: Meter | None = None,
 ) -> NDArray[np.float32]:
     """Return beta of K choices of each of N examples, shape (N, K), nats per token.
 
-    `adapter`, if given, is attached by the caller.
+    `adapter`, if given, is attached by the caller; `meter` is told what it takes.
     """
     out = np.empty((len(encoded), len(encoded[0].choices)), dtype=np.float32)
     for some, tokens in answers(trunk, encoded, None, adapter, batch_size):
         out[some] = tokens.grid(tokens.beta).cpu().numpy()
+    if meter is not None:
+        meter.flops += len(encoded) * query_flops(trunk, encoded, adapter)
     return out
+
+
+def query_flops(trunk: Trunk, encoded: Sequence[Encoded], adapter: Adapter | None = None) -> float:
+    """Count the operations of reading one example with all its choices: the mean over some."""
+    some = [encoded[i] for i in range(0, len(encoded), -(-len(encoded) // COUNTED))]
+
+    def read() -> None:
+        for _ in answers(trunk, some, None, adapter, len(some)):
+            pass
+
+    return forward_flops(read) / len(some)
 
 
 def answers(

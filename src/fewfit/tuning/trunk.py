@@ -52,6 +52,7 @@ class Trunk:
     reading : {"answers", "words"}
         How choices are read and scored; :meth:`reads` changes it.
     pack : Packer
+    max_tokens, positions : int, int or None
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Trunk:
         self.reading: Reading = "answers"
         self._encoders: dict[Reading, Any] = {"answers": self.encoder}
         self._limits = {"max_tokens": max_tokens, "positions": positions}
+        self.max_tokens, self.positions = max_tokens, positions
 
     def reads(self, reading: Reading) -> Trunk:
         """Return the same network, whose choices are read and scored in this way.
@@ -171,6 +173,15 @@ class Trunk:
         other.layout = layout
         return other
 
+    def make_room(self, m: int) -> None:
+        """Refuse `m` tokens more in front of the longest prompts, if they have no position."""
+        if self.positions is not None and m + self.max_tokens > self.positions:
+            raise InputError(
+                f"m: {m} tokens in front of prompts of up to {self.max_tokens} need "
+                f"{m + self.max_tokens} positions, and this network has {self.positions}; lower m, "
+                f"or max_tokens to {max(0, self.positions - m)} or less"
+            )
+
     @property
     def body(self) -> Any:
         """The module whose last hidden layer the head reads."""
@@ -195,6 +206,14 @@ class Trunk:
             if value.ndim == 4:
                 lowest = torch.finfo(self.network.dtype).min
                 inputs[name] = value.clamp(min=lowest).to(self.network.dtype)
+        if self.positions is not None:
+            own = inputs.get("position_ids")
+            last = inputs["input_ids"].shape[1] if own is None else int(own.max()) + 1
+            if last > self.positions:
+                raise InputError(
+                    f"model: a row has {last} positions, and this network {self.positions}; lower "
+                    "max_tokens"
+                )
         if self.kind != "masked":
             inputs["use_cache"] = False
         output, states = self._narrowed(inputs, *batch.at)

@@ -46,7 +46,7 @@ class LiST(SeriesAdapter):
         learn(base, teacher, data.rows, loss, run.part("0"), self.recipe)
         for session in range(1, self.sessions + 1):
             with teacher.on(base.network):
-                found = scored(base, [row[0] for row in pool], adapter=teacher)
+                found = scored(base, [row[0] for row in pool], adapter=teacher, meter=run.meter)
             soft = torch.from_numpy(found).to(base.device)
             student = self.fresh(base, run.part("", seed=run.seed + session))
             told = {"teacher": digest(soft)}
