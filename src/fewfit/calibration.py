@@ -86,6 +86,10 @@ class Calibration(ABC):
                 f"model gives {space.value!r} scores; use 'contextual'"
             )
 
+    def with_premise(self, premise: str) -> Calibration:
+        """Return this calibration with a premise, if it has one; if not, itself."""
+        return self
+
     def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
         """Return the content-free prompts of one view; `rows` are the examples of the fit."""
         return [view.render(dict.fromkeys(view.fields, text)) for text in self.content_free]
@@ -283,6 +287,9 @@ class PMICalibration(Calibration):
         super().__post_init__()
         if self.premise and self.premise.count("{mask}") != 1:
             raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
+
+    def with_premise(self, premise: str) -> Calibration:
+        return replace(self, premise=premise)
 
     def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
         if not self.premise:

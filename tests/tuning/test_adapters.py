@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 import numpy as np
+import peft
 import torch
 
 from fewfit.errors import ArtifactError, InputError
@@ -302,3 +303,62 @@ def test_an_injected_adapter_needs_its_own_network():
     with pytest.raises(InputError, match="refuses it"):
         PeftAdapter(base.network, "lora", {"target_modules": ["nowhere"]})
     assert not any(p.requires_grad for p in base.network.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_prefix_is_peft_s_with_the_same_keys_and_values(name):
+    base, m = trunk(name, dropout=0.0), 3
+    adapter = make_method("prefix-tuning", {"m": m}).build(base, 0)
+    items = [base.encoder.encode(item) for item in EXAMPLES]
+    ours = said(base, adapter, items)
+    other = trunk(name, dropout=0.0)
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=m)
+    theirs = peft.get_peft_model(other.network, config).eval()
+    tensors = adapter.tensors()
+    pairs = [tensors[f"{letter}.decoder/{i}/self"] for i in range(2) for letter in "KV"]
+    # a row of peft's table is one token's keys and values, layer by layer, head by head
+    table = torch.stack(pairs).permute(2, 0, 1, 3).reshape(m, -1)
+    with torch.no_grad():
+        theirs.prompt_encoder["default"].embedding.weight.copy_(table)
+        found = []
+        for item in items:
+            for choice in item.choices:
+                ids = torch.tensor([item.before + choice])
+                rows = theirs(input_ids=ids).logits[0].log_softmax(-1)
+                at = range(len(item.before) - 1, len(ids[0]) - 1)
+                found += [rows[i, token] for i, token in zip(at, choice, strict=True)]
+    assert torch.allclose(ours, torch.stack(found), atol=1e-5)
+    assert not torch.allclose(ours, said(base, None, items), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5-gated", "bert2bert"])
+def test_a_prefix_starts_as_the_keys_and_values_of_words(name):
+    base = trunk(name)
+    adapter = make_method("prefix-tuning", {"m": 5}).build(base, 1)
+    tensors = adapter.tensors()
+    kinds = {"bert": 1, "t5-gated": 3, "bert2bert": 3}[name]  # self, or both and cross
+    assert len(tensors) == 2 * 2 * kinds
+    g = torch.Generator().manual_seed(1)
+    ids = torch.randint(len(base.tokenizer), (1, 5), generator=g)
+    first = "encoder.0.self"
+    site = base.sites.sites[f"{first}.k"].module
+    kept = []
+    handle = base.network.get_submodule(site).register_forward_hook(lambda *a: kept.append(a[2]))
+    given = {"input_ids": ids} | ({} if name == "bert" else {"decoder_input_ids": ids})
+    with torch.no_grad():
+        base.network(**given)
+    handle.remove()
+    K = tensors[f"K.{first.replace('.', '/')}"]
+    assert torch.allclose(K, kept[0].view(5, *K.shape[::2]).transpose(0, 1), atol=1e-6)
+
+
+def test_what_stands_in_front_needs_positions():
+    base = trunk("gpt2")
+    base.positions = 12
+    for method in ("prefix-tuning", "prompt-tuning"):
+        adapter = make_method(method, {"m": 11}).build(base, 0)
+        with pytest.raises(InputError, match=r"takes \d+ positions.* has 12; lower max_tokens"):
+            said(base, adapter)
+        with pytest.raises(InputError, match="leave no position for it"):
+            make_method(method, {"m": 12}).build(base, 0)

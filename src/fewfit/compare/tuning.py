@@ -45,7 +45,9 @@ class TuningRow(Method):
     tuner : str
         A key of :data:`fewfit.tuning.METHODS`.
     options : mapping, optional
-        Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``.
+        Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``. With ``{"rate": "auto"}``
+        the rate is chosen in each cell, on a part of its sample
+        (:func:`fewfit.tuning.fit_at_best_rate`).
     n_unlabelled : int, default=200
         Texts without labels at most, drawn with the cell's seed.
     task, seed, pool
@@ -64,7 +66,7 @@ class TuningRow(Method):
     calibration: Calibration | None = field(default_factory=NoCalibration)
 
     def __post_init__(self) -> None:
-        method, _ = self._made()
+        method, *_ = self._made()
         object.__setattr__(self, "unlabelled", type(method).unlabelled)
 
     def key(self) -> str:
@@ -90,32 +92,38 @@ class TuningRow(Method):
         return replace(self, task=task, seed=seed, pool=[pool[i] for i in order])
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Trained:
-        from fewfit.tuning import Data, Run
-        from fewfit.tuning.costs import costs_of_method
+        from fewfit.tuning import Data, Meter, Run, fit_at_best_rate
+        from fewfit.tuning.costs import costs_of
 
-        method, recipe = self._made()
+        method, recipe, tries = self._made()
         model = self._task.model
         trunk = load_once(str(model.spec), json.dumps(dict(model.identity)))
         trunk = trunk.reads(method.reading)
         codes = np.searchsorted(classes, sample.y)
         rows = [self._wordings(r, int(k)) for r, k in zip(sample.rows, codes, strict=True)]
         data = Data(rows, [self._wordings(row, 0) for row in self.pool])
-        adapter = method.fit(trunk, data, Run(recipe, seed=self.seed))
-        tokens, query, costs = costs_of_method(trunk, method, data, recipe)
+        run = Run(recipe, seed=self.seed, meter=(meter := Meter()))
+        if tries:
+            adapter = fit_at_best_rate(method, trunk, data, run).adapter
+        else:
+            adapter = method.fit(trunk, data, run)
+        tokens, query, costs = costs_of(trunk, rows, adapter, meter)
         known = {
             "queries": len(rows) + len(data.unlabelled),
             "tokens": round(tokens * (len(rows) + len(data.unlabelled))),
             "row_queries": 1.0,
             "fit_flops": costs.training_flops,
             "predict_flops": query,
+            "saved_bytes": costs.saved_bytes,
         }
         return Trained(trunk, adapter, known)
 
     def predict_proba(self, fitted: Trained, test: Features) -> NDArray[Any]:
-        from fewfit.tuning.reading import scored
+        from fewfit.tuning.reading import encode_rows, scored
 
         trunk, adapter, _ = fitted
-        encoded = [trunk.encoder.encode(self._wordings(row, 0)[0]) for row in test.rows]
+        rows = encode_rows(trunk, [self._wordings(row, 0)[:1] for row in test.rows])
+        encoded = [row[0] for row in rows]
         with adapter.on(trunk.network):
             beta = scored(trunk, encoded, adapter=adapter)
         return softmax(beta.astype(np.float64), axis=1)
@@ -138,20 +146,27 @@ class TuningRow(Method):
             raise InputError(f"{self.tuner} trains beside a model: an Experiment says which")
         return self.task
 
-    def _made(self) -> tuple[Any, Recipe]:
-        """The method, and its recipe with what the options say of it."""
-        recipe = load(self.tuner).recipe
-        known = {item.name for item in fields(recipe)} - {"micro_batch"}
-        own = {name: value for name, value in self.options.items() if name in known}
-        rest = {name: value for name, value in self.options.items() if name not in known}
+    def _made(self) -> tuple[Any, Recipe, bool]:
+        """The method, its recipe with what the options say of it, and whether rates are tried."""
+        kind, options = load(self.tuner), dict(self.options)
+        tries = options.pop("rate", None)
+        if tries not in (None, "auto"):
+            raise InputError(
+                f"method {self.tuner}: option: rate is auto, not {tries!r}; a rate of your own is "
+                "learning_rate"
+            )
+        known = {item.name for item in fields(kind.recipe)} - {"micro_batch"}
+        own = {name: value for name, value in options.items() if name in known}
+        rest = {name: value for name, value in options.items() if name not in known}
         method = make_method(self.tuner, rest)
+        recipe = method.usual()
         try:
             made = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **own})
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "recipe"
             raise InputError(f"method {self.tuner}: option: {where}: {problem['msg']}") from None
-        return method, made
+        return method, made, tries is not None
 
     def _wordings(self, row: Row, answer: int) -> list[ChoiceExample]:
         from fewfit.tuning import ChoiceExample

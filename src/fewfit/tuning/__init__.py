@@ -90,7 +90,9 @@ ENTRIES: dict[str, Entry] = {
     ),
     "peft": Entry("adapters.peft:PeftTuning", ""),
     "pet": Entry("rounds.pet:PET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
-    "prefix-tuning": Entry("prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"),
+    "prefix-tuning": Entry(
+        "prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"
+    ),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),

@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.losses import Objective, TokenLogProbs
-from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.measure import Meter
 from fewfit.tuning.reading import draw, encode_rows, scored
 from fewfit.tuning.training import Progress, Recipe, Watch, train
@@ -270,7 +270,7 @@ def learn(
         else {
             "model": digest(dict(base.identity)),
             "texts": digest(encoded),
-            "held out": digest(held),
+            **({"held out": digest(held)} if held else {}),
             "start": digest({name: digest(t) for name, t in adapter.tensors().items()}),
             **run.decides,
             **decides,

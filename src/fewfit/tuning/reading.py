@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, TruncationWarning
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.losses import TokenLogProbs, rank
 from fewfit.tuning.measure import forward_flops
@@ -28,11 +29,15 @@ COUNTED = 8
 def encode_rows(
     trunk: Trunk, rows: Sequence[Sequence[Any]], *, only_answer: bool = False
 ) -> list[list[Encoded]]:
-    """Turn rows into tokens, so that every error in them is found before the first step."""
+    """Turn rows into tokens, so that every error in them is found before the first step.
+
+    How many texts are cut is said in a :class:`fewfit.errors.TruncationWarning`.
+    """
     for i, wordings in enumerate(rows):
         if isinstance(wordings, ChoiceExample) or not wordings:
             raise InputError(f"rows: row {i} is not a sequence of one or more wordings")
-    return [
+    fresh = any(isinstance(item, ChoiceExample) for row in rows for item in row)
+    encoded = [
         [
             item
             if isinstance(item, Encoded)
@@ -41,6 +46,15 @@ def encode_rows(
         ]
         for wordings in rows
     ]
+    cut = sum(any(item.truncated for item in row) for row in encoded) if fresh else 0
+    if cut:
+        warnings.warn(
+            f"{cut} of {len(rows)} texts are longer than the {trunk.max_tokens} tokens that are "
+            "read (--max-tokens) and were cut at the end; the template is whole",
+            TruncationWarning,
+            stacklevel=3,
+        )
+    return encoded
 
 
 def draw(wordings: Sequence[Encoded], seed: int, step: int, row: int) -> Encoded:

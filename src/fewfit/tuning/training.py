@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 from fewfit.tuning.adapter import Group
-from fewfit.tuning.checkpoint import State, digest, resume, save
+from fewfit.tuning.checkpoint import digest, resume, save
 from fewfit.tuning.optimizer import average_and_clip, grouped, make_optimizer
 
 Progress = Callable[[int], object]

@@ -174,12 +174,11 @@ class Trunk:
         return other
 
     def make_room(self, m: int) -> None:
-        """Refuse `m` tokens more in front of the longest prompts, if they have no position."""
-        if self.positions is not None and m + self.max_tokens > self.positions:
+        """Refuse `m` tokens in front of a prompt where that leaves no position for it."""
+        if self.positions is not None and m >= self.positions:
             raise InputError(
-                f"m: {m} tokens in front of prompts of up to {self.max_tokens} need "
-                f"{m + self.max_tokens} positions, and this network has {self.positions}; lower m, "
-                f"or max_tokens to {max(0, self.positions - m)} or less"
+                f"m: {m} tokens in front of a prompt leave no position for it; this network has "
+                f"{self.positions}"
             )
 
     @property
@@ -211,8 +210,8 @@ class Trunk:
             last = inputs["input_ids"].shape[1] if own is None else int(own.max()) + 1
             if last > self.positions:
                 raise InputError(
-                    f"model: a row has {last} positions, and this network {self.positions}; lower "
-                    "max_tokens"
+                    f"model: a row takes {last} positions, with what stands in front of it, and "
+                    f"this network has {self.positions}; lower max_tokens"
                 )
         if self.kind != "masked":
             inputs["use_cache"] = False

@@ -23,12 +23,12 @@ from fewfit.errors import InputError
 from fewfit.tuning import make_method
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.adapters.ia3 import IA3
+from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import Encoded
 from fewfit.tuning.losses import TokenLogProbs, distillation_loss, length_normalised_loss
 from fewfit.tuning.method import Data, Rows, Run, TuningMethod, learn
 from fewfit.tuning.reading import encode_rows, scored
 from fewfit.tuning.sites import Stack
-from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.training import Progress, Recipe
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
