@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,13 @@ from fewfit.tuning.training import Watch
 from tests.tuning_models import example, trunk
 
 ROWS = [[example(text, k % 2)] for k, text in enumerate(("so fun", "so dull", "a film", "bad"))]
-PLAIN = {"warmup": 0.0, "dropout": False, "optimizer": "adamw", "batch_size": 4, "clip": 100.0}
+PLAIN: dict[str, Any] = {
+    "warmup": 0.0,
+    "dropout": False,
+    "optimizer": "adamw",
+    "batch_size": 4,
+    "clip": 100.0,
+}
 
 
 class Two(nn.Module):
@@ -47,12 +54,23 @@ class Two(nn.Module):
         return ((self.a - 1) ** 2 + (self.b - 1) ** 2).sum()
 
 
-def trained(plan=None, steps=6, **options) -> tuple[float, float, list[float]]:
+def trained(plan=None, steps=6, **options: Any) -> tuple[float, float, list[float]]:
     model = Two()
     recipe = Recipe(steps=steps, learning_rate=0.1, **PLAIN)
     named = dict(model.named_parameters())
     losses = train(model, named, model.loss, 4, recipe, replan=plan, **options)
     return model.a.item(), model.b.item(), losses
+
+
+def stop_at(step: int) -> Callable[[int], None]:
+    made: list[int] = []
+
+    def stop(n: int) -> None:
+        made.append(n)
+        if sum(made) == step:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 def test_what_leaves_stands_still_and_what_stays_keeps_the_optimisers_state():
@@ -77,12 +95,7 @@ def test_a_plan_survives_an_interruption(tmp_path):
 
     whole = trained(b_late)
 
-    def stop(n: int) -> None:
-        stop.made += n
-        if stop.made == 3:
-            raise KeyboardInterrupt
-
-    stop.made = 0
+    stop = stop_at(3)
     file = {"checkpoint": tmp_path / "run", "every": 1}
     with pytest.raises(KeyboardInterrupt):
         trained(b_late, progress=stop, **file)
@@ -114,12 +127,7 @@ def test_a_training_ends_when_what_is_held_out_gets_worse_and_takes_the_best(tmp
     assert ended == pytest.approx(at)
 
     # a finished one is finished when it is taken up, and an interrupted one goes on
-    def stop(n: int) -> None:
-        stop.made += n
-        if stop.made == best + 2:
-            raise KeyboardInterrupt
-
-    stop.made = 0
+    stop = stop_at(best + 2)
     model, file = Two(), {"checkpoint": tmp_path / "run", "every": 1}
     with pytest.raises(KeyboardInterrupt):
         run(progress=stop, **file)
@@ -157,7 +165,7 @@ def test_blocks_that_wait_get_no_gradient():
     kept = []
     for adapter in (build(100), build(1)):
         with adapter.on(base.network):
-            adapter.only(adapter.replan(5, ()))
+            adapter.only(adapter.replan(5, ()) or ())
             loss = lambda: base.read(batch)[0].log_probs.mean()  # noqa: E731
             kept.append((flops_of(loss).backward, saved_bytes(loss, base.network)))
     assert kept[0][0] < kept[1][0]
@@ -170,7 +178,7 @@ def test_adapters_together_plan_each_for_itself():
     vectors = make_method("ia3").build(base, 0)
     both = Together(vectors, layers)
     parts = both.parts(base.network)
-    planned = both.replan(0, list(parts))
+    planned = both.replan(0, list(parts)) or ()
     own = [name for name in parts if name.startswith("adapters.0.")]
     assert set(own) < set(planned) < set(parts)
     assert all(".h.1." in name for name in set(planned) - set(own))
