@@ -335,7 +335,7 @@ def test_several_templates_on_the_command_line(tmp_path):
     fit = ["fit", str(train), "-o", task, "--model", "fake", "--store", "none", *words, *views]
     result = CliRunner().invoke(app, [*fit, "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["queries"] == 2 * len(TEXTS)
+    assert json.loads(result.output)["queries"] == 2 * (len(TEXTS) + 1)
     out = CliRunner().invoke(app, ["predict", task, str(train), "--store", "none"])
     assert out.output.count("\n") == len(TEXTS) + 1
 
