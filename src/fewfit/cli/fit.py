@@ -19,7 +19,7 @@ from fewfit.cli.columns import (
     read_examples,
     split_labelled,
 )
-from fewfit.cli.doctor import probed
+from fewfit.cli.doctor import joined, probed
 from fewfit.cli.labels import (
     check_names,
     find_labels,
@@ -35,6 +35,7 @@ from fewfit.cli.options import (
     Errors,
     Folder,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     LabelFile,
@@ -63,6 +64,7 @@ def fit(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
+    hidden: Hidden = None,
     template: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,6 +143,7 @@ def fit(
     fields = make_views(source).fields
     if multi_label:
         given = {
+            "--hidden": hidden,
             "--decoder": decoder not in (None, "multi-label"),
             "--calibration": calibration,
             "--option": option,
@@ -152,6 +155,7 @@ def fit(
         _refuse(given)
         classifier = _several(model, source, kept)
     else:
+        kept["hidden"] = hidden
         classifier = _single(model, source, words, decoder, calibration, option or [], kept)
     check_folder(output, (schema.MANIFEST, schema.TENSORS))
 
@@ -191,7 +195,7 @@ def fit(
         sample = sample_shots(y, shots, seed=seed).tolist()
         examples, y = examples.select(sample), [y[i] for i in sample]
 
-    report = probed(model, source, _words(words, y)) if probe else None
+    report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
     with bar("asking", (len(y) + len(texts)) * len(source)) as progress:

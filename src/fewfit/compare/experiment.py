@@ -32,7 +32,6 @@ from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
 from fewfit.prompts import Template, View, Views, make_views
-from fewfit.store import StoredModel
 from fewfit.task import Query
 
 Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
@@ -123,10 +122,9 @@ class Experiment:
             pending = self._pending(journal, source)
             queries = self.plan.shared(pending)
             stored = 0
-            if isinstance(task.model, StoredModel):
-                for words in {query.words for query in queries}:
-                    alike = [query.prompt for query in queries if query.words == words]
-                    stored += task.model.count(alike, words)
+            for words in {query.words for query in queries}:
+                alike = [query.prompt for query in queries if query.words == words]
+                stored += int(task.model.stored(alike, words).sum())
             searched = sum(
                 job.max_queries + len(self.data.test) for job in pending if job.max_queries
             )

@@ -23,7 +23,7 @@ from fewfit.estimators.base import TextEstimator, check_labelled, report_left_ou
 from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.parameters import check_parameters
@@ -49,6 +49,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
+    hidden : str or FrozenModel, optional
+        Another model whose hidden states take the place of `model`'s, which then gives its label
+        scores alone; see :class:`fewfit.models.paired.PairedModel`.
     template : str, View, or list of these, default="{text} This is about {mask}."
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
@@ -68,7 +71,8 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
     max_queries : int, optional
-        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        How many queries `fit` and all calls after it may pay for together, of `model` and of
+        `hidden` each. A call that needs more
         asks what it can, stores that and raises; the same call again goes on from there. Without
         a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
         spell the label words differently) is refused.
@@ -127,6 +131,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TextEstimator._parameter_constraints,
+        "hidden": [str, FrozenModel, None],
         "labels": [Mapping, list, tuple, None],
         "calibration": [str, Calibration],
         "max_censored": [Interval(Real, 0, 1, closed="both")],
@@ -136,6 +141,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
+        hidden: str | FrozenModel | None = None,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, Words] | Sequence[Words] | None = None,
         decoder: Decoder | str | None = None,
@@ -146,6 +152,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         max_censored: float = MAX_CENSORED,
     ) -> None:
         self.model = model
+        self.hidden = hidden
         self.template = template
         self.labels = labels
         self.decoder = decoder
@@ -274,7 +281,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
         """Open the model, and refuse what does not go together before anything is asked."""
         task = Task(
-            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            open_model(pair(self.model, self.hidden), self.store, self.max_queries, decoder.requires),
             template,
             verbalizer,
             make_calibration(self.calibration),

@@ -181,6 +181,10 @@ class FrozenModel(ABC):
         """
         return  # most need none
 
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which prompts cost nothing, since a store has the answer, shape (N,); cheap."""
+        return np.zeros(len(prompts), dtype=bool)
+
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Try what answers do not show, such as a field that a server ignores; at most one query.
 
@@ -341,10 +345,14 @@ class FrontModel(FrozenModel):
     def check_installed(self) -> None:
         self.model.check_installed()
 
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        return self.model.stored(prompts, words)
+
     def __reduce__(self) -> tuple[Any, ...]:
         names = inspect.signature(type(self)).parameters
-        return _made, (type(self), {name: getattr(self, name) for name in names})
+        return made, (type(self), {name: getattr(self, name) for name in names})
 
 
-def _made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+def made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+    """Make a model from the arguments of its constructor, as its pickle says."""
     return kind(**arguments)
