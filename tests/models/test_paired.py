@@ -58,7 +58,7 @@ def test_what_a_half_cannot_give_is_refused():
         PairedModel(FakeModel(), FakeModel(hidden_size=0))
     with pytest.raises(InputError, match="two models already"):
         load_model("fake + fake + embedded")
-    with pytest.raises(InputError, match="hidden: .* is two models already"):
+    with pytest.raises(InputError, match=r"hidden: .* is two models already"):
         FewShotClassifier("fake", hidden="fake + embedded").fit(TEXTS, Y)
 
 
@@ -191,16 +191,17 @@ def test_on_the_command_line(tmp_path):
     rows = "\n".join(f"{text},{label}" for text, label in zip(TEXTS, Y, strict=True))
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}\n")
     (tmp_path / "test.csv").write_text("text,label\nvery good,pos\nvery bad,neg\n")
-    store, train, test = ["--store", str(tmp_path / "s.db")], *map(
-        str, (tmp_path / "train.csv", tmp_path / "test.csv")
+    store, train, test = (
+        ["--store", str(tmp_path / "s.db")],
+        *map(str, (tmp_path / "train.csv", tmp_path / "test.csv")),
     )
     words = ["--label", "pos=good", "--label", "neg=bad"]
     out = str(tmp_path / "task")
-    run = CliRunner().invoke
+    run, both = CliRunner().invoke, ["--hidden", "embedded"]
+    few = ["--methods", "offset-regression", "--shots", "2", "--seeds", "1"]
     found = run(
         app,
-        ["fit", train, "-o", out, "--model", "fake", "--hidden", "embedded", "--doctor"]
-        + [*words, *store],
+        ["fit", train, "-o", out, "--model", "fake", *both, "--doctor", *words, *store],
     )
     assert found.exit_code == 0, found.output
     assert json.loads((tmp_path / "task/manifest.json").read_text())["model_spec"] == (
@@ -210,8 +211,7 @@ def test_on_the_command_line(tmp_path):
     assert found.exit_code == 0, found.output
     found = run(
         app,
-        ["compare", train, test, "--model", "fake", "--hidden", "embedded", "--json"]
-        + ["--methods", "offset-regression", "--shots", "2", "--seeds", "1", *words, *store],
+        ["compare", train, test, "--model", "fake", *both, *few, "--json", *words, *store],
     )
     assert found.exit_code == 0, found.output
     assert [row["model"] for row in json.loads(found.output)["summaries"]] == [

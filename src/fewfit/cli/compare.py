@@ -80,12 +80,12 @@ def compare(
     label: LabelWords = None,
     labels: LabelFile = None,
     calibration: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Of methods that name none: contextual, domain-context, batch, pmi, none or ratio "
-            "(logits only)."
+            "(logits only). [default: contextual; none where few answers in words are the scores]"
         ),
-    ] = "contextual",
+    ] = None,
     premise: Annotated[
         str | None,
         typer.Option(help="What pmi asks without an example: one {mask} and no field."),
@@ -162,7 +162,9 @@ def compare(
     listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
     _check_methods(listed)
     compared, shared = _with_premise(
-        make_methods(_with_options(listed, option or [])), make_calibration(calibration), premise
+        make_methods(_with_options(listed, option or [])),
+        None if calibration is None else make_calibration(calibration),
+        premise,
     )
     experiment = Experiment(
         *splits,
@@ -208,8 +210,8 @@ def compare(
 
 
 def _with_premise(
-    methods: dict[str, Method], shared: Calibration, premise: str | None
-) -> tuple[dict[str, Method], Calibration]:
+    methods: dict[str, Method], shared: Calibration | None, premise: str | None
+) -> tuple[dict[str, Method], Calibration | None]:
     """Give every PMI calibration its premise."""
     if premise is None:
         return methods, shared

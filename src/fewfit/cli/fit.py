@@ -82,7 +82,7 @@ def fit(
         str | None,
         typer.Option(
             help="none, contextual, domain-context, batch, pmi or ratio (logits only). "
-            "[default: contextual]"
+            "[default: contextual; none where few answers in words are the scores]"
         ),
     ] = None,
     option: Annotated[
@@ -110,6 +110,12 @@ def fit(
         typer.Option(
             "--doctor",
             help="Probe the model first, with each template, and keep the report in the artifact.",
+        ),
+    ] = False,
+    show_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompt", help="Only print what would be asked about the first example."
         ),
     ] = False,
     expect: Annotated[
@@ -144,6 +150,7 @@ def fit(
     if multi_label:
         given = {
             "--hidden": hidden,
+            "--show-prompt": show_prompt,
             "--decoder": decoder not in (None, "multi-label"),
             "--calibration": calibration,
             "--option": option,
@@ -195,6 +202,9 @@ def fit(
         sample = sample_shots(y, shots, seed=seed).tolist()
         examples, y = examples.select(sample), [y[i] for i in sample]
 
+    if show_prompt:
+        say("\n\n".join(classifier.show_prompts(examples.texts, y)))
+        return
     report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
@@ -245,8 +255,10 @@ def _single(
     own, of_calibration = _options(options)
     name = choose("--decoder", decoder or "offset-regression", sorted(DECODERS))
     made = make_decoder(name, options=own)
-    name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
-    how = make_calibration(name, options=of_calibration)
+    how = None
+    if calibration is not None or of_calibration:
+        name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+        how = make_calibration(name, options=of_calibration)
     return FewShotClassifier(
         model, template=template, labels=words, decoder=made, calibration=how, **kept
     )

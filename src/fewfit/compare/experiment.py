@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
@@ -77,7 +77,7 @@ class Experiment:
         models: Sequence[str | FrozenModel] = ("embedded",),
         shots: Sequence[int] = (1, 4, 16),
         seeds: int | Sequence[int] = 5,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         drop_overlap: bool = False,
         search_trials: int = SEARCH_TRIALS,
@@ -108,7 +108,7 @@ class Experiment:
             self.methods,
             models=models,
             store=store,
-            calibration=make_calibration(calibration),
+            calibration=None if calibration is None else make_calibration(calibration),
             search_trials=search_trials,
         )
 
@@ -271,7 +271,7 @@ class Experiment:
             template=_shown(self.template),
             method_templates=own,
             labels=data.verbalizer.to_list(),
-            calibration=plan.calibration.name,
+            calibration=(plan.calibration or default_calibration()).name,
             search_trials=plan.search_trials if searches else None,
             identities={
                 source: dict(task.model.identity)

@@ -176,7 +176,9 @@ def _named(
     for i, part in enumerate(("scores: ", "hidden: ")):
         own = written[i]
         if given[i] is None and own is not None:
-            check_unnamed(own, path, identity.get(part * (written[1] is not None) + "hidden") == "True")
+            check_unnamed(
+                own, path, identity.get(part * (written[1] is not None) + "hidden") == "True"
+            )
             given[i] = own
     scores, state = given
     if scores is None:

@@ -45,6 +45,9 @@ class Capabilities:
     top_k : int or None
         How many of its most probable tokens the model lists; the score of a label word that is
         not among them is censored. None if every label word is scored.
+    resolution : float
+        Smallest step of the probabilities behind the scores, such as 1/n where they are counts of
+        n answers; 0 where they are continuous.
     pairs : bool
         Whether it reads two fields as a pair of texts, whose hidden state has a size of its own.
     """
@@ -56,6 +59,7 @@ class Capabilities:
     full_vocabulary: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
+    resolution: float = 0.0
     pairs: bool = False
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
@@ -184,6 +188,10 @@ class FrozenModel(ABC):
     def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
         """Return which prompts cost nothing, since a store has the answer, shape (N,); cheap."""
         return np.zeros(len(prompts), dtype=bool)
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        """Return what is asked for a prompt, for a person to read; nothing is asked."""
+        return prompt.text("{mask}")
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Try what answers do not show, such as a field that a server ignores; at most one query.
@@ -347,6 +355,9 @@ class FrontModel(FrozenModel):
 
     def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
         return self.model.stored(prompts, words)
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return self.model.show(prompt, words)
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = inspect.signature(type(self)).parameters

@@ -92,6 +92,9 @@ class PairedModel(FrozenModel):
             *self.hidden.check_fields(prompt, words),
         ]
 
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return self.scores.show(prompt, words)
+
     def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
         return self.scores.stored(prompts, words) & self.hidden.stored(prompts, words)
 
