@@ -21,7 +21,7 @@ from fewfit.compare.data import Data, text_of
 from fewfit.compare.diagnosis import diagnose
 from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
-from fewfit.compare.names import DEFAULT_METHODS, make_methods
+from fewfit.compare.names import DEFAULT_METHODS, default_of, make_methods
 from fewfit.compare.plan import Job, Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
@@ -31,6 +31,7 @@ from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
+from fewfit.models.optional import stored as stored_of
 from fewfit.prompts import Template, View, Views, make_views
 from fewfit.task import Query
 
@@ -124,7 +125,7 @@ class Experiment:
             stored = 0
             for words in {query.words for query in queries}:
                 alike = [query.prompt for query in queries if query.words == words]
-                stored += int(task.model.stored(alike, words).sum())
+                stored += int(stored_of(task.model, alike, words).sum())
             searched = sum(
                 job.max_queries + len(self.data.test) for job in pending if job.max_queries
             )
@@ -177,7 +178,13 @@ class Experiment:
             asked=journal.asked,
             summaries=[
                 self._plain(item)
-                for item in summarise(finished, y, asked=journal.asked, price=price_per_token)
+                for item in summarise(
+                    finished,
+                    y,
+                    asked=journal.asked,
+                    price=price_per_token,
+                    default=default_of(self.methods),
+                )
             ],
             cells=[item.cell for item in finished],
             diagnoses=diagnose(finished, y, [str(name) for name in data.classes], texts),
@@ -280,6 +287,7 @@ class Experiment:
             },
             shots=self.shots,
             seeds=self.seeds,
+            default=default_of(self.methods),
             same_samples=same_samples(self.data.samples),
             train_rows=len(data.train),
             test_rows=len(data.test),

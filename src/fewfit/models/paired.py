@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
-from fewfit.models.base import Capabilities, Check, FrozenModel, made
+from fewfit.models import optional
+from fewfit.models.base import Check, FrozenModel, made
+from fewfit.models.capabilities import Capabilities
 from fewfit.observations import Batch, Observations, Status, answered_whole, unanswered
 from fewfit.prompts import Prompt
 
@@ -80,23 +82,25 @@ class PairedModel(FrozenModel):
 
     @property
     def retries(self) -> int:
-        return self.scores.retries + self.hidden.retries
+        return optional.retries_of(self.scores) + optional.retries_of(self.hidden)
 
     def check_installed(self) -> None:
-        self.scores.check_installed()
-        self.hidden.check_installed()
+        optional.check_installed(self.scores)
+        optional.check_installed(self.hidden)
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         return [
-            *self.scores.check_fields(prompt, words),
-            *self.hidden.check_fields(prompt, words),
+            *optional.check_fields(self.scores, prompt, words),
+            *optional.check_fields(self.hidden, prompt, words),
         ]
 
     def show(self, prompt: Prompt, words: Sequence[str]) -> str:
-        return self.scores.show(prompt, words)
+        return optional.show(self.scores, prompt, words)
 
     def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
-        return self.scores.stored(prompts, words) & self.hidden.stored(prompts, words)
+        halves = (self.scores, self.hidden)
+        there = [optional.stored(half, prompts, words) for half in halves]
+        return there[0] & there[1]
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         states = self.hidden.observe(prompts, words)

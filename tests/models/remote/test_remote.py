@@ -66,7 +66,9 @@ def prompts(*texts):
 
 
 def model_of(scheme, server, options=""):
-    return load_model(f"{scheme}:{server.url}{SCHEMES.get(scheme, "/v1")}?model=toy&{QUICK}{options}")
+    return load_model(
+        f"{scheme}:{server.url}{SCHEMES.get(scheme, '/v1')}?model=toy&{QUICK}{options}"
+    )
 
 
 def with_hidden(scheme, server):
