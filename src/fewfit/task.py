@@ -63,7 +63,7 @@ class Task:
         given = self.model.capabilities
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
-            self.calibration.check(given.scores)
+            self.calibration.check(given.scores, given.resolution)
         self.policy.check(given, len(self.verbalizer.classes))
         check_pairs(given, self.template.views)
         if len(set(self.spellings())) > 1:
