@@ -84,7 +84,7 @@ def test_a_vocabulary_cell_is_what_the_classifier_gives(decoder, tmp_path):
     assert cell.ledger.tokens is None  # a distribution does not say how long its prompt was
     summary = next(item for item in found.summaries if item.method == "mine")
     assert (summary.model, summary.tokens, summary.cost) == ("FakeModel", None, None)
-    assert "| mine " in accuracy_table(found.summaries)
+    assert "| mine " in str(accuracy_table(found.summaries))
     assert report(found)
     # All is in the store now: neither kind is asked again.
     make(model, methods={"mine": decoder}, **options).run()

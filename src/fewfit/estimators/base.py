@@ -32,6 +32,7 @@ from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_f
 from fewfit.estimators.hub import fetched, push
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Template, read_rows
 from fewfit.prompts.labels import class_array
@@ -112,7 +113,7 @@ class TextEstimator(BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         rows = read_rows(X, self.task_.template.fields)
-        self.task_.model.check_installed()
+        check_installed(self.task_.model)
         if self._identity is not None:
             given = self.task_.model.identity
             check_identity(self._identity, given, what="the pickled classifier")
@@ -187,6 +188,7 @@ class TextEstimator(BaseEstimator):
         folder: str | Path,
         *,
         model: str | FrozenModel | None = None,
+        hidden: str | FrozenModel | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
@@ -201,6 +203,8 @@ class TextEstimator(BaseEstimator):
         model : str or FrozenModel, optional
             The frozen model to predict with, if not the one that the artifact names. It must have
             the identity of the model that the task was fitted on.
+        hidden : str or FrozenModel, optional
+            The same for the one that gives the hidden states, where they are two.
         store : "default", path or None, default="default"
         max_queries : int, optional
         errors : {"raise", "nan"}, default="raise"
@@ -216,7 +220,7 @@ class TextEstimator(BaseEstimator):
         ModelMismatchError
             If the model is another one; the message names what differs.
         """
-        fitted, model = load_fitted(folder, model, store, max_queries, errors)
+        fitted, model = load_fitted(folder, model, store, max_queries, errors, hidden)
         task = fitted.task
         if not isinstance(fitted.decoder, cls.kind):
             raise ArtifactError(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
@@ -29,9 +29,10 @@ from fewfit.estimators.examples import (
 )
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.parameters import check_parameters
 from fewfit.prompts import (
     Row,
@@ -55,6 +56,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
+    hidden : str or FrozenModel, optional
+        Another model whose hidden states take the place of `model`'s, which then gives its label
+        scores alone; see :class:`fewfit.models.paired.PairedModel`.
     template : str, View, or list of these, default="{text} This is about {mask}."
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
@@ -67,14 +71,16 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     decoder : Decoder or str, optional
         What is trained on the answers, or its name, such as "dect", one of
         :data:`fewfit.decoders.DECODERS`; left out, it is :class:`OffsetLogisticRegression`.
-    calibration : str or Calibration, default="contextual"
+    calibration : str or Calibration, optional
         How the model's prior over labels is removed from its scores: "none", "contextual",
-        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`. Left out, it is
+        "contextual", and "none" where the scores are counts of a few answers in words.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
     max_queries : int, optional
-        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        How many queries `fit` and all calls after it may pay for together, of `model` and of
+        `hidden` each. A call that needs more
         asks what it can, stores that and raises; the same call again goes on from there. Without
         a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
         spell the label words differently) is refused.
@@ -135,8 +141,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TextEstimator._parameter_constraints,
+        "hidden": [str, FrozenModel, None],
         "labels": [Mapping, list, tuple, None],
-        "calibration": [str, Calibration],
+        "calibration": [str, Calibration, None],
         "max_censored": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -144,16 +151,18 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
+        hidden: str | FrozenModel | None = None,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, Words] | Sequence[Words] | None = None,
         decoder: Decoder | str | None = None,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
         max_censored: float = MAX_CENSORED,
     ) -> None:
         self.model = model
+        self.hidden = hidden
         self.template = template
         self.labels = labels
         self.decoder = decoder
@@ -238,7 +247,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             check_budget(task.model, "examples with and without labels")
 
         P = len(template.views)
-        retries, n_prompts = task.model.retries, len(rows + pool_rows) * P
+        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * P
         with showing(progress, n_prompts) as told:
             task, asked, self.n_queries_ = task.begin(
                 rows, y=codes, more=[task.probe], progress=told
@@ -250,7 +259,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             answers, codes = task.select(answers, there), codes[there]
             weight = None if weight is None else weight[there]
             further = self._pool(task, pool_rows, told) if pool_rows else {}
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
         fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
         counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
@@ -293,9 +302,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "leave decoder out to believe the model's own scores"
             )
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
-        retries, row = task.model.retries, task.probe
+        retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
         counts = [0] * len(task.verbalizer.classes)
         self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
@@ -304,17 +313,51 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
         """Open the model, and refuse what does not go together before anything is asked."""
+        model = open_model(
+            pair(self.model, self.hidden), self.store, self.max_queries, decoder.requires
+        )
+        resolution = model.capabilities.resolution
         task = Task(
-            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            model,
             template,
             verbalizer,
-            make_calibration(self.calibration),
+            default_calibration(resolution)
+            if self.calibration is None
+            else make_calibration(self.calibration),
             policy=Policy(self.errors, self.max_censored),
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
-        task.model.check_installed()
+        check_installed(task.model)
         return task
+
+    def show_prompts(self, X: Any, y: Any) -> list[str]:
+        """Return what `fit` would ask about the first example, view by view; nothing is asked.
+
+        Parameters
+        ----------
+        X, y : as for :meth:`fit`
+
+        Returns
+        -------
+        list of P str
+            A prompt, or the whole request where the model is a chat that answers in words.
+        """
+        check_parameters(self)
+        template = make_views(self.template)
+        rows = read_rows(X, template.fields)
+        y = read_labels(y, len(rows))
+        if not rows:
+            raise InputError("X: no examples")
+        verbalizer = Verbalizer.for_examples(self.labels, y)
+        decoder = make_decoder(self.decoder, OffsetLogisticRegression)
+        task = self._task(template, verbalizer, decoder)
+        shown = [verbalizer.first[k] for k in positions(verbalizer, y)]
+        views = template.learn(rows, shown).views
+        return [
+            show(task.model, view.render(rows[0]), words)
+            for view, words in zip(views, task.spellings(), strict=True)
+        ]
 
     def predict(self, X: Any, *, progress: Progress | bool | None = None) -> NDArray[Any]:
         """Return the most probable class of each example, shape (N,).
