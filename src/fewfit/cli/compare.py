@@ -215,7 +215,7 @@ def _with_premise(
     if premise is None:
         return methods, shared
     told = {name: method.with_premise(premise) for name, method in methods.items()}
-    new = shared.with_premise(premise)
+    new = shared if shared is None else shared.with_premise(premise)
     if new is shared and all(told[name] is methods[name] for name in methods):
         raise InputError("--premise: no method is calibrated with 'pmi'")
     return told, new

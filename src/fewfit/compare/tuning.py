@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -47,7 +49,8 @@ class TuningRow(Method):
     options : mapping, optional
         Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``. With ``{"rate": "auto"}``
         the rate is chosen in each cell, on a part of its sample
-        (:func:`fewfit.tuning.fit_at_best_rate`).
+        (:func:`fewfit.tuning.fit_at_best_rate`). ``{"start": PATH}`` is where it starts from: an
+        artifact's folder, or published vectors.
     n_unlabelled : int, default=200
         Texts without labels at most, drawn with the cell's seed.
     task, seed, pool
@@ -70,7 +73,9 @@ class TuningRow(Method):
         object.__setattr__(self, "unlabelled", type(method).unlabelled)
 
     def key(self) -> str:
-        return f"tune:{self.tuner} {sorted(self.options.items())} {self.n_unlabelled}"
+        start = self.options.get("start")
+        read = f" {_digest(Path(start))}" if start is not None and Path(start).exists() else ""
+        return f"tune:{self.tuner} {sorted(self.options.items())} {self.n_unlabelled}{read}"
 
     def check(self, task: Task, *, who: str) -> None:
         """Refuse a model without weights, and what is no template, before anything is trained."""
@@ -80,6 +85,9 @@ class TuningRow(Method):
                 f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "
                 f"{task.model.spec}; leave the model or the method out"
             )
+        start = self.options.get("start")
+        if start is not None and not Path(start).exists():
+            raise InputError(f"{who}: option: start: there is nothing at {start}")
         other = [view for view in task.template.views if type(view) is not Template]
         if other:
             raise InputError(
@@ -92,7 +100,7 @@ class TuningRow(Method):
         return replace(self, task=task, seed=seed, pool=[pool[i] for i in order])
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Trained:
-        from fewfit.tuning import Data, Meter, Run, fit_at_best_rate
+        from fewfit.tuning import Data, Meter, Run, fit_at_best_rate, load_start
         from fewfit.tuning.costs import costs_of
 
         method, recipe, tries = self._made()
@@ -102,7 +110,9 @@ class TuningRow(Method):
         codes = np.searchsorted(classes, sample.y)
         rows = [self._wordings(r, int(k)) for r, k in zip(sample.rows, codes, strict=True)]
         data = Data(rows, [self._wordings(row, 0) for row in self.pool])
-        run = Run(recipe, seed=self.seed, meter=(meter := Meter()))
+        path, meter = self.options.get("start"), Meter()
+        start = None if path is None else load_start(path, trunk.identity)
+        run = Run(recipe, self.seed, start, meter=meter)
         if tries:
             adapter = fit_at_best_rate(method, trunk, data, run).adapter
         else:
@@ -149,7 +159,9 @@ class TuningRow(Method):
     def _made(self) -> tuple[Any, Recipe, bool]:
         """The method, its recipe with what the options say of it, and whether rates are tried."""
         kind, options = load(self.tuner), dict(self.options)
-        tries = options.pop("rate", None)
+        tries, start = options.pop("rate", None), options.pop("start", None)
+        if start is not None and not isinstance(start, str):
+            raise InputError(f"method {self.tuner}: option: start is a path, not {start!r}")
         if tries not in (None, "auto"):
             raise InputError(
                 f"method {self.tuner}: option: rate is auto, not {tries!r}; a rate of your own is "
@@ -174,6 +186,12 @@ class TuningRow(Method):
         words = tuple(self._task.verbalizer.first)
         views = self._task.template.views
         return [ChoiceExample(view.render(row), words, answer) for view in views]
+
+
+def _digest(path: Path) -> str:
+    """A hash of a file, or of all files of a folder."""
+    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(item.read_bytes() for item in found)).hexdigest()
 
 
 @lru_cache(maxsize=1)

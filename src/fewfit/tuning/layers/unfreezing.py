@@ -30,7 +30,8 @@ class Layers(OwnScalars):
         return [Group(tuple(own), self.decay**i) for i, own in enumerate(self.depths)]
 
     def replan(self, step: int, active: Collection[str]) -> Collection[str]:
-        return [name for own in self.depths[: 1 + step // self.every] for name in own]
+        thawed = 1 + step // self.every if self.every else len(self.depths)
+        return [name for own in self.depths[:thawed] for name in own]
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,15 @@ class GradualUnfreezing(TuningMethod):
     Parameters
     ----------
     every : int, default=100
-        Steps after which the next block down is trained too.
+        Steps after which the next block down is trained too; 0 trains all from the start, which
+        with a decay of 1 is fine-tuning of all blocks.
     decay : float, default=0.3846
         How much slower each block is than the one above: 1 / 2.6 in the paper.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=2e-4)
 
-    every: Annotated[int, Field(ge=1)] = 100
+    every: Annotated[int, Field(ge=0)] = 100
     decay: Annotated[float, Field(gt=0, le=1)] = 1 / 2.6
 
     def build(self, base: Trunk, seed: int) -> Adapter:
