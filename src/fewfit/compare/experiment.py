@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
@@ -32,8 +32,8 @@ from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
+from fewfit.models.optional import stored as stored_of
 from fewfit.prompts import Template, View, Views, make_views
-from fewfit.store import StoredModel
 from fewfit.task import Query
 
 Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
@@ -78,7 +78,7 @@ class Experiment:
         models: Sequence[str | FrozenModel] = ("embedded",),
         shots: Sequence[int] = (1, 4, 16),
         seeds: int | Sequence[int] = 5,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         drop_overlap: bool = False,
         search_trials: int = SEARCH_TRIALS,
@@ -109,7 +109,7 @@ class Experiment:
             self.methods,
             models=models,
             store=store,
-            calibration=make_calibration(calibration),
+            calibration=None if calibration is None else make_calibration(calibration),
             search_trials=search_trials,
         )
 
@@ -123,10 +123,9 @@ class Experiment:
             pending = self._pending(journal, source)
             queries = self.plan.shared(pending)
             stored = 0
-            if isinstance(task.model, StoredModel):
-                for words in {query.words for query in queries}:
-                    alike = [query.prompt for query in queries if query.words == words]
-                    stored += task.model.count(alike, words)
+            for words in {query.words for query in queries}:
+                alike = [query.prompt for query in queries if query.words == words]
+                stored += int(stored_of(task.model, alike, words).sum())
             searched = sum(
                 job.max_queries + len(self.data.test) for job in pending if job.max_queries
             )
@@ -279,7 +278,7 @@ class Experiment:
             template=_shown(self.template),
             method_templates=own,
             labels=data.verbalizer.to_list(),
-            calibration=plan.calibration.name,
+            calibration=(plan.calibration or default_calibration()).name,
             search_trials=plan.search_trials if searches else None,
             identities={
                 source: dict(task.model.identity)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, NoCalibration
+from fewfit.calibration import Calibration, NoCalibration, default_calibration
 from fewfit.compare.data import Data, digest
 from fewfit.compare.job import NOBODY, Job, Source
 from fewfit.compare.methods import Method
@@ -50,7 +50,7 @@ class Plan:
         *,
         models: Sequence[str | FrozenModel],
         store: str | Path | None,
-        calibration: Calibration,
+        calibration: Calibration | None,
         search_trials: int,
     ) -> None:
         self.data = data
@@ -102,7 +102,8 @@ class Plan:
             if model in {source.model for source in opened.values()}:
                 raise InputError(f"models: {model!r} is given twice")
             for name, method in asking.items():
-                frozen, calibration = plain, self._calibration(method)
+                frozen = plain
+                calibration = self._calibration(method, plain.capabilities.resolution)
                 if _reads_vocabulary(method):
                     frozen = open_model(plain, store, requires=method.requires)
                     calibration = NoCalibration()
@@ -141,8 +142,9 @@ class Plan:
                 "with these numbers of shots (--search-trials)"
             )
 
-    def _calibration(self, method: Method) -> Calibration:
-        return self.calibration if method.calibration is None else method.calibration
+    def _calibration(self, method: Method, resolution: float = 0.0) -> Calibration:
+        own = self.calibration if method.calibration is None else method.calibration
+        return default_calibration(resolution) if own is None else own
 
     def _base(self, method: Method) -> View | Views:
         """Return how a method asks, before it has seen any example."""
@@ -183,7 +185,9 @@ class Plan:
                 for name, method in self.methods.items():
                     if _source(model, method) != source or method.asks != (task is not None):
                         continue
-                    calibration, views = self._calibration(method), self._views(method, sample)
+                    views = self._views(method, sample)
+                    given = 0.0 if task is None else task.model.capabilities.resolution
+                    calibration = self._calibration(method, given)
                     seen, free, max_queries = data.drawn(sample), [], 0
                     pool = data.rest(sample) if method.unlabelled else []
                     if method.budgeted:

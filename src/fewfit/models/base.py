@@ -188,8 +188,9 @@ class FrontModel(FrozenModel):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = inspect.signature(type(self)).parameters
-        return _made, (type(self), {name: getattr(self, name) for name in names})
+        return made, (type(self), {name: getattr(self, name) for name in names})
 
 
-def _made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+def made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+    """Make a model from the arguments of its constructor, as its pickle says."""
     return kind(**arguments)
