@@ -12,7 +12,7 @@ from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.errors import InputError, MissingExtraError
-from fewfit.markdown import Table
+from fewfit.markdown import NONE, Table
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
 from fewfit.tuning import ENTRIES, METHODS, load
@@ -51,8 +51,6 @@ class Method(NamedTuple):
     source: str
     note: str = ""
 
-
-NONE = "\N{EN DASH}"
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "calibration": CALIBRATIONS,
