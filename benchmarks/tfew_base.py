@@ -1,4 +1,4 @@
-"""A small encoder-decoder that follows prompts: the base of the experiments ``tfew_small`` and ``pet_small``.
+"""A small encoder-decoder that follows prompts: the base of ``tfew_small`` and ``pet_small``.
 
     python -m benchmarks tfew_base benchmarks/base --data DIR --masked FOLDER [--steps 3200]
 
