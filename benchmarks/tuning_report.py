@@ -14,12 +14,12 @@ import numpy as np
 from fewfit.markdown import markdown_table
 
 _SINCE = """\
-Measured by the programs of version 0.1.0, which drew the first 32 rows of a shuffled training split
-({options}). The base: `python -m benchmarks tfew_base benchmarks/base --data DIR --masked FOLDER
---steps {steps} --vector-steps {vectors}`. The same rows are now experiments, `python -m benchmarks
-tfew_small --data DIR` and `tfew_in_context`, in the samples that all experiments have: 8 rows of
-each class, 32 and 48 in all. They have not been run at this length, and will be of other draws; LoRA has
-rank 4 on every layer as before, and all weights means those of the blocks."""
+Measured by the programs of version 0.1.0, which drew the first 32 rows of a shuffled training
+split ({options}). The base: `python -m benchmarks tfew_base benchmarks/base --data DIR --masked
+FOLDER --steps {steps} --vector-steps {vectors}`. The same rows are now experiments, `python -m
+benchmarks tfew_small --data DIR` and `tfew_in_context`, in the samples that all experiments have: 8
+rows of each class, 32 and 48 in all. They have not been run at this length, and their draws are
+others; all weights now means those of the blocks."""
 
 
 def speed(path: Path) -> str:

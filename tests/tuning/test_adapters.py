@@ -37,6 +37,7 @@ from fewfit.tuning import (
 from fewfit.tuning.adapters.bottleneck import Bottleneck
 from fewfit.tuning.adapters.peft import Tuner, targets_of
 from fewfit.tuning.reading import scored
+from fewfit.tuning.rounds.self_training import gains
 from fewfit.tuning.sparse.masks import weights_of
 from tests.tuning_models import EXAMPLES, example, network, trunk
 
@@ -279,7 +280,7 @@ def test_focal_weights_are_one_less_the_probability_held_fixed():
 
 def test_a_session_is_a_teacher_its_labels_and_a_fresh_student():
     base = trunk("bert", dropout=0.0)
-    method = make_method("list", {"sessions": 1, "r": 4, "temperature": 2.0})
+    method = make_method("list", {"sessions": 1, "r": 4, "temperature": 2.0, "weighed": 0.0})
     found = method.fit(base, Data(ROWS, POOL), Run(SHORT, seed=3))
     loss = method.loss(base, ROWS)
     teacher, student = method.build(base, 3), method.build(base, 4)
@@ -296,6 +297,44 @@ def test_a_session_is_a_teacher_its_labels_and_a_fresh_student():
     assert all(torch.equal(t, student.tensors()[n]) for n, t in found.tensors().items())
     with pytest.raises(InputError, match="texts without labels too"):
         method.fit(base, Data(ROWS), Run(SHORT))
+
+
+def test_texts_weigh_what_a_step_along_them_gains_the_labelled_rows():
+    g = torch.Generator().manual_seed(0)
+    X, A = torch.randn(5, 3, generator=g).double(), torch.randn(4, 3, generator=g).double()
+    theta = torch.randn(3, generator=g).double().requires_grad_()
+
+    def losses(t):
+        return (X @ t).tanh() ** 2
+
+    def goal(t):
+        return ((A @ t) ** 3).sin().sum()
+
+    # through a step of gradient descent, at weights of 0
+    w = torch.zeros(5, dtype=torch.double, requires_grad=True)
+    (step,) = torch.autograd.grad((w * losses(theta)).sum(), theta, create_graph=True)
+    (by_weight,) = torch.autograd.grad(goal(theta - 0.01 * step), w)
+    expected = (-by_weight).clamp(min=0)
+    assert 0 < (expected > 0).sum() < 5
+    found = gains(goal(theta), list(losses(theta)), [theta])
+    assert torch.allclose(found, expected / expected.sum(), atol=1e-5)
+    assert gains(-(theta**2).sum(), [(theta**2).sum()], [theta]).tolist() == [0]
+
+
+def test_the_last_steps_of_a_session_are_weighed():
+    base = trunk("bert", dropout=0.0)
+    plain, weighed, late = (
+        make_method("list", {"sessions": 1, "r": 4, "weighed": share}).fit(
+            base, Data(ROWS, POOL), Run(SHORT, seed=3)
+        )
+        for share in (0.0, 1.0, 0.25)
+    )
+    names = list(plain.tensors())
+    differ = [
+        any(not torch.equal(a.tensors()[n], b.tensors()[n]) for n in names)
+        for a, b in ((plain, weighed), (plain, late), (weighed, late))
+    ]
+    assert differ == [True, True, True]
 
 
 def test_an_injected_adapter_needs_its_own_network():
