@@ -226,7 +226,7 @@ def hf(path: Path) -> str:
             figures = f"{ours:,.0f} / {theirs:,.0f} tokens per s"
         rows.append([row["race"], figures, f"{row['ratio']:.2f}", row["wanted"]])
     return (
-        "\n## Speed of local models\n\n`python benchmarks/hf_speed.py`\n\n"
+        "\n## Speed of local models\n\n`python -m benchmarks hf_speed`\n\n"
         f"{content['threads']} threads, {content['device']}, torch {content['torch']}, "
         "transformers "
         f"{content['transformers']}. Both sides of a race take turns, piece by piece.\n\n"
