@@ -521,7 +521,7 @@ def test_bad_arguments_are_one_line(files, args, message):
 
 
 def test_left_out_shots_are_what_the_pool_has():
-    with pytest.warns(InputWarning, match="so that 1, 4, 5 per class"):
+    with pytest.warns(InputWarning, match="samples of 1, 4, 5 per class"):
         experiment = Experiment(
             *[own[:15] for own in TRAIN], *TEST, labels=LABELS, models=[FakeModel()], store=None
         )
