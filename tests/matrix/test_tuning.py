@@ -15,6 +15,8 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, trunk
 
 SMALL = {
+    "fish": {"budget": 50},
+    "gradient-mask": {"budget": 50, "layer_decay": 0.5},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},
     "list": {"sessions": 1, "r": 4},

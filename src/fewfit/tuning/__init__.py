@@ -72,10 +72,18 @@ _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
+    "embeddings-head": Entry(
+        "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
+    ),
+    "fish": Entry("sparse.fish:FISH", "Sung et al. 2021, arXiv 2111.09839"),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
+    "full": Entry("sparse.parts:FullTuning", ""),
+    "gradient-mask": Entry("sparse.fish:GradientMask", ""),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
+    "last-blocks": Entry("sparse.parts:LastBlocks", "Zlotchevski et al. 2022, arXiv 2208.13928"),
+    "layer-norms": Entry("sparse.parts:LayerNorms", "Zhao et al. 2023, arXiv 2312.11420"),
     "list": Entry("rounds.self_training:LiST", "Wang et al. 2021, arXiv 2110.06274", _POOL),
     "lora": Entry("adapters.peft:LoRA", "Hu et al. 2022, arXiv 2106.09685"),
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
