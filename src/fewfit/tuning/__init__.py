@@ -72,6 +72,7 @@ _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
+    "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
     "embeddings-head": Entry(
         "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
     ),
@@ -79,6 +80,7 @@ ENTRIES: dict[str, Entry] = {
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
     "full": Entry("sparse.parts:FullTuning", ""),
     "gradient-mask": Entry("sparse.fish:GradientMask", ""),
+    "hft": Entry("sparse.hft:HFT", "Hui et al. 2025, arXiv 2404.18466"),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
@@ -100,6 +102,7 @@ ENTRIES: dict[str, Entry] = {
     "series-adapter": Entry(
         "adapters.bottleneck:SeriesAdapter", "Houlsby et al. 2019, arXiv 1902.00751"
     ),
+    "swr": Entry("sparse.swr:SWR", "Kim et al. 2023, arXiv 2302.13435"),
     "t-few": Entry("tfew:TFew", "Liu et al. 2022, arXiv 2205.05638"),
 }
 """Name -> the house's own methods."""

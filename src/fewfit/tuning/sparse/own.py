@@ -27,6 +27,12 @@ class OwnScalars(Adapter):
         For some of its parameters a bool tensor of their shape; None is all of it.
     factors : mapping of str to float, optional
         Of the rate at which the scalars of a parameter are trained; 1 where there is none.
+
+    Attributes
+    ----------
+    flexible : bool
+        Whether :meth:`restore` takes other scalars than these, and other numbers of them: where
+        the training decides how many there are.
     """
 
     mergeable = True
@@ -39,6 +45,7 @@ class OwnScalars(Adapter):
     ) -> None:
         super().__init__()
         self._factors = dict(factors or {})
+        self.flexible = False
         named = dict(network.named_parameters())
         self._sizes = {name: p.numel() for name, p in named.items()}
         unknown = sorted(masks.keys() - named)
@@ -131,10 +138,10 @@ class OwnScalars(Adapter):
                 raise ArtifactError(
                     f"adapter: {name} has shape {tuple(new.shape)}, not ({self._sizes[name]},)"
                 )
-        if sum(map(len, index.values())) != sum(map(len, self.index.values())):
+        counts = [sum(map(len, of.values())) for of in (index, self.index)]
+        if counts[0] != counts[1] and not self.flexible:
             raise ArtifactError(
-                f"adapter: {sum(map(len, index.values()))} scalars are chosen, and these options "
-                f"choose {sum(map(len, self.index.values()))}"
+                f"adapter: {counts[0]} scalars are chosen, and these options choose {counts[1]}"
             )
         device = next(iter(self.value.values())).device
         for name in self.value:

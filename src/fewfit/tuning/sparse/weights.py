@@ -142,6 +142,11 @@ class Budgeted(Weights):
         """Return masks of the K with the highest scores."""
         return top_k(scores, self.k(base), level=self.level, blocks=base.sites.blocks)
 
+    def own(self, base: Trunk, masks: Mapping[str, Tensor | None]) -> OwnScalars:
+        adapter = super().own(base, masks)
+        adapter.flexible = self.level != "scalar"
+        return adapter
+
     def build(self, base: Trunk, seed: int) -> Adapter:
         return self.own(base, self.chosen(base, self.scores(base, seed)))
 
