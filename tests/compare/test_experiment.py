@@ -122,7 +122,7 @@ def test_flops_and_bytes_follow_from_the_tokens_and_the_size():
 def test_files_of_earlier_schemas_are_read(version, tmp_path):
     now = make(methods=["zero-shot"], shots=[1], seeds=1).run()
     content = json.loads(now.model_dump_json())
-    assert content["schema_version"] == 3
+    assert content["schema_version"] == 4
     content["schema_version"] = version
     setup = content["setup"]
     [setup["template"]] = setup["template"]

@@ -21,7 +21,7 @@ from fewfit.compare.data import Data, text_of
 from fewfit.compare.diagnosis import diagnose
 from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
-from fewfit.compare.names import DEFAULT_METHODS, make_methods
+from fewfit.compare.names import DEFAULT_METHODS, default_of, make_methods
 from fewfit.compare.plan import Job, Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
@@ -179,7 +179,13 @@ class Experiment:
             asked=journal.asked,
             summaries=[
                 self._plain(item)
-                for item in summarise(finished, y, asked=journal.asked, price=price_per_token)
+                for item in summarise(
+                    finished,
+                    y,
+                    asked=journal.asked,
+                    price=price_per_token,
+                    default=default_of(self.methods),
+                )
             ],
             cells=[item.cell for item in finished],
             diagnoses=diagnose(finished, y, [str(name) for name in data.classes], texts),
@@ -282,6 +288,7 @@ class Experiment:
             },
             shots=self.shots,
             seeds=self.seeds,
+            default=default_of(self.methods),
             same_samples=same_samples(self.data.samples),
             train_rows=len(data.train),
             test_rows=len(data.test),

@@ -31,6 +31,7 @@ from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Template, read_rows
 from fewfit.prompts.labels import class_array
@@ -101,7 +102,7 @@ class TextEstimator(BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         rows = read_rows(X, self.task_.template.fields)
-        self.task_.model.check_installed()
+        check_installed(self.task_.model)
         if self._identity is not None:
             given = self.task_.model.identity
             check_identity(self._identity, given, what="the pickled classifier")

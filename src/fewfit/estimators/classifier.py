@@ -26,6 +26,7 @@ from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
 from fewfit.prompts import (
     Row,
@@ -211,7 +212,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if pool_rows:
             check_budget(task.model, "examples with and without labels")
 
-        retries, n_prompts = task.model.retries, len(rows + pool_rows) * len(template.views)
+        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * len(template.views)
         with showing(progress, n_prompts) as told:
             task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=told)
             there = task.answered(answers)
@@ -219,7 +220,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             report_left_out(there, "examples")
             answers, codes = task.select(answers, there), codes[there]
             further = self._pool(task, pool_rows, told) if pool_rows else {}
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
         fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
         self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
@@ -261,11 +262,11 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "leave decoder out to believe the model's own scores"
             )
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
-        retries, row = task.model.retries, dict.fromkeys(template.fields, "")
+        retries, row = retries_of(task.model), dict.fromkeys(template.fields, "")
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
         if not task.answered(answers).all():
             raise ModelError("the model gave no usable answer to the empty input; run again")
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
         self._keep(Fitted(task, decoder, n_examples=0, example=None))
         self._keep_example(row, answers)
@@ -282,7 +283,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
-        task.model.check_installed()
+        check_installed(task.model)
         return task
 
     def predict(self, X: Any, *, progress: Progress | bool | None = None) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
 from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
@@ -140,11 +141,11 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             policy=Policy(self.errors),
         )
         task.check(decoder.requires, who=type(decoder).__name__)
-        task.model.check_installed()
-        retries = task.model.retries
+        check_installed(task.model)
+        retries = retries_of(task.model)
         with showing(progress, len(rows) * len(template.views)) as told:
             task, answers, self.n_queries_ = task.begin(rows, progress=told)
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         there = task.answered(answers)
         report_left_out(there, "examples")
         lost = Y[there].sum(axis=0) == 0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import FrontModel, FrozenModel
+from fewfit.models.optional import takes_soft_prompts
 from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 from fewfit.store.call import Call
@@ -72,10 +73,10 @@ class StoredModel(FrontModel):
         return self._call(prompts, words).run()
 
     def input_embeddings(self) -> NDArray[np.float32]:
-        return self.model.input_embeddings()
+        return takes_soft_prompts(self.model).input_embeddings()
 
     def with_soft_prompt(self, vectors: NDArray[np.floating]) -> StoredModel:
-        model = self.model.with_soft_prompt(vectors)
+        model = takes_soft_prompts(self.model).with_soft_prompt(vectors)
         return StoredModel(model, self.path, max_bytes=self.max_bytes)
 
     def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:

@@ -7,18 +7,10 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
+from fewfit.compare.report.advice import advice
+from fewfit.compare.report.formats import NONE, count, lines, seconds, size
 from fewfit.compare.report.svg import Point, line_plot, reliability_plot, swatch
-from fewfit.compare.report.tables import (
-    FLOPS_HEADER,
-    FLOPS_NOTE,
-    NONE,
-    count,
-    flops_rows,
-    lines,
-    same_samples_note,
-    seconds,
-    size,
-)
+from fewfit.compare.report.tables import FLOPS_HEADER, FLOPS_NOTE, flops_rows, same_samples_note
 from fewfit.compare.schema import Comparison, Diagnosis, Summary
 
 _WHOLE_MATRIX = 16
@@ -40,6 +32,7 @@ def html_report(comparison: Comparison, *, title: str = "Comparison") -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>",
             f"<h1>{escape(title)}</h1>",
+            f'<p class="advice">{escape(advice(comparison))}</p>',
             _setup(comparison),
             "<h2>Accuracy</h2>",
             _accuracy(grouped, comparison),

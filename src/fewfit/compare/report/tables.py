@@ -6,10 +6,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fewfit.compare.report.advice import advice
+from fewfit.compare.report.formats import NONE, count, flops, lines, seconds, size
 from fewfit.compare.schema import Comparison, Summary
-
-NONE = "\N{EN DASH}"
-"""Stands in tables for a number that there is not."""
 
 
 def markdown_table(
@@ -99,11 +98,12 @@ def cost_table(summaries: Sequence[Summary]) -> str:
 
 
 def report(comparison: Comparison) -> str:
-    """Return both tables and how to read them, for a terminal."""
+    """Return the advice, the tables and how to read them, for a terminal."""
     setup, summaries = comparison.setup, comparison.summaries
     seeds = f"{len(setup.seeds)} sample{'s' * (len(setup.seeds) > 1)}"
     known, same = flops_table(summaries), same_samples_note(comparison)
     return (
+        f"{advice(comparison)}\n\n"
         f"{accuracy_table(summaries)}\n\n"
         f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
         "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %)."
@@ -139,49 +139,11 @@ def write_csv(comparison: Comparison, path: str | Path) -> None:
         writer.writerows(rows)
 
 
-def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Group summaries by method and model, which is named where there are several."""
-    several = len({item.model for item in summaries if item.model is not None}) > 1
-    grouped: dict[str, list[Summary]] = {}
-    for item in sorted(summaries, key=lambda item: item.shots):
-        name = f"{item.method}, {item.model}" if several and item.model else item.method
-        grouped.setdefault(name, []).append(item)
-    return grouped
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration for people."""
-    if value is None:
-        return NONE
-    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.1f} ms"
-
-
 FLOPS_NOTE = (
     "FLOPs of the frozen model, by its size and the tokens that it read (Liu et al. 2022): in "
     "fitting, a tuned model's training included, and for one row; beside them what a row would "
     "take with the same examples in its context."
 )
-
-
-def flops(value: float | None) -> str:
-    """Return a number of FLOPs for people."""
-    if value is None:
-        return NONE
-    return f"{value:.1e}" if value else "0"
-
-
-def count(value: int | None) -> str:
-    """Return a number with its thousands apart."""
-    return NONE if value is None else f"{value:,}"
-
-
-def size(value: int | None) -> str:
-    """Return a number of bytes for people."""
-    if value is None:
-        return NONE
-    if value < 2**10:
-        return f"{value} B"
-    return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
 
 
 def _accuracy(item: Summary | None) -> str:

@@ -14,12 +14,12 @@ from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import pad, read_in_batches
-from fewfit.models.local.encoding import Encoded, TextEncoder
 from fewfit.models.local.files import parse_spec
 from fewfit.models.local.layout import EncoderCheckpoint, Layout
 from fewfit.models.local.loading import load_network, load_tokenizer
 from fewfit.models.local.network import check_ids, padding
 from fewfit.models.local.scores import finish
+from fewfit.models.local.texts import Encoded, TextEncoder
 from fewfit.models.similarity import LabelSentences, is_pair, read_pair
 from fewfit.observations import Batch, ScoreSpace
 from fewfit.prompts import Prompt
