@@ -80,7 +80,7 @@ class FISH(LooksFirst):
                 log_p = tokens.beta.log_softmax(0)
                 right = int(tokens.correct.nonzero())
                 for y in range(len(log_p)) if self.expected else [right]:
-                    weight = float(log_p[y].exp()) if self.expected else 1.0
+                    weight = float(log_p[y].detach().exp()) if self.expected else 1.0
                     g = torch.autograd.grad(
                         log_p[y],
                         [base.network.get_parameter(name) for name in names],

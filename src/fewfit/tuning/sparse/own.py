@@ -51,6 +51,7 @@ class OwnScalars(Adapter):
         unknown = sorted(masks.keys() - named)
         if unknown:
             raise InputError(f"scalars: the network has no parameter {unknown[0]!r}")
+        masks = {name: masks[name] for name in named if name in masks}  # one order, one rounding
         self.index: dict[str, Tensor] = {
             name: mask.flatten().nonzero().flatten().cpu()
             for name, mask in masks.items()
