@@ -21,7 +21,7 @@ from fewfit.tuning.sparse.gates import draw, opens
 from fewfit.tuning.sparse.hft import categories, half_reset
 from fewfit.tuning.sparse.swr import Policy
 from fewfit.tuning.sparse.weights import depths, weights_of
-from tests.tuning_models import example, tokenizer, trunk
+from tests.tuning_models import checkpoint, example, tokenizer, trunk
 
 ROWS = [[example(text, k)] for k, text in enumerate(("the movie was fun", "not good", "so dull"))]
 WORDS = ("good", "bad")
@@ -373,3 +373,97 @@ def test_what_is_frozen_stays_in_rounds_too_and_half_can_be_put_back():
     half_reset(more, choice, base)
     for name, value in more.value.items():
         assert torch.equal(value, before[name].flatten()) == (name in choice), name
+
+
+# ---- sums ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A checkpoint, two sparse artifacts of it, one beside it, and one of another checkpoint."""
+    from typer.testing import CliRunner
+
+    from fewfit.cli import app
+
+    folder = tmp_path_factory.mktemp("parts")
+    checkpoint(folder / "base", "bert", dropout=0.0)
+    checkpoint(folder / "other", "bert", seed=5, dropout=0.0)
+    (folder / "train.csv").write_text("text,label\nthe movie was great,pos\nso dull,neg\n")
+
+    def run(*args, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [str(arg) for arg in args])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    for name, base, how in (
+        ("a", "base", ["random-mask", "--option", "budget=60"]),
+        ("b", "base", ["magnitude-mask", "--option", "budget=90", "--seed", "1"]),
+        ("lora", "base", ["lora"]),
+        ("far", "other", ["random-mask"]),
+    ):
+        run(
+            *("tune", folder / "train.csv", "-o", folder / name, "--model", f"hf:{folder / base}"),
+            *("--template", "{text} it was {mask}", "--label", "neg=awful", "--label", "pos=good"),
+            *("--steps", 3, "--method", *how),
+        )
+    return folder, run
+
+
+def test_two_artifacts_add_up_in_any_order_and_come_off_bit_for_bit(parts):
+    from fewfit import load_model
+    from fewfit.prompts import Template
+    from fewfit.tuning import SparseDelta, Trunk
+    from fewfit.tuning.artifact import load_adapter
+
+    folder, run = parts
+    base = f"hf:{folder / 'base'}"
+    said = run("compose", base, folder / "a", folder / "b", "-o", folder / "sum")
+    assert "the changes of 2 artifacts together" in said
+    run("compose", base, folder / "b", folder / "a", "-o", folder / "mus")
+    (manifest, one), (_, other) = (load_adapter(folder / name) for name in ("sum", "mus"))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[n].float(), other[n].float(), atol=1e-6) for n in one)
+    assert 90 < manifest.n_values <= 150
+    trunk = Trunk.load(base)
+    before = {n: p.detach().clone() for n, p in trunk.network.named_parameters()}
+    wanted = {n: p.clone() for n, p in before.items()}
+    for name in ("a", "b"):
+        part, tensors = load_adapter(folder / name)
+        adapter = part.make().build(trunk, part.seed or 0).restore(tensors)
+        for n, value in adapter.value.items():
+            flat, at = wanted[n].view(-1), adapter.index[n]
+            flat[at] += value.detach() - before[n].flatten()[at]
+    total = manifest.make().build(trunk, 0).restore(one)
+    with total.on(trunk.network):
+        now = {n: p.detach().clone() for n, p in trunk.network.named_parameters()}
+    assert all(torch.allclose(now[n], wanted[n], atol=1e-6) for n in wanted)
+    assert SparseDelta.between(before, now).count == manifest.n_values
+    assert all(torch.equal(p, before[n]) for n, p in trunk.network.named_parameters())
+    prompts = [Template("{text} it was {mask}").render({"text": "so dull"})]
+    scores = load_model(f"tuned:{folder / 'sum'}").observe(prompts, ("awful", "good")).scores
+    run("merge", folder / "sum", "-o", folder / "merged")
+    merged = load_model(f"hf:{folder / 'merged'}?space=logprob")
+    assert merged.observe(prompts, ("awful", "good")).scores == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "message", "code"),
+    [
+        (["a"], "two artifacts or more", 2),
+        (["a", "lora"], "no change of the network's own scalars", 2),
+        (["a", "far"], "tuned on another model", 4),
+        (["a", "nothing"], "there is no artifact", 4),
+    ],
+)
+def test_what_does_not_add_up_is_refused(parts, names, message, code):
+    folder, run = parts
+    paths = [folder / name for name in names]
+    said = run("compose", f"hf:{folder / 'base'}", *paths, "-o", folder / "x", code=code)
+    assert message in said
+    assert not (folder / "x").exists()
+
+
+def test_a_sum_is_not_trained(parts):
+    folder, run = parts
+    command = ["tune", folder / "train.csv", "-o", folder / "y", "--model", f"hf:{folder / 'base'}"]
+    assert "is not one of" in run(*command, "--method", "composed", code=2)

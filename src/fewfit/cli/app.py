@@ -20,7 +20,7 @@ from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
-from fewfit.cli.tune import merge, tune
+from fewfit.cli.tune import compose, merge, tune
 
 app = typer.Typer(
     add_completion=True,
@@ -68,6 +68,6 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
+for command in (fit, predict, evaluate, compare, doctor, tune, merge, compose, pretrain, methods):
     app.command()(command)
 app.add_typer(cache, name="cache")

@@ -264,6 +264,34 @@ def merge(
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
+@plain_errors
+def compose(
+    base: Annotated[str, typer.Argument(help="hf:FOLDER, the checkpoint they were tuned on.")],
+    artifacts: Annotated[list[Path], typer.Argument(help="Folders written by 'fewfit tune'.")],
+    output: Folder,
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
+    ] = "float32",
+    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+) -> None:
+    """Add up what several artifacts change in a model's own weights: a task and a language, say.
+
+    The template and the answers are those of the first.
+    """
+    from fewfit.artifacts.files import check_folder
+
+    choose("--dtype", dtype, DTYPES)
+    check_folder(output, ARTIFACT)
+    from fewfit.tuning import Trunk
+    from fewfit.tuning import compose as add_up
+    from fewfit.tuning.artifact import read_manifest
+
+    for folder in artifacts:  # what is not there or damaged is said before weights are loaded
+        read_manifest(folder)
+    kept = add_up(Trunk.load(base, dtype=dtype, max_tokens=max_tokens), artifacts, output)
+    say(f"{output}: {kept.count:,} scalars, the changes of {len(artifacts)} artifacts together")
+
+
 def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:
     """Return the answer of each class, its own name where none is given."""
     from fewfit.prompts import Verbalizer

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fewfit.tuning.rounds.pet import pet
     from fewfit.tuning.selector import RandomSelector, Selector, top_k
     from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, site_map
+    from fewfit.tuning.sparse.compose import compose
     from fewfit.tuning.sparse.delta import MaskedUpdate, SparseDelta
     from fewfit.tuning.sparse.own import OwnScalars
     from fewfit.tuning.tfew import PRETRAINING, t_few, tune
@@ -107,6 +108,9 @@ ENTRIES: dict[str, Entry] = {
 }
 """Name -> the house's own methods."""
 
+_MADE = {"composed": "sparse.compose:Composed"}
+"""Name -> class of what an artifact can be of though nobody trains it."""
+
 METHODS = Registry(__name__, {name: entry.where for name, entry in ENTRIES.items()})
 """Name -> class, the house's and those of installed packages; imported when looked up."""
 
@@ -123,6 +127,10 @@ def load(name: str) -> type[TuningMethod]:
     """
     from fewfit.parameters import did_you_mean  # numpy, which the table does not need
 
+    if name in _MADE:
+        _need_torch()
+        module, _, attribute = _MADE[name].partition(":")
+        return getattr(import_module(f"{__name__}.{module}"), attribute)
     if name not in METHODS:
         raise InputError(
             f"method: {name!r} is not one of {sorted(METHODS)}{did_you_mean(name, METHODS)}"
@@ -159,7 +167,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> TuningMe
 
 def name_of(method: TuningMethod) -> str:
     """Return the name under which the table has a method (InputError if it has it not)."""
-    for name, where in METHODS.entries.items():
+    for name, where in {**METHODS.entries, **_MADE}.items():
         module, _, attribute = where.partition(":")
         if (f"{__name__}.{module}", attribute) == (type(method).__module__, type(method).__name__):
             return name
@@ -203,6 +211,7 @@ _PLACES = {
     "TunedModel": "tuned",
     "TuningMethod": "method",
     "add_lora": "adapters.peft",
+    "compose": "sparse.compose",
     "distillation_loss": "losses",
     "language_model_loss": "losses",
     "learn": "method",
@@ -257,6 +266,7 @@ __all__ = [
     "TunedModel",
     "TuningMethod",
     "add_lora",
+    "compose",
     "distillation_loss",
     "language_model_loss",
     "learn",
