@@ -144,7 +144,7 @@ class OwnScalars(Adapter):
             raise ArtifactError(
                 f"adapter: {counts[0]} scalars are chosen, and these options choose {counts[1]}"
             )
-        device = next(iter(self.value.values())).device
+        device = next((v.device for v in self.value.values()), torch.device("cpu"))
         for name in self.value:
             delattr(self, name.replace(".", "/"))
         self.index, self.value = index, {}
