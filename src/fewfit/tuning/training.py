@@ -85,6 +85,14 @@ class Recipe:
             return self.learning_rate * step / rising
         return self.learning_rate * max(0, self.steps - step) / max(1, self.steps - rising)
 
+    def skips(self, loss: float) -> bool:
+        """Whether a step of this loss changes nothing."""
+        return False
+
+    def done(self, history: Sequence[float]) -> bool:
+        """Whether the steps that were made, with these losses, are enough."""
+        return False
+
     def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
         """Return the rows of a step: each epoch a new order, its last partial batch dropped.
 
@@ -182,6 +190,8 @@ def train(
         progress(len(history))
     with _training(network, dropout=recipe.dropout):
         for step in range(len(history), recipe.steps):
+            if recipe.done(history):
+                break
             rows = recipe.rows(step, n_rows, seed)[me::world]
             torch.manual_seed(int(np.random.default_rng([seed, step, me]).integers(2**63)))
             optimizer.zero_grad(set_to_none=True)
@@ -202,7 +212,8 @@ def train(
                 )
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(step) * group["factor"]
-            optimizer.step()
+            if not recipe.skips(value):
+                optimizer.step()
             if after_step is not None:
                 after_step()
             history.append(value)
