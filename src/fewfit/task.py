@@ -18,6 +18,10 @@ from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
 
+PROBE = "A short text."
+"""What a model is asked to see if it still answers the same, where nothing of this kind is asked
+anyway."""
+
 
 class Query(NamedTuple):
     """A prompt, and the label words as its view spells them."""
@@ -70,6 +74,7 @@ class Task:
         rows: Sequence[Row],
         *,
         y: NDArray[np.intp] | None = None,
+        more: Sequence[Row] = (),
         progress: Progress | None = None,
     ) -> tuple[Task, Observations, int]:
         """Ask about `rows` and, in the same go, about the calibration's content-free inputs.
@@ -80,13 +85,15 @@ class Task:
         y : ndarray of shape (N,), optional
             Positions of the rows' classes: for views with demonstrations, and for calibrations
             that learn from labels.
+        more : sequence of Row, optional
+            Further rows to ask about, which have no part in the prior.
         progress : callable, optional
 
         Returns
         -------
         (Task, Observations, int)
-            The task with its prior, the answers to `rows`, and the queries paid for in all. Scores
-            of rows that were not answered have no part in the prior.
+            The task with its prior, the answers to `rows` and then to `more`, and the queries paid
+            for in all. Scores of rows that were not answered have no part in the prior.
         """
         task = self
         if y is not None:
@@ -97,9 +104,10 @@ class Task:
         if task.model.capabilities.scores is not None:
             free = [calibration.prompts(view, rows) for view in views]
             blanks = [list(prompts) for prompts in zip(*free, strict=True)]
-        everything = task.ask([*blanks, *task._prompts(rows)], progress=progress)
+        everything = task.ask([*blanks, *task._prompts([*rows, *more])], progress=progress)
         queries, n_blanks = everything.queries, len(blanks) * len(views)
-        blank, answers = everything[:n_blanks], everything[n_blanks:]
+        blank, asked = everything[:n_blanks], everything[n_blanks:]
+        answers = asked[: len(rows) * len(views)]
         if (blank.status == Status.FAILED).any():
             raise ModelError(
                 "the model gave no usable answer to a content-free input of the calibration: "
@@ -108,7 +116,16 @@ class Task:
             )
         there = np.repeat(task.answered(answers), len(views))
         task.policy.check_enough(answers, there)
-        return task.estimate(blank, answers, y=y), answers, queries
+        return task.estimate(blank, answers, y=y), asked, queries
+
+    @property
+    def probe(self) -> Row:
+        """A row that says nothing, to see later whether the model still answers the same.
+
+        It is what the calibration asks about anyway, if it does, and so costs nothing.
+        """
+        asked = self.calibration.content_free if self.model.capabilities.scores else ()
+        return dict.fromkeys(self.template.fields, asked[0] if asked else PROBE)
 
     def estimate(
         self, blank: Observations, answers: Observations, *, y: NDArray[np.intp] | None = None

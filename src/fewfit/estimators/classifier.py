@@ -92,7 +92,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         Template, label words and calibration as they were fitted, and the frozen model with the
         store in front of it.
     n_queries_ : int
-        How many queries `fit` paid for: one per distinct prompt that the store lacked.
+        How many queries `fit` paid for: one per distinct prompt that the store lacked. Beside the
+        examples and what calibrates, a text that says nothing is asked about, by which a saved
+        task is verified; the default calibration asks about it anyway.
     n_retries_ : int
         How many attempts were made again for them.
     doctor_ : dict or None
@@ -212,9 +214,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if pool_rows:
             check_budget(task.model, "examples with and without labels")
 
-        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * len(template.views)
+        P = len(template.views)
+        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * P
         with showing(progress, n_prompts) as told:
-            task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=told)
+            task, asked, self.n_queries_ = task.begin(
+                rows, y=codes, more=[task.probe], progress=told
+            )
+            answers, probe = asked[:-P], asked[-P:]
             there = task.answered(answers)
             check_kept(verbalizer, codes, there)
             report_left_out(there, "examples")
@@ -223,14 +229,15 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
         fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
-        self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
+        counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
+        self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
-        views = template.views
-        fixed = all(type(view) is Template for view in views)
+        fixed = all(type(view) is Template for view in template.views)
         known = answers.label_mass[~np.isnan(answers.label_mass)]
         mass = float(np.median(known)) if len(known) else None
-        self._training = Training(hidden, scores, codes, own, further, len(views), fixed, mass)
-        self._keep_example(rows[int(there.argmax())], answers)
+        self._training = Training(hidden, scores, codes, own, further, P, fixed, mass)
+        self._probe = self._recorded(task.probe, probe)
+        self._example = self._recorded(own[0], answers[:P])
         return self
 
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
@@ -245,7 +252,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         return {"pool": hidden, "pool_scores": scores}
 
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
-        """Fit without examples; the artifact's example is the empty input."""
+        """Fit without examples."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
         decoder = make_decoder(self.decoder, ZeroShot)
@@ -262,14 +269,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "leave decoder out to believe the model's own scores"
             )
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
-        retries, row = retries_of(task.model), dict.fromkeys(template.fields, "")
+        retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
-        if not task.answered(answers).all():
-            raise ModelError("the model gave no usable answer to the empty input; run again")
         self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
-        self._keep(Fitted(task, decoder, n_examples=0, example=None))
-        self._keep_example(row, answers)
+        counts = [0] * len(task.verbalizer.classes)
+        self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
+        self._probe = self._recorded(row, answers)
         return self
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
@@ -322,7 +328,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "fitted, on examples, has them"
             )
         classes = self.classes_.tolist()
-        return cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        self._expected = found.to_dict()  # the model card says it
+        return found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given their class (accuracy).
