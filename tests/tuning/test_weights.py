@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,16 +10,20 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+import numpy as np
 import safetensors.torch
 import torch
 import transformers
 
 from fewfit.errors import InputError
 from fewfit.tuning import Data, OwnScalars, Recipe, Run, learn, make_method
+from fewfit.tuning.measure import flops_of
 from fewfit.tuning.selector import top_k
 from fewfit.tuning.sparse.diff_pruning import Differences
 from fewfit.tuning.sparse.gates import draw, opens
+from fewfit.tuning.sparse.green import Part, _Chosen, costs_of, select
 from fewfit.tuning.sparse.hft import categories, half_reset
+from fewfit.tuning.sparse.locft import BreadthFirst, recalled
 from fewfit.tuning.sparse.swr import Policy
 from fewfit.tuning.sparse.weights import depths, weights_of
 from tests.tuning_models import checkpoint, example, tokenizer, trunk
@@ -297,7 +302,7 @@ def test_a_policy_keeps_within_the_budget_and_opens_what_it_can():
     )
     method = make_method("swr", {"share": 0.4, "policy_rate": 0.05})
     gated = Policy(base.network, weights_of(base), 50.0, 0)
-    assert float(gated.expected_share()) > 0.8
+    assert float(gated.expected_share().detach()) > 0.8
     loss = method._within(gated, 0.4, method.loss(base, ROWS))
     learn(base, gated, ROWS, loss, Run(long), long)
     assert float(gated.expected_share().detach()) <= 0.42
@@ -467,3 +472,159 @@ def test_a_sum_is_not_trained(parts):
     folder, run = parts
     command = ["tune", folder / "train.csv", "-o", folder / "y", "--model", f"hf:{folder / 'base'}"]
     assert "is not one of" in run(*command, "--method", "composed", code=2)
+
+
+# ---- operations as a budget ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rho", "gain", "chosen"),
+    [
+        (0.3, 3, [1]),
+        (0.4, 6, [1, 4]),
+        (0.5, 13, [1, 2]),
+        (0.6, 13, [1, 2]),
+        (0.8, 21, [1, 2, 3, 4]),
+    ],
+)
+def test_a_budget_of_operations_is_spent_as_by_hand(rho, gain, chosen):
+    pass_on, weight, importance = [0, 2, 1, 4, 0], [5, 1, 7, 3, 1], [1, 3, 10, 5, 3]
+    found = select(weight, pass_on, importance, int(rho * 24))
+    assert found == chosen
+    assert sum(importance[k] for k in found) == gain
+
+
+def test_the_best_set_is_that_of_trying_all():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        n = int(rng.integers(1, 10))
+        weight, pass_on = rng.integers(0, 9, n).tolist(), rng.integers(0, 5, n).tolist()
+        importance = rng.normal(size=n).round(2).tolist()
+        budget = int(rng.integers(0, 40))
+        best = 0.0
+        for size in range(1, n + 1):
+            for some in itertools.combinations(range(n), size):
+                cost = sum(weight[k] for k in some) + sum(pass_on[: some[-1] + 1])
+                if cost <= budget:
+                    best = max(best, sum(importance[k] for k in some))
+        found = select(weight, pass_on, importance, budget)
+        assert sum(importance[k] for k in found) == pytest.approx(best)
+        assert all(importance[k] > 0 for k in found)
+
+
+def test_an_early_tensor_of_much_worth_waits_until_the_budget_reaches_it():
+    weight, pass_on, importance = [1.5] * 4, [10.5] * 4, [1, 1, 1, 50]
+    assert select(weight, pass_on, importance, 30.0) == [0, 1]
+    assert select(weight, pass_on, importance, 44.0) == [3]
+    assert select(weight, pass_on, importance, 48.5) == [0, 1, 2, 3]
+
+
+def test_what_a_step_costs_is_measured_layer_by_layer():
+    base = trunk("llama", dropout=0.0)
+    method = make_method("greentrainer")
+    costs = costs_of(base, Data(ROWS), list(weights_of(base, "all")), method.loss(base, ROWS))
+    assert sorted(costs.order) == sorted(weights_of(base, "all"))
+    place = {name: k for k, name in enumerate(costs.order)}
+    path = "model.layers.{}.mlp.down_proj.weight"
+    assert place["lm_head.weight"] < place[path.format(1)] < place[path.format(0)]
+    assert place["model.embed_tokens.weight"] == len(place) - 1
+    up, down = (costs.weight[f"model.layers.0.mlp.{n}_proj.weight"] for n in ("up", "down"))
+    assert up == down > 0
+    assert costs.weight["model.norm.weight"] == 0
+    total = sum(costs.weight.values()) + sum(costs.pass_on.values())
+    assert total == pytest.approx(costs.backward, rel=0.05)
+    assert costs.backward == pytest.approx(2 * costs.forward, rel=0.1)
+
+
+def test_importance_is_the_gain_of_a_step_and_leaves_the_weights_alone():
+    base = trunk("bert", dropout=0.0)
+    before = {n: p.detach().clone() for n, p in base.network.named_parameters()}
+    method = make_method("greentrainer")
+    adapter = method.build(base, 0)
+    tiny = Recipe(learning_rate=1e-6, optimizer="adamw")
+    gains = method._importance(base, adapter, Data(ROWS), method.loss(base, ROWS), tiny)
+    assert max(map(abs, gains.values())) == 1
+    assert min(gains.values()) > -1e-6, "a small enough step against the gradient only gains"
+    assert all(torch.equal(p, before[n]) for n, p in base.network.named_parameters())
+    assert all(torch.equal(v, before[n].flatten()) for n, v in adapter.value.items())
+    assert not any(p.requires_grad or p.grad is not None for p in base.network.parameters())
+
+
+def test_the_whole_budget_is_all_that_gains_and_half_of_it_costs_about_half():
+    base = trunk("bert", dropout=0.0)
+    loss = make_method("greentrainer").loss(base, ROWS)
+    names = list(weights_of(base, "all"))
+    costs = costs_of(base, Data(ROWS), names, loss)
+    some = {name: 1.0 if k % 3 else -1.0 for k, name in enumerate(names)}
+    every = make_method("greentrainer", {"rho": 1}).plan(costs, some)
+    assert set(every) == {name for name, gain in some.items() if gain > 0}
+    half = make_method("greentrainer", {"rho": 0.5})
+    chosen = half.plan(costs, dict.fromkeys(names, 1.0))
+    adapter = half.build(base, 0)
+    adapter.__class__ = _Chosen
+    adapter.open = frozenset(chosen)
+    batch = base.pack([base.encoder.encode(row[0]) for row in ROWS])
+    with adapter.on(base.network):
+        measured = flops_of(lambda: loss(base.read(batch)[0], range(3), 0))
+    whole = costs.forward + costs.backward
+    assert measured.forward + measured.backward <= 1.05 * 0.5 * whole
+
+
+def test_a_plan_in_parts_is_one_schedule():
+    whole = Recipe(steps=10, batch_size=2, learning_rate=0.5)
+    parts = [Part.of(whole, begin, 5) for begin in (0, 5)]
+    assert [p.rate(s) for p in parts for s in range(5)] == [whole.rate(s) for s in range(10)]
+    rows = [p.rows(s, 7, 3) for p in parts for s in range(5)]
+    assert rows == [whole.rows(s, 7, 3) for s in range(10)]
+
+
+# ---- facts --------------------------------------------------------------------------------------
+
+
+def test_only_the_named_matrix_changes_and_block_2_is_not_block_20():
+    base = llama(blocks=21)
+    for options, name in (
+        ({"block": 2}, "model.layers.2.mlp.down_proj.weight"),
+        ({}, "model.layers.14.mlp.down_proj.weight"),
+        ({"block": 20, "layer": "v"}, "model.layers.20.self_attn.v_proj.weight"),
+    ):
+        assert list(make_method("locft", options).build(base, 0).value) == [name]
+    for options, message in (({"block": 21}, "has 21 blocks"), ({"layer": "x"}, "is not one of")):
+        with pytest.raises(InputError, match=message):
+            make_method("locft", options).build(base, 0)
+
+
+def test_facts_are_learnt_breadth_first_and_the_answer_ends():
+    base = trunk("gpt2", dropout=0.0).reads("answers")
+    texts = ["the movie", "so dull", "a film about sport", "new york", "not bad", "it was fun"]
+    answers = ["great", "bad", "politics", "city", "really good", "yes"]
+    facts = [example(t, 0, (a, "maybe")) for t, a in zip(texts, answers, strict=True)]
+    rows = [[fact] for fact in facts]
+    item = base.encoder.encode(facts[0], only_answer=True)
+    assert item.choices[0][-1] == base.tokenizer.eos_token_id
+    assert sum(recalled(base, facts)) < 3
+    recipe = BreadthFirst(
+        steps=1, batch_size=6, learning_rate=0.02, epochs=150, optimizer="adamw", dropout=False
+    )
+    broad, deep = (
+        make_method("locft", {"depth_first": deep, "block": 1}).fit(base, Data(rows), Run(recipe))
+        for deep in (False, True)
+    )
+    known = []
+    for adapter in (broad, deep):
+        with adapter.on(base.network):
+            known.append(sum(recalled(base, facts, adapter)))
+    assert known[0] >= 5
+    assert known[1] < known[0], "one after the other forgets"
+
+
+def test_a_batch_that_is_known_changes_nothing_and_ends_the_training():
+    base = trunk("gpt2", dropout=0.0).reads("answers")
+    easy = BreadthFirst(steps=1, batch_size=2, known=1e9, epochs=5, optimizer="adamw")
+    made = []
+    method = make_method("locft")
+    adapter = method.fit(base, Data(ROWS), Run(easy, progress=made.append))
+    name, value = next(iter(adapter.value.items()))
+    assert torch.equal(value, base.network.get_parameter(name).detach().flatten())
+    assert sum(made) == 1, "an epoch of one batch, whose mean is enough"
+    assert easy.rate(0) == easy.rate(100) == easy.learning_rate

@@ -138,15 +138,16 @@ class Costs:
 def costs_of(base: Trunk, data: Data, names: Sequence[str], loss: Any) -> Costs:
     """Measure a step on some rows: each layer for itself, and the whole.
 
-    What no layer with weights accounts for, the attention's own products, is booked where values
-    are read: a gradient has to come past them to all that lies before.
+    What no layer with weights accounts for, the attention's own products, is booked where queries,
+    keys and values are made: a gradient has to come past them to all that lies before.
     """
     encoded = [row[0] for row in encode_rows(base, data.rows)]
     wanted = {id(base.network.get_parameter(name)): name for name in names}
     reached: list[str] = []
     size: dict[str, float] = {}
-    values = set(base.sites.layers.get("v", ()))
-    gates: list[str] = []
+    attention = {p: p.rpartition(".")[0] for role in "qkv" for p in base.sites.layers.get(role, ())}
+    last: dict[str, str] = {}
+    late: list[tuple[str, float]] = []
 
     def note(path: str) -> Any:
         def called(layer: Any, args: tuple[Any, ...], output: Any) -> None:
@@ -154,15 +155,18 @@ def costs_of(base: Trunk, data: Data, names: Sequence[str], loss: Any) -> Costs:
                 name = wanted.get(id(parameter))
                 if name is None:
                     continue
-                if name in reached:  # used again, as a head tied to the embeddings is
-                    reached.remove(name)
-                reached.append(name)
+                again = name in reached  # as a head that is tied to the embeddings
+                if not again:
+                    reached.append(name)
                 shape = output.shape if isinstance(output, Tensor) else ()
                 if own == "weight" and parameter.ndim == 2 and not isinstance(layer, nn.Embedding):
                     inputs = parameter.shape[feature_axis(layer, "input")]
-                    size[name] = size.get(name, 0.0) + 2.0 * math.prod(shape) * inputs
-                if path in values and own == "weight":
-                    gates.append(name)
+                    operations = 2.0 * math.prod(shape) * inputs
+                    size[name] = size.get(name, 0.0) + operations
+                    if again:
+                        late.append((name, operations))
+                if path in attention:
+                    last[attention[path]] = name
 
         return called
 
@@ -178,8 +182,11 @@ def costs_of(base: Trunk, data: Data, names: Sequence[str], loss: Any) -> Costs:
             reached.insert(0, name)
     pass_on = {name: size.get(name, 0.0) for name in reached}
     rest = max(0.0, total.backward - 2 * sum(size.values()))
-    for name in gates:
-        pass_on[name] += rest / len(gates)
+    for name in last.values():
+        pass_on[name] += rest / len(last)
+    for name, operations in late:  # every gradient comes past the last use first
+        pass_on[name] -= operations
+        pass_on[reached[-1]] += operations
     weight = {name: size.get(name, 0.0) for name in reached}
     return Costs(reached[::-1], weight, pass_on, float(total.forward), float(total.backward))
 
