@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from fewfit.asking import Policy, check_budget
 from fewfit.calibration import Calibration
 from fewfit.errors import InputError, ModelError
+from fewfit.gathering import gather
 from fewfit.models.base import Capabilities, FrozenModel, Progress
-from fewfit.observations import Observations, Status, gather
+from fewfit.observations import Observations, Status
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
@@ -63,7 +64,7 @@ class Task:
         given = self.model.capabilities
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
-            self.calibration.check(given.scores)
+            self.calibration.check(given.scores, given.resolution)
         self.policy.check(given, len(self.verbalizer.classes))
         check_pairs(given, self.template.views)
         if len(set(self.spellings())) > 1:

@@ -57,6 +57,7 @@ class DemonstrationsEntry(Strict):
     separator: str
     max_words: int | None
     seed: int
+    turns: bool = False
     demonstrations: list[tuple[dict[str, str], str]]
 
 

@@ -15,6 +15,7 @@ from fewfit.cli.options import (
     Delimiter,
     Encoding,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     MaxQueries,
@@ -41,6 +42,7 @@ def evaluate(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     multi_label: MultiLabel = False,
@@ -56,7 +58,7 @@ def evaluate(
     from fewfit.cli import measuring
     from fewfit.cli.loading import load_classifier
 
-    classifier = load_classifier(artifact, model, store, max_queries, "raise")
+    classifier = load_classifier(artifact, model, store, max_queries, "raise", hidden)
     separator = separator_of(classifier, multi_label, label_separator)
     fields, known = classifier.task_.template.fields, classifier.columns_
     remembered = known.fields if known else None

@@ -188,6 +188,7 @@ class TextEstimator(BaseEstimator):
         folder: str | Path,
         *,
         model: str | FrozenModel | None = None,
+        hidden: str | FrozenModel | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
@@ -202,6 +203,8 @@ class TextEstimator(BaseEstimator):
         model : str or FrozenModel, optional
             The frozen model to predict with, if not the one that the artifact names. It must have
             the identity of the model that the task was fitted on.
+        hidden : str or FrozenModel, optional
+            The same for the one that gives the hidden states, where they are two.
         store : "default", path or None, default="default"
         max_queries : int, optional
         errors : {"raise", "nan"}, default="raise"
@@ -217,7 +220,7 @@ class TextEstimator(BaseEstimator):
         ModelMismatchError
             If the model is another one; the message names what differs.
         """
-        fitted, model = load_fitted(folder, model, store, max_queries, errors)
+        fitted, model = load_fitted(folder, model, store, max_queries, errors, hidden)
         task = fitted.task
         if not isinstance(fitted.decoder, cls.kind):
             raise ArtifactError(

@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
@@ -23,10 +23,10 @@ from fewfit.estimators.base import TextEstimator, check_labelled, report_left_ou
 from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
-from fewfit.models.optional import check_installed, retries_of
+from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.parameters import check_parameters
 from fewfit.prompts import (
     Row,
@@ -50,6 +50,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
+    hidden : str or FrozenModel, optional
+        Another model whose hidden states take the place of `model`'s, which then gives its label
+        scores alone; see :class:`fewfit.models.paired.PairedModel`.
     template : str, View, or list of these, default="{text} This is about {mask}."
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
@@ -62,14 +65,16 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     decoder : Decoder or str, optional
         What is trained on the answers, or its name, such as "dect", one of
         :data:`fewfit.decoders.DECODERS`; left out, it is :class:`OffsetLogisticRegression`.
-    calibration : str or Calibration, default="contextual"
+    calibration : str or Calibration, optional
         How the model's prior over labels is removed from its scores: "none", "contextual",
-        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`. Left out, it is
+        "contextual", and "none" where the scores are counts of a few answers in words.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
     max_queries : int, optional
-        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        How many queries `fit` and all calls after it may pay for together, of `model` and of
+        `hidden` each. A call that needs more
         asks what it can, stores that and raises; the same call again goes on from there. Without
         a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
         spell the label words differently) is refused.
@@ -130,8 +135,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TextEstimator._parameter_constraints,
+        "hidden": [str, FrozenModel, None],
         "labels": [Mapping, list, tuple, None],
-        "calibration": [str, Calibration],
+        "calibration": [str, Calibration, None],
         "max_censored": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -139,16 +145,18 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
+        hidden: str | FrozenModel | None = None,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, Words] | Sequence[Words] | None = None,
         decoder: Decoder | str | None = None,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
         max_censored: float = MAX_CENSORED,
     ) -> None:
         self.model = model
+        self.hidden = hidden
         self.template = template
         self.labels = labels
         self.decoder = decoder
@@ -280,17 +288,51 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
         """Open the model, and refuse what does not go together before anything is asked."""
+        model = open_model(
+            pair(self.model, self.hidden), self.store, self.max_queries, decoder.requires
+        )
+        resolution = model.capabilities.resolution
         task = Task(
-            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            model,
             template,
             verbalizer,
-            make_calibration(self.calibration),
+            default_calibration(resolution)
+            if self.calibration is None
+            else make_calibration(self.calibration),
             policy=Policy(self.errors, self.max_censored),
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
         check_installed(task.model)
         return task
+
+    def show_prompts(self, X: Any, y: Any) -> list[str]:
+        """Return what `fit` would ask about the first example, view by view; nothing is asked.
+
+        Parameters
+        ----------
+        X, y : as for :meth:`fit`
+
+        Returns
+        -------
+        list of P str
+            A prompt, or the whole request where the model is a chat that answers in words.
+        """
+        check_parameters(self)
+        template = make_views(self.template)
+        rows = read_rows(X, template.fields)
+        y = read_labels(y, len(rows))
+        if not rows:
+            raise InputError("X: no examples")
+        verbalizer = Verbalizer.for_examples(self.labels, y)
+        decoder = make_decoder(self.decoder, OffsetLogisticRegression)
+        task = self._task(template, verbalizer, decoder)
+        shown = [verbalizer.first[k] for k in positions(verbalizer, y)]
+        views = template.learn(rows, shown).views
+        return [
+            show(task.model, view.render(rows[0]), words)
+            for view, words in zip(views, task.spellings(), strict=True)
+        ]
 
     def predict(self, X: Any, *, progress: Progress | bool | None = None) -> NDArray[Any]:
         """Return the most probable class of each example, shape (N,).

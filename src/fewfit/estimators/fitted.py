@@ -18,8 +18,9 @@ from fewfit.asking import Policy
 from fewfit.calibration import CALIBRATIONS, Calibration
 from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
+from fewfit.models.paired import JOINT, PairedModel
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
@@ -118,8 +119,11 @@ def load_fitted(
     store: str | Path | None,
     max_queries: int | None,
     errors: str,
+    hidden: str | FrozenModel | None = None,
 ) -> tuple[Fitted, str | FrozenModel]:
     """Read what :func:`save_fitted` or ``fewfit tune`` wrote, and the frozen model it is bound to.
+
+    `model` and `hidden` are asked in the place of the one, or the two, that the artifact names.
 
     Raises
     ------
@@ -129,17 +133,11 @@ def load_fitted(
         If `model` is another than the one it was fitted on.
     """
     if (Path(folder) / _TUNED).is_file():
+        if hidden is not None:
+            raise InputError("hidden: a tuned model decides by its own scores alone")
         return _load_tuned(folder, model, store, max_queries, errors)
     manifest, arrays = schema.read(folder)
-    spec = model if model is not None else manifest.model_spec
-    if spec is None:
-        raise ModelError(
-            f"{folder} was fitted on a model that only code can make; pass it as model=..."
-        )
-    check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
-    if model is None and manifest.model_spec is not None:
-        hidden = manifest.model_identity.get("hidden") == "True"
-        check_unnamed(manifest.model_spec, Path(folder) / schema.MANIFEST, hidden)
+    spec = _named(manifest, Path(folder), model, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {
@@ -179,6 +177,36 @@ def load_fitted(
         manifest.expected and manifest.expected.model_dump(by_alias=True),
     )
     return fitted, spec
+
+
+def _named(
+    manifest: schema.Manifest,
+    folder: Path,
+    model: str | FrozenModel | None,
+    hidden: str | FrozenModel | None,
+) -> str | FrozenModel:
+    """Return who is asked: as the user says, else as the artifact does, if it may."""
+    path, identity = folder / schema.MANIFEST, manifest.model_identity
+    check_spec(manifest.model_spec, path)
+    written: list[str | None] = [manifest.model_spec, None]
+    if manifest.model_spec is not None and JOINT in manifest.model_spec:
+        written = [*manifest.model_spec.split(JOINT, 1)]
+    if isinstance(model, PairedModel) or (isinstance(model, str) and JOINT in model):
+        return pair(model, hidden)
+    given = [model, hidden]
+    for i, part in enumerate(("scores: ", "hidden: ")):
+        own = written[i]
+        if given[i] is None and own is not None:
+            check_unnamed(
+                own, path, identity.get(part * (written[1] is not None) + "hidden") == "True"
+            )
+            given[i] = own
+    scores, state = given
+    if scores is None:
+        raise ModelError(
+            f"{folder} was fitted on a model that only code can make; pass it as model=..."
+        )
+    return pair(scores, state)
 
 
 def verify_fitted(fitted: Fitted, folder: str | Path, again: NDArray[np.float64]) -> None:

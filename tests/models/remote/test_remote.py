@@ -66,7 +66,9 @@ def prompts(*texts):
 
 
 def model_of(scheme, server, options=""):
-    return load_model(f"{scheme}:{server.url}{SCHEMES[scheme]}?model=toy&{QUICK}{options}")
+    return load_model(
+        f"{scheme}:{server.url}{SCHEMES.get(scheme, '/v1')}?model=toy&{QUICK}{options}"
+    )
 
 
 def with_hidden(scheme, server):
@@ -236,8 +238,9 @@ def test_fault(fault, monkeypatch):
 
     with FakeServer(script) as server, FakeServer() as honest:
         patience = "backoff=0.001&timeout=0.4&deadline=2&retries=3&connections=1"
-        model = load_model(f"{fault.dialect}:{server.url}?model=toy&{patience}")
-        expected = model_of(fault.dialect, honest).observe(prompts(*texts), WORDS)
+        options = f"?model=toy&{patience}{fault.options}"
+        model = load_model(f"{fault.dialect}:{server.url}{options}")
+        expected = model_of(fault.dialect, honest, fault.options).observe(prompts(*texts), WORDS)
         if fault.outcome == "stops":
             with pytest.raises(ModelError, match=fault.says):
                 model.observe(prompts(*texts), WORDS)
