@@ -628,3 +628,33 @@ def test_a_batch_that_is_known_changes_nothing_and_ends_the_training():
     assert torch.equal(value, base.network.get_parameter(name).detach().flatten())
     assert sum(made) == 1, "an epoch of one batch, whose mean is enough"
     assert easy.rate(0) == easy.rate(100) == easy.learning_rate
+
+
+def test_facts_of_a_file_are_written_into_a_model_and_counted(parts, tmp_path):
+    import json
+
+    folder, run = parts
+    checkpoint(folder / "gpt2", "gpt2", dropout=0.0)
+    facts = tmp_path / "facts.jsonl"
+    rows = [("the movie", "great", "a movie"), ("so dull", "bad", ""), ("new york", "city", "york")]
+    lines = [{"prompt": p, "target": t, "rephrased": r} for p, t, r in rows]
+    facts.write_text("\n".join(map(json.dumps, lines)))
+    how = ["--model", f"hf:{folder / 'gpt2'}", "--learning-rate", "0.02", "--epochs", "60"]
+    said = json.loads(
+        run("edit", facts, "-o", tmp_path / "edited", *how, "--json").splitlines()[-1]
+    )
+    assert (said["facts"], said["known"], said["rephrased"]) == (3, 3, 2)
+    assert said["known_before"] < 3
+    assert said["values"] == 64 * 16
+    run("merge", tmp_path / "edited", "-o", tmp_path / "merged")
+    again = run(
+        "edit", facts, "-o", tmp_path / "e2", "--model", f"hf:{tmp_path / 'merged'}", "--json"
+    )
+    assert json.loads(again.splitlines()[-1])["known_before"] == 3, "what was merged knows them"
+    for text, message in (
+        ("prompt,goal\na,b\n", "no column 'target'"),
+        ("prompt,target\na,b\nc,\n", "line 3 has no prompt or no target"),
+    ):
+        (tmp_path / "bad.csv").write_text(text)
+        wrong = run("edit", tmp_path / "bad.csv", "-o", tmp_path / "x", *how, code=2)
+        assert message in wrong
