@@ -21,6 +21,7 @@ from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
 from fewfit.cli.tune import compose, merge, tune
 
@@ -70,18 +71,8 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-for command in (
-    fit,
-    predict,
-    evaluate,
-    compare,
-    doctor,
-    tune,
-    merge,
-    compose,
-    edit,
-    pretrain,
-    methods,
-):
-    app.command()(command)
+FROZEN = (fit, predict, evaluate, compare, doctor, methods)
+WEIGHTS = (tune, merge, compose, edit, pretrain)
+for command in (*FROZEN, *WEIGHTS):
+    app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")
