@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from pathlib import Path
@@ -39,6 +41,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # the system takes the memory back; nobody need look through it
     app()
 
 
