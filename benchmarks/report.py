@@ -281,8 +281,8 @@ def main(argv: Sequence[str] = ()) -> None:
         "hf_speed": hf,
         "http_throughput": http,
         "tuning_speed": tuning_report.speed,
-        "tfew_small": tuning_report.tfew,
-        "pet_small": tuning_report.pet,
+        "tfew_small_first": tuning_report.tfew,
+        "pet_small_first": tuning_report.pet,
     }
     for name, section in programs.items():
         if (RESULTS / f"{name}.json").exists():

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
         rank,
         unlikelihood_loss,
     )
+    from fewfit.tuning.measure import Meter
     from fewfit.tuning.method import Data, Run, TuningMethod, learn
     from fewfit.tuning.packing import ChoiceBatch, Packer
+    from fewfit.tuning.rates import fit_at_best_rate
     from fewfit.tuning.reading import ranked
     from fewfit.tuning.rounds.pet import pet
     from fewfit.tuning.selector import RandomSelector, Selector, top_k
@@ -83,6 +85,9 @@ ENTRIES: dict[str, Entry] = {
     "gradient-mask": Entry("sparse.fish:GradientMask", ""),
     "greentrainer": Entry("sparse.green:GreenTrainer", "Huang et al. 2024, arXiv 2309.13192"),
     "hft": Entry("sparse.hft:HFT", "Hui et al. 2025, arXiv 2404.18466"),
+    "gradual-unfreezing": Entry(
+        "layers.unfreezing:GradualUnfreezing", "Howard & Ruder 2018, arXiv 1801.06146"
+    ),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
@@ -98,6 +103,9 @@ ENTRIES: dict[str, Entry] = {
     ),
     "peft": Entry("adapters.peft:PeftTuning", ""),
     "pet": Entry("rounds.pet:PET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
+    "prefix-tuning": Entry(
+        "prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"
+    ),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),
@@ -192,6 +200,7 @@ _PLACES = {
     "IA3": "adapters.ia3",
     "LAYOUTS": "sites",
     "MaskedUpdate": "sparse.delta",
+    "Meter": "measure",
     "Objective": "losses",
     "OwnScalars": "sparse.own",
     "PRETRAINING": "tfew",
@@ -215,6 +224,7 @@ _PLACES = {
     "add_lora": "adapters.peft",
     "compose": "sparse.compose",
     "distillation_loss": "losses",
+    "fit_at_best_rate": "rates",
     "language_model_loss": "losses",
     "learn": "method",
     "length_normalised_loss": "losses",
@@ -248,6 +258,7 @@ __all__ = [
     "Entry",
     "Group",
     "MaskedUpdate",
+    "Meter",
     "Objective",
     "OwnScalars",
     "Packer",
@@ -270,6 +281,7 @@ __all__ = [
     "add_lora",
     "compose",
     "distillation_loss",
+    "fit_at_best_rate",
     "language_model_loss",
     "learn",
     "length_normalised_loss",

@@ -52,11 +52,30 @@ class TaskEntry(files.Strict):
 
 
 class CostEntry(files.Strict):
-    """What :class:`fewfit.models.costs.Size` is made from."""
+    """What training took, and what :class:`fewfit.models.costs.Size` is made from.
+
+    Attributes
+    ----------
+    training_flops : float
+        Operations of all trainings; in artifacts without `saved_bytes` by the paper's formula, in
+        others measured.
+    query_flops : float or None
+        Of one query.
+    saved_bytes : int or None
+        Kept for the backward pass by one step.
+    seconds : float or None
+        Of training.
+    steps : int or None
+        Of all trainings.
+    """
 
     n_parameters: int
     encoder_decoder: bool
     training_flops: float
+    query_flops: float | None = None
+    saved_bytes: int | None = None
+    seconds: float | None = None
+    steps: int | None = None
 
 
 class Manifest(files.Strict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -93,6 +93,10 @@ class OwnScalars(Adapter):
 
     def after_step(self) -> None:
         self._write(self._named)
+
+    def only(self, names: Collection[str]) -> None:
+        for name, parameter in self._named.items():
+            parameter.requires_grad_(name in names)
 
     def merge(self, network: nn.Module) -> None:
         self._write(dict(network.named_parameters()))
