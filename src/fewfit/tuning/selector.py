@@ -52,8 +52,8 @@ def top_k(
     if any(torch.isnan(scores[name]).any() for name in names):
         raise InputError("selector: a score is not a number")
     if level == "scalar":
-        masks = _best_scalars([scores[name] for name in names], budget)
-        return {name: mask for name, mask in zip(names, masks, strict=True) if mask.any()}
+        best = _best_scalars([scores[name] for name in names], budget)
+        return {name: mask for name, mask in zip(names, best, strict=True) if mask.any()}
     groups: dict[str, list[str]] = {}
     for name in names:
         inside = (path for path in blocks if name.startswith(f"{path}."))
