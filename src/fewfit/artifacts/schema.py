@@ -1,7 +1,8 @@
 """What the folder of a fitted classifier holds: a manifest and the arrays that were learnt.
 
-An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``. Nothing else
-in the folder is read, nothing is imported by a name from a file, and nothing is unpickled.
+An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``. Beside them
+are those of the model, where that was tuned for it and has no folder of its own. Nothing else in
+the folder is read, nothing is imported by a name from a file, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from fewfit.artifacts.files import (
 from fewfit.errors import ArtifactError
 
 MANIFEST, TENSORS = "manifest.json", "decoder.safetensors"
+
+MODEL_FILES = ("tuning.json", "adapter.safetensors")
+"""Of a tuned model, which :mod:`fewfit.tuning.artifact` reads."""
 
 MANIFEST_LIMIT = 16 * 2**20
 TENSORS_LIMIT = 2 * 2**30
@@ -97,7 +101,18 @@ class Manifest(Strict):
     files: dict[str, str]
 
 
-def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+def files_of(folder: str | Path) -> tuple[str, ...]:
+    """Return the names of the files that an artifact at `folder` may have."""
+    tuned = MODEL_FILES if (Path(folder) / MANIFEST).is_file() else ()
+    return (MANIFEST, TENSORS, *tuned)
+
+
+def write(
+    folder: str | Path,
+    manifest: Manifest,
+    arrays: Mapping[str, NDArray[Any]],
+    carried: Mapping[str, bytes] = {},
+) -> None:
     """Write an artifact so that `folder` holds the old one or the new one, never half of one.
 
     Both files go to a folder beside it, are flushed to disk and read back, and the folder is then
@@ -111,6 +126,8 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
     manifest : Manifest
         Its `files` are filled in here.
     arrays : mapping of str to ndarray
+    carried : mapping of str to bytes, optional
+        The model's own files.
 
     Raises
     ------
@@ -127,7 +144,8 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
             if not np.array_equal(back[name], array):
                 raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
 
-    write_files(folder, {TENSORS: tensors, MANIFEST: text}, verify)
+    content = {TENSORS: tensors, MANIFEST: text, **carried}
+    write_files(folder, content, verify, old=files_of(folder))
 
 
 def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:

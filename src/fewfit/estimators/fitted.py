@@ -20,12 +20,13 @@ from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
+from fewfit.models.optional import carried_by
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
-_TUNED = "tuning.json"
+_TUNED, _CARRIED = "tuning.json", "tuned:."
 _DECODERS: Mapping[str, type[Any]] = ChainMap({"multi-label": MultiLabel}, DECODERS)  # pyright: ignore[reportArgumentType]
 
 
@@ -92,7 +93,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
         columns=fitted.columns,
         files={},
     )
-    schema.write(folder, manifest, arrays)
+    schema.write(folder, manifest, arrays, carried_by(task.model))
 
 
 def load_fitted(
@@ -111,9 +112,11 @@ def load_fitted(
     ModelMismatchError
         If `model` is another than the one it was fitted on.
     """
-    if (Path(folder) / _TUNED).is_file():
+    if (Path(folder) / _TUNED).is_file() and not (Path(folder) / schema.MANIFEST).is_file():
         return _load_tuned(folder, model, store, max_queries, errors)
     manifest, arrays = schema.read(folder)
+    if manifest.model_spec == _CARRIED:
+        model = _carried(folder, model)
     spec = model if model is not None else manifest.model_spec
     if spec is None:
         raise ModelError(
@@ -158,6 +161,16 @@ def load_fitted(
         manifest.columns,
     )
     return fitted, spec
+
+
+def _carried(folder: str | Path, model: str | FrozenModel | None) -> FrozenModel:
+    """Return the tuned model whose files lie in the folder; `model` says where its network is."""
+    from fewfit.tuning import TunedModel
+    from fewfit.tuning.artifact import read_files
+
+    if isinstance(model, FrozenModel):
+        raise InputError("model: tuned vectors need the string that names their checkpoint")
+    return TunedModel.of(read_files(folder), base=model, folder=Path(folder))
 
 
 def verify_fitted(fitted: Fitted, folder: str | Path, again: NDArray[np.float64]) -> None:

@@ -72,6 +72,11 @@ _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
+    "contrastive": Entry(
+        "losses.contrastive:Contrastive",
+        "Khosla et al. 2020, arXiv 2004.11362",
+        "1 per class",
+    ),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),

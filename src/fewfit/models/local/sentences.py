@@ -168,17 +168,22 @@ class SentenceEncoder(LocalModel):
 
     def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         """Yield (positions, (tokens, vectors)), longest texts first."""
-        network, words, layout = self._network, self._encoder, self._layout
+        network = self.network
 
         def encode(window: NDArray[np.intp]) -> list[Encoded]:
-            some = [f"{layout.prefix}{texts[i]}" for i in window]
-            return words.encode_texts([text.lower() for text in some] if layout.lower else some)
+            return self.tokens([texts[int(i)] for i in window])
 
         def ask(items: Sequence[Encoded]) -> tuple[Sequence[Encoded], NDArray[np.float32]]:
             return items, network.vectors(items)
 
         sizes = [len(text) for text in texts]
         yield from read_in_batches(sizes, encode, ask, self._budget, pads=network.pads)
+
+    def tokens(self, texts: Sequence[str]) -> list[Encoded]:
+        """Return texts as the network reads them."""
+        some = [f"{self._layout.prefix}{text}" for text in texts]
+        lower = self._layout.lower
+        return self._encoder.encode_texts([text.lower() for text in some] if lower else some)
 
     @property
     def _layout(self) -> Layout:
@@ -194,7 +199,8 @@ class SentenceEncoder(LocalModel):
         return TextEncoder(words.backend_tokenizer, limit=self.max_tokens)
 
     @property
-    def _network(self) -> VectorNetwork:
+    def network(self) -> VectorNetwork:
+        """The network, loaded when first asked for."""
         return self._once("network", self._load_network)
 
     def _load_network(self) -> VectorNetwork:
@@ -211,17 +217,18 @@ class VectorNetwork:
     ----------
     pads : bool
         Whether texts of unequal length may be padded to one batch.
+    pad_id : int
     """
 
     def __init__(
         self, network: Any, layout: Layout, name: str, folders: Sequence[Path] = ()
     ) -> None:
         self.network, self._layout, self._name = network, layout, name
-        self._pad_id = padding(network, None)
+        self.pad_id = padding(network, None)
         dense = zip(folders, layout.dense, strict=True)
         self._dense = [_DenseLayer.load(folder, d.activation, name) for folder, d in dense]
         n = len(network.get_input_embeddings().weight)
-        some = [i for i in range(3, 9) if i != self._pad_id and i < n]
+        some = [i for i in range(3, 9) if i != self.pad_id and i < n]
         probes = [Encoded(some, 0, False), Encoded(some[:2], 0, False)]
         alone = np.concatenate([self.vectors([item]) for item in probes])
         near = 1e-4 if str(network.dtype) == "torch.float32" else 3e-2
@@ -233,7 +240,7 @@ class VectorNetwork:
         import torch
 
         check_ids(items, len(self.network.get_input_embeddings().weight), self._name)
-        ids, mask = pad([item.ids for item in items], self._pad_id)
+        ids, mask = pad([item.ids for item in items], self.pad_id)
         device = self.network.device
         with torch.inference_mode():
             return self(ids.to(device), mask.to(device)).cpu().numpy()

@@ -1,0 +1,240 @@
+"""Whether to tune the model or to leave it frozen: decided on the labelled examples alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from fewfit.decoders import Decoder
+from fewfit.decoders.base import tell_views
+from fewfit.errors import InputError
+from fewfit.estimators.examples import fit_decoder
+from fewfit.estimators.expected import Training, assign_folds
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
+from fewfit.prompts import Row, Template
+from fewfit.task import Task
+
+if TYPE_CHECKING:
+    from fewfit.tuning import Trunk, TunedModel, TuningMethod
+
+METHOD = "contrastive"
+N_FOLDS = 2
+_TUNABLE = ("embedded", "encoder", "hf")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What ``tune="auto"`` chose, and what that cost.
+
+    Attributes
+    ----------
+    chosen : {"frozen", "tuned"}
+    reason : str
+        Why, in words.
+    frozen, tuned : float or None
+        Share of the labelled examples that were given their class by a classifier that had not
+        seen them; None where none could be held out.
+    gain : float or None
+        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides.
+    n_trainings, steps : int
+        Trainings, those for the decision among them, and the steps of each.
+    queries : int
+        Texts that tuned models were asked about.
+    seconds : float
+    values : int
+        Numbers that were learnt in the model, and are kept.
+    """
+
+    chosen: str
+    reason: str
+    frozen: float | None = None
+    tuned: float | None = None
+    gain: float | None = None
+    n_trainings: int = 0
+    steps: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+    values: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON keeps it."""
+        return asdict(self)
+
+
+def check_tunable(model: str | FrozenModel, views: Sequence[Any], max_queries: int | None) -> str:
+    """Return the spec of a model whose weights are at hand, or refuse it before anything is asked.
+
+    Raises
+    ------
+    InputError
+        For a server, a template that shows examples, or a budget.
+    MissingExtraError
+        Without torch.
+    """
+    from fewfit.tuning import load
+
+    spec = model if isinstance(model, str) else model.spec
+    if (spec or "").partition(":")[0] not in _TUNABLE:
+        raise InputError(
+            f"tune: 'auto' trains beside a model's weights, those of {', '.join(_TUNABLE)}, and "
+            f"has none of {spec or type(model).__name__}; leave it out"
+        )
+    if any(type(view) is not Template for view in views):
+        raise InputError("tune: 'auto' reads templates without examples in them; leave it out")
+    if max_queries is not None:
+        raise InputError("tune: 'auto' reads the texts as often as it takes; leave out max_queries")
+    load(METHOD)
+    return str(spec)
+
+
+@dataclass
+class Tuner:
+    """Tunes a frozen model on parts of the examples, and on all of them.
+
+    Parameters
+    ----------
+    spec : str
+        Of the model.
+    training : Training
+        What the frozen model's decoder was fitted on.
+    task : Task
+        Of the frozen model.
+    decoder : Decoder
+        Of its parameters, copies are fitted.
+    progress : callable, optional
+        Called with the steps made since the last call.
+    """
+
+    spec: str
+    training: Training
+    task: Task
+    decoder: Decoder
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        self.queries = self.n_trainings = self.values = 0
+        self._trunk: Trunk | None = None
+
+    def decide(self) -> tuple[Tuning, TunedModel | None]:
+        """Return what is chosen, and the model tuned on all examples where that is it."""
+        begun, codes = time.perf_counter(), self.training.codes
+        folds = assign_folds(self.training.rows, codes, N_FOLDS, 0)
+        alone = [k for k in np.unique(codes) if len(np.unique(folds[codes == k])) < 2]
+        if alone or len(np.unique(codes)) < 2:
+            name = self.task.verbalizer.classes[int(alone[0]) if alone else 0]
+            why = (
+                f"class {str(name)!r} has no two different examples, one of which could be held out"
+            )
+            return Tuning("frozen", why), None
+        if self._pairs():
+            why = "a sentence encoder embeds the template's two fields one by one"
+            return Tuning("frozen", why), None
+        before = np.empty((len(codes), len(self.task.verbalizer.classes)))
+        after = before.copy()
+        for fold in range(N_FOLDS):
+            held = folds == fold
+            before[held] = self._frozen(~held, held)
+            after[held] = self._tuned(~held, held)
+        at = np.arange(len(codes)), codes
+        found = [float((p.argmax(axis=1) == codes).mean()) for p in (before, after)]
+        gain = float((np.log(after[at] + 1e-6) - np.log(before[at] + 1e-6)).mean())
+        yes = gain > 0
+        model = self._model(np.ones(len(codes), dtype=bool), keep=True) if yes else None
+        why = f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned"
+        told = Tuning(
+            "tuned" if yes else "frozen",
+            why,
+            frozen=found[0],
+            tuned=found[1],
+            gain=gain,
+            n_trainings=self.n_trainings,
+            steps=self._method.recipe.steps,
+            queries=self.queries,
+            seconds=time.perf_counter() - begun,
+            values=self.values if yes else 0,
+        )
+        self._trunk = None
+        return told, model
+
+    @property
+    def _method(self) -> TuningMethod:
+        from fewfit.tuning import make_method
+
+        return make_method(METHOD)
+
+    def _pairs(self) -> bool:
+        given = self.task.model.capabilities
+        return given.pairs and any(len(view.fields) == 2 for view in self.task.template.views)
+
+    def _frozen(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> NDArray[Any]:
+        hidden, scores = self.training.hidden, self.training.scores
+        own = None if scores is None else (scores[kept], scores[held])
+        return self._decoded(kept, hidden[kept], hidden[held], own)
+
+    def _tuned(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> NDArray[Any]:
+        task = replace(self.task, model=self._model(kept), prior=None)
+        rows = self.training.rows
+        task, seen, n = task.begin([rows[i] for i in np.flatnonzero(kept).tolist()])
+        new = task.observe([rows[i] for i in np.flatnonzero(held).tolist()])
+        self.queries += n + new.queries
+        (h, s), (g, t) = task.features(seen), task.features(new)
+        return self._decoded(kept, h, g, None if s is None or t is None else (s, t))
+
+    def _decoded(
+        self,
+        kept: NDArray[np.bool_],
+        hidden: NDArray[np.float32],
+        new: NDArray[np.float32],
+        scores: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    ) -> NDArray[Any]:
+        """Return probabilities of `new` rows, of a decoder fitted to the rows that are kept."""
+        copy = clone(self.decoder)
+        tell_views(copy, self.training.n_views)
+        known, unknown = scores or (None, None)
+        classes = self.task.verbalizer.classes
+        fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {})
+        return copy.predict_proba(new, scores=unknown)
+
+    def _model(self, kept: NDArray[np.bool_], *, keep: bool = False) -> TunedModel:
+        """Return the model tuned on some rows; kept, it takes the network over."""
+        from fewfit.tuning import Data, Run, Trunk, TunedModel
+        from fewfit.tuning.artifact import adapter_files
+
+        if self._trunk is None:
+            self._trunk = Trunk.load(self.spec).reads(self._method.reading)
+        trunk, method = self._trunk, self._method
+        where = np.flatnonzero(kept).tolist()
+        rows = [self._wordings(self.training.rows[i], int(self.training.codes[i])) for i in where]
+        adapter = method.fit(trunk, Data(rows), Run(progress=self.progress))
+        self.n_trainings += 1
+        self.values = adapter.count
+        made = adapter_files(
+            adapter,
+            method=method,
+            base_spec=trunk.spec,
+            base_identity=trunk.identity,
+            recipe=method.recipe,
+            n_examples=len(rows),
+            seed=0,
+        )
+        return TunedModel.of(made, trunk=trunk, shared=not keep)
+
+    def _wordings(self, row: Row, answer: int) -> list[Any]:
+        from fewfit.tuning import ChoiceExample
+
+        words = tuple(self.task.verbalizer.first)
+        return [ChoiceExample(v.render(row), words, answer) for v in self.task.template.views]
+
+
+def steps_of() -> int:
+    """Return how many steps all trainings of a decision make at most."""
+    from fewfit.tuning import make_method
+
+    return (N_FOLDS + 1) * make_method(METHOD).recipe.steps
