@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 METHOD = "contrastive"
 N_FOLDS = 2
+ALPHAS = (0.5, 1.0)
+"""How far to go from the frozen model to the trained one, beside not at all."""
+_LEAST = 1e-6  # probability, so that one row cannot decide
+_SHORTER = 0.5  # of the steps, on half of the rows
 _TUNABLE = ("embedded", "encoder", "hf")
 
 
@@ -38,13 +42,16 @@ class Tuning:
     chosen : {"frozen", "tuned"}
     reason : str
         Why, in words.
+    alpha : float
+        How far the model is from the frozen one, 0, on the way to what was trained, 1.
     frozen, tuned : float or None
         Share of the labelled examples that were given their class by a classifier that had not
         seen them; None where none could be held out.
     gain : float or None
-        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides.
+        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides. Of the
+        candidates that are not frozen it is the best's.
     n_trainings, steps : int
-        Trainings, those for the decision among them, and the steps of each.
+        Trainings, those for the decision among them, and the steps of all.
     queries : int
         Texts that tuned models were asked about.
     seconds : float
@@ -54,6 +61,7 @@ class Tuning:
 
     chosen: str
     reason: str
+    alpha: float = 0.0
     frozen: float | None = None
     tuned: float | None = None
     gain: float | None = None
@@ -119,7 +127,7 @@ class Tuner:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        self.queries = self.n_trainings = self.values = 0
+        self.queries = self.n_trainings = self.steps = self.values = 0
         self._trunk: Trunk | None = None
 
     def decide(self) -> tuple[Tuning, TunedModel | None]:
@@ -136,26 +144,27 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        before = np.empty((len(codes), len(self.task.verbalizer.classes)))
-        after = before.copy()
+        proba = np.empty((1 + len(ALPHAS), len(codes), len(self.task.verbalizer.classes)))
         for fold in range(N_FOLDS):
             held = folds == fold
-            before[held] = self._frozen(~held, held)
-            after[held] = self._tuned(~held, held)
-        at = np.arange(len(codes)), codes
-        found = [float((p.argmax(axis=1) == codes).mean()) for p in (before, after)]
-        gain = float((np.log(after[at] + 1e-6) - np.log(before[at] + 1e-6)).mean())
-        yes = gain > 0
-        model = self._model(np.ones(len(codes), dtype=bool), keep=True) if yes else None
-        why = f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned"
+            proba[0, held] = self._frozen(~held, held)
+            proba[1:, held] = self._tuned(~held, held)
+        right = (proba.argmax(axis=2) == codes).mean(axis=1)
+        likely = np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
+        best = 1 + int(likely[1:].argmax())
+        gain = float(likely[best] - likely[0])
+        yes, alpha = gain > 0, ALPHAS[best - 1]
+        every = np.ones(len(codes), dtype=bool)
+        model = self._models(every, (alpha,), 1.0, shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
-            why,
-            frozen=found[0],
-            tuned=found[1],
+            f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned",
+            alpha if yes else 0.0,
+            frozen=float(right[0]),
+            tuned=float(right[best]),
             gain=gain,
             n_trainings=self.n_trainings,
-            steps=self._method.recipe.steps,
+            steps=self.steps,
             queries=self.queries,
             seconds=time.perf_counter() - begun,
             values=self.values if yes else 0,
@@ -178,14 +187,17 @@ class Tuner:
         own = None if scores is None else (scores[kept], scores[held])
         return self._decoded(kept, hidden[kept], hidden[held], own)
 
-    def _tuned(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> NDArray[Any]:
-        task = replace(self.task, model=self._model(kept), prior=None)
-        rows = self.training.rows
-        task, seen, n = task.begin([rows[i] for i in np.flatnonzero(kept).tolist()])
-        new = task.observe([rows[i] for i in np.flatnonzero(held).tolist()])
-        self.queries += n + new.queries
-        (h, s), (g, t) = task.features(seen), task.features(new)
-        return self._decoded(kept, h, g, None if s is None or t is None else (s, t))
+    def _tuned(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> list[NDArray[Any]]:
+        """Return the probabilities of held rows for each of ALPHAS."""
+        found, rows = [], self.training.rows
+        for model in self._models(kept, ALPHAS, _SHORTER):
+            task = replace(self.task, model=model, prior=None)
+            task, seen, n = task.begin([rows[i] for i in np.flatnonzero(kept).tolist()])
+            new = task.observe([rows[i] for i in np.flatnonzero(held).tolist()])
+            self.queries += n + new.queries
+            (h, s), (g, t) = task.features(seen), task.features(new)
+            found.append(self._decoded(kept, h, g, None if s is None or t is None else (s, t)))
+        return found
 
     def _decoded(
         self,
@@ -202,39 +214,53 @@ class Tuner:
         fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {})
         return copy.predict_proba(new, scores=unknown)
 
-    def _model(self, kept: NDArray[np.bool_], *, keep: bool = False) -> TunedModel:
-        """Return the model tuned on some rows; kept, it takes the network over."""
+    def _models(
+        self,
+        kept: NDArray[np.bool_],
+        alphas: Sequence[float],
+        share: float,
+        *,
+        shared: bool = True,
+    ) -> list[TunedModel]:
+        """Return the model tuned on some rows, for each alpha.
+
+        Parameters
+        ----------
+        share : float
+            Of the method's steps.
+        shared : bool, default=True
+            If not, the one model takes the network over.
+        """
         from fewfit.tuning import Data, Run, Trunk, TunedModel
         from fewfit.tuning.artifact import adapter_files
+        from fewfit.tuning.losses.contrastive import between
 
         if self._trunk is None:
             self._trunk = Trunk.load(self.spec).reads(self._method.reading)
         trunk, method = self._trunk, self._method
-        where = np.flatnonzero(kept).tolist()
-        rows = [self._wordings(self.training.rows[i], int(self.training.codes[i])) for i in where]
-        adapter = method.fit(trunk, Data(rows), Run(progress=self.progress))
-        self.n_trainings += 1
-        self.values = adapter.count
-        made = adapter_files(
-            adapter,
-            method=method,
-            base_spec=trunk.spec,
-            base_identity=trunk.identity,
-            recipe=method.recipe,
-            n_examples=len(rows),
-            seed=0,
-        )
-        return TunedModel.of(made, trunk=trunk, shared=not keep)
+        recipe = replace(method.recipe, steps=max(1, round(share * method.recipe.steps)))
+        codes, texts = self.training.codes, self.training.rows
+        rows = [self._wordings(texts[i], int(codes[i])) for i in np.flatnonzero(kept).tolist()]
+        run = Run(recipe, progress=self.progress)
+        adapter, start = method.fit(trunk, Data(rows), run), method.fresh(trunk, run).tensors()
+        trained = adapter.tensors()
+        self.n_trainings, self.steps = self.n_trainings + 1, self.steps + recipe.steps
+        self.values, made = adapter.count, []
+        for alpha in alphas:
+            files = adapter_files(
+                adapter.restore(between(start, trained, alpha)),
+                method=replace(method, alpha=alpha),
+                base_spec=trunk.spec,
+                base_identity=trunk.identity,
+                recipe=recipe,
+                n_examples=len(rows),
+                seed=run.seed,
+            )
+            made.append(TunedModel.of(files, trunk=trunk, shared=shared))
+        return made
 
     def _wordings(self, row: Row, answer: int) -> list[Any]:
         from fewfit.tuning import ChoiceExample
 
         words = tuple(self.task.verbalizer.first)
         return [ChoiceExample(v.render(row), words, answer) for v in self.task.template.views]
-
-
-def steps_of() -> int:
-    """Return how many steps all trainings of a decision make at most."""
-    from fewfit.tuning import make_method
-
-    return (N_FOLDS + 1) * make_method(METHOD).recipe.steps

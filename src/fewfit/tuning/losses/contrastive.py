@@ -8,7 +8,7 @@ Symbols: z vector of length 1 of a text or of label words, y its class, tau temp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -50,7 +50,7 @@ class Contrastive(WithAdapter):
         text, a language model the template with them as its text.
     length : int, default=64
         Tokens of a text that an encoder reads while it is trained.
-    alpha : float, default=0.5
+    alpha : float, default=1
         How far to go from the frozen model to what was trained: tensors are interpolated (Wortsman
         et al. 2022, arXiv 2109.01903).
     """
@@ -59,7 +59,7 @@ class Contrastive(WithAdapter):
     kinds: ClassVar[frozenset[str]] = frozenset({"encoder", "seq2seq", "causal", "masked"})
     decoded: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(
-        steps=40,
+        steps=80,
         batch_size=24,
         learning_rate=10 * _BESIDE,
         warmup=0.15,
@@ -70,7 +70,7 @@ class Contrastive(WithAdapter):
     temperature: Annotated[float, Field(gt=0)] = 0.1
     names: bool = True
     length: Annotated[int, Field(ge=3)] = 64
-    alpha: Annotated[float, Field(gt=0, le=1)] = 0.5
+    alpha: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,8 +87,7 @@ class Contrastive(WithAdapter):
         start = {name: tensor.clone() for name, tensor in adapter.tensors().items()}
         loss = self._contrast(base, adapter, data.rows)
         learn(base, adapter, rows, loss, run, self.recipe)
-        trained = adapter.tensors()
-        return adapter.restore({k: _between(t, trained[k], self.alpha) for k, t in start.items()})
+        return adapter.restore(between(start, adapter.tensors(), self.alpha))
 
     def check(self, base: Trunk, data: Data) -> None:
         super().check(base, data)
@@ -141,6 +140,16 @@ class Contrastive(WithAdapter):
         return found
 
 
+def between(
+    start: Mapping[str, Tensor], trained: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """Return an adapter's tensors, `alpha` of the way from where it started to where it ended."""
+    return {
+        name: tensor.lerp(trained[name], alpha) if tensor.is_floating_point() else trained[name]
+        for name, tensor in start.items()
+    }
+
+
 def contrast(z: Tensor, y: Tensor, temperature: float) -> Tensor:
     """Return the supervised contrastive loss, the mean over those that have another of their class.
 
@@ -159,10 +168,6 @@ def contrast(z: Tensor, y: Tensor, temperature: float) -> Tensor:
     n = same.sum(dim=1)
     each = -log_p.sum(dim=1) / n.clamp(min=1)
     return each.sum() / (n > 0).sum().clamp(min=1)
-
-
-def _between(start: Tensor, trained: Tensor, alpha: float) -> Tensor:
-    return start.lerp(trained, alpha) if start.is_floating_point() else trained
 
 
 def _said(prompt: Prompt, word: str, kind: str) -> Prompt:
