@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, searchers_report, tuning_report
+from benchmarks import RESULTS, searchers_report, setfit_grid, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.compare.report.tables import markdown_table
@@ -248,6 +248,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "ablation_embedded": ablation,
         "unlabelled": unlabelled,
         "pairs": pairs,
+        "setfit_grid": setfit_grid.section,
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
@@ -259,6 +260,6 @@ def main(argv: Sequence[str] = ()) -> None:
         "pet_small": tuning_report.pet,
     }
     for name, section in programs.items():
-        if (RESULTS / f"{name}.json").exists():
+        if any((RESULTS / f"{name}.{ending}").exists() for ending in ("json", "jsonl")):
             sections.append(section(RESULTS / f"{name}.json"))
     (HERE / "RESULTS.md").write_text(INTRODUCTION + "".join(sections), encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,7 +25,7 @@ from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, po
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
-from fewfit.estimators.tuning import Tuner, Tuning, check_tunable
+from fewfit.estimators.tuning import N_FOLDS, Tuner, Tuning, check_tunable
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of
@@ -253,13 +254,16 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     def _tune(self, spec: str, X: Any, y: Any, unlabelled: Any) -> None:
         """Decide whether to tune the model; where that is better, be fitted on the tuned one."""
         assert self._training is not None
-        told, model = Tuner(spec, self._training, self.task_, self.decoder_).decide()
+        tuner = Tuner(spec, self._training, self.task_, self.decoder_)
+        told, model = tuner.decide()
         asked = self.n_queries_
         if model is not None:
             own = self.get_params(deep=False)
             other = clone(self).set_params(model=model, tune=None)
             other.fit(X, y, unlabelled=unlabelled)
             self.__dict__.update({**vars(other), **own})
+            held = {"right": tuner.right, "n_folds": N_FOLDS}
+            self._training = replace(self._training, **held)
         self.n_queries_ += told.queries + asked * (model is not None)
         self.tuning_ = told
 

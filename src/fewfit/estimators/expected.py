@@ -94,6 +94,11 @@ class Training:
     n_views : int
     fixed : bool
         Whether the prompts hold no labelled example, which no fold could hold out.
+    right : ndarray of shape (N,), bool, optional
+        Whether each row was given its class by a model that was tuned, and a decoder that was
+        fitted, without it; where the model itself has learnt from the rows nothing else will do.
+    n_folds : int
+        How many times that was.
     label_mass : float or None
         Median share of the probability at the slot that all label words have together; None where
         the model does not tell.
@@ -107,6 +112,8 @@ class Training:
     n_views: int
     fixed: bool
     label_mass: float | None = None
+    right: NDArray[np.bool_] | None = None
+    n_folds: int = 0
 
 
 def cross_validate(
@@ -122,6 +129,8 @@ def cross_validate(
         raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
     codes = training.codes
     seen = np.unique(codes)
+    if training.right is not None:
+        return _counted(training.right, codes, classes, training.n_folds)
     if not training.fixed:
         why = "the prompt shows labelled examples, which cannot be held out without new queries"
         return _none(n_folds, [classes[k] for k in seen], why)
@@ -147,15 +156,7 @@ def cross_validate(
         out = None if scores is None else scores[held]
         proba = copy.predict_proba(hidden[held], scores=out)
         right[held] = proba.argmax(axis=1) == codes[held]
-    n, hits = int(tested.sum()), int(right.sum())
-    ci = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    recall = {
-        classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
-        for k in seen
-        if k not in alone
-    }
-    interval = (float(ci.low), float(ci.high))
-    return ExpectedAccuracy(hits / n, interval, n, len(used), recall, lonely)
+    return _counted(right[tested], codes[tested], classes, len(used), lonely)
 
 
 def assign_folds(
@@ -173,6 +174,23 @@ def assign_folds(
     starts = starts[np.argsort(codes[starts], kind="stable")]
     fold = {int(i): place % n_folds for place, i in enumerate(starts)}
     return np.array([fold[first[key]] for key in keys], dtype=np.intp)
+
+
+def _counted(
+    right: NDArray[np.bool_],
+    codes: NDArray[np.intp],
+    classes: Sequence[Label],
+    n_folds: int,
+    not_estimated: Sequence[Label] = (),
+) -> ExpectedAccuracy:
+    n, hits = len(codes), int(right.sum())
+    ci = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    recall = {
+        classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
+        for k in np.unique(codes)
+    }
+    interval = (float(ci.low), float(ci.high))
+    return ExpectedAccuracy(hits / n, interval, n, n_folds, recall, list(not_estimated))
 
 
 def _none(n_folds: int, classes: list[Any], why: str) -> ExpectedAccuracy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.base import clone
 
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
-from fewfit.errors import InputError
+from fewfit.errors import InputError, MissingExtraError
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
@@ -99,6 +100,8 @@ def check_tunable(model: str | FrozenModel, views: Sequence[Any], max_queries: i
     if max_queries is not None:
         raise InputError("tune: 'auto' reads the texts as often as it takes; leave out max_queries")
     load(METHOD)
+    if find_spec("accelerate") is None:
+        raise MissingExtraError('tuning needs accelerate: pip install "fewfit[tune]"')
     return str(spec)
 
 
@@ -128,10 +131,14 @@ class Tuner:
 
     def __post_init__(self) -> None:
         self.queries = self.n_trainings = self.steps = self.values = 0
+        self.right = np.zeros(len(self.training.codes), dtype=bool)
         self._trunk: Trunk | None = None
 
     def decide(self) -> tuple[Tuning, TunedModel | None]:
-        """Return what is chosen, and the model tuned on all examples where that is it."""
+        """Return what is chosen, and the model tuned on all examples where that is it.
+
+        :attr:`right` then says which of them the tuned candidate got right without having seen it.
+        """
         begun, codes = time.perf_counter(), self.training.codes
         folds = assign_folds(self.training.rows, codes, N_FOLDS, 0)
         alone = [k for k in np.unique(codes) if len(np.unique(folds[codes == k])) < 2]
@@ -149,19 +156,20 @@ class Tuner:
             held = folds == fold
             proba[0, held] = self._frozen(~held, held)
             proba[1:, held] = self._tuned(~held, held)
-        right = (proba.argmax(axis=2) == codes).mean(axis=1)
+        right = proba.argmax(axis=2) == codes
         likely = np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
         best = 1 + int(likely[1:].argmax())
         gain = float(likely[best] - likely[0])
         yes, alpha = gain > 0, ALPHAS[best - 1]
+        self.right = right[best]
         every = np.ones(len(codes), dtype=bool)
         model = self._models(every, (alpha,), 1.0, shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
             f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned",
             alpha if yes else 0.0,
-            frozen=float(right[0]),
-            tuned=float(right[best]),
+            frozen=float(right[0].mean()),
+            tuned=float(right[best].mean()),
             gain=gain,
             n_trainings=self.n_trainings,
             steps=self.steps,

@@ -75,6 +75,11 @@ class EncoderTrunk(Trunk):
         """Return itself: there is one way to read a text."""
         return self
 
+    @property
+    def body(self) -> Any:
+        """The network itself, which has no head."""
+        return self.network
+
     def read(self, batch: Any) -> tuple[TokenLogProbs, Tensor]:
         """Run the network once.
 

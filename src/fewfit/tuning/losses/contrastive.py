@@ -94,8 +94,8 @@ class Contrastive(WithAdapter):
         adapter = self.build(base, 0)
         if base.kind == "encoder" and type(adapter).rewrite is not Adapter.rewrite:
             raise InputError(
-                f"adapter: {self.adapter} puts vectors in front of the text, where a sentence "
-                "encoder would take them for words; name another"
+                f"adapter: {self.adapter} changes what the network reads, which a sentence encoder "
+                "cannot be told; name another"
             )
 
     def _encoded(self, base: Trunk, rows: Rows) -> list[list[Encoded]]:
