@@ -24,6 +24,8 @@ from tests.models.local.test_sentences import save
 X = ["so fun", "a great film", "really great fun", "so dull", "a bad movie", "really bad and sad"]
 Y = ["yes", "yes", "yes", "no", "no", "no"]
 LABELS = {"yes": "great", "no": "bad"}
+FILES = ["README.md", "adapter.safetensors", "decoder.safetensors", "manifest.json"]
+FILES += ["tuning.json"]
 NEW = ["great fun", "a sad film", "the movie was so bad"]
 
 
@@ -57,7 +59,13 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     assert np.abs(frozen.predict_proba(NEW) - clf.predict_proba(NEW)).max() > 0.01
     clf.save(tmp_path / "task")
     names = sorted(path.name for path in (tmp_path / "task").iterdir())
-    assert names == ["adapter.safetensors", "decoder.safetensors", "manifest.json", "tuning.json"]
+    assert names == [
+        "README.md",
+        "adapter.safetensors",
+        "decoder.safetensors",
+        "manifest.json",
+        "tuning.json",
+    ]
     assert same(load(tmp_path / "task", store=None, verify=True), clf)
     assert same(pickle.loads(pickle.dumps(clf)), clf)
 
@@ -84,6 +92,8 @@ def test_frozen_where_the_labels_say_nothing(encoder):
 def test_what_cannot_be_tuned_is_refused_before_anything_is_asked(encoder, monkeypatch):
     with pytest.raises(InputError, match="has none of fake"):
         classifier("fake").fit(X, Y)
+    with pytest.raises(InputError, match="names a second"):
+        classifier(encoder, hidden="fake").fit(X, Y)
     with pytest.raises(InputError, match="leave out max_queries"):
         classifier(encoder, max_queries=9).fit(X, Y)
     with pytest.raises(InputError, match="without examples in them"):

@@ -30,6 +30,8 @@ TEMPLATE = Template("{text} it was {mask}")
 TEXTS = ["the movie was fun", "really fun", "a great film", "so dull", "a bad movie", "sad and bad"]
 Y = [0, 0, 0, 1, 1, 1]
 WORDS = ("great", "bad")
+FILES = ["README.md", "adapter.safetensors", "decoder.safetensors", "manifest.json"]
+FILES += ["tuning.json"]
 RECIPE = Recipe(steps=6, batch_size=4, learning_rate=0.03, optimizer="adamw", dropout=False)
 
 
@@ -205,7 +207,13 @@ def test_one_artifact_from_the_command_line(folder, tmp_path):
     assert not (tmp_path / "task").exists()
     run(*command, "--method", "contrastive", "--steps", 6, "--json")
     kept = sorted(path.name for path in (tmp_path / "task").iterdir())
-    assert kept == ["adapter.safetensors", "decoder.safetensors", "manifest.json", "tuning.json"]
+    assert kept == [
+        "README.md",
+        "adapter.safetensors",
+        "decoder.safetensors",
+        "manifest.json",
+        "tuning.json",
+    ]
     task = load(tmp_path / "task", store=None, verify=True)
     assert isinstance(task, FewShotClassifier)
     told = task.predict_proba(TEXTS)
@@ -221,7 +229,7 @@ def test_one_artifact_from_the_command_line(folder, tmp_path):
     assert np.allclose(load(tmp_path / "copy", store=None).predict_proba(TEXTS), told, atol=1e-5)
     FewShotClassifier(model, store=None).fit(TEXTS, names).save(tmp_path / "copy")
     kept = sorted(path.name for path in (tmp_path / "copy").iterdir())
-    assert kept == ["decoder.safetensors", "manifest.json"]
+    assert kept == ["README.md", "decoder.safetensors", "manifest.json"]
     (tmp_path / "task" / "adapter.safetensors").write_bytes(b"")
     with pytest.raises(ArtifactError, match="damaged"):
         load(tmp_path / "task", store=None).predict(TEXTS)

@@ -134,7 +134,7 @@ def tune(
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
     """
-    from fewfit.artifacts.files import check_folder, write_files
+    from fewfit.artifacts.files import check_folder
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import make_method
@@ -182,7 +182,7 @@ def tune(
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
     from fewfit.tuning import Data, Run, Trunk, TunedModel, load_start
-    from fewfit.tuning.artifact import TaskEntry, adapter_files, load_adapter
+    from fewfit.tuning.artifact import TaskEntry, adapter_files, save_files
     from fewfit.tuning.costs import costs_of_method
     from fewfit.tuning.sites import read_sites
     from fewfit.tuning.training import digest, make_accelerator
@@ -236,7 +236,7 @@ def tune(
         classifier = decoded(TunedModel.of(made, trunk=base), templates, verbalizer)
         classifier.fit(examples.texts, y).save(output)
     else:
-        write_files(output, made, load_adapter)
+        save_files(output, made)
     report = {
         "artifact": str(output),
         "method": method,

@@ -19,6 +19,7 @@ from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.paired import JOINT
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
 
@@ -77,7 +78,12 @@ class Tuning:
         return asdict(self)
 
 
-def check_tunable(model: str | FrozenModel, views: Sequence[Any], max_queries: int | None) -> str:
+def check_tunable(
+    model: str | FrozenModel,
+    hidden: str | FrozenModel | None,
+    views: Sequence[Any],
+    max_queries: int | None,
+) -> str:
     """Return the spec of a model whose weights are at hand, or refuse it before anything is asked.
 
     Raises
@@ -95,6 +101,8 @@ def check_tunable(model: str | FrozenModel, views: Sequence[Any], max_queries: i
             f"tune: 'auto' trains beside a model's weights, those of {', '.join(_TUNABLE)}, and "
             f"has none of {spec or type(model).__name__}; leave it out"
         )
+    if hidden is not None or JOINT in str(spec):
+        raise InputError("tune: 'auto' tunes one model, and hidden= names a second; leave one out")
     if any(type(view) is not Template for view in views):
         raise InputError("tune: 'auto' reads templates without examples in them; leave it out")
     if max_queries is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewfit.artifacts.schema import CARRIED
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.models import named_model
 from fewfit.models.base import Capabilities, FrozenModel
@@ -37,9 +38,6 @@ from fewfit.tuning.layouts import Stack
 from fewfit.tuning.sites_file import layout_from
 from fewfit.tuning.trunk import Trunk, is_encoder
 from fewfit.tuning.words import Reading
-
-CARRIED = "tuned:."
-"""The spec of a tuned model whose files lie beside what reads it."""
 
 ENCODER = "sentence-encoder"
 """What the identity of a sentence encoder has as its kind."""
