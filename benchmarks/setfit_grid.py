@@ -27,7 +27,7 @@ from benchmarks import RESULTS
 from benchmarks.peers import Peer
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.compare import sample_shots
-from fewfit.compare.report.tables import markdown_table
+from fewfit.markdown import markdown_table
 from fewfit.prompts import Verbalizer
 
 SETS = ("sst2", "mpqa", "subj", "tweet_offensive", "tweet_irony", "trec")

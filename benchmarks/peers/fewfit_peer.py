@@ -32,7 +32,7 @@ def fit(texts, labels, template, words, tune=None, unlabelled=None, store=None):
         classifier.save(Path(folder) / "task")
         size = sum(file.stat().st_size for file in (Path(folder) / "task").iterdir())
     reply = {"bytes": size, "cpu_seconds": seconds, "peak_bytes": peak}
-    if tune is not None:
+    if classifier.tuning_ is not None:
         reply["tuning"] = classifier.tuning_.to_dict()
     return classifier, reply
 
