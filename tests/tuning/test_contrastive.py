@@ -140,9 +140,10 @@ def test_what_has_no_meaning_is_refused_in_words(encoder):
     ]
     with pytest.raises(InputError, match="one by one"):
         make_method("contrastive").fit(encoder, Data(pairs), Run(RECIPE))
-    for adapter in ("prompt-tuning", "ladder"):
-        with pytest.raises(InputError, match="changes what the network reads"):
-            fitted(encoder, adapter=adapter)
+    with pytest.raises(InputError, match="changes what the network reads"):
+        fitted(encoder, adapter="prompt-tuning")
+    with pytest.raises(InputError, match="no stack below its head"):
+        fitted(encoder, adapter="ladder")
     with pytest.raises(InputError, match="all rows of a batch"):
         fitted(encoder, Run(Recipe(steps=1, micro_batch=2)))
     with pytest.raises(InputError, match="this one is encoder: it scores no choices"):

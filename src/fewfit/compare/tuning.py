@@ -21,7 +21,7 @@ from fewfit.errors import CapabilityError, InputError
 from fewfit.estimators.examples import fit_decoder
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
-from fewfit.tuning import load, make_method
+from fewfit.tuning import ENCODERS, load, make_method
 
 if TYPE_CHECKING:
     from fewfit.tuning import Adapter, ChoiceExample, Recipe, Trunk
@@ -85,7 +85,7 @@ class TuningRow(Method):
     def check(self, task: Task, *, who: str) -> None:
         """Refuse a model without weights, and what is no template, before anything is trained."""
         name, _, _ = str(task.model.spec).partition(":")
-        encoders = ("embedded", "encoder") if "encoder" in load(self.tuner).kinds else ()
+        encoders = ENCODERS if "encoder" in load(self.tuner).kinds else ()
         if name not in ("hf", *encoders):
             raise CapabilityError(
                 f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "

@@ -22,6 +22,7 @@ from fewfit.models.base import Progress
 from fewfit.models.paired import JOINT
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
+from fewfit.tuning import ENCODERS
 
 if TYPE_CHECKING:
     from fewfit.tuning import Trunk, TunedModel, TuningMethod
@@ -32,7 +33,7 @@ ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 _LEAST = 1e-6  # probability, so that one row cannot decide
 _SHORTER = 0.5  # of the steps, on half of the rows
-_TUNABLE = ("embedded", "encoder", "hf")
+_TUNABLE = (*ENCODERS, "hf")
 
 
 @dataclass(frozen=True)

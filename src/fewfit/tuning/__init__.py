@@ -101,6 +101,12 @@ ENTRIES: dict[str, Entry] = {
 }
 """Name -> the house's own methods."""
 
+ENCODERS = ("embedded", "embedded-en", "embedded-en-float32", "encoder")
+"""Kinds of models that are sentence encoders whose weights, or those of the same size, can be had.
+
+Of what a package carries it is the one in float32 that is tuned, whichever is named.
+"""
+
 METHODS = Registry(__name__, {name: entry.where for name, entry in ENTRIES.items()})
 """Name -> class, the house's and those of installed packages; imported when looked up."""
 
@@ -218,6 +224,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "ENCODERS",
     "ENTRIES",
     "IA3",
     "LAYOUTS",

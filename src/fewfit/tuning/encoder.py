@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewfit.errors import InputError
-from fewfit.models import EmbeddedEncoder
+from fewfit.models import KINDS
 from fewfit.models.local import SentenceEncoder, pad, parse_spec
 from fewfit.models.local.sentences import OPTIONS
 from fewfit.models.similarity import is_pair
@@ -18,6 +18,9 @@ from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.sites import Stack
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
+
+_FLOAT32 = "embedded-en-float32"
+"""The encoder of a package in weights that gradients pass through; where all are, ``embedded``."""
 
 
 class TextBatch(NamedTuple):
@@ -65,8 +68,9 @@ class EncoderTrunk(Trunk):
     ) -> Self:
         """Load the encoder of a spec; a dtype in the spec goes before the argument."""
         kind, _, rest = spec.partition(":")
-        if kind == "embedded":
-            return cls(EmbeddedEncoder.from_spec(rest), layout=layout)
+        if kind != "encoder":
+            carried: Any = KINDS[_FLOAT32 if _FLOAT32 in KINDS else "embedded"]
+            return cls(carried.from_spec(rest), layout=layout)
         name, options = parse_spec(rest, OPTIONS)
         model = SentenceEncoder(name, **{"dtype": dtype, **options}, device=device)
         return cls(model, layout=layout)

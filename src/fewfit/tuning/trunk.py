@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
+from fewfit.tuning import ENCODERS
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -214,7 +215,7 @@ class Trunk:
 
 def is_encoder(spec: str) -> bool:
     """Return whether a spec names a sentence encoder, which has no choices to score."""
-    return spec.partition(":")[0] in ("embedded", "encoder")
+    return spec.partition(":")[0] in ENCODERS
 
 
 def kind_of(network: Any) -> str:
