@@ -228,7 +228,8 @@ class Tuner:
         tell_views(copy, self.training.n_views)
         known, unknown = scores or (None, None)
         classes = self.task.verbalizer.classes
-        fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {})
+        weight = None if self.training.weight is None else self.training.weight[kept]
+        fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {}, weight)
         return copy.predict_proba(new, scores=unknown)
 
     def _models(
