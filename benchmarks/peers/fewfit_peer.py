@@ -16,12 +16,16 @@ REPLIES = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # what libraries print must not end up among the replies
 
 from fewfit import FewShotClassifier  # noqa: E402
+from fewfit.models import KINDS  # noqa: E402
+
+FLOAT32 = "embedded-en-float32"  # the encoder that SetFit trains, once others are embedded too
 
 
 def fit(texts, labels, template, words, tune=None, unlabelled=None, store=None):
     """Fit a classifier; return it and what it took."""
     start = time.process_time()
-    classifier = FewShotClassifier(template=template, labels=words, tune=tune, store=store)
+    model = FLOAT32 if FLOAT32 in KINDS else "embedded"
+    classifier = FewShotClassifier(model, template=template, labels=words, tune=tune, store=store)
     more = {} if unlabelled is None else {"unlabelled": unlabelled}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
