@@ -32,6 +32,7 @@ PROGRAMS = {
     "searchers": "searchers",
     "ablation": "ablation",
     "unlabelled": "unlabelled",
+    "setfit_grid": "setfit_grid",
     "pairs": "pairs",
     "tfew_base": "tfew_base",
     "walk": "walk",

@@ -75,6 +75,11 @@ _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
+    "contrastive": Entry(
+        "losses.contrastive:Contrastive",
+        "Khosla et al. 2020, arXiv 2004.11362",
+        "1 per class",
+    ),
     "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
     "embeddings-head": Entry(
         "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
@@ -120,6 +125,11 @@ ENTRIES: dict[str, Entry] = {
 
 _MADE = {"composed": "sparse.compose:Composed"}
 """Name -> class of what an artifact can be of though nobody trains it."""
+ENCODERS = ("embedded", "embedded-en", "embedded-en-float32", "encoder")
+"""Kinds of models that are sentence encoders whose weights, or those of the same size, can be had.
+
+Of what a package carries it is the one in float32 that is tuned, whichever is named.
+"""
 
 METHODS = Registry(__name__, {name: entry.where for name, entry in ENTRIES.items()})
 """Name -> class, the house's and those of installed packages; imported when looked up."""
@@ -245,6 +255,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "ENCODERS",
     "ENTRIES",
     "IA3",
     "LAYOUTS",
