@@ -21,6 +21,9 @@ from fewfit.store import default_path
 
 _TUNED = ("tuning.json", "adapter.safetensors")
 
+_FIRST = "vectors.safetensors"
+"""Where version 1 of what is tuned kept its tensors."""
+
 
 @contextmanager
 def fetched(name: str, revision: str | None, options: dict[str, Any]) -> Iterator[Path]:
@@ -64,6 +67,8 @@ def fetched(name: str, revision: str | None, options: dict[str, Any]) -> Iterato
     commit = first.parent.name
     held = {manifest: first.read_bytes()}
     more = schema.MODEL_FILES if _carries(held[manifest]) else ()
+    if names == _TUNED and _FIRST.encode() in first.read_bytes():
+        tensors = _FIRST
     try:  # the same commit, whatever is pushed meanwhile
         for other in (tensors, *more):
             found = hub.hf_hub_download(name, other, revision=commit, **options)
