@@ -17,6 +17,7 @@ from fewfit.errors import InputError, MissingExtraError, ModelError
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 
 OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
+CHAT_OPTIONS = ("chat", "system", "prefix")
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (
@@ -30,6 +31,7 @@ TOKENIZER = (
     "*.model",
 )
 CONFIG = ("config.json",)
+CHAT = ("chat_template.jinja", "chat_template.json")
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "ForConditionalGeneration")
 
@@ -116,12 +118,12 @@ class Checkpoint:
     @cached_property
     def description(self) -> Path:
         """The folder with config and tokenizer."""
-        return self._folder((*CONFIG, *TOKENIZER))
+        return self._folder((*CONFIG, *TOKENIZER, *CHAT))
 
     @cached_property
     def everything(self) -> Path:
         """The folder with the weights too, which are safetensors or are refused."""
-        return self._checked(self._folder((*CONFIG, *TOKENIZER, *WEIGHTS)))
+        return self._checked(self._folder((*CONFIG, *TOKENIZER, *CHAT, *WEIGHTS)))
 
     def _checked(self, folder: Path) -> Path:
         """Refuse weights that are not safetensors, or not a network's."""
@@ -258,6 +260,10 @@ def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[s
             if not given["max_tokens"].isdecimal():
                 raise InputError(f"model: max_tokens in {spec!r} is not a number")
             given["max_tokens"] = int(given["max_tokens"])
+        if "chat" in given:
+            if given["chat"] not in ("true", "false"):
+                raise InputError(f"model: chat in {spec!r} is true or false")
+            given["chat"] = given["chat"] == "true"
     if not Checkpoint(name).local_folder and "@" in name:
         name, _, given["revision"] = name.rpartition("@")
     if not name or given.get("revision") == "":
