@@ -32,6 +32,7 @@ PROGRAMS = {
     "ablation": "ablation",
     "unlabelled": "unlabelled",
     "pairs": "pairs",
+    "chat": "chat",
     "tfew_base": "tfew_base",
     "tfew_small": "tfew_small",
     "pet_small": "pet_small",

@@ -13,6 +13,7 @@ from fewfit._version import __version__
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
+from fewfit.cli.download import download
 from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
 from fewfit.cli.methods import methods
@@ -68,6 +69,6 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
+for command in (fit, predict, evaluate, compare, doctor, download, tune, merge, pretrain, methods):
     app.command()(command)
 app.add_typer(cache, name="cache")

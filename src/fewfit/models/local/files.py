@@ -13,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
+from fewfit.models.local.packaged import PACKAGES, packaged_folder
 
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 
@@ -86,6 +87,11 @@ class Checkpoint:
         """Pickle where it lies, at the commit that was found; the files are read again."""
         return type(self), (self.name, vars(self).get("commit", self.revision))
 
+    @cached_property
+    def packaged(self) -> Path | None:
+        """The folder of a checkpoint that ``fewfit download`` has fetched under this name."""
+        return None if self.local_folder or self.revision else packaged_folder(self.name)
+
     @property
     def local_folder(self) -> bool:
         """Whether there is a folder of this name."""
@@ -101,6 +107,10 @@ class Checkpoint:
             if self.revision is not None:
                 raise InputError(f"model: the folder {self.name!r} has no revision; leave out '@'")
             return True
+        if self.packaged is not None:
+            return True
+        if self.name in PACKAGES and self.revision is None:
+            raise ModelError(f"model: {self.name!r} is not here: run 'fewfit download {self.name}'")
         if self.name.startswith((".", "/", "~")) or "\\" in self.name or self.name.count("/") > 1:
             raise ModelError(f"model: there is no folder {self.name!r}")
         return False
@@ -191,6 +201,9 @@ class Checkpoint:
         """What names the files: a commit of the hub, or their sha256. Holds no path."""
         if not self.local:
             return {"repository": self.name, "commit": self.commit}
+        if self.packaged is not None:
+            package = PACKAGES[self.name]
+            return {"package": f"{package.project} {package.version}", "sha256": package.sha256}
         folder = self.everything
         return {
             f"{role}_sha256": digest(matching(folder, patterns))
@@ -203,7 +216,7 @@ class Checkpoint:
 
     def _folder(self, patterns: Sequence[str]) -> Path:
         if self.local:
-            return Path(self.name).expanduser()
+            return self.packaged or Path(self.name).expanduser()
         try:
             return Path(
                 _hub().snapshot_download(
