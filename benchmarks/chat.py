@@ -2,8 +2,8 @@
 
     python -m benchmarks chat [--sets sst2,trec,mpqa,agnews] [--shots 4,16] [--rows 100] [--seeds 2]
 
-SmolLM2-135M-Instruct (``fewfit download smollm2``) is asked through its chat template for one of the
-label words, as a server that enforces a schema asks it at temperature 0: its answer is the word
+SmolLM2-135M-Instruct (``fewfit download smollm2``) is asked through its chat template for one of
+the label words, as a server that enforces a schema asks it at temperature 0: its answer is the word
 that it gives the highest probability where it begins to speak. Nothing of the probabilities is
 kept: one answer a text, scored as ``answers=text`` scores it. The hidden states are those of the
 embedded encoder. Test rows are the first of a permutation of the test split, seed 0. Writes

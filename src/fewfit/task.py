@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from fewfit.asking import Policy, check_budget
 from fewfit.calibration import Calibration
 from fewfit.errors import InputError, ModelError
+from fewfit.gathering import gather
 from fewfit.models.base import Capabilities, FrozenModel, Progress
-from fewfit.observations import Observations, Status, gather
+from fewfit.observations import Observations, Status
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
+
+PROBE = "A short text."
+"""What a model is asked to see if it still answers the same, where nothing of this kind is asked
+anyway."""
 
 
 class Query(NamedTuple):
@@ -70,6 +75,7 @@ class Task:
         rows: Sequence[Row],
         *,
         y: NDArray[np.intp] | None = None,
+        more: Sequence[Row] = (),
         progress: Progress | None = None,
     ) -> tuple[Task, Observations, int]:
         """Ask about `rows` and, in the same go, about the calibration's content-free inputs.
@@ -80,13 +86,15 @@ class Task:
         y : ndarray of shape (N,), optional
             Positions of the rows' classes: for views with demonstrations, and for calibrations
             that learn from labels.
+        more : sequence of Row, optional
+            Further rows to ask about, which have no part in the prior.
         progress : callable, optional
 
         Returns
         -------
         (Task, Observations, int)
-            The task with its prior, the answers to `rows`, and the queries paid for in all. Scores
-            of rows that were not answered have no part in the prior.
+            The task with its prior, the answers to `rows` and then to `more`, and the queries paid
+            for in all. Scores of rows that were not answered have no part in the prior.
         """
         task = self
         if y is not None:
@@ -97,9 +105,11 @@ class Task:
         if task.model.capabilities.scores is not None:
             free = [calibration.prompts(view, rows) for view in views]
             blanks = [list(prompts) for prompts in zip(*free, strict=True)]
-        everything = task.ask([*blanks, *task._prompts(rows)], progress=progress)
+        prompts = [*blanks, *task._prompts([*rows, *more])]
+        everything = task.ask(prompts, progress=progress, spare=len(more))
         queries, n_blanks = everything.queries, len(blanks) * len(views)
-        blank, answers = everything[:n_blanks], everything[n_blanks:]
+        blank, asked = everything[:n_blanks], everything[n_blanks:]
+        answers = asked[: len(rows) * len(views)]
         if (blank.status == Status.FAILED).any():
             raise ModelError(
                 "the model gave no usable answer to a content-free input of the calibration: "
@@ -108,7 +118,16 @@ class Task:
             )
         there = np.repeat(task.answered(answers), len(views))
         task.policy.check_enough(answers, there)
-        return task.estimate(blank, answers, y=y), answers, queries
+        return task.estimate(blank, answers, y=y), asked, queries
+
+    @property
+    def probe(self) -> Row:
+        """A row that says nothing, to see later whether the model still answers the same.
+
+        It is what the calibration asks about anyway, if it does, and so costs nothing.
+        """
+        asked = self.calibration.content_free if self.model.capabilities.scores else ()
+        return dict.fromkeys(self.template.fields, asked[0] if asked else PROBE)
 
     def estimate(
         self, blank: Observations, answers: Observations, *, y: NDArray[np.intp] | None = None
@@ -155,15 +174,25 @@ class Task:
         return self.ask(self._prompts(rows), progress=progress)
 
     def ask(
-        self, prompts: Sequence[Sequence[Prompt]], *, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[Prompt]],
+        *,
+        progress: Progress | None = None,
+        spare: int = 0,
     ) -> Observations:
         """Ask N times P prompts; :meth:`observe` says what is returned and raised."""
         words = self.spellings()
         queries = [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
-        return self.answer(queries, progress=progress)
+        views = len(self.template.views)
+        return self.answer(queries, progress=progress, spare=spare * views)
 
-    def answer(self, queries: Sequence[Query], *, progress: Progress | None = None) -> Observations:
-        """Ask queries of any views, in one go where they spell the label words alike."""
+    def answer(
+        self, queries: Sequence[Query], *, progress: Progress | None = None, spare: int = 0
+    ) -> Observations:
+        """Ask queries of any views, in one go where they spell the label words alike.
+
+        Of those at the end, `spare` many, it is no matter whether they are answered.
+        """
         together: dict[tuple[str, ...], list[int]] = {}
         for i, query in enumerate(queries):
             together.setdefault(query.words, []).append(i)
@@ -174,7 +203,9 @@ class Task:
             asked = [queries[i].prompt for i in where]
             answers = self.model.observe(asked, words, progress=progress)
             batches.append((np.array(where), answers.by_class(names, owners, weights)))
-        return self.policy.settle(gather(batches, len(queries)))
+        found = gather(batches, len(queries))
+        self.policy.settle(found[: len(queries) - spare])
+        return found
 
     def answered(self, observations: Observations) -> NDArray[np.bool_]:
         """Return which examples have a usable answer in every view, shape (N,)."""

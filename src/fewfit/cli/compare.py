@@ -27,6 +27,7 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tables import open_table
+from fewfit.cli.terminal import show
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def compare(
     from fewfit.compare import Experiment
     from fewfit.compare.names import DEFAULT_METHODS, make_methods
     from fewfit.compare.report.html import html_report
-    from fewfit.compare.report.tables import report, write_csv
+    from fewfit.compare.report.tables import report_parts, write_csv
     from fewfit.compare.splits import overlap
     from fewfit.prompts import make_views
     from fewfit.task import DEFAULT_TEMPLATE
@@ -204,9 +205,8 @@ def compare(
     if as_json:
         say(found.model_dump_json())
         return
-    say(report(found))
-    if output is not None:
-        say(f"\nIn {output}: report.html, comparison.json, cells.csv")
+    where = f"In {output}: report.html, comparison.json, cells.csv"
+    show(*report_parts(found), *([where] if output is not None else []))
 
 
 def _with_premise(

@@ -10,7 +10,9 @@ import typer
 
 from fewfit.cli.options import Hidden
 from fewfit.cli.output import plain_errors
+from fewfit.cli.terminal import show
 from fewfit.errors import ModelError
+from fewfit.markdown import Table
 
 
 @plain_errors
@@ -27,15 +29,15 @@ def doctor(
 
     Exit code 3 if it gave no usable answer.
     """
-    from fewfit.compare.report.tables import markdown_table
-
     report = probed(joined(model, hidden), [template], words.split(","))
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
         rows = [[check["name"], check["outcome"], check["detail"]] for check in report["checks"]]
-        typer.echo(f"{report['model'] or model}, {report['queries']} queries\n")
-        typer.echo(markdown_table(["check", "outcome", "detail"], rows, numbers=False))
+        show(
+            f"{report['model'] or model}, {report['queries']} queries",
+            Table(["check", "outcome", "detail"], rows, numbers=False),
+        )
     if not report["answers"]:
         raise typer.Exit(ModelError.exit_code)
 

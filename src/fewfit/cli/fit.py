@@ -112,6 +112,13 @@ def fit(
             help="Probe the model first, with each template, and keep the report in the artifact.",
         ),
     ] = False,
+    keep_example: Annotated[
+        bool,
+        typer.Option(
+            "--keep-example",
+            help="Keep one example in the artifact, text and all, to verify it by.",
+        ),
+    ] = False,
     show_prompt: Annotated[
         bool,
         typer.Option(
@@ -218,8 +225,8 @@ def fit(
         label=table.columns[place],
         separator=separator,
     )
-    classifier.save(output)
     expected = classifier.expected_accuracy() if expect and not multi_label else None
+    classifier.save(output, keep_example=keep_example)
     found = {
         "artifact": str(output),
         "examples": len(y),

@@ -113,7 +113,7 @@ class Answering:
 
     def _together(self) -> Iterator[Part]:
         """Answers to all rows are needed to calibrate any: these are kept, the texts are not."""
-        from fewfit.observations import concatenate
+        from fewfit.gathering import concatenate
 
         if self.table.n > LARGEST:
             name = self.classifier.task_.calibration.name

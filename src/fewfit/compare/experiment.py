@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from numbers import Integral
@@ -19,13 +19,14 @@ from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
 from fewfit.compare.diagnosis import diagnose
+from fewfit.compare.job import Job
 from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.names import DEFAULT_METHODS, default_of, make_methods
-from fewfit.compare.plan import Job, Plan
+from fewfit.compare.plan import Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
-from fewfit.compare.splits import brief, same_samples
+from fewfit.compare.splits import read_seeds, same_samples, whole_numbers
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
@@ -40,7 +41,6 @@ Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
 
 CELLS = "cells.jsonl"
 SEARCH_TRIALS = 50
-_MOST_SEEDS = 100_000
 
 
 class Cost(NamedTuple):
@@ -85,8 +85,8 @@ class Experiment:
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
-        self.shots = _whole("shots", shots)
-        self.seeds = _seeds(seeds)
+        self.shots = whole_numbers("shots", shots)
+        self.seeds = read_seeds(seeds)
         if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
             raise InputError(f"search_trials: expected a whole number, got {search_trials!r:.50}")
         if search_trials < 2:
@@ -302,33 +302,6 @@ def _shown(template: View | Views) -> list[str]:
 
 def _journal(output: str | Path | None) -> Journal:
     return Journal(None if output is None else Path(output) / CELLS)
-
-
-def _seeds(seeds: Any) -> list[int]:
-    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
-        n = int(seeds)
-        if not 1 <= n <= _MOST_SEEDS:
-            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
-        return list(range(n))
-    numbers = _whole("seeds", seeds, least=0)
-    if max(numbers) >= 2**32:
-        raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
-    return numbers
-
-
-def _whole(name: str, values: Any, *, least: int = 1) -> list[int]:
-    """Return whole numbers from `least` on, each once (InputError)."""
-    numbers: list[int] = []
-    for value in values if isinstance(values, Iterable) and not isinstance(values, str) else [None]:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise InputError(f"{name}: expected a list of whole numbers, got {values!r:.50}")
-        number = int(value)
-        if number < least:
-            raise InputError(f"{name}: at least {least} is needed, got {brief(number)}")
-        numbers.append(number)
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise InputError(f"{name}: give at least one number, each once, got {numbers}")
-    return numbers
 
 
 def _silent(phase: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], object]]:

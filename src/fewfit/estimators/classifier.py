@@ -17,10 +17,16 @@ from sklearn.utils.validation import check_is_fitted
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
-from fewfit.decoders.base import check_unlabelled, tell_views
+from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
-from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
+from fewfit.estimators.examples import (
+    check_kept,
+    check_unseen,
+    fit_decoder,
+    positions,
+    read_weights,
+)
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
@@ -97,7 +103,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         Template, label words and calibration as they were fitted, and the frozen model with the
         store in front of it.
     n_queries_ : int
-        How many queries `fit` paid for: one per distinct prompt that the store lacked.
+        How many queries `fit` paid for: one per distinct prompt that the store lacked. Beside the
+        examples and what calibrates, a text that says nothing is asked about, by which a saved
+        task is verified; the default calibration asks about it anyway.
     n_retries_ : int
         How many attempts were made again for them.
     doctor_ : dict or None
@@ -165,7 +173,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.max_censored = max_censored
 
     def fit(
-        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | bool | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        unlabelled: Any = None,
+        progress: Progress | bool | None = None,
     ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
@@ -179,6 +193,11 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             :class:`ZeroShot`: the model's scores alone speak for it. With no examples at all,
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
+        sample_weight : array-like of shape (N,), optional
+            How many examples each counts for, for a decoder that can weigh them (the default,
+            LinearProbe, NearestMean, DecT, SoftVerbalizer); an example of weight 0 is not asked
+            about. Calibrations do not look at it. To the default, copies of a text are one row,
+            with the mean of their weights.
         unlabelled : like X, optional
             Further examples, for a decoder that learns from texts without labels, as the default
             does; one query each and view.
@@ -199,6 +218,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
+        weight = read_weights(sample_weight, len(rows))
+        if weight is not None:
+            check_weighted(decoder)
+            if unlabelled is not None:
+                raise InputError("sample_weight: not together with unlabelled texts")
+            rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
+            codes, weight = codes[weight > 0], weight[weight > 0]
         tell_views(decoder, len(template.views))
         check_unlabelled(decoder, given=unlabelled is not None)
         pool_rows = []
@@ -220,25 +246,31 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if pool_rows:
             check_budget(task.model, "examples with and without labels")
 
-        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * len(template.views)
+        P = len(template.views)
+        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * P
         with showing(progress, n_prompts) as told:
-            task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=told)
+            task, asked, self.n_queries_ = task.begin(
+                rows, y=codes, more=[task.probe], progress=told
+            )
+            answers, probe = asked[:-P], asked[-P:]
             there = task.answered(answers)
             check_kept(verbalizer, codes, there)
             report_left_out(there, "examples")
             answers, codes = task.select(answers, there), codes[there]
+            weight = None if weight is None else weight[there]
             further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
-        self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
+        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
+        counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
+        self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
-        views = template.views
-        fixed = all(type(view) is Template for view in views)
+        fixed = all(type(view) is Template for view in template.views)
         known = answers.label_mass[~np.isnan(answers.label_mass)]
         mass = float(np.median(known)) if len(known) else None
-        self._training = Training(hidden, scores, codes, own, further, len(views), fixed, mass)
-        self._keep_example(rows[int(there.argmax())], answers)
+        self._training = Training(hidden, scores, codes, own, further, P, fixed, mass, weight)
+        self._probe = self._recorded(task.probe, probe)
+        self._example = self._recorded(own[0], answers[:P])
         return self
 
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
@@ -253,7 +285,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         return {"pool": hidden, "pool_scores": scores}
 
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
-        """Fit without examples; the artifact's example is the empty input."""
+        """Fit without examples."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
         decoder = make_decoder(self.decoder, ZeroShot)
@@ -270,14 +302,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "leave decoder out to believe the model's own scores"
             )
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
-        retries, row = retries_of(task.model), dict.fromkeys(template.fields, "")
+        retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
-        if not task.answered(answers).all():
-            raise ModelError("the model gave no usable answer to the empty input; run again")
         self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
-        self._keep(Fitted(task, decoder, n_examples=0, example=None))
-        self._keep_example(row, answers)
+        counts = [0] * len(task.verbalizer.classes)
+        self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
+        self._probe = self._recorded(row, answers)
         return self
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
@@ -364,7 +395,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "fitted, on examples, has them"
             )
         classes = self.classes_.tolist()
-        return cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        self._expected = found.to_dict()  # the model card says it
+        return found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given their class (accuracy).

