@@ -24,6 +24,7 @@ from fewfit.cli.pretrain import pretrain
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
 from fewfit.cli.tune import merge, tune
+from fewfit.cli.words import words
 
 app = typer.Typer(
     add_completion=True,
@@ -71,6 +72,6 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, download, tune, merge, pretrain, methods):
+for command in (fit, predict, evaluate, compare, doctor, download, words, tune, merge, pretrain, methods):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")
