@@ -221,9 +221,7 @@ def chat(path: Path) -> str:
         f"encoder; the default decoder, {content['seeds']} samples, the same {content['rows']} "
         "rows of each test split: a difference of 5 is within chance. Queries and tokens are those "
         "of both together, for the labelled rows. The prompts were written once, and nothing was "
-        "chosen on these rows.\n\n"
-        + markdown_table(["accuracy, %; shots", *names], rows)
-        + "\n"
+        "chosen on these rows.\n\n" + markdown_table(["accuracy, %; shots", *names], rows) + "\n"
     )
 
 

@@ -33,7 +33,7 @@ def test_terms_go_to_the_class_that_they_are_like(tmp_path):
     fitted = CliRunner().invoke(
         app,
         ["fit", str(tmp_path / "train.csv"), "-o", str(tmp_path / "task"), "--store", "none"]
-        + ["--labels", str(tmp_path / "words.json")],  # noqa: RUF005
+        + ["--labels", str(tmp_path / "words.json")],
     )
     assert fitted.exit_code == 0, fitted.output
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from pathlib import Path
@@ -40,6 +42,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # the system takes the memory back; nobody need look through it
     app()
 
 
@@ -72,6 +75,18 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, download, words, tune, merge, pretrain, methods):
+for command in (
+    fit,
+    predict,
+    evaluate,
+    compare,
+    doctor,
+    download,
+    words,
+    tune,
+    merge,
+    pretrain,
+    methods,
+):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")

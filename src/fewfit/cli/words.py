@@ -23,7 +23,9 @@ def words(
     labels: LabelFile = None,
     vocabulary: Annotated[
         str | None,
-        typer.Option(help="hf:NAME, whose vocabulary's own words are the terms, in place of TERMS."),
+        typer.Option(
+            help="hf:NAME, whose vocabulary's own words are the terms, in place of TERMS."
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="The encoder that says how alike a term and a class are.")
@@ -67,7 +69,9 @@ def _names(given: Any) -> dict[str, str]:
     for label, own in (given or {}).items():
         listed = [own] if isinstance(own, str) else list(own)
         if len(listed) != 1:
-            raise InputError(f"words: class {label!r} has {len(listed)} names; give the one to find by")
+            raise InputError(
+                f"words: class {label!r} has {len(listed)} names; give the one to find by"
+            )
         names[str(label)] = str(listed[0])
     if len(names) < 2:
         raise InputError("words: name two classes or more, as --label CLASS=NAME")

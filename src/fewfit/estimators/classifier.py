@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
@@ -27,7 +26,7 @@ from fewfit.estimators.examples import (
     positions,
     read_weights,
 )
-from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
@@ -370,34 +369,6 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         probabilities = self.predict_proba(X, progress=progress)
         check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
-
-    def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
-        """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
-
-        Parameters
-        ----------
-        n_folds : int, default=10
-            The decoder is fitted this often, each time without a part of the rows: stratified, and
-            with equal texts in the same part.
-        seed : int, default=0
-            Which rows are held out together.
-
-        Raises
-        ------
-        InputError
-            If the classifier was loaded or unpickled, or fitted without examples: the answers are
-            kept in memory alone.
-        """
-        check_is_fitted(self, "classes_")
-        if self._training is None:
-            raise InputError(
-                "expected_accuracy: the answers of fit are not here; only the object that was "
-                "fitted, on examples, has them"
-            )
-        classes = self.classes_.tolist()
-        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
-        self._expected = found.to_dict()  # the model card says it
-        return found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given their class (accuracy).

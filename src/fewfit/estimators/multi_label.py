@@ -17,13 +17,14 @@ from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
 from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
 from fewfit.estimators.examples import read_weights
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
-from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
+from fewfit.prompts import Template, Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
@@ -172,12 +173,17 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             )
         answers = task.select(answers, there)
         weight = None if weight is None else weight[there]
-        decoder = decoder.fit(task.features(answers)[0], Y[there], sample_weight=weight)
+        hidden, sets = task.features(answers)[0], Y[there] == 1
+        decoder = decoder.fit(hidden, Y[there], sample_weight=weight)
         counts = Y[there].sum(axis=0).tolist()
         self._keep(Fitted(task, decoder, int(there.sum()), example=None, counts=counts))
         self._probe = self._recorded(task.probe, probe)
         self._example = self._recorded(rows[int(there.argmax())], answers[:P])
         self._indicator = indicator
+        own = [rows[i] for i in there.nonzero()[0]]
+        codes = np.unique(sets, axis=0, return_inverse=True)[1].reshape(-1)
+        fixed = all(type(view) is Template for view in template.views)
+        self._training = Training(hidden, None, codes, own, {}, P, fixed, weight=weight, sets=sets)
         return self
 
     def predict(
