@@ -49,7 +49,7 @@ class Answered(FrontModel):
     """A model of which only the answer is seen: the most probable label word."""
 
     @property
-    def spec(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def spec(self) -> str | None:
         return f"{self.model.spec}, answers"
 
     @property
@@ -90,7 +90,8 @@ def rows(name: str, args: Any, chat: Any, encoder: Any) -> Iterator[dict[str, An
     train, test = (read_split(data_folder(), name, split) for split in ("train", "test"))
     order = np.random.default_rng(0).permutation(len(test))[: args.rows]
     test = [test[i] for i in order]
-    labels = {row["label"]: words.get(row["label"], row["label"]) for row in train}
+    classes = sorted({str(row["label"]) for row in train})
+    labels = {label: words.get(label, label) for label in classes}
     found = compare(
         *([row["text"] for row in train], [row["label"] for row in train]),
         *([row["text"] for row in test], [row["label"] for row in test]),
@@ -103,9 +104,9 @@ def rows(name: str, args: Any, chat: Any, encoder: Any) -> Iterator[dict[str, An
         store=None,
         drop_overlap=True,
     )
-    names = {chat.spec: "answer", encoder.spec: "embedding"}
+    seen = {chat.spec: "answer", encoder.spec: "embedding"}
     for row in found.summaries:
-        kind = names.get(row.model, "both")
+        kind = seen.get(row.model, "both")
         kept = {"method": row.method, "seen": kind, "shots": row.shots}
         kept |= {"accuracy": round(row.accuracy, 4), "sd": row.sd}
         kept |= {"queries": row.queries, "tokens": row.tokens}

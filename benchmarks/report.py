@@ -218,9 +218,11 @@ def chat(path: Path) -> str:
         "\n## A chat's answer, an embedding, and both\n\n`python -m benchmarks chat`\n\n"
         "SmolLM2-135M-Instruct through its chat template, one answer a text out of the label "
         "words, as a server with a schema gives it at temperature 0; hidden states of the embedded "
-        f"encoder; the default decoder, {content['seeds']} samples, the same {content['rows']} "
+        "encoder, which alone has its cosines to label sentences as scores; "
+        f"the default decoder, {content['seeds']} samples, the same {content['rows']} "
         "rows of each test split: a difference of 5 is within chance. Queries and tokens are those "
-        "of both together, for the labelled rows. The prompts were written once, and nothing was "
+        "of both together, for the labelled rows. Where the answer is near chance, it costs the "
+        "embedding something to have it beside it. The prompts were written once, and nothing was "
         "chosen on these rows.\n\n" + markdown_table(["accuracy, %; shots", *names], rows) + "\n"
     )
 

@@ -30,10 +30,10 @@ def test_terms_go_to_the_class_that_they_are_like(tmp_path):
     again = run(tmp_path / "terms.txt", *CLASSES, "-n", 2, "-o", tmp_path / "words.json")
     assert "4 words of 2 classes" in again.output
     (tmp_path / "train.csv").write_text("text,label\nan electron,phys\na cell,bio\n")
+    told = ["--store", "none", "--labels", str(tmp_path / "words.json")]
     fitted = CliRunner().invoke(
         app,
-        ["fit", str(tmp_path / "train.csv"), "-o", str(tmp_path / "task"), "--store", "none"]
-        + ["--labels", str(tmp_path / "words.json")],
+        ["fit", str(tmp_path / "train.csv"), "-o", str(tmp_path / "task"), *told],
     )
     assert fitted.exit_code == 0, fitted.output
 

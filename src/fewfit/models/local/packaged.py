@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from fewfit.caches import cache_folder
 from fewfit.errors import InputError, MissingExtraError, ModelError, StoreError
@@ -144,7 +145,7 @@ def convert(weights: Path, folder: Path) -> None:
     try:
         with no_progress_bar():
             tokenizer = transformers.AutoTokenizer.from_pretrained(source, gguf_file=file)
-            network = transformers.AutoModelForCausalLM.from_pretrained(
+            network: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 source, gguf_file=file, dtype=torch.float32
             )
             if hasattr(network.config, "quantization_config"):
