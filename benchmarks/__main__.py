@@ -34,6 +34,7 @@ PROGRAMS = {
     "unlabelled": "unlabelled",
     "setfit_grid": "setfit_grid",
     "pairs": "pairs",
+    "chat": "chat",
     "tfew_base": "tfew_base",
     "walk": "walk",
     "report": "report",

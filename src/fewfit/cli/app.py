@@ -15,6 +15,7 @@ from fewfit._version import __version__
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
+from fewfit.cli.download import download
 from fewfit.cli.edit import edit
 from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
@@ -26,6 +27,7 @@ from fewfit.cli.pretrain import pretrain
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
 from fewfit.cli.tune import compose, merge, tune
+from fewfit.cli.words import words
 
 app = typer.Typer(
     add_completion=True,
@@ -74,7 +76,7 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-FROZEN = (fit, predict, evaluate, compare, doctor, methods)
+FROZEN = (fit, predict, evaluate, compare, doctor, download, words, methods)
 WEIGHTS = (tune, merge, compose, edit, pretrain)
 for command in (*FROZEN, *WEIGHTS):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)

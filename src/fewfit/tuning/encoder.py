@@ -53,6 +53,7 @@ class EncoderTrunk(Trunk):
         self.network = model.network.network.eval().requires_grad_(False)
         self.identity, self.spec = dict(model.identity), model.spec
         self.kind: str = "encoder"
+        self.positions: int | None = None  # the model cuts its texts itself
         self.reading: Reading = "words"
         self.encoder: Any = _Texts(model)
         self.pack: Any = self._pack
