@@ -34,8 +34,6 @@ PROGRAMS = {
     "unlabelled": "unlabelled",
     "pairs": "pairs",
     "tfew_base": "tfew_base",
-    "tfew_small": "tfew_small",
-    "pet_small": "pet_small",
     "walk": "walk",
     "report": "report",
 }

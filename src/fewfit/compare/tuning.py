@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -45,7 +47,10 @@ class TuningRow(Method):
     tuner : str
         A key of :data:`fewfit.tuning.METHODS`.
     options : mapping, optional
-        Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``.
+        Of the method, and of its recipe: ``{"rank": 8, "steps": 300}``. With ``{"rate": "auto"}``
+        the rate is chosen in each cell, on a part of its sample
+        (:func:`fewfit.tuning.fit_at_best_rate`). ``{"start": PATH}`` is where it starts from: an
+        artifact's folder, or published vectors.
     n_unlabelled : int, default=200
         Texts without labels at most, drawn with the cell's seed.
     task, seed, pool
@@ -64,11 +69,13 @@ class TuningRow(Method):
     calibration: Calibration | None = field(default_factory=NoCalibration)
 
     def __post_init__(self) -> None:
-        method, _ = self._made()
+        method, *_ = self._made()
         object.__setattr__(self, "unlabelled", type(method).unlabelled)
 
     def key(self) -> str:
-        return f"tune:{self.tuner} {sorted(self.options.items())} {self.n_unlabelled}"
+        start = self.options.get("start")
+        read = f" {_digest(Path(start))}" if start is not None and Path(start).exists() else ""
+        return f"tune:{self.tuner} {sorted(self.options.items())} {self.n_unlabelled}{read}"
 
     def check(self, task: Task, *, who: str) -> None:
         """Refuse a model without weights, and what is no template, before anything is trained."""
@@ -78,6 +85,9 @@ class TuningRow(Method):
                 f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "
                 f"{task.model.spec}; leave the model or the method out"
             )
+        start = self.options.get("start")
+        if start is not None and not Path(start).exists():
+            raise InputError(f"{who}: option: start: there is nothing at {start}")
         other = [view for view in task.template.views if type(view) is not Template]
         if other:
             raise InputError(
@@ -90,32 +100,40 @@ class TuningRow(Method):
         return replace(self, task=task, seed=seed, pool=[pool[i] for i in order])
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Trained:
-        from fewfit.tuning import Data, Run
-        from fewfit.tuning.costs import costs_of_method
+        from fewfit.tuning import Data, Meter, Run, fit_at_best_rate, load_start
+        from fewfit.tuning.costs import costs_of
 
-        method, recipe = self._made()
+        method, recipe, tries = self._made()
         model = self._task.model
         trunk = load_once(str(model.spec), json.dumps(dict(model.identity)))
         trunk = trunk.reads(method.reading)
         codes = np.searchsorted(classes, sample.y)
         rows = [self._wordings(r, int(k)) for r, k in zip(sample.rows, codes, strict=True)]
         data = Data(rows, [self._wordings(row, 0) for row in self.pool])
-        adapter = method.fit(trunk, data, Run(recipe, seed=self.seed))
-        tokens, query, costs = costs_of_method(trunk, method, data, recipe)
+        path, meter = self.options.get("start"), Meter()
+        start = None if path is None else load_start(path, trunk.identity)
+        run = Run(recipe, self.seed, start, meter=meter)
+        if tries:
+            adapter = fit_at_best_rate(method, trunk, data, run).adapter
+        else:
+            adapter = method.fit(trunk, data, run)
+        tokens, query, costs = costs_of(trunk, rows, adapter, meter)
         known = {
             "queries": len(rows) + len(data.unlabelled),
             "tokens": round(tokens * (len(rows) + len(data.unlabelled))),
             "row_queries": 1.0,
             "fit_flops": costs.training_flops,
             "predict_flops": query,
+            "saved_bytes": costs.saved_bytes,
         }
         return Trained(trunk, adapter, known)
 
     def predict_proba(self, fitted: Trained, test: Features) -> NDArray[Any]:
-        from fewfit.tuning.reading import scored
+        from fewfit.tuning.reading import encode_rows, scored
 
         trunk, adapter, _ = fitted
-        encoded = [trunk.encoder.encode(self._wordings(row, 0)[0]) for row in test.rows]
+        rows = encode_rows(trunk, [self._wordings(row, 0)[:1] for row in test.rows])
+        encoded = [row[0] for row in rows]
         with adapter.on(trunk.network):
             beta = scored(trunk, encoded, adapter=adapter)
         return softmax(beta.astype(np.float64), axis=1)
@@ -138,20 +156,29 @@ class TuningRow(Method):
             raise InputError(f"{self.tuner} trains beside a model: an Experiment says which")
         return self.task
 
-    def _made(self) -> tuple[Any, Recipe]:
-        """The method, and its recipe with what the options say of it."""
-        recipe = load(self.tuner).recipe
-        known = {item.name for item in fields(recipe)} - {"micro_batch"}
-        own = {name: value for name, value in self.options.items() if name in known}
-        rest = {name: value for name, value in self.options.items() if name not in known}
+    def _made(self) -> tuple[Any, Recipe, bool]:
+        """The method, its recipe with what the options say of it, and whether rates are tried."""
+        kind, options = load(self.tuner), dict(self.options)
+        tries, start = options.pop("rate", None), options.pop("start", None)
+        if start is not None and not isinstance(start, str):
+            raise InputError(f"method {self.tuner}: option: start is a path, not {start!r}")
+        if tries not in (None, "auto"):
+            raise InputError(
+                f"method {self.tuner}: option: rate is auto, not {tries!r}; a rate of your own is "
+                "learning_rate"
+            )
+        known = {item.name for item in fields(kind.recipe)} - {"micro_batch"}
+        own = {name: value for name, value in options.items() if name in known}
+        rest = {name: value for name, value in options.items() if name not in known}
         method = make_method(self.tuner, rest)
+        recipe = method.usual()
         try:
             made = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **own})
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"])) or "recipe"
             raise InputError(f"method {self.tuner}: option: {where}: {problem['msg']}") from None
-        return method, made
+        return method, made, tries is not None
 
     def _wordings(self, row: Row, answer: int) -> list[ChoiceExample]:
         from fewfit.tuning import ChoiceExample
@@ -159,6 +186,12 @@ class TuningRow(Method):
         words = tuple(self._task.verbalizer.first)
         views = self._task.template.views
         return [ChoiceExample(view.render(row), words, answer) for view in views]
+
+
+def _digest(path: Path) -> str:
+    """A hash of a file, or of all files of a folder."""
+    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(item.read_bytes() for item in found)).hexdigest()
 
 
 @lru_cache(maxsize=1)

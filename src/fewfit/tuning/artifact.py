@@ -52,11 +52,30 @@ class TaskEntry(files.Strict):
 
 
 class CostEntry(files.Strict):
-    """What :class:`fewfit.models.costs.Size` is made from."""
+    """What training took, and what :class:`fewfit.models.costs.Size` is made from.
+
+    Attributes
+    ----------
+    training_flops : float
+        Operations of all trainings; in artifacts without `saved_bytes` by the paper's formula, in
+        others measured.
+    query_flops : float or None
+        Of one query.
+    saved_bytes : int or None
+        Kept for the backward pass by one step.
+    seconds : float or None
+        Of training.
+    steps : int or None
+        Of all trainings.
+    """
 
     n_parameters: int
     encoder_decoder: bool
     training_flops: float
+    query_flops: float | None = None
+    saved_bytes: int | None = None
+    seconds: float | None = None
+    steps: int | None = None
 
 
 class Manifest(files.Strict):
@@ -105,7 +124,7 @@ def save_adapter(
     method: TuningMethod | str,
     base_spec: str | None,
     base_identity: Mapping[str, str],
-    recipe: Recipe,
+    recipe: Recipe | Mapping[str, Any],
     n_examples: int,
     seed: int | None = None,
     data_sha256: str | None = None,
@@ -142,7 +161,7 @@ def save_adapter(
         base_spec=base_spec,
         base_identity=dict(base_identity),
         n_values=_values(held),
-        recipe=asdict(recipe),
+        recipe=asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe),
         seed=seed,
         n_examples=n_examples,
         data_sha256=data_sha256,
@@ -323,7 +342,7 @@ def _tensors(data: bytes, path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
-        plain = tensor.dtype in (torch.float32, torch.int64, torch.bool)
-        if not plain or not torch.isfinite(tensor).all():
+        whole = tensor.dtype in (torch.int64, torch.uint16, torch.bool)
+        if not whole and not (tensor.dtype == torch.float32 and torch.isfinite(tensor).all()):
             raise ArtifactError(f"{path}: {name!r} is not finite float32")
     return tensors

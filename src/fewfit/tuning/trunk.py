@@ -52,6 +52,7 @@ class Trunk:
     reading : {"answers", "words"}
         How choices are read and scored; :meth:`reads` changes it.
     pack : Packer
+    max_tokens, positions : int, int or None
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Trunk:
         self.reading: Reading = "answers"
         self._encoders: dict[Reading, Any] = {"answers": self.encoder}
         self._limits = {"max_tokens": max_tokens, "positions": positions}
+        self.max_tokens, self.positions = max_tokens, positions
 
     def reads(self, reading: Reading) -> Trunk:
         """Return the same network, whose choices are read and scored in this way.
@@ -171,6 +173,14 @@ class Trunk:
         other.layout = layout
         return other
 
+    def make_room(self, m: int) -> None:
+        """Refuse `m` tokens in front of a prompt where that leaves no position for it."""
+        if self.positions is not None and m >= self.positions:
+            raise InputError(
+                f"m: {m} tokens in front of a prompt leave no position for it; this network has "
+                f"{self.positions}"
+            )
+
     @property
     def body(self) -> Any:
         """The module whose last hidden layer the head reads."""
@@ -195,6 +205,14 @@ class Trunk:
             if value.ndim == 4:
                 lowest = torch.finfo(self.network.dtype).min
                 inputs[name] = value.clamp(min=lowest).to(self.network.dtype)
+        if self.positions is not None:
+            own = inputs.get("position_ids")
+            last = inputs["input_ids"].shape[1] if own is None else int(own.max()) + 1
+            if last > self.positions:
+                raise InputError(
+                    f"model: a row takes {last} positions, with what stands in front of it, and "
+                    f"this network has {self.positions}; lower max_tokens"
+                )
         if self.kind != "masked":
             inputs["use_cache"] = False
         output, states = self._narrowed(inputs, *batch.at)

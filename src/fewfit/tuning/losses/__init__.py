@@ -123,7 +123,13 @@ def length_normalised_loss(tokens: TokenLogProbs) -> Tensor:
     return cross_entropy(tokens.grid(tokens.beta), _answers(tokens))
 
 
-def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: float) -> Tensor:
+def distillation_loss(
+    tokens: TokenLogProbs,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(beta / T)) over the choices, mean over examples.
 
     Zero where beta is the teacher plus a constant of the example. The factor T^2 keeps the size of
@@ -135,6 +141,8 @@ def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: fl
         Logits of soft labels; every example of the batch has K choices.
     temperature : float
         T.
+    weights : Tensor of shape (B,), optional
+        Of the examples, in place of 1 / B each.
 
     Raises
     ------
@@ -148,7 +156,10 @@ def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: fl
             f"with {len(tokens.example)} choices in all"
         )
     p, q = ((logits / temperature).log_softmax(dim=1) for logits in (teacher, student))
-    return temperature**2 * kl_div(q, p, reduction="batchmean", log_target=True)
+    if weights is None:
+        return temperature**2 * kl_div(q, p, reduction="batchmean", log_target=True)
+    each = kl_div(q, p, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * (weights * each).sum()
 
 
 def rank(tokens: TokenLogProbs, *, normalise: bool = True) -> Tensor:

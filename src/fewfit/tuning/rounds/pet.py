@@ -23,12 +23,13 @@ from fewfit.errors import InputError
 from fewfit.tuning import make_method
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.adapters.ia3 import IA3
+from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import Encoded
 from fewfit.tuning.losses import TokenLogProbs, distillation_loss, length_normalised_loss
 from fewfit.tuning.method import Data, Rows, Run, TuningMethod, learn
 from fewfit.tuning.reading import encode_rows, scored
 from fewfit.tuning.sites import Stack
-from fewfit.tuning.training import Progress, Recipe, digest
+from fewfit.tuning.training import Progress, Recipe
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
 
@@ -91,6 +92,9 @@ class PET(TuningMethod):
     def build(self, base: Trunk, seed: int) -> Adapter:
         return self.inner.build(base, seed)
 
+    def usual(self) -> Recipe:
+        return self.inner.usual()
+
     def trainings(self, n_templates: int) -> int:
         return 1 + n_templates * self.repetitions * (1 + self.generations)
 
@@ -112,7 +116,7 @@ class PET(TuningMethod):
         rng = np.random.RandomState(run.seed)
         adapter = self.fresh(base, run)
         first = {name: tensor.clone() for name, tensor in adapter.tensors().items()}
-        recipe, n_done = self.inner.recipe, 0
+        recipe, n_done = self.usual(), 0
 
         def train(examples: Sequence[Encoded], teacher: Tensor | None = None) -> None:
             """Train the adapter from its start, on soft labels (N, K) where they are given."""
@@ -132,7 +136,7 @@ class PET(TuningMethod):
 
         def opinions(rows: Sequence[Encoded]) -> NDArray[np.float32]:
             with adapter.on(base.network):
-                return scored(base, rows, adapter=adapter)
+                return scored(base, rows, adapter=adapter, meter=run.meter)
 
         def teach(model: int, drawn: Ints, labels: Ints) -> NDArray[np.float32]:
             p = model % P
