@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,6 @@ from fewfit.errors import (
     InputError,
     ModelError,
     ModelMismatchError,
-    ModelWarning,
 )
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
@@ -265,16 +263,6 @@ def showing(progress: Progress | bool | None, total: int) -> Iterator[Progress |
         raise InputError(
             "progress: expected True, or a function of the number of prompts newly answered, got "
             f"a {type(progress).__name__}"
-        )
-
-
-def report_left_out(there: NDArray[np.bool_], what: str) -> None:
-    """Warn of examples that got no usable answer; `there` are those that did, shape (N,)."""
-    if not there.all():
-        warnings.warn(
-            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
-            ModelWarning,
-            stacklevel=3,
         )
 
 

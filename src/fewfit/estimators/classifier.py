@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -19,14 +20,23 @@ from fewfit.calibration import Calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
-from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
+from fewfit.estimators.base import TextEstimator, check_labelled, showing
+from fewfit.estimators.examples import (
+    check_kept,
+    check_unseen,
+    fit_decoder,
+    positions,
+    read_pool,
+    report_left_out,
+    usable,
+)
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of
+from fewfit.observations import Observations
 from fewfit.parameters import check_parameters
 from fewfit.prompts import (
     Row,
@@ -172,8 +182,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
         unlabelled : like X, optional
-            Further examples, for a decoder that learns from texts without labels, as the default
-            does; one query each and view.
+            Further texts, without labels, one query each and view. The default decoder learns from
+            them, and so do :class:`fewfit.decoders.IPET` and those that declare it; others refuse
+            them. Without any example the model's own scores are what they add to.
         progress : callable or bool, optional
             True shows a bar; a function is called with the number of prompts newly answered.
 
@@ -185,28 +196,19 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         template = make_views(self.template)
         rows = read_rows(X, template.fields)
         y = read_labels(y, len(rows))
-        if not rows and unlabelled is None:
-            with showing(progress, len(template.views)) as told:
-                return self._fit_nothing(template, told)
+        if not rows:
+            pool = [] if unlabelled is None else read_pool(unlabelled, template.fields)
+            with showing(progress, (1 + len(pool)) * len(template.views)) as told:
+                return self._fit_nothing(template, pool, told)
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
         tell_views(decoder, len(template.views))
         check_unlabelled(decoder, given=unlabelled is not None)
-        pool_rows = []
-        if unlabelled is not None:
-            pool_rows = read_rows(unlabelled, template.fields, name="unlabelled")
-            if len(np.unique(codes)) < len(verbalizer.classes):
-                lacking = sorted(set(range(len(verbalizer.classes))) - set(codes.tolist()))
-                raise InputError(
-                    f"unlabelled: class {str(verbalizer.classes[lacking[0]])!r} has no example, "
-                    "so nothing tells its texts from the others; label one, or leave these out"
-                )
-            if not pool_rows:
-                raise InputError("unlabelled: no examples")
+        pool_rows = [] if unlabelled is None else read_pool(unlabelled, template.fields)
         task = self._task(template, verbalizer, decoder)
         scored = task.model.capabilities.scores is not None
-        check_unseen(verbalizer, codes, decoder, scored=scored)
+        check_unseen(verbalizer, codes, decoder, scored=scored, pool=bool(pool_rows))
         if self.labels is None and scored and decoder.requires != {"hidden"}:
             warn_of_numbers(verbalizer.classes)
         if pool_rows:
@@ -222,7 +224,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
+        decoder = fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
         self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
         own = [rows[i] for i in there.nonzero()[0]]
         views = template.views
@@ -233,26 +235,78 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self._keep_example(rows[int(there.argmax())], answers)
         return self
 
+    def adapt(
+        self,
+        X: Any,
+        *,
+        answers: Observations | None = None,
+        progress: Progress | bool | None = None,
+    ) -> Self:
+        """Return a classifier that has learnt from texts without labels too.
+
+        The texts may be those that are to be labelled. Of the rows of `fit` nothing is needed, so
+        a classifier that was loaded can do it. This one stays as it is.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The texts; one query each and view.
+        answers : Observations, optional
+            What :meth:`observe` returned for them, if they were asked about before.
+        progress : callable or bool, optional
+
+        Returns
+        -------
+        FewShotClassifier
+            Its `n_queries_` are those of the texts.
+
+        Raises
+        ------
+        InputError
+            Before any query, if the decoder does not learn from texts without labels once it is
+            fitted, as the default and zero-shot do.
+        ModelError
+            If no text got a usable answer.
+        """
+        check_is_fitted(self, "classes_")
+        if not self.decoder_.adapts:
+            raise InputError(
+                f"adapt: {type(self.decoder_).__name__} does not learn from texts without labels "
+                "once it is fitted; fit with the default decoder, or with ZeroShot"
+            )
+        rows = read_pool(X, self.task_.template.fields, name="X")
+        if answers is None:
+            answers = self.observe(rows, progress=progress)
+        there, pool = usable(self.task_, answers)
+        decoder = self.decoder_.adapt(pool["pool"], scores=pool["pool_scores"])
+        found = copy.copy(self)
+        found.n_queries_ = answers.queries
+        found._keep(
+            Fitted(self.task_, decoder, self.n_examples_, None, self.doctor_, self.columns_)
+        )
+        first = int(there.argmax())
+        found._keep_example(rows[first], self.task_.select(answers, there))
+        return found
+
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
         """Return the hidden states and scores of unlabelled texts."""
         pool = task.observe(rows, progress=progress)
         self.n_queries_ += pool.queries
-        kept = task.answered(pool)
-        if not kept.any():
-            raise ModelError("unlabelled: the model gave no usable answer to any example")
-        report_left_out(kept, "unlabelled examples")
-        hidden, scores = task.features(task.select(pool, kept))
-        return {"pool": hidden, "pool_scores": scores}
+        return usable(task, pool)[1]
 
-    def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
+    def _fit_nothing(
+        self, template: View | Views, pool: list[Row], progress: Progress | None
+    ) -> Self:
         """Fit without examples; the artifact's example is the empty input."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
         decoder = make_decoder(self.decoder, ZeroShot)
         if self.decoder is None:
+            what = "and the texts without labels are all there is"
             warnings.warn(
-                "no examples: the model's own scores are believed as they are; decoder=ZeroShot() "
-                "says that this is meant",
+                "no examples: the model's own scores "
+                f"{what if pool else 'are believed as they are'}; decoder=ZeroShot() says that "
+                "this is meant",
                 ModelWarning,
                 stacklevel=3,
             )
@@ -261,13 +315,20 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 f"y: no examples, and {type(decoder).__name__} needs {decoder.labels_needed}; "
                 "leave decoder out to believe the model's own scores"
             )
+        if pool and not decoder.adapts:
+            check_unlabelled(decoder, given=True)
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
+        if pool:
+            check_budget(task.model, "texts without labels")
         retries, row = retries_of(task.model), dict.fromkeys(template.fields, "")
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
         if not task.answered(answers).all():
             raise ModelError("the model gave no usable answer to the empty input; run again")
-        self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
+        if pool:
+            further = self._pool(task, pool, progress)
+            decoder = decoder.adapt(further["pool"], scores=further["pool_scores"])
+        self.n_retries_ = retries_of(task.model) - retries
         self._keep(Fitted(task, decoder, n_examples=0, example=None))
         self._keep_example(row, answers)
         return self

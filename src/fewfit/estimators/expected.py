@@ -140,7 +140,7 @@ def cross_validate(
         hidden, scores, kept = training.hidden, training.scores, ~held
         try:
             own = None if scores is None else scores[kept]
-            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further)
+            copy = fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further)
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
             return _none(n_folds, [classes[k] for k in seen], why)

@@ -15,7 +15,8 @@ from fewfit.asking import Policy
 from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.base import TextEstimator, check_labelled, showing
+from fewfit.estimators.examples import report_left_out
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
