@@ -77,8 +77,11 @@ def test_it_is_the_mixture_that_its_fixed_point_says():
     y = rng.integers(0, 2, 400)
     pool = rng.normal(size=(400, 5)) + np.outer(2 * y - 1, [2, 0, 0, 0, 0])
     f = 0.5 * np.outer(2 * y - 1, [-1, 1]) + 0.3 * rng.normal(size=(400, 2))
-    counts, at = np.array([3.0, 1.0]), np.array([[-2.0, 0, 0, 0, 0], [2.0, 1, 0, 0, 0]])
-    scale, coef, bias = learn_from_pool(pool, f, Labelled(counts, at))
+    at = np.array([[-2.0, 0, 0, 0, 0], [2.0, 1, 0, 0, 0]])
+    labelled = Labelled(
+        np.array([[-1.0, 0, 1, 0, 0], [-3.0, 0, -1, 0, 0], at[0], at[1]]), [0, 0, 0, 1]
+    )
+    scale, coef, bias = learn_from_pool(pool, f, labelled)
     z = softmax(f + (pool @ coef.T + bias) / scale, axis=1)
     rows = np.vstack([pool, np.repeat(at, [6, 2], axis=0)])
     z = np.vstack([z, np.repeat(np.eye(2), [6, 2], axis=0)])
@@ -101,6 +104,26 @@ def test_fewer_texts_than_dimensions_are_dealt_with_in_their_span():
     assert long is not None
     for a, b in zip(short, long, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_mixture_that_gives_labelled_rows_other_classes_is_not_believed():
+    X, y, m, pool, pool_m, *_ = planted()
+    f = OffsetLogisticRegression().fit(X, y, scores=m)._log_odds(pool, pool_m)
+    side = np.repeat([-1.0, 1.0], 5)[:, None] * np.eye(30)[0]  # where the two groups are
+    for wrong, believed in ((0, True), (2, True), (3, False)):
+        labels = np.repeat([0, 1], 5)
+        labels[:wrong] = 1
+        assert (learn_from_pool(pool, f, Labelled(side, labels)) is not None) == believed
+
+
+def test_where_the_rows_are_a_sample_the_shares_stay():
+    X, y, m, pool, pool_m, *_ = planted()
+    plain = OffsetLogisticRegression(prior="frequencies").fit(X, y, scores=m)
+    before = plain.predict_proba(pool, scores=pool_m)
+    after = plain.adapt(pool, scores=pool_m).predict_proba(pool, scores=pool_m)
+    np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-3)
+    even = fit(X, y, m, pool, pool_m).predict_proba(pool, scores=pool_m)
+    assert abs(even.mean(axis=0) - before.mean(axis=0)).max() > 0.02
 
 
 def test_a_fitted_decoder_adapts_and_stays_as_it_is():

@@ -84,7 +84,8 @@ class OffsetLogisticRegression(Decoder):
     prior : {"balanced", "frequencies"}, default="balanced"
         What the numbers of labelled rows say of how frequent the classes are: nothing, as where
         some of each class were picked out; or, with "frequencies", what they say if the rows are a
-        random sample. Then log((n_k + 1) / (N + K)) is added to f, in the fit and ever after.
+        random sample. Then log((n_k + 1) / (N + K)) is added to f, in the fit and ever after, and
+        texts without labels leave the mean probability of each class as it is.
 
     Attributes
     ----------
@@ -212,8 +213,9 @@ class OffsetLogisticRegression(Decoder):
             if labelled is not None:
                 x, y = np.asarray(labelled[0], dtype), np.asarray(labelled[1])
                 rows = slice(None) if self._distinct is None else self._distinct
-                known = Labelled.of(_unit(x[rows]), y[rows], len(self.classes_))
-            learnt = learn_from_pool(_unit(texts), f, known)
+                known = Labelled(_unit(x[rows]), y[rows])
+            shares = self.prior == "frequencies"
+            learnt = learn_from_pool(_unit(texts), f, known, keep_shares=shares)
         found.pool_used_ = learnt is not None
         if learnt is None:
             warn_of_useless(len(texts), len(self.classes_))
@@ -253,7 +255,9 @@ class OffsetLogisticRegression(Decoder):
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
         known = self.prior == "frequencies"
-        often = (np.log((counts + 1) / (N + K)) if known else np.zeros(K)).astype(X.dtype)
+        often = (np.log(counts + 1) if known else np.zeros(K)).astype(X.dtype)
+        rare = -float(often.mean())  # log-odds of a class without rows
+        often += X.dtype.type(rare)
         with one_thread():
             b, t, s, W = _average(
                 x, a / unit, often, y, weight, answer, has_scores=scores is not None
@@ -263,7 +267,7 @@ class OffsetLogisticRegression(Decoder):
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
         self.intercept_ = W[-1] * _BIAS - self.coef_ @ centre - self.strength_ * bias
         self.intercept_ += X.dtype.type(s) * often
-        self._rare = -s * math.log(N + K) if known else 0.0
+        self._rare = s * rare
 
     def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
         """Put in classes k that had no example.

@@ -23,35 +23,37 @@ _SHRINK = 0.5  # of the covariance, towards a sphere of the same trace
 _WORTH = 2.0  # texts without labels that a labelled row counts for
 _ROUNDS = 12
 _SURER = 0.8  # power of the temperature at which the mean confidence is kept
+_MATCHES = 30  # rounds in which shares are fitted
+_RIGHT = 0.8  # least share of the labelled rows to which the mixture has to give their class
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
 _TEXTS = 20  # least texts without labels per class
 _CHUNK = 8192  # texts of which a product is taken at once
 
 
 class Labelled(NamedTuple):
-    """What is known of the labelled rows: how many each class has, and where they lie.
+    """The rows that a classifier was fitted on.
 
     Attributes
     ----------
-    counts : ndarray of shape (K,)
-    means : ndarray of shape (K, H)
-        Of unit-length hidden states; anything for a class without rows.
+    x : ndarray of shape (N, H)
+        Of unit length.
+    y : ndarray of shape (N,)
+        Positions of their classes; not all need occur.
     """
 
-    counts: Floats
-    means: Floats
+    x: Floats
+    y: NDArray[np.intp]
 
-    @classmethod
-    def of(cls, x: Floats, y: NDArray[np.intp], K: int) -> Labelled:
-        """Return them for rows x (N, H) of the classes y (N,)."""
-        counts = np.bincount(y, minlength=K).astype(x.dtype)
-        sums = np.zeros((K, x.shape[1]), x.dtype)
-        np.add.at(sums, y, x)
-        return cls(counts, sums / np.maximum(counts, 1)[:, None])
+    def groups(self, K: int) -> tuple[Floats, Floats]:
+        """Return the number of rows of each class (K,), and their mean (K, H), 0 without any."""
+        counts = np.bincount(self.y, minlength=K).astype(self.x.dtype)
+        sums = np.zeros((K, self.x.shape[1]), self.x.dtype)
+        np.add.at(sums, self.y, self.x)
+        return counts, sums / np.maximum(counts, 1)[:, None]
 
 
 def learn_from_pool(
-    pool: Floats, f: Floats, labelled: Labelled | None = None
+    pool: Floats, f: Floats, labelled: Labelled | None = None, *, keep_shares: bool = False
 ) -> tuple[float, Floats, Floats] | None:
     """Fit the mixture, and decide whether it is to be believed.
 
@@ -63,6 +65,8 @@ def learn_from_pool(
         The classifier's log-odds of them.
     labelled : Labelled, optional
         Of the rows that the classifier was fitted on.
+    keep_shares : bool, default=False
+        Whether the mean probability of each class stays what it was under f.
 
     Returns
     -------
@@ -76,12 +80,20 @@ def learn_from_pool(
     if found is None:
         return None
     coef, bias = found
-    before = float(softmax(f, axis=1).max(axis=1).mean())
-    scale = _temperature(f + _STEP * (pool @ coef.T + bias), before)
+    if labelled is not None:
+        right = (labelled.x @ coef.T + bias).argmax(axis=1) == labelled.y
+        if right.mean() < _RIGHT:
+            return None
+    before = softmax(f, axis=1)
+    both = f + _STEP * (pool @ coef.T + bias)
+    scale = _temperature(both, float(before.max(axis=1).mean()))
     if scale < _LOUD:
         return None
     scale **= _SURER
-    return scale, scale * _STEP * coef, scale * _STEP * bias
+    coef, bias = scale * _STEP * coef, scale * _STEP * bias
+    if keep_shares:
+        bias += _shift(scale * both, before.mean(axis=0))
+    return scale, coef, bias
 
 
 def warn_of_useless(M: int, K: int) -> None:
@@ -102,8 +114,10 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
     dimensions span a space that holds all means; what is perpendicular to it says nothing.
     """
     (M, K), H = f.shape, pool.shape[1]
-    own, at = labelled or Labelled(np.zeros(K, f.dtype), np.zeros((K, H), f.dtype))
-    own = _WORTH * own
+    own, at = np.zeros(K, f.dtype), np.zeros((K, H), f.dtype)
+    if labelled is not None:
+        own, at = labelled.groups(K)
+    own *= _WORTH
     total, basis = M + own.sum(), None
     if M + K < H:
         basis, corner = np.linalg.qr(np.vstack([pool, at]).T)
@@ -139,6 +153,14 @@ def _scatter(pool: Floats, centre: Floats) -> Floats:
         rows = pool[start : start + _CHUNK] - centre
         T += rows.T @ rows
     return T
+
+
+def _shift(f: Floats, shares: Floats) -> Floats:
+    """Return what to add to f, (K,), for the mean probabilities to be the given ones."""
+    shift = np.zeros(f.shape[1], f.dtype)
+    for _ in range(_MATCHES):
+        shift += np.log(shares / softmax(f + shift, axis=1).mean(axis=0))
+    return shift - shift.mean()
 
 
 def _temperature(f: Floats, confidence: float) -> float:
