@@ -173,10 +173,11 @@ def unlabelled(path: Path) -> str:
         "\n## Texts without labels\n\n`python -m benchmarks unlabelled`\n\n"
         f"The default decoder without and with up to 1,000 other rows of the training split, their "
         f"labels left out; {content['model']} model, 1,000 rows of the test split, "
-        f"{content['seeds']} samples. Accuracy in % (difference, that in macro F1), log loss, "
-        "calibration error. The rule was chosen on the sets of the upper part, those of the lower "
-        "were looked at once, with the rule fixed. Where nothing changes, the texts were not "
-        f"believed. A fit with them takes {slowest:.2f} s at most, as a median of the samples.\n\n"
+        f"{content['seeds']} samples; without labels, the model's own scores. Accuracy in % "
+        "(difference, that in macro F1), log loss, calibration error. The rule was chosen on other "
+        "rows of the training splits of the upper part; all figures are of test rows, looked at "
+        "once, with the rule fixed. Where nothing changes, the texts were not believed. What they "
+        f"add takes {slowest:.2f} s at most, as a median of the samples.\n\n"
         + markdown_table(["set", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
         + "\n"
     )

@@ -25,6 +25,7 @@ _ROUNDS = 12
 _SURER = 0.8  # power of the temperature at which the mean confidence is kept
 _MATCHES = 30  # rounds in which shares are fitted
 _RIGHT = 0.8  # least share of the labelled rows to which the mixture has to give their class
+_ALREADY = 2  # rows to which it has, before any is seen
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
 _TEXTS = 20  # least texts without labels per class
 _CHUNK = 8192  # texts of which a product is taken at once
@@ -82,7 +83,7 @@ def learn_from_pool(
     coef, bias = found
     if labelled is not None:
         right = (labelled.x @ coef.T + bias).argmax(axis=1) == labelled.y
-        if right.mean() < _RIGHT:
+        if (right.sum() + _ALREADY) / (len(right) + _ALREADY) < _RIGHT:
             return None
     before = softmax(f, axis=1)
     both = f + _STEP * (pool @ coef.T + bias)
