@@ -20,6 +20,7 @@ from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.suggest import suggest
 from fewfit.cli.tune import merge, tune
 
 app = typer.Typer(
@@ -68,6 +69,6 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
+for command in (fit, suggest, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
     app.command()(command)
 app.add_typer(cache, name="cache")

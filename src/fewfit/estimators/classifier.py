@@ -33,6 +33,7 @@ from fewfit.estimators.examples import (
 from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
+from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of
@@ -287,6 +288,78 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         first = int(there.argmax())
         found._keep_example(rows[first], self.task_.select(answers, there))
         return found
+
+    def suggest(
+        self,
+        X: Any,
+        n: int = 10,
+        *,
+        labelled: tuple[Any, Any] | None = None,
+        progress: Progress | bool | None = None,
+    ) -> Suggestions:
+        """Return which texts of a pool to label next.
+
+        It needs no label to begin with: ``fit([], [])`` with label words is enough.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The pool; one query each and view. Of equal texts the first is taken.
+        n : int, default=10
+            How many; all that there are, if there are fewer.
+        labelled : (like X, sequence), optional
+            What has a label already, where this is not the object that was fitted on it. It is not
+            suggested again, and counts as what need not be learnt twice; one query each and view.
+        progress : callable or bool, optional
+
+        Returns
+        -------
+        Suggestions
+            A list of :class:`Suggestion`, the most useful first; its `queries` say what they cost.
+
+        Raises
+        ------
+        InputError
+            Before any query, if `n` is not at least 1 or nothing in the pool is without a label.
+        """
+        check_is_fitted(self, "classes_")
+        if type(n) is not int or n < 1:
+            raise InputError(f"n: expected an integer from 1 on, got {n!r:.50}")
+        fields = self.task_.template.fields
+        rows, known, codes = read_pool(X, fields, name="X"), [], np.empty(0, np.intp)
+        if labelled is not None:
+            known = read_rows(labelled[0], fields, name="labelled")
+            codes = positions(self.task_.verbalizer, read_labels(labelled[1], len(known)))
+        elif self._training is not None:
+            known, codes = list(self._training.rows), self._training.codes
+        taken = {tuple(row.items()) for row in known}
+        places: dict[tuple[tuple[str, str], ...], int] = {}
+        for i, row in enumerate(rows):
+            if tuple(row.items()) not in taken:
+                places.setdefault(tuple(row.items()), i)
+        if not places:
+            raise InputError("X: every text of the pool has a label already")
+        asked = [rows[i] for i in places.values()]
+        answers = self.observe([*asked, *known], progress=progress)
+        there = self.task_.answered(answers)
+        if not there[: len(asked)].any():
+            raise ModelError("X: the model gave no usable answer to any example")
+        report_left_out(there[: len(asked)], "texts of the pool")
+        hidden, scores = self.task_.features(self.task_.select(answers, there))
+        m = int(there[: len(asked)].sum())
+        pool, told = hidden[:m], None if scores is None else scores[:m]
+        decoder = self.decoder_
+        if decoder.adapts:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ModelWarning)
+                decoder = decoder.adapt(pool, scores=told)
+        f = np.log(np.maximum(decoder.predict_proba(pool, scores=told), 1e-30))
+        found = choose(pool, f, n, (hidden[m:], codes[there[len(asked) :]]))
+        origin = np.array(list(places.values()))[there[: len(asked)]]
+        return Suggestions(
+            (Suggestion(int(origin[i]), rows[origin[i]], reason) for i, reason in found),
+            queries=answers.queries,
+        )
 
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
         """Return the hidden states and scores of unlabelled texts."""

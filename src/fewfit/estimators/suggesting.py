@@ -6,6 +6,7 @@ of the classifier (K); M texts of the pool, no two alike.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from fewfit.decoders.threads import one_thread
+from fewfit.prompts import Row
 
 Floats = NDArray[Any]
 
@@ -22,7 +24,8 @@ _NEIGHBOURS = 20
 _REFERENCES = 2000  # texts among which neighbours are looked for
 _CHUNK = 4096
 _UNCERTAIN = 0.25  # share of the pool whose two best classes are closest
-_APART = 0.5  # a text whose nearest class centre is less than this times as near as its neighbours
+_STRANGE = 2.0  # standard deviations of the neighbours' entropy above its mean
+_EVERY = 10  # of so many texts one is from where the neighbours are strange, if any are
 
 
 class Chosen(NamedTuple):
@@ -30,6 +33,37 @@ class Chosen(NamedTuple):
 
     index: int
     reason: str
+
+
+class Suggestion(NamedTuple):
+    """A text to label.
+
+    Attributes
+    ----------
+    index : int
+        Its place among the rows that were given.
+    row : mapping of str to str
+        Its fields.
+    reason : {"typical", "uncertain", "new class suspected"}
+    """
+
+    index: int
+    row: Row
+    reason: str
+
+
+class Suggestions(list[Suggestion]):
+    """Texts to label, the most useful first.
+
+    Attributes
+    ----------
+    queries : int
+        What asking about the pool has cost.
+    """
+
+    def __init__(self, found: Iterable[Suggestion] = (), *, queries: int = 0) -> None:
+        super().__init__(found)
+        self.queries = queries
 
 
 def choose(
@@ -43,7 +77,9 @@ def choose(
     Each goes to the class that has the fewest labels so far, counting those that were chosen as
     what the classifier takes them for. Among the texts that it takes for this class, the one is
     chosen that lies in the densest place, far from what has a label or was chosen: the largest mean
-    similarity to its nearest texts, less the largest similarity to one of those.
+    similarity to its nearest texts, less the largest similarity to one of those. Every tenth is
+    from where the classifier is unsure of whole neighbourhoods, if there are such: the classes may
+    not be all.
 
     Parameters
     ----------
@@ -55,60 +91,63 @@ def choose(
         Hidden states of what is labelled and the positions of the classes.
     """
     M, K = f.shape
-    unit = _unit(hidden)
+    unit = _unit(hidden if hidden.shape[1] else f)
     centre = unit.mean(axis=0)
     z, p = _unit(unit - centre), softmax(f, axis=1)
     best = p.argmax(axis=1)
+    near, counts = np.full(M, -1.0), np.zeros(K)
     with one_thread():
-        dense = _density(z)
-        near = np.full(M, -np.inf)
-        counts = np.zeros(K)
+        dense, strange = _neighbourhoods(z, p)
         if labelled is not None and len(labelled[1]):
-            known = _unit(_unit(labelled[0]) - centre)
             counts += np.bincount(labelled[1], minlength=K)
-            for start in range(0, M, _CHUNK):
-                near[start : start + _CHUNK] = (z[start : start + _CHUNK] @ known.T).max(axis=1)
-        reasons = _reasons(z, p, dense)
+            for x in _unit(_unit(labelled[0]) - centre):
+                near = np.maximum(near, z @ x)
+        new = strange > strange.mean() + _STRANGE * strange.std()
+        reasons = _reasons(p, new)
         left, found = np.ones(M, dtype=bool), []
         while left.any() and len(found) < n:
-            there = np.bincount(best[left], minlength=K) > 0
-            k = int(np.where(there, counts, np.inf).argmin())
-            rows = np.flatnonzero(left & (best == k))
-            worth = dense[rows] - np.maximum(near[rows], 0)
-            i = int(rows[worth.argmax()])
+            if (len(found) + 1) % _EVERY == 0 and (left & new).any():
+                i = int(np.where(left & new, strange, -np.inf).argmax())
+            else:
+                there = np.bincount(best[left], minlength=K) > 0
+                k = int(np.where(there, counts, np.inf).argmin())
+                rows = np.flatnonzero(left & (best == k))
+                worth = dense[rows] - np.maximum(near[rows], 0)
+                i = int(rows[worth.argmax()])
             found.append(Chosen(i, reasons[i]))
             left[i] = False
-            counts[k] += 1
+            counts[best[i]] += 1
             near = np.maximum(near, z @ z[i])
     return found
 
 
-def _density(z: Floats) -> Floats:
-    """Return the mean similarity of each text to its nearest others, shape (M,).
+def _neighbourhoods(z: Floats, p: Floats) -> tuple[Floats, Floats]:
+    """Return the mean similarity of each text to its nearest others, and their mean entropy.
 
     In a large pool they are looked for among every so-manieth text in an order of its own, so that
     the order of the rows does not matter.
     """
     M = len(z)
-    others = z[np.lexsort(z.T[:8])[:: -(-M // _REFERENCES)]]
-    n = min(_NEIGHBOURS, len(others) - 1)
-    out = np.zeros(M, z.dtype)
+    some = np.lexsort(z.T[:8])[:: -(-M // _REFERENCES)]
+    entropy = -(p[some] * np.log(np.maximum(p[some], 1e-30))).sum(axis=1)
+    n = min(_NEIGHBOURS, len(some) - 1)
+    dense, strange = np.zeros(M), np.zeros(M)
     for start in range(0, M if n else 0, _CHUNK):
-        similar = z[start : start + _CHUNK] @ others.T
+        similar = z[start : start + _CHUNK] @ z[some].T
         similar[similar > 1 - 1e-6] = -1  # itself
-        out[start : start + _CHUNK] = np.sort(similar, axis=1)[:, -n:].mean(axis=1)
-    return out
+        nearest = np.argpartition(similar, -n, axis=1)[:, -n:]
+        here = slice(start, start + _CHUNK)
+        dense[here] = np.take_along_axis(similar, nearest, axis=1).mean(axis=1)
+        strange[here] = entropy[nearest].mean(axis=1)
+    return dense, strange
 
 
-def _reasons(z: Floats, p: Floats, dense: Floats) -> list[str]:
+def _reasons(p: Floats, new: NDArray[np.bool_]) -> list[str]:
     """Return why one would label each text, were it chosen."""
     top = np.sort(p, axis=1)
-    gap = top[:, -1] - (top[:, -2] if p.shape[1] > 1 else 0)
+    gap = top[:, -1] - top[:, -2]
     unsure = gap <= np.quantile(gap, _UNCERTAIN)
-    centres = _unit((p**2).T @ z)
-    apart = (z @ centres.T).max(axis=1) < _APART * dense
-    told = np.where(apart, NEW, np.where(unsure, UNCERTAIN, TYPICAL))
-    return told.tolist()
+    return np.where(new, NEW, np.where(unsure, UNCERTAIN, TYPICAL)).tolist()
 
 
 def _unit(x: Floats) -> Floats:
