@@ -35,6 +35,7 @@ PROGRAMS = {
     "tfew_base": "tfew_base",
     "tfew_small": "tfew_small",
     "pet_small": "pet_small",
+    "walk": "walk",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

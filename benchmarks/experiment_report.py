@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.spec import ExperimentFile
 from fewfit.compare.report.formats import NONE, seconds, size
-from fewfit.compare.report.tables import markdown_table
+from fewfit.markdown import markdown_table
 
 
 def experiment(path: Path, file: ExperimentFile) -> str:

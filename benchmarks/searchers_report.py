@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fewfit.compare.report.formats import NONE, seconds
-from fewfit.compare.report.tables import markdown_table
+from fewfit.markdown import markdown_table
 
 
 def searchers(path: Path) -> str:

@@ -9,7 +9,15 @@ from typer.testing import CliRunner
 
 from fewfit.cli import app
 from fewfit.decoders import DECODERS
-from fewfit.methods import ALIASES, TABLES, find_methods, list_methods, methods_table, summary_of
+from fewfit.methods import (
+    ALIASES,
+    FIRST,
+    TABLES,
+    find_methods,
+    list_methods,
+    methods_table,
+    summary_of,
+)
 from fewfit.tuning import METHODS as TUNED
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -19,7 +27,7 @@ def test_the_document_holds_the_table_of_today():
     text = DOCUMENT.read_text(encoding="utf-8")
     found = re.search("<!-- fewfit methods -->\n(.*)\n<!-- end -->", text, flags=re.DOTALL)
     assert found is not None
-    assert found.group(1).strip() == methods_table(), "run: python -m tests.test_methods"
+    assert found.group(1).strip() == str(methods_table()), "run: python -m tests.test_methods"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +41,12 @@ def test_a_sentence_says_what_a_method_does(method):
 
 def test_the_command_prints_the_same():
     runner = CliRunner()
-    assert runner.invoke(app, ["methods"]).output.strip() == methods_table()
+    shown = runner.invoke(app, ["methods"]).output
+    assert shown.startswith("What most people need:\n\n| method ")
+    assert shown.endswith(f"\n\n{methods_table()}\n")
+    decoders = runner.invoke(app, ["methods", "--for", "decoder"]).output
+    assert decoders.startswith("| method ")
+    assert "| lora " not in decoders
     rows = json.loads(runner.invoke(app, ["methods", "--json"]).output)
     assert [row["name"] for row in rows] == [method.name for method in list_methods()]
     assert set(rows[0]) == {
@@ -71,6 +84,7 @@ def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
 
 def test_every_alias_names_methods_that_there_are():
     listed = {method.name for method in list_methods()}
+    assert set(FIRST) <= listed
     assert {name for names in ALIASES.values() for name in names} <= listed
 
 

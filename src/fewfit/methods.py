@@ -12,6 +12,7 @@ from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.errors import InputError, MissingExtraError
+from fewfit.markdown import Table
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
 from fewfit.tuning import ENTRIES, METHODS, load
@@ -63,6 +64,19 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "analysis": ANALYSES,
 }
 """Kind -> the fixed tables of the rooms."""
+
+
+FIRST: dict[str, str] = {
+    "offset-regression": "labels, from one of each class on: what fit does if nothing is named",
+    "zero-shot": "no labels yet: the model's own scores, calibrated",
+    "multi-label": "several labels per text",
+    "linear-probe": "classes that have no word",
+    "dect": "labels, and no regression: prototypes beside the model's scores",
+    "in-context": "a language model that is shown examples in each prompt",
+    "prompt-search": "a better question, with queries to spend",
+    "t-few": "the model's weights, and minutes: trained by fewfit tune",
+}
+"""What most people need -> what one has then."""
 
 
 def list_methods() -> list[Method]:
@@ -189,8 +203,13 @@ def options_of(method: Method) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not Parameter.empty}
 
 
-def methods_table(methods: Sequence[Method] | None = None) -> str:
-    """Return the table in Markdown, of all methods or of these."""
+def first_table() -> Table:
+    """Return the methods that most people need, and when."""
+    return Table(("method", "if you have"), list(FIRST.items()), numbers=False)
+
+
+def methods_table(methods: Sequence[Method] | None = None, *, short: bool = False) -> Table:
+    """Return the table of all methods or of these, `short` for those who look at it."""
     header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
     header += ("note",)
     rows = [
@@ -202,14 +221,8 @@ def methods_table(methods: Sequence[Method] | None = None) -> str:
         )
         for method in (list_methods() if methods is None else methods)
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: tuple[str, ...]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(header), rule, *map(line, rows)])
+    shown = (0, 1, 3, 6) if short else range(len(header))
+    return Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows], False)
 
 
 def _folded(name: str) -> str:

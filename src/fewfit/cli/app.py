@@ -17,10 +17,11 @@ from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
 from fewfit.cli.methods import methods
 from fewfit.cli.options import Store, store_path
-from fewfit.cli.output import bar, plain_errors, say
+from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
 from fewfit.cli.suggest import suggest
+from fewfit.cli.terminal import show
 from fewfit.cli.tune import merge, tune
 
 app = typer.Typer(
@@ -66,7 +67,7 @@ def demo(
     """Run the whole story on the built-in support-desk data, offline."""
     from fewfit.demo import run_demo
 
-    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
+    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
 for command in (fit, suggest, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):

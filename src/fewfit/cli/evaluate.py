@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
@@ -15,6 +15,7 @@ from fewfit.cli.options import (
     Delimiter,
     Encoding,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     MaxQueries,
@@ -27,8 +28,11 @@ from fewfit.cli.options import (
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.predict import separator_of
 from fewfit.cli.tables import open_table
+from fewfit.cli.terminal import show
+from fewfit.markdown import Table
 
 _WIDTH = 60
+_CLASSES, _WEAKEST = 30, 20
 
 
 @plain_errors
@@ -38,6 +42,7 @@ def evaluate(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     multi_label: MultiLabel = False,
@@ -53,7 +58,7 @@ def evaluate(
     from fewfit.cli import measuring
     from fewfit.cli.loading import load_classifier
 
-    classifier = load_classifier(artifact, model, store, max_queries, "raise")
+    classifier = load_classifier(artifact, model, store, max_queries, "raise", hidden)
     separator = separator_of(classifier, multi_label, label_separator)
     fields, known = classifier.task_.template.fields, classifier.columns_
     remembered = known.fields if known else None
@@ -90,12 +95,11 @@ def evaluate(
     if as_json:
         say(json.dumps(found, ensure_ascii=False))
     else:
-        _print(found, table.unit)
+        show(*_blocks(found, table.unit))
 
 
-def _print(found: dict[str, Any], unit: str) -> None:
-    from fewfit.compare.report.tables import markdown_table
-
+def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
+    """What was found, for people: in all, class by class, and where it is wrong."""
     titles = {
         "accuracy": "accuracy",
         "exact_match": "all labels right",
@@ -107,22 +111,30 @@ def _print(found: dict[str, Any], unit: str) -> None:
     rows = [[title, f"{found[key]:.3f}", ""] for key, title in titles.items() if key in found]
     if "accuracy" in found:
         rows[0][2] = f"{found['accuracy_low']:.3f} to {found['accuracy_high']:.3f}"
-    say(markdown_table(["", "value", "95 % interval"], [*rows, ["rows", str(found["n"]), ""]]))
+    yield Table(["", "value", "95 % interval"], [*rows, ["rows", f"{found['n']:,}", ""]])
     own = sorted(found["classes"].items(), key=lambda item: item[1]["f1"])
-    say("\nClass by class, the weakest first:\n")
+    listed = own if len(own) <= _CLASSES else own[:_WEAKEST]
+    yield "Class by class, the weakest first:"
     rows = [
-        [_cell(name), *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1")), str(c["rows"])]
-        for name, c in own
+        [_cell(name), *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
+        for name, c in listed
     ]
-    say(markdown_table(["class", "precision", "recall", "F1", "rows"], rows))
+    yield Table(["class", "precision", "recall", "F1", "rows"], rows)
+    if len(listed) < len(own):
+        rest = own[len(listed) :]
+        yield (
+            f"The other {len(rest):,} classes have an F1 of {rest[0][1]['f1']:.3f} or more; --json "
+            "has all."
+        )
     if found.get("confusions"):
-        say("\nTaken for each other most often:\n")
+        yield "Taken for each other most often:"
         rows = [
-            [str(c["rows"]), _cell(c["label"]), _cell(c["predicted"])] for c in found["confusions"]
+            [f"{c['rows']:,}", _cell(c["label"]), _cell(c["predicted"])]
+            for c in found["confusions"]
         ]
-        say(markdown_table(["rows", "label", "predicted"], rows, numbers=False))
+        yield Table(["rows", "label", "predicted"], rows, numbers=False)
     if found.get("wrong"):
-        say("\nWrong, and most sure of it:\n")
+        yield "Wrong, and most sure of it:"
         rows = [
             [
                 str(w["row"]),
@@ -134,7 +146,7 @@ def _print(found: dict[str, Any], unit: str) -> None:
             for w in found["wrong"]
         ]
         header = [unit, "label", "predicted", "probability", "text"]
-        say(markdown_table(header, rows, numbers=False))
+        yield Table(header, rows, numbers=False)
 
 
 def _cell(text: str | Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import typer
 from fewfit.cli.choices import choose
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import plain_errors, say
+from fewfit.cli.terminal import is_terminal, show
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,14 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List all methods: what each requires, what it costs, where it comes from."""
-    from fewfit.methods import find_methods, list_methods, methods_table, options_of, summary_of
+    from fewfit.methods import (
+        find_methods,
+        first_table,
+        list_methods,
+        methods_table,
+        options_of,
+        summary_of,
+    )
 
     found = list_methods() if name is None else find_methods(name)
     if kind is not None:
@@ -53,10 +61,14 @@ def methods(
             for row, method in zip(rows, found, strict=True):
                 row |= {"summary": summary_of(method), "options": options_of(method)}
         say(json.dumps(rows, ensure_ascii=False, indent=1, default=str))
-    elif name is None:
-        say(methods_table(found))
-    else:
+    elif name is not None:
         say("\n\n".join(map(_described, found)))
+    elif kind is not None or needs is not None:
+        show(methods_table(found, short=is_terminal()))
+    else:
+        more = "'fewfit methods NAME' says more of one, also by the name of its paper or system."
+        everything = methods_table(found, short=is_terminal())
+        show("What most people need:", first_table(), f"All {len(found)}. {more}", everything)
 
 
 def _given(needs: str) -> set[str]:

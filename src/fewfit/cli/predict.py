@@ -16,6 +16,7 @@ from fewfit.cli.options import (
     Encoding,
     Errors,
     Format,
+    Hidden,
     Input,
     MaxQueries,
     Model,
@@ -50,6 +51,7 @@ def predict(
         ),
     ] = False,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
@@ -71,7 +73,7 @@ def predict(
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
 
-    classifier = load_classifier(artifact, model, store, max_queries, errors)
+    classifier = load_classifier(artifact, model, store, max_queries, errors, hidden)
     separator = separator_of(classifier, multi_label, label_separator)
     if adapt:
         check_adapts(classifier)

@@ -61,7 +61,7 @@ def compare(
     models: Sequence[str | FrozenModel] = ("embedded",),
     shots: Sequence[int] = (1, 4, 16),
     seeds: int | Sequence[int] = 5,
-    calibration: str | Calibration = "contextual",
+    calibration: str | Calibration | None = None,
     store: str | Path | None = "default",
     drop_overlap: bool = False,
     search_trials: int = SEARCH_TRIALS,

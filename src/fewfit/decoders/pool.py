@@ -19,7 +19,8 @@ from fewfit.decoders.base import Floats
 from fewfit.errors import ModelWarning
 
 _STEP = 0.5  # what a log-odds of the mixture counts for beside one of the classifier
-_SHRINK = 0.5  # of the covariance, towards a sphere of the same trace
+_SHRINK = 0.5  # of the covariance, towards a sphere of the same trace, with many texts per class
+_MANY = 20  # texts per class
 _WORTH = 2.0  # texts without labels that a labelled row counts for
 _ROUNDS = 12
 _SURER = 0.8  # power of the temperature at which the mean confidence is kept
@@ -27,7 +28,8 @@ _MATCHES = 30  # rounds in which shares are fitted
 _RIGHT = 0.8  # least share of the labelled rows to which the mixture has to give their class
 _ALREADY = 2  # rows to which it has, before any is seen
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
-_TEXTS = 20  # least texts without labels per class
+_LEAST = 5  # texts per class
+_TEXTS = 40  # least texts in all
 _CHUNK = 8192  # texts of which a product is taken at once
 
 
@@ -75,7 +77,7 @@ def learn_from_pool(
         ``scale * f(x) + coef @ x + bias`` are the new log-odds; None where the pool says too little
         or claims too much.
     """
-    if len(pool) < _TEXTS * f.shape[1] or not pool.shape[1]:
+    if len(pool) < max(_LEAST * f.shape[1], _TEXTS) or not pool.shape[1]:
         return None
     found = _mixture(pool, f, labelled)
     if found is None:
@@ -115,6 +117,7 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
     dimensions span a space that holds all means; what is perpendicular to it says nothing.
     """
     (M, K), H = f.shape, pool.shape[1]
+    shrink = 1 - (1 - _SHRINK) * min(M / K / _MANY, 1)
     own, at = np.zeros(K, f.dtype), np.zeros((K, H), f.dtype)
     if labelled is not None:
         own, at = labelled.groups(K)
@@ -128,8 +131,8 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
     size = np.trace(T) / H
     if size <= np.finfo(T.dtype).eps:
         return None
-    T *= 1 - _SHRINK
-    T[np.diag_indices_from(T)] += _SHRINK * size
+    T *= 1 - shrink
+    T[np.diag_indices_from(T)] += shrink * size
     root = cholesky(T, lower=True, overwrite_a=True)
 
     prior = log_softmax(f, axis=1)
@@ -140,7 +143,7 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
         mean = (z.T @ pool + own[:, None] * at) / n[:, None] - centre
         mean = solve_triangular(root, mean.T, lower=True).T
         gram = mean @ mean.T
-        inner = np.diag(total / ((1 - _SHRINK) * n)) - gram
+        inner = np.diag(total / ((1 - shrink) * n)) - gram
         white = mean + gram @ np.linalg.solve(inner, mean)
         coef = solve_triangular(root, white.T, lower=True, trans="T").T
         bias = -np.einsum("kh,kh->k", white, mean) / 2 - coef @ centre

@@ -117,14 +117,14 @@ def read_pool(X: Any, fields: Sequence[str], *, name: str = "unlabelled") -> lis
     return rows
 
 
-def usable(task: Task, answers: Observations) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Return which texts without labels were answered, and what a decoder learns of those."""
+def usable(task: Task, answers: Observations) -> dict[str, Any]:
+    """Return what a decoder learns of those texts without labels that were answered."""
     there = task.answered(answers)
     if not there.any():
         raise ModelError("unlabelled: the model gave no usable answer to any example")
     report_left_out(there, "unlabelled examples")
     hidden, scores = task.features(task.select(answers, there))
-    return there, {"pool": hidden, "pool_scores": scores}
+    return {"pool": hidden, "pool_scores": scores}
 
 
 def report_left_out(there: NDArray[np.bool_], what: str) -> None:

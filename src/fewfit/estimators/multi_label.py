@@ -145,7 +145,9 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         check_installed(task.model)
         retries = retries_of(task.model)
         with showing(progress, len(rows) * len(template.views)) as told:
-            task, answers, self.n_queries_ = task.begin(rows, progress=told)
+            task, asked, self.n_queries_ = task.begin(rows, more=[task.probe], progress=told)
+        P = len(template.views)
+        answers, probe = asked[:-P], asked[-P:]
         self.n_retries_ = retries_of(task.model) - retries
         there = task.answered(answers)
         report_left_out(there, "examples")
@@ -157,8 +159,10 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             )
         answers = task.select(answers, there)
         decoder = decoder.fit(task.features(answers)[0], Y[there])
-        self._keep(Fitted(task, decoder, n_examples=int(there.sum()), example=None))
-        self._keep_example(rows[int(there.argmax())], answers)
+        counts = Y[there].sum(axis=0).tolist()
+        self._keep(Fitted(task, decoder, int(there.sum()), example=None, counts=counts))
+        self._probe = self._recorded(task.probe, probe)
+        self._example = self._recorded(rows[int(there.argmax())], answers[:P])
         self._indicator = indicator
         return self
 

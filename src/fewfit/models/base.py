@@ -14,8 +14,9 @@ from typing import Any, Self
 import numpy as np
 
 from fewfit.errors import InputError
+from fewfit.gathering import gather
 from fewfit.models.capabilities import Capabilities
-from fewfit.observations import Batch, Observations, answered_whole, gather
+from fewfit.observations import Batch, Observations, answered_whole
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]
@@ -187,8 +188,9 @@ class FrontModel(FrozenModel):
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = inspect.signature(type(self)).parameters
-        return _made, (type(self), {name: getattr(self, name) for name in names})
+        return made, (type(self), {name: getattr(self, name) for name in names})
 
 
-def _made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+def made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+    """Make a model from the arguments of its constructor, as its pickle says."""
     return kind(**arguments)

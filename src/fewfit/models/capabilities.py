@@ -31,6 +31,9 @@ class Capabilities:
     top_k : int or None
         How many of its most probable tokens the model lists; the score of a label word that is
         not among them is censored. None if every label word is scored.
+    resolution : float
+        Smallest step of the probabilities behind the scores, such as 1/n where they are counts of
+        n answers; 0 where they are continuous.
     pairs : bool
         Whether it reads two fields as a pair of texts, whose hidden state has a size of its own.
     """
@@ -42,6 +45,7 @@ class Capabilities:
     full_vocabulary: bool = False
     soft_prompts: bool = False
     top_k: int | None = None
+    resolution: float = 0.0
     pairs: bool = False
 
     def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:

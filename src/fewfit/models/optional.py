@@ -61,6 +61,22 @@ class TriesFields(Protocol):
         ...
 
 
+class HasStore(Protocol):
+    """A model with a store in front, or that is one."""
+
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which prompts cost nothing, since the answer is stored, shape (N,); cheap."""
+        ...
+
+
+class Shows(Protocol):
+    """A model that is sent something else than the prompt as it stands."""
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        """Return what is asked for a prompt, for a person to read; nothing is asked."""
+        ...
+
+
 class GivesVocabulary(Protocol):
     """A model that declares ``full_vocabulary``."""
 
@@ -117,6 +133,22 @@ def check_fields(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> li
     if not hasattr(model, "check_fields"):
         return []
     return cast(TriesFields, model).check_fields(prompt, words)
+
+
+def stored(
+    model: FrozenModel, prompts: Sequence[Prompt], words: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return :meth:`HasStore.stored`; nothing of a model without a store."""
+    if (look := _first(model, "stored")) is None:
+        return np.zeros(len(prompts), dtype=bool)
+    return look(prompts, words)
+
+
+def show(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> str:
+    """Return :meth:`Shows.show`; the prompt of a model that is sent just that."""
+    if (shown := _first(model, "show")) is None:
+        return prompt.text("{mask}")
+    return shown(prompt, words)
 
 
 def gives_vocabulary(model: FrozenModel) -> GivesVocabulary:

@@ -81,9 +81,14 @@ class StoredModel(FrontModel):
 
     def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:
         """Return how many of these distinct prompts need not be asked; nothing is asked."""
-        if not self.path.exists():
-            return 0
-        return sum(len(found.positions) for found in self._call(prompts, words).stored())
+        return int(self.stored(prompts, words).sum())
+
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        there = np.zeros(len(prompts), dtype=bool)
+        if self.path.exists():
+            for found in self._call(prompts, words).stored():
+                there[list(found.positions)] = True
+        return there
 
     def _call(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Call:
         return Call(self.model, self.path, prompts, words, self.max_bytes)
