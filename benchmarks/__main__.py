@@ -31,6 +31,7 @@ PROGRAMS = {
     "searchers": "searchers",
     "ablation": "ablation",
     "unlabelled": "unlabelled",
+    "suggest": "suggest",
     "pairs": "pairs",
     "tfew_base": "tfew_base",
     "tfew_small": "tfew_small",

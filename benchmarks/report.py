@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import RESULTS, searchers_report, tuning_report
@@ -183,6 +184,53 @@ def unlabelled(path: Path) -> str:
     )
 
 
+def suggest(path: Path) -> str:
+    """The section on which texts to label: labels needed, and accuracy, for each rule."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    cells = {(row["set"], row["rule"]): row for row in content["rows"]}
+    sets = list(dict.fromkeys(name for name, _ in cells))
+    rules = list(dict.fromkeys(rule for _, rule in cells))
+    most = content["per_class"][-1]
+
+    def shown(value: float | None) -> str:
+        return f"> {most}" if value is None or value > most else f"{value:.1f}"
+
+    def table(key: str) -> str:
+        rows = []
+        for rule in rules:
+            found = [cells[name, rule][key] for name in sets]
+            middle = median([most + 1.0 if value is None else value for value in found])
+            rows.append([rule, shown(middle), *map(shown, found)])
+        return markdown_table(["labels per class", "median", *sets], rows)
+
+    def accuracy(way: str) -> str:
+        rows = []
+        for rule in rules:
+            curves = [cells[name, rule][way] for name in sets]
+            means = [sum(column) / len(sets) for column in zip(*curves, strict=True)]
+            rows.append([rule, *(f"{100 * value:.1f}" for value in means)])
+        return markdown_table(["mean accuracy, %", "0", *map(str, content["per_class"])], rows)
+
+    return (
+        "\n## Which texts to label\n\n`python -m benchmarks suggest`\n\n"
+        f"From no label on, a rule chooses texts of a pool of 1,000; {content['model']} model, "
+        f"1,000 rows of the test split, mean of {content['seeds']} pools. Labels per class until "
+        f"the mean accuracy is that of random choice with {most} per class and no other texts; the "
+        "fit learns from the pool too.\n\n"
+        + table("needed_with")
+        + "\n\nThe same where the fit learns from the labels alone:\n\n"
+        + table("needed_without")
+        + f"\n\nLabels per class until it is that of random choice with {most} per class *and* the "
+        "pool:\n\n"
+        + table("needed_alike")
+        + "\n\nMean accuracy over the sets by labels per class, with the pool, then without:\n\n"
+        + accuracy("with")
+        + "\n\n"
+        + accuracy("without")
+        + "\n"
+    )
+
+
 def pairs(path: Path) -> str:
     """The section on two fields: a row for each set and way of reading."""
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -248,6 +296,7 @@ def main(argv: Sequence[str] = ()) -> None:
     programs = {
         "ablation_embedded": ablation,
         "unlabelled": unlabelled,
+        "suggest": suggest,
         "pairs": pairs,
         "searchers": searchers_report.searchers,
         "grid": grid,
