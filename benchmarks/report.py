@@ -169,6 +169,12 @@ def unlabelled(path: Path) -> str:
         rows += [[name, *(cell([name], n) for n in shots)] for name in names]
         rows.append([f"mean, {group}", *(cell(names, n) for n in shots)])
     rows.append(["mean of all", *(cell(sets, n) for n in shots)])
+    size, said = content.get("large"), ""
+    if size:
+        said = (
+            f"; {size['texts']:,} texts of {size['hidden']:,} numbers take {size['seconds']:.0f} "
+            f"processor seconds and {size['peak_mb']:,} MB, the texts included"
+        )
     slowest = max(row["seconds"] for row in content["rows"] if row["used"] > 0)
     return (
         "\n## Texts without labels\n\n`python -m benchmarks unlabelled`\n\n"
@@ -178,7 +184,9 @@ def unlabelled(path: Path) -> str:
         "(difference, that in macro F1), log loss, calibration error. The rule was chosen on other "
         "rows of the training splits of the upper part; all figures are of test rows, looked at "
         "once, with the rule fixed. Where nothing changes, the texts were not believed. What they "
-        f"add takes {slowest:.2f} s at most, as a median of the samples.\n\n"
+        f"add takes {slowest:.2f} s at most on a busy machine, as a median of the samples"
+        + said
+        + ".\n\n"
         + markdown_table(["set", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
         + "\n"
     )

@@ -1,11 +1,11 @@
 """Which texts to label: labels needed to reach what random choice reaches with 16 per class.
 
-    python -m benchmarks suggest [--model embedded] [--seeds 5] [--store default]
+    python -m benchmarks suggest [--model embedded] [--seeds 5] [--store default] [--rules A,B]
 
 From no label on, a rule chooses texts of a pool of `POOL` training rows, which are then labelled;
 the default decoder is fitted on them, with the pool as texts without labels and without, and judged
 on rows of the test split. What a rule sees of the classifier is the fit with the pool. Writes
-``results/suggest.json``.
+``results/suggest.json``, in which what was run before with as many seeds stays.
 """
 
 from __future__ import annotations
@@ -238,10 +238,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--store", default="default")
     parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--rules", default=",".join(RULES))
     args = parser.parse_args(argv)
 
     warnings.simplefilter("ignore", FewfitWarning)
-    model, table = open_model(args.model, args.store), []
+    path, rows_before = RESULTS / "suggest.json", []
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if (before["model"], before["seeds"]) == (args.model, args.seeds):
+            rows_before = before["rows"]
+    found = {(row["set"], row["rule"]): row for row in rows_before}
+    model = open_model(args.model, args.store)
     for name in args.sets.split(","):
         rng = np.random.RandomState(0)
         K = len(TASKS[name]["labels"])
@@ -259,21 +266,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         assert scores is not None
         codes = [str(c) for c in task.verbalizer.classes]
         y, n = np.array([codes.index(str(row["label"])) for row in [*train, *test]]), len(train)
-        for rule, chosen in RULES.items():
+        for rule in args.rules.split(","):
             curves = []
             for seed in range(args.seeds):
                 rows = np.random.RandomState(seed).permutation(n)[: max(POOL, 24 * K)]
                 parts = [(hidden[i], scores[i], y[i]) for i in (rows, slice(n, None))]
-                curves.append(curve(chosen, *parts, K, seed))
+                curves.append(curve(RULES[rule], *parts, K, seed))
             mean = np.mean(curves, axis=0).round(4)
-            table.append({"set": name, "rule": rule, "with": mean[:, 0].tolist()})
-            table[-1]["without"] = mean[:, 1].tolist()
+            found[name, rule] = {
+                "set": name,
+                "rule": rule,
+                "with": mean[:, 0].tolist(),
+                "without": mean[:, 1].tolist(),
+            }
             print(name, rule, *mean.tolist(), flush=True)
-    for row in table:
-        start = next(r for r in table if r["set"] == row["set"] and r["rule"] == "random")
+    for (name, _), row in found.items():
+        start = found[name, "random"]
         for way in ("with", "without"):
             row[f"needed_{way}"] = needed(row[way], start["without"][-1])
         row["needed_alike"] = needed(row["with"], start["with"][-1])
-    content = {"model": args.model, "seeds": args.seeds, "per_class": PER_CLASS, "rows": table}
-    path = RESULTS / "suggest.json"
+    order = {rule: i for i, rule in enumerate(RULES)}
+    rows = sorted(found.values(), key=lambda row: (SETS.index(row["set"]), order[row["rule"]]))
+    content = {"model": args.model, "seeds": args.seeds, "per_class": PER_CLASS, "rows": rows}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

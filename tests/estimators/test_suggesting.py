@@ -23,44 +23,44 @@ def groups(sizes, seed=0, H=16, spread=0.15):
 def test_the_first_texts_are_one_of_each_group_that_the_scores_tell_apart():
     X, y = groups([60, 30, 10])
     found = choose(X, 4.0 * np.eye(3)[y], 6)
-    assert sorted(y[[item.index for item in found[:3]]]) == [0, 1, 2]
-    assert sorted(y[[item.index for item in found]]) == [0, 0, 1, 1, 2, 2]
+    assert sorted(y[[item.place for item in found[:3]]]) == [0, 1, 2]
+    assert sorted(y[[item.place for item in found]]) == [0, 0, 1, 1, 2, 2]
     assert {item.reason for item in found} <= {TYPICAL, UNCERTAIN}
     similar = (X @ X.T)[np.ix_(y == 0, y == 0)].mean(axis=1)
-    assert similar[next(i.index for i in found if y[i.index] == 0)] > np.median(similar)
+    assert similar[next(i.place for i in found if y[i.place] == 0)] > np.median(similar)
 
 
 def test_what_is_labelled_is_not_learnt_twice():
     X, y = groups([40, 40])
     f = 4.0 * np.eye(2)[y]
     alone = choose(X, f, 1, (X[:3], y[:3]))
-    assert y[alone[0].index] == 1
+    assert y[alone[0].place] == 1
     rng = np.random.default_rng(1)
     two = X.copy()
     two[:20, 2] += 1.0  # class 0 falls into two parts, of which one is known
     known = two[[0, 1, *range(40, 46)]], np.repeat([0, 1], [2, 6])
     found = choose(two, f, 1, known)
-    assert 20 <= found[0].index < 40
+    assert 20 <= found[0].place < 40
     order = rng.permutation(80)
     again = choose(
         two[order], f[order], 1, (two[[0, 1, *range(40, 46)]], np.repeat([0, 1], [2, 6]))
     )
-    assert order[again[0].index] == found[0].index
+    assert order[again[0].place] == found[0].place
 
 
 def test_every_tenth_is_from_a_group_that_fits_no_class():
     X, y = groups([100, 100, 12])
     f = 4.0 * np.eye(3)[y][:, :2]
     found = choose(X, f, 10)
-    assert (y[found[9].index], found[9].reason) == (2, NEW)
-    assert all(item.reason != NEW for item in found[:9] if y[item.index] < 2)
+    assert (y[found[9].place], found[9].reason) == (2, NEW)
+    assert all(item.reason != NEW for item in found[:9] if y[item.place] < 2)
 
 
 def test_a_doubtful_text_is_called_uncertain():
     X, y = groups([50, 50])
     f = 4.0 * np.eye(2)[y]
     f[y == 0] /= 20
-    reasons = {y[item.index]: item.reason for item in choose(X, f, 2)}
+    reasons = {y[item.place]: item.reason for item in choose(X, f, 2)}
     assert reasons == {0: UNCERTAIN, 1: TYPICAL}
 
 
@@ -68,7 +68,7 @@ def test_a_doubtful_text_is_called_uncertain():
 def test_hidden_states_that_say_nothing_do_no_harm(H):
     f = np.random.default_rng(0).normal(size=(7, 3))
     found = choose(np.ones((7, H)), f, 20)
-    assert sorted(item.index for item in found) == list(range(7))
+    assert sorted(item.place for item in found) == list(range(7))
 
 
 def test_a_large_pool_is_dealt_with_in_parts(monkeypatch):
@@ -80,7 +80,7 @@ def test_a_large_pool_is_dealt_with_in_parts(monkeypatch):
     monkeypatch.setattr("fewfit.estimators.suggesting._REFERENCES", 30)
     few = choose(X, f, 12)
     order = np.random.default_rng(0).permutation(120)
-    assert [order[i.index] for i in choose(X[order], f[order], 12)] == [i.index for i in few]
+    assert [order[i.place] for i in choose(X[order], f[order], 12)] == [i.place for i in few]
 
 
 def zero(model, **options):

@@ -173,7 +173,7 @@ class OffsetLogisticRegression(Decoder):
         if pool is not None:
             codes = np.searchsorted(self.classes_, y)
             found = self.adapt(pool, scores=pool_scores, labelled=(X, codes))
-            vars(self).update(vars(found))
+            self.__dict__.update(found.__dict__)
         return self
 
     def adapt(

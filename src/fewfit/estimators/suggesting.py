@@ -7,6 +7,7 @@ of the classifier (K); M texts of the pool, no two alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,11 +32,12 @@ _EVERY = 10  # of so many texts one is from where the neighbours are strange, if
 class Chosen(NamedTuple):
     """A text to label: its position in the pool, and why."""
 
-    index: int
+    place: int
     reason: str
 
 
-class Suggestion(NamedTuple):
+@dataclass(frozen=True)
+class Suggestion:
     """A text to label.
 
     Attributes
