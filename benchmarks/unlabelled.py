@@ -4,8 +4,8 @@
 
 A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far
 as there are so many. The same fit without them is beside it; with 0 labels it is the model's own
-scores. ``--large`` measures time and memory alone. Writes ``results/unlabelled.json``, in which what
-is not run again stays.
+scores. ``--large`` measures time and memory alone. Writes ``results/unlabelled.json``, in which
+what is not run again stays.
 """
 
 from __future__ import annotations
