@@ -22,6 +22,7 @@ from benchmarks.tasks import data_folder
 from fewfit.errors import FewfitError, InputError
 
 PROGRAMS = {
+    "start-up": "speed.start_up",
     "speed": "speed.speed",
     "grid": "speed.grid",
     "growth": "speed.growth",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.spec import ExperimentFile
-from fewfit.compare.report.formats import NONE, seconds, size
-from fewfit.markdown import markdown_table
+from fewfit.compare.report.formats import seconds, size
+from fewfit.markdown import NONE, markdown_table
 
 
 def experiment(path: Path, file: ExperimentFile) -> str:

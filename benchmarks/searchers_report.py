@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewfit.compare.report.formats import NONE, seconds
-from fewfit.markdown import markdown_table
+from fewfit.compare.report.formats import seconds
+from fewfit.markdown import NONE, markdown_table
 
 
 def searchers(path: Path) -> str:

@@ -17,6 +17,7 @@ from fewfit.methods import (
     list_methods,
     methods_table,
     summary_of,
+    use_of,
 )
 from fewfit.tuning import METHODS as TUNED
 
@@ -74,6 +75,21 @@ def test_the_command_prints_the_same():
         ("k n n prompting", {"knn-prompting"}),
         ("Hou", {"prompt-boosting"}),
         ("2212.08408", {"dect", "ratio"}),
+        ("Ladder Side-Tuning", {"ladder"}),
+        ("LST", {"ladder"}),
+        ("LiST", {"list"}),
+        ("Composable Sparse Fine-Tuning", {"lt-sft"}),
+        ("conjugate prompting", {"conjugate"}),
+        ("Pattern-Exploiting Training", {"pet"}),
+        ("(IA)^3", {"ia3"}),
+        ("mask", {"magnitude-mask", "random-mask"}),
+        ("MPD", {"mpd"}),
+        ("UPL", {"unsupervised-prompts"}),
+        ("URIAL", {"urial-prefix", "token-shift"}),
+        ("CC", {"contextual"}),
+        ("DCPMI", {"pmi"}),
+        ("MAM adapter", {"parallel-adapter"}),
+        ("default", {"offset-regression"}),
     ],
 )
 def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
@@ -94,6 +110,20 @@ def test_a_method_shows_its_options():
     assert "source    Cui et al. 2023, arXiv 2212.08408" in out
     rows = json.loads(CliRunner().invoke(app, ["methods", "dect", "--json"]).output)
     assert rows[0]["options"]["n_steps"] == 30
+
+
+@pytest.mark.parametrize(
+    "method", list_methods(), ids=lambda method: f"{method.kind}-{method.name}"
+)
+def test_what_a_method_is_used_by_is_there(method):
+    use = use_of(method)
+    if use.startswith("from"):
+        exec(use, {})
+        return
+    _, command, option, *value = use.split()
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [command, "--help"]).output
+    assert option in shown
+    assert value in ([method.name], [])
 
 
 def test_methods_are_filtered():

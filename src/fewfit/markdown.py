@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+NONE = "\N{EN DASH}"
+"""Stands in tables for a number that there is not."""
+
 
 class Table(NamedTuple):
     """A table whose cells are text; ``str`` gives it as Markdown.

@@ -12,7 +12,7 @@ from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.errors import InputError, MissingExtraError
-from fewfit.markdown import Table
+from fewfit.markdown import NONE, Table
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
 from fewfit.tuning import ENTRIES, METHODS, load
@@ -51,8 +51,6 @@ class Method(NamedTuple):
     source: str
     note: str = ""
 
-
-NONE = "\N{EN DASH}"
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "calibration": CALIBRATIONS,
@@ -121,18 +119,39 @@ def _name_of(decoder: Any) -> str:
 ALIASES: dict[str, tuple[str, ...]] = {
     "AdaBoost": ("prompt-boosting",),
     "BBT": ("black-box-tuning",),
+    "BC": ("batch",),
     "BDPL": ("prompt-search",),
     "batch calibration": ("batch",),
+    "Black-box Discrete Prompt Learning": ("prompt-search",),
+    "CC": ("contextual",),
+    "Composable Sparse Fine-Tuning": ("lt-sft",),
+    "Conjugate Prompting": ("conjugate",),
     "contextual calibration": ("contextual",),
+    "DC": ("domain-context",),
+    "DCPMI": ("pmi",),
     "Decoder Tuning": ("dect", "ratio"),
+    "default": ("offset-regression",),
     "domain-context calibration": ("domain-context",),
+    "focal loss": ("focal",),
+    "Houlsby adapter": ("series-adapter",),
     "ICL": ("in-context",),
+    "in-context learning": ("in-context",),
     "iPET": ("ipet", "pet"),
     "kNN-Prompting": ("knn-prompting",),
+    "Knowledgeable Prompt-tuning": ("probable-words",),
     "KPT": ("probable-words",),
+    "Ladder Side-Tuning": ("ladder",),
+    "Lite Self-Training": ("list",),
     "logistic regression": ("linear-probe", "offset-regression"),
+    "lottery ticket": ("lt-sft",),
+    "low-rank adaptation": ("lora",),
+    "LST": ("ladder",),
+    "MAM adapter": ("parallel-adapter",),
     "Multi-Prompting Decoder": ("mpd", "neighbour-words"),
+    "nearest centroid": ("nearest-mean",),
+    "Pattern-Exploiting Training": ("pet",),
     "PMI-DC": ("pmi",),
+    "Prompt Tuned Embedding Classification": ("multi-label", "trie"),
     "PromptBoosting": ("prompt-boosting",),
     "Prototypical networks": ("nearest-mean",),
     "ProtoNet": ("nearest-mean",),
@@ -142,16 +161,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "RLPrompt": ("policy-network",),
     "SciPrompt": ("retrieved-words", "soft-verbalizer"),
     "TFew": ("t-few",),
+    "token distribution shift": ("token-shift",),
+    "Unsupervised Prompt Learning": ("unsupervised-prompts",),
     "UPL": ("unsupervised-prompts",),
     "URIAL": ("urial-prefix", "token-shift"),
 }
 """Name of a paper or system -> the methods that come from it, where they have another name here."""
 
 
+_PART = 4
+"""Letters that are enough to be a part of a name."""
+
+
 def find_methods(name: str) -> list[Method]:
     """Return the methods of a name, or of that of a paper, a system, an author or an arXiv id.
 
-    Case, blanks, hyphens and underscores do not matter.
+    Case, blanks, hyphens and underscores do not matter. Where it is none, the methods whose name
+    it is a part of: "adapter".
 
     Raises
     ------
@@ -165,6 +191,8 @@ def find_methods(name: str) -> list[Method]:
     found = [method for method in everything if method.name in known.get(wanted, ())]
     if not found:  # an author's name, or an arXiv id
         found = [m for m in everything if wanted in {_folded(w) for w in m.source.split()}]
+    if not found and len(wanted) >= _PART:
+        found = [m for m in everything if wanted in _folded(m.name)]
     if not found:
         spelled = {_folded(n): n for n in [*ALIASES, *(method.name for method in everything)]}
         near = [spelled[n] for n in get_close_matches(wanted, list(spelled), 1)]
@@ -187,6 +215,23 @@ def _item(method: Method) -> Any:
         return load(method.name)
     except MissingExtraError:
         return None
+
+
+_USES = {
+    "calibration": "fewfit fit --calibration {}",
+    "decoder": "fewfit fit --decoder {}",
+    "multi-label decoder": "fewfit fit --multi-label",
+    "searcher": "fewfit compare --methods {}",
+    "tuning": "fewfit tune --method {}",
+}
+
+
+def use_of(method: Method) -> str:
+    """Return how one comes to use it: a command, or where it is in Python."""
+    if method.kind in _USES:
+        return _USES[method.kind].format(method.name)
+    name = _item(method).__name__
+    return f"from fewfit.{method.room.partition('/')[0]} import {name}"
 
 
 def options_of(method: Method) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
 from fewfit.cli.suggest import suggest
+from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
 from fewfit.cli.tune import merge, tune
 
@@ -38,6 +41,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # the system takes the memory back; nobody need look through it
     app()
 
 
@@ -71,5 +75,5 @@ def demo(
 
 
 for command in (fit, suggest, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
-    app.command()(command)
+    app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")

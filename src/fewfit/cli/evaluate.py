@@ -29,7 +29,7 @@ from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.predict import separator_of
 from fewfit.cli.tables import open_table
 from fewfit.cli.terminal import show
-from fewfit.markdown import Table
+from fewfit.markdown import NONE, Table
 
 _WIDTH = 60
 _CLASSES, _WEAKEST = 30, 20
@@ -90,6 +90,7 @@ def evaluate(
     else:
         told = probabilities > classifier.decoder_.threshold_
         found = measuring.several(truth, told)
+        found["wrong"] = measuring.wrong_labels(truth, told, probabilities, classes, examples)
     found["classes"] = measuring.by_class(truth, told, classes)
     found["seconds"] = round(seconds, 3)
     if as_json:
@@ -109,14 +110,14 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
         "ece": "calibration error",
     }
     rows = [[title, f"{found[key]:.3f}", ""] for key, title in titles.items() if key in found]
-    if "accuracy" in found:
-        rows[0][2] = f"{found['accuracy_low']:.3f} to {found['accuracy_high']:.3f}"
+    first = "accuracy" if "accuracy" in found else "exact_match"
+    rows[0][2] = f"{found[f'{first}_low']:.3f} to {found[f'{first}_high']:.3f}"
     yield Table(["", "value", "95 % interval"], [*rows, ["rows", f"{found['n']:,}", ""]])
-    own = sorted(found["classes"].items(), key=lambda item: item[1]["f1"])
+    own = sorted(found["classes"].items(), key=lambda item: (not item[1]["rows"], item[1]["f1"]))
     listed = own if len(own) <= _CLASSES else own[:_WEAKEST]
     yield "Class by class, the weakest first:"
     rows = [
-        [_cell(name), *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
+        [_cell(name), *(_share(c, key) for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
         for name, c in listed
     ]
     yield Table(["class", "precision", "recall", "F1", "rows"], rows)
@@ -139,7 +140,9 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
             [
                 str(w["row"]),
                 _cell(w["label"]),
-                _cell(w["predicted"]),
+                _cell(w["predicted"])
+                if isinstance(w["predicted"], str)
+                else ("given" if w["predicted"] else "missed"),
                 f"{w['probability']:.2f}",
                 _cell(" / ".join(w["text"].values())),
             ]
@@ -147,6 +150,12 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
         ]
         header = [unit, "label", "predicted", "probability", "text"]
         yield Table(header, rows, numbers=False)
+
+
+def _share(measured: dict[str, float], key: str) -> str:
+    """A share, or a dash where there is nothing that it could be of."""
+    of = {"precision": "predicted", "recall": "rows", "f1": "rows"}[key]
+    return f"{measured[key]:.3f}" if measured[of] else NONE
 
 
 def _cell(text: str | Sequence[str]) -> str:

@@ -225,7 +225,7 @@ def fit(
         label=table.columns[place],
         separator=separator,
     )
-    expected = classifier.expected_accuracy() if expect and not multi_label else None
+    expected = classifier.expected_accuracy() if expect else None
     classifier.save(output, keep_example=keep_example)
     found = {
         "artifact": str(output),
@@ -322,8 +322,9 @@ def _print(
     if report is not None:
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
-    for line in expectation(expected) if expected is not None else ():
-        say(line)
+    if expected is not None:
+        for line in expectation(expected, several=found["decoder"] == "multi-label"):
+            say(line)
     for line in found["warnings"]:
         say(f"Look at this: {line}")
     new = f"NEW{Path(train).suffix or '.csv'}"

@@ -27,7 +27,7 @@ from fewfit.errors import (
     ModelMismatchError,
     ModelWarning,
 )
-from fewfit.estimators.expected import Training
+from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.estimators.hub import fetched, push
 from fewfit.models import FrozenModel
@@ -95,6 +95,36 @@ class TextEstimator(BaseEstimator):
         """Return the logarithm of :meth:`predict_proba`."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X, progress=progress))
+
+    def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
+        """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
+
+        Where an example has several labels, the share that is given exactly its labels.
+
+        Parameters
+        ----------
+        n_folds : int, default=10
+            The decoder is fitted this often, each time without a part of the rows: stratified, and
+            with equal texts in the same part.
+        seed : int, default=0
+            Which rows are held out together.
+
+        Raises
+        ------
+        InputError
+            If the classifier was loaded or unpickled, or fitted without examples: the answers are
+            kept in memory alone.
+        """
+        check_is_fitted(self, "classes_")
+        if self._training is None:
+            raise InputError(
+                "expected_accuracy: the answers of fit are not here; only the object that was "
+                "fitted, on examples, has them"
+            )
+        classes = self.classes_.tolist()
+        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        self._expected = found.to_dict()  # the model card says it
+        return found
 
     def observe(self, X: Any, *, progress: Progress | bool | None = None) -> Observations:
         """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
-from fewfit.decoders.base import check_unlabelled, tell_views
+from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator, check_labelled, showing
 from fewfit.estimators.examples import (
@@ -27,10 +27,11 @@ from fewfit.estimators.examples import (
     fit_decoder,
     positions,
     read_pool,
+    read_weights,
     report_left_out,
     usable,
 )
-from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
 from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
@@ -178,7 +179,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.max_censored = max_censored
 
     def fit(
-        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | bool | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        unlabelled: Any = None,
+        progress: Progress | bool | None = None,
     ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
@@ -192,6 +199,11 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             :class:`ZeroShot`: the model's scores alone speak for it. With no examples at all,
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
+        sample_weight : array-like of shape (N,), optional
+            How many examples each counts for, for a decoder that can weigh them (the default,
+            LinearProbe, NearestMean, DecT, SoftVerbalizer); an example of weight 0 is not asked
+            about. Calibrations do not look at it. To the default, copies of a text are one row,
+            with the mean of their weights.
         unlabelled : like X, optional
             Further texts, without labels, one query each and view. The default decoder learns from
             them, and so do :class:`fewfit.decoders.IPET` and those that declare it; others refuse
@@ -214,6 +226,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
+        weight = read_weights(sample_weight, len(rows))
+        if weight is not None:
+            check_weighted(decoder)
+            if unlabelled is not None:
+                raise InputError("sample_weight: not together with unlabelled texts")
+            rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
+            codes, weight = codes[weight > 0], weight[weight > 0]
         tell_views(decoder, len(template.views))
         check_unlabelled(decoder, given=unlabelled is not None)
         pool_rows = [] if unlabelled is None else read_pool(unlabelled, template.fields)
@@ -236,17 +255,18 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             check_kept(verbalizer, codes, there)
             report_left_out(there, "examples")
             answers, codes = task.select(answers, there), codes[there]
+            weight = None if weight is None else weight[there]
             further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        decoder = fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
+        decoder = fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
         counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
         self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
         fixed = all(type(view) is Template for view in template.views)
         known = answers.label_mass[~np.isnan(answers.label_mass)]
         mass = float(np.median(known)) if len(known) else None
-        self._training = Training(hidden, scores, codes, own, further, P, fixed, mass)
+        self._training = Training(hidden, scores, codes, own, further, P, fixed, mass, weight)
         self._probe = self._recorded(task.probe, probe)
         self._example = self._recorded(own[0], answers[:P])
         return self
@@ -484,34 +504,6 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         probabilities = self.predict_proba(X, progress=progress)
         check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
-
-    def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
-        """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
-
-        Parameters
-        ----------
-        n_folds : int, default=10
-            The decoder is fitted this often, each time without a part of the rows: stratified, and
-            with equal texts in the same part.
-        seed : int, default=0
-            Which rows are held out together.
-
-        Raises
-        ------
-        InputError
-            If the classifier was loaded or unpickled, or fitted without examples: the answers are
-            kept in memory alone.
-        """
-        check_is_fitted(self, "classes_")
-        if self._training is None:
-            raise InputError(
-                "expected_accuracy: the answers of fit are not here; only the object that was "
-                "fitted, on examples, has them"
-            )
-        classes = self.classes_.tolist()
-        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
-        self._expected = found.to_dict()  # the model card says it
-        return found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given their class (accuracy).

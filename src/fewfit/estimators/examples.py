@@ -30,6 +30,23 @@ def positions(verbalizer: Verbalizer, y: Sequence[Label]) -> NDArray[np.intp]:
     return np.array([place[name] for name in y], dtype=np.intp)
 
 
+def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
+    """Return the weight of each example, shape (N,); None where none are given (InputError)."""
+    if given is None:
+        return None
+    try:
+        weight = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("sample_weight: expected a number for each example") from None
+    if weight.shape != (N,):
+        raise InputError(f"sample_weight: expected shape {(N,)}, got {weight.shape}")
+    if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not N)):
+        raise InputError(
+            "sample_weight: weights are finite and not negative, and one of them is above 0"
+        )
+    return weight
+
+
 def check_unseen(
     verbalizer: Verbalizer,
     codes: NDArray[np.intp],
@@ -74,6 +91,7 @@ def fit_decoder(
     scores: NDArray[np.float32] | None,
     classes: Sequence[Label],
     further: Mapping[str, Any],
+    weight: NDArray[Any] | None = None,
 ) -> Decoder:
     """Fit on positions, which are alike for classes of any kind, and name the classes then.
 
@@ -86,6 +104,8 @@ def fit_decoder(
     classes : sequence, length K
     further : mapping
         Texts without labels, as the decoder's `fit` takes them.
+    weight : ndarray of shape (N,), optional
+        Of the examples.
 
     Returns
     -------
@@ -99,7 +119,10 @@ def fit_decoder(
         decoder.restore({}, class_array(classes))
     else:
         own = scores if scores is None else scores[..., seen]
-        decoder.fit(hidden, codes, scores=own, **({} if later else further))
+        more: dict[str, Any] = {} if later else dict(further)
+        if weight is not None and decoder.fitted_arrays:
+            more["sample_weight"] = weight
+        decoder.fit(hidden, codes, scores=own, **more)
         if scores is not None and len(seen) < len(classes):
             decoder.add_unseen(seen, codes, scores)
         decoder.classes_ = class_array(classes)

@@ -19,7 +19,7 @@ from fewfit.models.fake import FakeModel
 from fewfit.observations import Observations, ScoreSpace, Status
 from fewfit.store import StoredModel, statistics
 from tests.fake_server import TOKENS, FakeServer, Reply, edited
-from tests.models.remote.test_remote import LABELS, QUICK, TEMPLATE, WORDS, model_of, prompts
+from tests.models.remote.test_base import LABELS, QUICK, TEMPLATE, WORDS, model_of, prompts
 
 LISTS = {
     "openai": ("choices", 0, "logprobs", "top_logprobs", 0),
@@ -101,7 +101,7 @@ def test_in_fit_and_predict_such_a_row_has_no_label(scheme):
         with pytest.warns(ModelWarning), pytest.raises(ModelError, match="no label"):
             clf.predict(["e", "f HIDE"])
         strict = classifier_of(scheme, server)
-        with pytest.warns(ModelWarning), pytest.raises(ModelError, match=r"1 of 5 .*'<think>'"):
+        with pytest.warns(ModelWarning), pytest.raises(ModelError, match=r"1 of 6 .*'<think>'"):
             strict.fit(texts, y)
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fewfit.compare.schema import Summary
-
-NONE = "\N{EN DASH}"
-"""Stands in tables for a number that there is not."""
+from fewfit.markdown import NONE
 
 
 def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:

@@ -12,11 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fewfit.compare.report.advice import advice
-from fewfit.compare.report.formats import NONE, count, lines, seconds, size
+from fewfit.compare.report.formats import count, lines, seconds, size
 from fewfit.compare.report.styles import COLOURS, Style, styles
 from fewfit.compare.report.svg import Point, line_plot, reliability_plot, swatch
 from fewfit.compare.report.tables import FLOPS_HEADER, FLOPS_NOTE, flops_rows, same_samples_note
 from fewfit.compare.schema import Comparison, Diagnosis, Summary
+from fewfit.markdown import NONE
 
 _WHOLE_MATRIX = 16
 _PAIRS = 20

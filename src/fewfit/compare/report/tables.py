@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fewfit.compare.report.advice import advice
-from fewfit.compare.report.formats import NONE, count, flops, lines, seconds, size
+from fewfit.compare.report.formats import count, flops, lines, seconds, size
 from fewfit.compare.schema import Comparison, Summary
-from fewfit.markdown import Table
+from fewfit.markdown import NONE, Table
 
 
 def accuracy_table(summaries: Sequence[Summary]) -> Table:
