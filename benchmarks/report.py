@@ -206,14 +206,17 @@ def suggest(path: Path) -> str:
     def table(key: str) -> str:
         rows = []
         for rule in rules:
-            found = [cells[name, rule][key] for name in sets]
-            middle = median([most + 1.0 if value is None else value for value in found])
-            rows.append([rule, shown(middle), *map(shown, found)])
+            found = {name: cells[name, rule][key] for name in sets if (name, rule) in cells}
+            middle = median([most + 1.0 if n is None else n for n in found.values()])
+            own = [shown(found[name]) if name in found else "" for name in sets]
+            rows.append([rule, shown(middle), *own])
         return markdown_table(["labels per class", "median", *sets], rows)
 
     def accuracy(way: str) -> str:
         rows = []
         for rule in rules:
+            if any((name, rule) not in cells for name in sets):
+                continue
             curves = [cells[name, rule][way] for name in sets]
             means = [sum(column) / len(sets) for column in zip(*curves, strict=True)]
             rows.append([rule, *(f"{100 * value:.1f}" for value in means)])
