@@ -196,6 +196,7 @@ def make_data(folder: Path, data: Path) -> None:
         (f"{a[0]} {b[0]}", ";".join(sorted({a[1], b[1]})))
         for a, b in zip(single, pick.sample(single, len(single)), strict=True)
     ]
+    pick.shuffle(both)
     write_csv(folder / "tags.csv", ("text", "labels"), both[:40])
     write_csv(folder / "tags-test.csv", ("text", "labels"), both[40:])
 
@@ -208,6 +209,7 @@ def make_data(folder: Path, data: Path) -> None:
 
 JOBS: dict[str, Sequence[str]] = {
     "Mails in German and English, semicolons, cp1252": (
+        "fewfit fit mails.csv -o mails/",
         "fewfit fit mails.csv --text-column nachricht --label-column thema -o mails/",
         "fewfit predict mails/ new-mails.csv -o sorted.csv",
         "fewfit evaluate mails/ new-mails.csv",

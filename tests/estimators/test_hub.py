@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +111,14 @@ def test_only_the_hub_needs_the_hubs_library(tmp_path, monkeypatch):
     for ask in (lambda: clf.push_to_hub("me/x"), lambda: type(clf).from_pretrained("me/x")):
         with pytest.raises(MissingExtraError, match=r'pip install "fewfit\[hf\]"'):
             ask()
+
+
+def test_a_tuned_model_comes_from_the_hub_and_is_read_when_it_is_asked(hub):
+    pytest.importorskip("torch")
+    stored = Path(__file__).parents[1] / "fixtures" / "tuning"
+    folder = stored / "t-few"
+    hub.repositories["a/tuned"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = {"model": f"hf:{stored / 'base'}", "store": None}
+    here = FewShotClassifier.load(folder, **options)
+    fetched = FewShotClassifier.from_pretrained("a/tuned", **options)
+    np.testing.assert_array_equal(fetched.predict_proba(TEXTS), here.predict_proba(TEXTS))

@@ -56,7 +56,13 @@ def compare(
             "the label scores of each other model."
         ),
     ] = None,
-    shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled examples per class, by commas. [default: 1,4,16, as far as the smallest "
+            "class goes]"
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, max=100_000, help="Samples for each number of shots.")
     ] = 5,
@@ -173,7 +179,7 @@ def compare(
         labels=words,
         methods=compared,
         models=_models(_names(models or model), hidden),
-        shots=[_number(item) for item in _names(shots)],
+        shots=None if shots is None else [_number(item) for item in _names(shots)],
         seeds=seeds,
         calibration=shared,
         store=store_path(store),

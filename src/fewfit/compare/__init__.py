@@ -59,7 +59,7 @@ def compare(
     labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
     methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
     models: Sequence[str | FrozenModel] = ("embedded",),
-    shots: Sequence[int] = (1, 4, 16),
+    shots: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 5,
     calibration: str | Calibration | None = None,
     store: str | Path | None = "default",
@@ -68,6 +68,7 @@ def compare(
     output: str | Path | None = None,
     price_per_token: float | None = None,
     bar: Bar | None = None,
+    progress: bool = False,
 ) -> Comparison:
     """Compare methods on your task: which one, with how many labels, at what cost.
 
@@ -88,8 +89,8 @@ def compare(
         ``TuningRow(name, options)``.
     models : sequence of str or FrozenModel, default=("embedded",)
         Methods that need no frozen model run once for all of them.
-    shots : sequence of int, default=(1, 4, 16)
-        Labelled examples per class.
+    shots : sequence of int, optional
+        Labelled examples per class; left out, 1, 4 and 16, as far as the smallest class goes.
     seeds : int or sequence of int, default=5
         How many samples to draw for each number of shots, or their seeds.
     drop_overlap : bool, default=False
@@ -99,7 +100,7 @@ def compare(
     search_trials : int, default=50
         A searcher may try so many prompts in each cell: its budget is this times the examples of
         the sample, with what its calibration asks. At least 2.
-    output, price_per_token, bar : as for :meth:`Experiment.run`
+    output, price_per_token, bar, progress : as for :meth:`Experiment.run`
 
     Returns
     -------
@@ -141,4 +142,4 @@ def compare(
         drop_overlap=drop_overlap,
         search_trials=search_trials,
     )
-    return experiment.run(output, price_per_token=price_per_token, bar=bar)
+    return experiment.run(output, price_per_token=price_per_token, bar=bar, progress=progress)

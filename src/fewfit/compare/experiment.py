@@ -33,6 +33,7 @@ from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
 from fewfit.models.optional import stored as stored_of
+from fewfit.progress import bar as progress_bar
 from fewfit.prompts import Template, View, Views, make_views
 from fewfit.task import Query
 
@@ -76,7 +77,7 @@ class Experiment:
         labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
         models: Sequence[str | FrozenModel] = ("embedded",),
-        shots: Sequence[int] = (1, 4, 16),
+        shots: Sequence[int] | None = None,
         seeds: int | Sequence[int] = 5,
         calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
@@ -85,7 +86,7 @@ class Experiment:
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
-        self.shots = whole_numbers("shots", shots)
+        wanted = None if shots is None else whole_numbers("shots", shots)
         self.seeds = read_seeds(seeds)
         if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
             raise InputError(f"search_trials: expected a whole number, got {search_trials!r:.50}")
@@ -99,10 +100,11 @@ class Experiment:
             fields=list(dict.fromkeys(fields)),
             text=self.template.views[0].fields,
             labels=labels,
-            shots=self.shots,
+            shots=wanted,
             seeds=self.seeds,
             drop_overlap=drop_overlap,
         )
+        self.shots = list(dict.fromkeys(sample.shots for sample in self.data.samples))
         self.plan = Plan(
             self.data,
             self.template,
@@ -138,6 +140,7 @@ class Experiment:
         *,
         price_per_token: float | None = None,
         bar: Bar | None = None,
+        progress: bool = False,
     ) -> Comparison:
         """Ask what is missing, fit what is not finished, and summarise.
 
@@ -150,12 +153,14 @@ class Experiment:
             Of the frozen models' tokens, in any currency.
         bar : callable, optional
             ``bar(phase, total, unit)`` shows progress; its value is called with the units done.
+        progress : bool, default=False
+            True shows a bar for each phase.
         """
         if price_per_token is not None and not 0 <= price_per_token < math.inf:
             raise InputError(
                 f"price_per_token: expected a number from 0 on, got {price_per_token!r:.50}"
             )
-        journal, shown = _journal(output), bar or _silent
+        journal, shown = _journal(output), bar or (progress_bar if progress else _silent)
         for source in self.plan.sources:
             pending = self._pending(journal, source)
             if not pending:

@@ -20,7 +20,7 @@ from fewfit.calibration import Calibration, default_calibration, make_calibratio
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled, showing
+from fewfit.estimators.base import TextEstimator, check_labelled
 from fewfit.estimators.examples import (
     check_kept,
     check_unseen,
@@ -36,10 +36,10 @@ from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
 from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
 from fewfit.models import FrozenModel
-from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.observations import Observations
 from fewfit.parameters import check_parameters
+from fewfit.progress import Progress, showing
 from fewfit.prompts import (
     Row,
     Template,

@@ -19,6 +19,9 @@ from fewfit.store import default_path
 
 _TUNED = ("tuning.json", "adapter.safetensors")
 
+_FIRST = "vectors.safetensors"
+"""Where version 1 of what is tuned kept its tensors."""
+
 
 @contextmanager
 def fetched(name: str, revision: str | None, options: dict[str, Any]) -> Iterator[Path]:
@@ -60,6 +63,8 @@ def fetched(name: str, revision: str | None, options: dict[str, Any]) -> Iterato
             "artifact; save_pretrained, push_to_hub and 'fewfit fit' write such"
         )
     commit = first.parent.name
+    if names == _TUNED and _FIRST.encode() in first.read_bytes():
+        tensors = _FIRST
     try:  # the same commit, whatever is pushed meanwhile
         second = Path(hub.hf_hub_download(name, tensors, revision=commit, **options))
     except (hub.errors.HfHubHTTPError, hub.errors.EntryNotFoundError, OSError) as error:
