@@ -270,8 +270,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             curves = []
             for seed in range(args.seeds):
                 rows = np.random.RandomState(seed).permutation(n)[: max(POOL, 24 * K)]
-                parts = [(hidden[i], scores[i], y[i]) for i in (rows, slice(n, None))]
-                curves.append(curve(RULES[rule], *parts, K, seed))
+                pool, new = ((hidden[i], scores[i], y[i]) for i in (rows, slice(n, None)))
+                curves.append(curve(RULES[rule], pool, new, K, seed))
             mean = np.mean(curves, axis=0).round(4)
             found[name, rule] = {
                 "set": name,
