@@ -22,8 +22,8 @@ from fewfit.errors import ArtifactError
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
     from fewfit.estimators.classifier import FewShotClassifier
-    from fewfit.models.base import Progress
     from fewfit.observations import Observations
+    from fewfit.progress import Progress
 
 FIRST, LARGEST = 64, 10_000
 """Rows of a part: what is written and kept in memory at once."""
