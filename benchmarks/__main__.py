@@ -33,10 +33,9 @@ PROGRAMS = {
     "ablation": "ablation",
     "unlabelled": "unlabelled",
     "suggest": "suggest",
+    "setfit_grid": "setfit_grid",
     "pairs": "pairs",
     "tfew_base": "tfew_base",
-    "tfew_small": "tfew_small",
-    "pet_small": "pet_small",
     "walk": "walk",
     "report": "report",
 }

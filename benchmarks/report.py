@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS, searchers_report, tuning_report
+from benchmarks import RESULTS, searchers_report, setfit_grid, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
@@ -333,6 +333,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "unlabelled": unlabelled,
         "suggest": suggest,
         "pairs": pairs,
+        "setfit_grid": setfit_grid.section,
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
@@ -341,10 +342,10 @@ def main(argv: Sequence[str] = ()) -> None:
         "hf_speed": hf,
         "http_throughput": http,
         "tuning_speed": tuning_report.speed,
-        "tfew_small": tuning_report.tfew,
-        "pet_small": tuning_report.pet,
+        "tfew_small_first": tuning_report.tfew,
+        "pet_small_first": tuning_report.pet,
     }
     for name, section in programs.items():
-        if (RESULTS / f"{name}.json").exists():
+        if any((RESULTS / f"{name}.{ending}").exists() for ending in ("json", "jsonl")):
             sections.append(section(RESULTS / f"{name}.json"))
     (HERE / "RESULTS.md").write_text(INTRODUCTION + "".join(sections), encoding="utf-8")
