@@ -32,6 +32,7 @@ PROGRAMS = {
     "searchers": "searchers",
     "ablation": "ablation",
     "unlabelled": "unlabelled",
+    "suggest": "suggest",
     "setfit_grid": "setfit_grid",
     "pairs": "pairs",
     "chat": "chat",
