@@ -19,6 +19,7 @@ from tests.estimators.test_fitted import edit
 from tests.fake_hub import serving
 
 NEW = ["good", "bad", ""]
+Y2 = ["yes", "no"]
 
 
 @pytest.fixture
@@ -122,3 +123,33 @@ def test_a_tuned_model_comes_from_the_hub_and_is_read_when_it_is_asked(hub):
     here = FewShotClassifier.load(folder, **options)
     fetched = FewShotClassifier.from_pretrained("a/tuned", **options)
     np.testing.assert_array_equal(fetched.predict_proba(TEXTS), here.predict_proba(TEXTS))
+
+
+def test_a_model_tuned_for_it_comes_along(hub, tmp_path):
+    pytest.importorskip("torch")
+    from fewfit.artifacts.schema import MODEL_FILES
+    from fewfit.tuning import Trunk, TunedModel, make_method
+    from fewfit.tuning.artifact import adapter_files
+    from tests.models.local.test_sentences import save
+
+    trunk, method = Trunk.load(f"encoder:{save(tmp_path / 'base')}"), make_method("contrastive")
+    files = adapter_files(
+        method.build(trunk, 0),
+        method=method,
+        base_spec=trunk.spec,
+        base_identity=trunk.identity,
+        recipe=method.recipe,
+        n_examples=2,
+    )
+    clf = FewShotClassifier(TunedModel.of(files, trunk=trunk), store=None).fit(["so fun", "x"], Y2)
+    clf.push_to_hub("me/tuned")
+    held = hub.repositories["me/tuned"]
+    assert set(held) == {CARD, TENSORS, MANIFEST, *MODEL_FILES}
+    again = FewShotClassifier.from_pretrained("me/tuned", store=None)
+    np.testing.assert_allclose(again.predict_proba(NEW), clf.predict_proba(NEW), atol=1e-6)
+    hub.repositories["me/less"] = {name: held[name] for name in (TENSORS, MANIFEST)}
+    with pytest.raises(ArtifactError, match="could not be fetched"):
+        FewShotClassifier.from_pretrained("me/less", store=None)
+    hub.repositories["me/odd"] = held | {MANIFEST: b"[]"}
+    with pytest.raises(ArtifactError, match="not the manifest"):
+        FewShotClassifier.from_pretrained("me/odd", store=None)

@@ -15,6 +15,11 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, trunk
 
 SMALL = {
+    "diff-pruning": {"budget": 50},
+    "hft": {"rounds": 2},
+    "swr": {"share": 0.5},
+    "fish": {"budget": 50},
+    "gradient-mask": {"budget": 50, "layer_decay": 0.5},
     "gradual-unfreezing": {"every": 2},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},

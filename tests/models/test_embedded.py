@@ -33,7 +33,7 @@ def directly(embedded, text: str) -> np.ndarray:
 
 
 def test_the_size_of_embedded_is_that_of_its_file(embedded):
-    n = sum(p.numel() for p in embedded._network.network.parameters())
+    n = sum(p.numel() for p in embedded.network.network.parameters())
     assert embedded.size == Size(n, encoder_decoder=False)
 
 

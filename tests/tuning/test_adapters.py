@@ -38,7 +38,7 @@ from fewfit.tuning.adapters.bottleneck import Bottleneck
 from fewfit.tuning.adapters.peft import Tuner, targets_of
 from fewfit.tuning.reading import scored
 from fewfit.tuning.rounds.self_training import gains
-from fewfit.tuning.sparse.masks import weights_of
+from fewfit.tuning.sparse.weights import weights_of
 from tests.tuning_models import EXAMPLES, example, network, trunk
 
 ROWS = [[example(text, k)] for k, text in enumerate(("the movie was fun", "not good", "so dull"))]
@@ -226,7 +226,11 @@ def test_scalars_of_another_network_or_budget_are_refused():
     adapter = make_method("random-mask", {"budget": 40}).build(base, 0)
     tensors = adapter.tensors()
     name = next(iter(adapter.index))
-    index, value = f"index.{name}", f"value.{name}"
+    gaps, index, value = f"gaps.{name}", f"index.{name}", f"value.{name}"
+    assert tensors[gaps].dtype == torch.uint16, "two bytes an index"
+    tensors = {index if k == gaps else k: t for k, t in tensors.items()}
+    tensors[index] = adapter.index[name]  # as version 0.1.0 had it
+    adapter.restore(tensors)
     for wrong, message in (
         ({**tensors, index: tensors[index].flip(0) - 1}, "ascending|chosen"),
         ({**tensors, value: tensors[value] * float("nan")}, "not a finite"),

@@ -31,18 +31,29 @@ from fewfit.errors import InputError
 from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
+    from fewfit.estimators import FewShotClassifier
+    from fewfit.models import FrozenModel
+    from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
 
 DTYPES = ("float32", "bfloat16", "float16")
 ARTIFACT = ("tuning.json", "adapter.safetensors")
 """The files of what is tuned, here since the room cannot be entered without torch."""
+DECODED = ("manifest.json", "decoder.safetensors")
+"""Those beside them where a decoder reads it."""
 
 
 @plain_errors
 def tune(
     train: Input,
     output: Folder,
-    model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="hf:FOLDER, a checkpoint of transformers; for contrastive also embedded or "
+            "encoder:FOLDER."
+        ),
+    ],
     method: Annotated[
         str, typer.Option(help=f"How to train: {', '.join(ENTRIES)} (see 'fewfit methods').")
     ] = "t-few",
@@ -127,6 +138,7 @@ def tune(
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import make_method
+    from fewfit.tuning.trunk import is_encoder
 
     if method not in METHODS:  # not by choose(), which a type checker cannot look into
         raise InputError(
@@ -148,7 +160,9 @@ def tune(
         raise InputError(f"--method {method}: it learns from texts; name them: --unlabelled")
     if not chosen.unlabelled and unlabelled is not None:
         raise InputError(f"--method {method} has no use for --unlabelled")
-    check_folder(output, ARTIFACT)
+    if is_encoder(model):
+        chosen.check_kind("encoder")
+    check_folder(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED))
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
     name = label_column or "label"
@@ -166,8 +180,8 @@ def tune(
         if len(rest):
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
-    from fewfit.tuning import Data, Meter, Run, Trunk, fit_at_best_rate, load_start, save_adapter
-    from fewfit.tuning.artifact import TaskEntry
+    from fewfit.tuning import Data, Meter, Run, Trunk, TunedModel, fit_at_best_rate, load_start
+    from fewfit.tuning.artifact import TaskEntry, adapter_files, save_files
     from fewfit.tuning.checkpoint import digest
     from fewfit.tuning.costs import costs_of
     from fewfit.tuning.rates import FACTORS
@@ -208,8 +222,7 @@ def tune(
     if not accelerator.is_main_process:
         return
     tokens, query_flops, costs = costs_of(base, rows or pool, adapter, meter)
-    save_adapter(
-        output,
+    made = adapter_files(
         adapter,
         method=chosen,
         base_spec=base.spec,
@@ -227,6 +240,11 @@ def tune(
         ),
         costs=costs,
     )
+    if chosen.decoded:
+        classifier = decoded(TunedModel.of(made, trunk=base), templates, verbalizer)
+        classifier.fit(examples.texts, y).save(output)
+    else:
+        save_files(output, made)
     report = {
         "artifact": str(output),
         "method": method,
@@ -277,3 +295,39 @@ def merge(
 
     TunedModel(artifact, base=model).export(output)
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
+
+
+def decoded(model: FrozenModel, templates: list[Template], words: Verbalizer) -> FewShotClassifier:
+    """Return the classifier that reads a tuned model with the default decoder."""
+    from fewfit.estimators.classifier import FewShotClassifier
+
+    own = {str(k): word for k, word in zip(words.classes, words.first, strict=True)}
+    return FewShotClassifier(model, template=list(templates), labels=own, store=None)
+
+
+@plain_errors
+def compose(
+    base: Annotated[str, typer.Argument(help="hf:FOLDER, the checkpoint they were tuned on.")],
+    artifacts: Annotated[list[Path], typer.Argument(help="Folders written by 'fewfit tune'.")],
+    output: Folder,
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
+    ] = "float32",
+    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+) -> None:
+    """Add up what several artifacts change in a model's own weights: a task and a language, say.
+
+    The template and the answers are those of the first.
+    """
+    from fewfit.artifacts.files import check_folder
+
+    choose("--dtype", dtype, DTYPES)
+    check_folder(output, ARTIFACT)
+    from fewfit.tuning import Trunk
+    from fewfit.tuning import compose as add_up
+    from fewfit.tuning.artifact import read_manifest
+
+    for folder in artifacts:  # what is not there or damaged is said before weights are loaded
+        read_manifest(folder)
+    kept = add_up(Trunk.load(base, dtype=dtype, max_tokens=max_tokens), artifacts, output)
+    say(f"{output}: {kept.count:,} scalars, the changes of {len(artifacts)} artifacts together")

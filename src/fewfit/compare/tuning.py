@@ -15,30 +15,42 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import softmax
 
-from fewfit.calibration import Calibration, NoCalibration
+from fewfit.calibration import Calibration, ContextualCalibration, NoCalibration
 from fewfit.compare.methods import Arrays, Features, Method
+from fewfit.decoders import Decoder, OffsetLogisticRegression
+from fewfit.decoders.base import tell_views
 from fewfit.errors import CapabilityError, InputError
+from fewfit.estimators.examples import fit_decoder
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
-from fewfit.tuning import load, make_method
+from fewfit.tuning import ENCODERS, load, make_method
 
 if TYPE_CHECKING:
     from fewfit.tuning import Adapter, ChoiceExample, Recipe, Trunk
 
 
 class Trained(NamedTuple):
-    """An adapter, the network that it is for, and what its training cost."""
+    """An adapter, the network that it is for, and what its training cost.
+
+    `decoder` and `task` are what reads the tuned model, where its own ranking is not meant.
+    """
 
     trunk: Trunk
     adapter: Adapter
     costs: Mapping[str, Any]
+    decoder: Decoder | None = None
+    task: Task | None = None
 
 
 @dataclass(frozen=True)
 class TuningRow(Method):
     """A tuning method: trained on a cell's sample in all templates, it ranks the first class word.
 
-    It reads the weights of the comparison's model, which has to be a checkpoint (``hf:``), and
+    One whose result is not read as a ranking has the default decoder behind it, as with
+    ``fewfit tune``.
+
+    It reads the weights of the comparison's model, which has to be a checkpoint (``hf:``, for some
+    methods also ``encoder:`` or ``embedded``), and
     takes the rows of the pool that are in no sample of the cell for texts without labels, where it
     needs such.
 
@@ -80,7 +92,8 @@ class TuningRow(Method):
     def check(self, task: Task, *, who: str) -> None:
         """Refuse a model without weights, and what is no template, before anything is trained."""
         name, _, _ = str(task.model.spec).partition(":")
-        if name != "hf":
+        encoders = ENCODERS if "encoder" in load(self.tuner).kinds else ()
+        if name not in ("hf", *encoders):
             raise CapabilityError(
                 f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "
                 f"{task.model.spec}; leave the model or the method out"
@@ -88,6 +101,11 @@ class TuningRow(Method):
         start = self.options.get("start")
         if start is not None and not Path(start).exists():
             raise InputError(f"{who}: option: start: there is nothing at {start}")
+        if name in encoders and any(len(view.fields) == 2 for view in task.template.views):
+            raise InputError(
+                f"{who} learns of one vector, and {task.model.spec} embeds the template's two "
+                "fields one by one; leave the model or the method out"
+            )
         other = [view for view in task.template.views if type(view) is not Template]
         if other:
             raise InputError(
@@ -100,7 +118,8 @@ class TuningRow(Method):
         return replace(self, task=task, seed=seed, pool=[pool[i] for i in order])
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Trained:
-        from fewfit.tuning import Data, Meter, Run, fit_at_best_rate, load_start
+        from fewfit.tuning import Data, Meter, Run, TunedModel, fit_at_best_rate, load_start
+        from fewfit.tuning.artifact import adapter_files
         from fewfit.tuning.costs import costs_of
 
         method, recipe, tries = self._made()
@@ -126,12 +145,32 @@ class TuningRow(Method):
             "predict_flops": query,
             "saved_bytes": costs.saved_bytes,
         }
-        return Trained(trunk, adapter, known)
+        if not method.decoded:
+            return Trained(trunk, adapter, known)
+        made = adapter_files(
+            adapter,
+            method=method,
+            base_spec=trunk.spec,
+            base_identity=trunk.identity,
+            recipe=recipe,
+            n_examples=len(rows),
+        )
+        model, calibration = TunedModel.of(made, trunk=trunk), ContextualCalibration()
+        tuned = replace(self._task, model=model, calibration=calibration, prior=None)
+        tuned, answers, _ = tuned.begin(sample.rows, y=codes)
+        hidden, scores = tuned.features(answers)
+        decoder = OffsetLogisticRegression()
+        tell_views(decoder, len(tuned.template.views))
+        fit_decoder(decoder, codes, hidden, scores, classes.tolist(), {})
+        return Trained(trunk, adapter, known, decoder, tuned)
 
     def predict_proba(self, fitted: Trained, test: Features) -> NDArray[Any]:
         from fewfit.tuning.reading import encode_rows, scored
 
-        trunk, adapter, _ = fitted
+        trunk, adapter, _, decoder, task = fitted
+        if decoder is not None and task is not None:
+            hidden, scores = task.features(task.observe(test.rows))
+            return decoder.predict_proba(hidden, scores=scores)
         rows = encode_rows(trunk, [self._wordings(row, 0)[:1] for row in test.rows])
         encoded = [row[0] for row in rows]
         with adapter.on(trunk.network):
@@ -139,10 +178,16 @@ class TuningRow(Method):
         return softmax(beta.astype(np.float64), axis=1)
 
     def arrays(self, fitted: Trained) -> Arrays:
-        return {name: tensor.numpy() for name, tensor in fitted.adapter.tensors().items()}
+        kept = {name: tensor.numpy() for name, tensor in fitted.adapter.tensors().items()}
+        if (decoder := fitted.decoder) is not None:
+            kept |= {f"decoder.{name}": getattr(decoder, name) for name in decoder.fitted_arrays}
+        return kept
 
     def parameters(self, fitted: Trained) -> int:
-        return fitted.adapter.count
+        if fitted.decoder is None:
+            return fitted.adapter.count
+        own = set(fitted.decoder.fitted_arrays) - fitted.decoder.fixed_arrays
+        return fitted.adapter.count + sum(getattr(fitted.decoder, name).size for name in own)
 
     def costs(self, fitted: Trained, test: Features) -> Mapping[str, Any]:
         """Return what the ledger says of training, and of one query for each test row."""
@@ -200,6 +245,8 @@ def load_once(spec: str, identity: str) -> Trunk:
     from fewfit.models.local import parse_spec
     from fewfit.tuning import Trunk
 
+    if spec.partition(":")[0] != "hf":
+        return Trunk.load(spec)
     name, options = parse_spec(spec)
     kept = {key: options[key] for key in ("dtype", "max_tokens") if key in options}
     revision = options.get("revision")

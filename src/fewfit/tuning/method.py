@@ -110,8 +110,10 @@ class TuningMethod(ABC):
     source : str
         Author, year, arXiv id, of a method that another package adds.
     labels_needed : str
-    kinds : frozenset of {"seq2seq", "causal", "masked"}
+    kinds : frozenset of {"seq2seq", "causal", "masked", "encoder"}
         Models that it is for.
+    decoded : bool
+        Whether what it learns is read by a decoder, and not as a ranking of the choices.
     unlabelled : bool
         Whether it needs texts without labels.
     recipe : Recipe
@@ -130,6 +132,7 @@ class TuningMethod(ABC):
     source: ClassVar[str] = ""
     labels_needed: ClassVar[str] = "1 in all"
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
+    decoded: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
     reading: ClassVar[Reading] = "words"
@@ -198,11 +201,18 @@ class TuningMethod(ABC):
     def check(self, base: Trunk, data: Data) -> None:
         """Refuse what this method cannot be run on (InputError)."""
         name = type(self).__name__
-        if base.kind not in self.kinds:
-            raise InputError(f"{name} is for {sorted(self.kinds)} models, this one is {base.kind}")
+        self.check_kind(base.kind)
         if self.unlabelled and not data.unlabelled:
             raise InputError(
                 f"unlabelled: {name} learns from texts without labels too, and there are none"
+            )
+
+    def check_kind(self, kind: str) -> None:
+        """Refuse a kind of model (InputError)."""
+        if kind not in self.kinds:
+            raise InputError(
+                f"{type(self).__name__} is for {sorted(self.kinds)} models, this one is {kind}"
+                + ": it scores no choices; take contrastive" * (kind == "encoder")
             )
 
     def fresh(self, base: Trunk, run: Run) -> Adapter:

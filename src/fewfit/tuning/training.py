@@ -119,6 +119,14 @@ class Recipe:
             return self.learning_rate * step / rising
         return self.learning_rate * max(0, self.steps - step) / max(1, self.steps - rising)
 
+    def skips(self, loss: float) -> bool:
+        """Whether a step of this loss changes nothing."""
+        return False
+
+    def done(self, history: Sequence[float]) -> bool:
+        """Whether the steps that were made, with these losses, are enough."""
+        return False
+
     def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
         """Return the rows of a step: each epoch a new order, its last partial batch dropped.
 
@@ -232,7 +240,7 @@ def train(
     end = recipe.steps if until is None else min(until, recipe.steps)
     with training_mode(network, dropout=recipe.dropout):
         for step in range(len(history), end):
-            if watch is not None and watch.over(state.watched):
+            if recipe.done(state.history) or (watch is not None and watch.over(state.watched)):
                 break
             planned = None if replan is None else replan(step, state.active)
             if planned is not None and set(planned) != set(state.active):
@@ -261,7 +269,8 @@ def train(
                 )
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(step) * group["factor"]
-            optimizer.step()
+            if not recipe.skips(value):
+                optimizer.step()
             if after_step is not None:
                 after_step()
             history.append(value)

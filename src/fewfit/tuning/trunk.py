@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
+from fewfit.tuning import ENCODERS
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -47,7 +48,7 @@ class Trunk:
 
     Attributes
     ----------
-    kind : {"seq2seq", "causal", "masked"}
+    kind : {"seq2seq", "causal", "masked", "encoder"}
     encoder : ChoiceEncoder or WordEncoder
     reading : {"answers", "words"}
         How choices are read and scored; :meth:`reads` changes it.
@@ -127,7 +128,8 @@ class Trunk:
         ----------
         spec : str
             ``"hf:NAME_OR_PATH[@REVISION]"``, as for :func:`fewfit.load_model`; its options `dtype`
-            and `max_tokens` go before the arguments.
+            and `max_tokens` go before the arguments. A sentence encoder, ``"embedded"`` or
+            ``"encoder:NAME_OR_PATH"``, gives an :class:`~fewfit.tuning.encoder.EncoderTrunk`.
         dtype : {"float32", "bfloat16", "float16"}, default="float32"
             Of the frozen weights; what is trained is always float32.
         device : str, optional
@@ -142,6 +144,10 @@ class Trunk:
         InputError, ModelError
             If there is no such checkpoint, or no language model can be read from it.
         """
+        if is_encoder(spec):
+            from fewfit.tuning.encoder import EncoderTrunk
+
+            return EncoderTrunk.open(spec, dtype=dtype, device=device, layout=layout)
         name, options = parse_spec(spec)
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
@@ -219,9 +225,15 @@ class Trunk:
         logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
         mean = self.reading == "answers"
-        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean)
         counts = torch.bincount(batch.example[batch.choice])
-        return tokens, states[counts.cumsum(0) - counts]
+        hidden = states[counts.cumsum(0) - counts]
+        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean, hidden)
+        return tokens, hidden
+
+
+def is_encoder(spec: str) -> bool:
+    """Return whether a spec names a sentence encoder, which has no choices to score."""
+    return spec.partition(":")[0] in ENCODERS
 
 
 def kind_of(network: Any) -> str:

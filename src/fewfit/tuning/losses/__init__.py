@@ -37,6 +37,9 @@ class TokenLogProbs:
         One choice of each example.
     mean : bool, default=True
         Whether a choice's score is the mean over its tokens, or their sum.
+    states : Tensor of shape (B, H), optional
+        What the network makes of each example: the last hidden state that predicts the first token
+        of the answer, or a sentence encoder's vector.
     """
 
     log_probs: Tensor
@@ -44,6 +47,7 @@ class TokenLogProbs:
     example: Tensor
     correct: Tensor
     mean: bool = True
+    states: Tensor | None = None
 
     @property
     def n_examples(self) -> int:
