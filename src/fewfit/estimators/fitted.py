@@ -20,6 +20,7 @@ from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
+from fewfit.models.embedded import renamed
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
@@ -119,6 +120,8 @@ def load_fitted(
         raise ModelError(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
+    if isinstance(spec, str):
+        spec = renamed(spec, manifest.model_identity)
     check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
     if model is None and manifest.model_spec is not None:
         hidden = manifest.model_identity.get("hidden") == "True"

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fewfit.errors import ArtifactError, InputError, MissingExtraError, printable
 from fewfit.models.remote import DIALECTS, RemoteModel
 
-_HARMLESS = ("embedded", "fake")
+_HARMLESS = ("embedded", "embedded-en", "embedded-en-float32", "fake")
 """Kinds of models that have no options and come with an installed package."""
 
 _SYSTEM = ("/proc", "/dev", "/sys", "/net", "/run")
