@@ -30,6 +30,7 @@ PROGRAMS = {
     "tuning_speed": "speed.tuning_speed",
     "searchers": "searchers",
     "ablation": "ablation",
+    "embedded": "embedded",
     "unlabelled": "unlabelled",
     "pairs": "pairs",
     "tfew_base": "tfew_base",

@@ -53,6 +53,7 @@ class _OnnxEncoder(TextVectors, LazyModel):
     """Base of the encoders that run on onnxruntime; see :class:`EmbeddedEncoder`."""
 
     name: ClassVar[str]
+    files: ClassVar[tuple[Packaged, ...]]
 
     @classmethod
     def from_spec(cls, rest: str) -> Self:
@@ -63,6 +64,10 @@ class _OnnxEncoder(TextVectors, LazyModel):
     @property
     def spec(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.name
+
+    def check_installed(self) -> None:
+        for file in self.files:
+            file.find()
 
     @abstractmethod
     def _load(self) -> Loaded: ...
@@ -93,11 +98,12 @@ class EmbeddedEncoder(_OnnxEncoder):
 
     Raises
     ------
-    ModelError
-        When first asked, if the weights are not there or are not the published ones.
+    MissingExtraError, ModelError
+        When first asked, if the package is not installed, or its file not the published one.
     """
 
     name = "embedded"
+    files = (E5,)
     score_scale = 100.0
     prefix: ClassVar = "query: "
     max_tokens: ClassVar = 512
@@ -160,6 +166,7 @@ class EnglishEncoder(_OnnxEncoder):
     """
 
     name = "embedded-en"
+    files = (MINILM, MINILM_TOKENIZER)
     max_tokens: ClassVar = 256
 
     @property

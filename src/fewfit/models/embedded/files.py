@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from fewfit.errors import ModelError
+from fewfit.errors import MissingExtraError, ModelError
 
 
 class Packaged(NamedTuple):
@@ -31,14 +31,14 @@ class Packaged(NamedTuple):
     install: str
 
     def find(self) -> Path:
-        """Return where the file lies (ModelError if the package is not installed).
+        """Return where the file lies (MissingExtraError if the package is not installed).
 
         The package is not imported: its files are read as data, and none of its code runs.
         """
         found = find_spec(self.package)
         if found is None or found.origin is None:
-            raise ModelError(
-                f"the weights of this model come with the package {self.package}, which is not "
+            raise MissingExtraError(
+                f"the files of this model come with the package {self.package}, which is not "
                 f"installed: {self.install}"
             )
         return Path(found.origin).parent / self.path
