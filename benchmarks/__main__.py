@@ -22,6 +22,7 @@ from benchmarks.tasks import data_folder
 from fewfit.errors import FewfitError, InputError
 
 PROGRAMS = {
+    "start-up": "speed.start_up",
     "speed": "speed.speed",
     "grid": "speed.grid",
     "growth": "speed.growth",
@@ -36,6 +37,7 @@ PROGRAMS = {
     "tfew_base": "tfew_base",
     "tfew_small": "tfew_small",
     "pet_small": "pet_small",
+    "walk": "walk",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.spec import ExperimentFile
-from fewfit.compare.report.tables import NONE, markdown_table, seconds, size
+from fewfit.compare.report.formats import seconds, size
+from fewfit.markdown import NONE, markdown_table
 
 
 def experiment(path: Path, file: ExperimentFile) -> str:

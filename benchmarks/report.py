@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import RESULTS, searchers_report, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
-from fewfit.compare.report.tables import markdown_table
+from fewfit.markdown import markdown_table
 
 HERE = Path(__file__).parent
 INTRODUCTION = """# Results

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fewfit.compare.report.tables import NONE, markdown_table, seconds
+from fewfit.compare.report.formats import seconds
+from fewfit.markdown import NONE, markdown_table
 
 
 def searchers(path: Path) -> str:

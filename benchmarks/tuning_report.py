@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fewfit.compare.report.tables import markdown_table
+from fewfit.markdown import markdown_table
 
 
 def speed(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""An HTTP server with a toy language model in all eight dialects, and faults by script."""
+"""An HTTP server with a toy language model in all dialects, and faults by script."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Request:
     @property
     def text(self) -> str:
         """The prompt, wherever the dialect puts it."""
-        for name in ("prompt", "text", "input", "inputs", "content"):
+        for name in ("prompt", "text", "input", "inputs", "content", "state"):
             if isinstance(self.body.get(name), str):
                 return self.body[name]
             if isinstance(self.body.get(name), list):
                 return " ".join(map(str, self.body[name]))
         messages = self.body.get("messages")
-        return messages[0]["content"] if messages else ""
+        return messages[-1]["content"] if messages else ""
 
 
 Script = Callable[[Request, int], Reply | None]
@@ -76,6 +76,20 @@ def log_probabilities(text: str) -> np.ndarray:
     logits = np.random.default_rng(seed).normal(size=len(TOKENS)) * 2
     logits[TOKENS.index(" good")] = np.sort(logits)[-3] + 1e-3
     return logits - np.logaddexp.reduce(logits)
+
+
+def said_label(text: str, words: list[str], sample: int = 0) -> str:
+    """The label that the toy model says in words, fixed by the prompt."""
+    question = text.rpartition("\n\n")[2]
+    seed = hashlib.sha256(f"{sample}\0{question}".encode()).digest()[0]
+    return sorted(words)[seed % len(words)]
+
+
+def probabilities(text: str, words: list[str]) -> dict[str, float]:
+    """What the toy model gives each allowed answer, fixed by the prompt."""
+    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+    p = np.random.default_rng(seed).dirichlet(np.ones(len(words)))
+    return dict(zip(sorted(words), p.tolist(), strict=True))
 
 
 def hidden_state(text: str) -> np.ndarray:
@@ -196,7 +210,9 @@ class FakeServer:
         }
 
     def _v1_chat_completions(self, body: Any) -> Any:
-        text = body["messages"][0]["content"]
+        if "logprobs" not in body:
+            return self._chat_in_words(body)
+        text = body["messages"][-1]["content"]
         top = [
             {"token": TOKENS[i], "logprob": value, "bytes": None}
             for i, value in self._top(text, body["top_logprobs"])
@@ -208,6 +224,47 @@ class FakeServer:
             "finish_reason": "length",
         }
         return {"model": self.model, "choices": [choice], "usage": self._usage(text)}
+
+    def _chat_in_words(self, body: Any) -> Any:
+        text, words = body["messages"][-1]["content"], listed_words(body["messages"])
+        choices = []
+        for i in range(body.get("n", 1)):
+            said = said_label(text, words, i)
+            message: dict[str, Any] = {"role": "assistant", "content": said}
+            if "response_format" in body:
+                message["content"] = json.dumps({"label": said})
+            if "tools" in body:
+                call = {"name": "label", "arguments": json.dumps({"label": said})}
+                tool = {"id": "call_1", "type": "function", "function": call}
+                message |= {"content": None, "tool_calls": [tool]}
+            choices.append({"index": i, "message": message, "finish_reason": "stop"})
+        usage = {"prompt_tokens": len(text.split()), "completion_tokens": 3 * len(choices)}
+        return {"id": digest(text), "model": self.model, "choices": choices, "usage": usage}
+
+    def _v1_messages(self, body: Any) -> Any:
+        text = body["messages"][-1]["content"]
+        said = said_label(text, listed_words(body["messages"]))
+        block: dict[str, Any] = {"type": "text", "text": said}
+        if "tools" in body:
+            block = {"type": "tool_use", "id": "t", "name": "label", "input": {"label": said}}
+        return {
+            "id": digest(text),
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": [block],
+            "stop_reason": "tool_use" if "tools" in body else "end_turn",
+            "usage": {"input_tokens": len(text.split()), "output_tokens": 3},
+        }
+
+    def _v1_systemone(self, body: Any) -> Any:
+        answers = {}
+        for name, question in body["questions"].items():
+            p = probabilities(body["state"], list(question["criteria"]))
+            best = max(p, key=lambda word: p[word])
+            answers[name] = {"type": "choice", "choice": best, "probabilities": p}
+        usage = {"input_tokens": len(body["state"].split()), "output_tokens": 0}
+        return {"model": self.model, "answers": answers, "usage": usage}
 
     def _v1_embeddings(self, body: Any) -> Any:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
@@ -272,6 +329,16 @@ class FakeServer:
 
     def _embed(self, body: Any) -> Any:
         return [hidden_state(text).tolist() for text in body["inputs"]]
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def listed_words(messages: list[dict[str, str]]) -> list[str]:
+    """The label list that the first of the user's messages holds."""
+    first = next(m["content"] for m in messages if m["role"] == "user")
+    return [line[2:] for line in first.splitlines() if line.startswith("- ")]
 
 
 def edited(reply: Reply, *path: Any, to: Any) -> Reply:

@@ -382,12 +382,192 @@ FAULTS = [
     stops("A14", "404: the model was unloaded", status(404), "refuses"),
 ]
 
+CHAT = {"dialect": "openai-chat", "options": "&answers=text&output=plain"}
+FORM = {"dialect": "openai-chat", "options": "&answers=text"}
+CLAUDE = {"dialect": "anthropic"}
+ONE = {"dialect": "systemone"}
+SAID = ("choices", 0, "message", "content")
+
+
+def said(text: object) -> Callable[[Request], Reply]:
+    return edit(*SAID, to=text)
+
+
+IN_WORDS = [
+    Fault(
+        "A8",
+        "the label in another case, in bold, with a stop",
+        said("**GOOD.**"),
+        "answered",
+        **CHAT,
+    ),  # type: ignore[arg-type]
+    Fault("A8", "the end of the template, and the label", said("It was good."), "answered", **CHAT),  # type: ignore[arg-type]
+    Fault(
+        "A8", "reasoning before the label", said("<think>bad? no</think>\ngood"), "answered", **CHAT
+    ),  # type: ignore[arg-type]
+    Fault("A8", "JSON in a fence", said('```json\n{"label": "good"}\n```'), "answered", **FORM),  # type: ignore[arg-type]
+    Fault("A7", "response_format ignored: plain text", said("good"), "answered", **FORM),  # type: ignore[arg-type]
+    row(
+        "A8", "the label in a sentence", said("I would say good"), "none of the label words", **CHAT
+    ),
+    row("A8", "the label in a longer word", said("goodness"), "none of the label words", **CHAT),
+    row("A8", "two labels", said("good, bad"), "none of the label words", **CHAT),
+    row("A8", "the label denied", said("not good"), "none of the label words", **CHAT),
+    row("A8", "another language", said("gut"), "'gut'", **CHAT),
+    row("A8", "an empty answer", said(""), "empty", **CHAT),
+    row("A8", "content: null", said(None), "empty", **CHAT),
+    row("A8", "content of another type", said(5), "not text", **CHAT),
+    row("A8", "reasoning that does not end", said("<think>good or bad?"), "reasoning", **CHAT),
+    row(
+        "A8",
+        "reasoning in a field of its own, and no answer",
+        edit("choices", 0, "message", to={"content": "", "reasoning_content": "good?"}),
+        "reasoning_effort=none",
+        **CHAT,
+    ),
+    row("A8", "a refusal", edit("choices", 0, "message", "refusal", to="No."), "refused", **FORM),
+    row(
+        "A8",
+        "finish_reason: content_filter",
+        edit("choices", 0, "finish_reason", to="content_filter"),
+        "content filter",
+        **CHAT,
+    ),
+    row(
+        "A8",
+        "finish_reason: length, after a label",
+        edit("choices", 0, "finish_reason", to="length"),
+        "max_tokens",
+        **CHAT,
+    ),
+    row(
+        "A8",
+        "the call of another tool",
+        edit("choices", 0, "message", "tool_calls", to=[{"function": {"name": "search"}}]),
+        "tool",
+        **FORM,
+    ),
+    row("A8", "half-written JSON", said('{"label": "good'), "half-written", **FORM),
+    row("A8", "JSON with a field more", said('{"label": "good", "not": 1}'), "object", **FORM),
+    row("A8", "JSON with its field twice", said('{"label":"good","label":"bad"}'), "twice", **FORM),
+    row("A8", "JSON of a label that is none", said('{"label": "fine"}'), "'{\"label", **FORM),
+    row("A8", "a list of labels in JSON", said('{"label": ["good"]}'), "object", **FORM),
+    row("A5", "choices: []", edit("choices", to=[]), "expected 1", **FORM),
+    row("A5", "more choices than asked for", twice, "expected 1", **FORM),
+    stops(
+        "A7",
+        "response_format refused",
+        status(400, {"error": {"message": "Unsupported", "param": "response_format"}}),
+        "output=plain",
+        **FORM,
+    ),
+    stops(
+        "A7",
+        "max_tokens refused",
+        status(400, {"error": {"message": "Unsupported", "param": "max_tokens"}}),
+        "max_completion_tokens=64",
+        **FORM,
+    ),
+    stops("A9", "another model's name", edit("model", to="toy-2"), "served_as=toy-2", **FORM),
+    row("A8", "stop_reason: refusal", edit("stop_reason", to="refusal"), "refused", **CLAUDE),
+    row(
+        "A8",
+        "stop_reason: max_tokens",
+        edit("stop_reason", to="max_tokens"),
+        "reasoning|cut",
+        **CLAUDE,
+    ),
+    row(
+        "A8",
+        "thought, and no answer",
+        edit("content", to=[{"type": "thinking", "thinking": "good"}]),
+        "empty",
+        **CLAUDE,
+    ),
+    row(
+        "A8", "the call of another tool", edit("content", 0, "name", to="search"), "tool", **CLAUDE
+    ),
+    row(
+        "A8",
+        "a tool called without the label",
+        edit("content", 0, "input", to={}),
+        "object",
+        **CLAUDE,
+    ),
+    row(
+        "A4",
+        "200 with an error",
+        raw(b'{"type": "error", "error": {"type": "overloaded"}}'),
+        "overloaded",
+        **CLAUDE,
+    ),
+    row("A4", "content that is no list", edit("content", to="good"), "list of blocks", **CLAUDE),
+    Fault(
+        "A7",
+        "tool_choice ignored: plain text",
+        edit("content", to=[{"type": "text", "text": "Good."}]),
+        "answered",
+        **CLAUDE,
+    ),  # type: ignore[arg-type]
+    stops("A9", "another model's name", edit("model", to="toy-2"), "served_as=toy-2", **CLAUDE),
+    row(
+        "A6",
+        "a probability that is text",
+        edit("answers", "label", "probabilities", "good", to="1"),
+        "no number",
+        **ONE,
+    ),
+    row(
+        "A6",
+        "probabilities that sum to more",
+        edit("answers", "label", "probabilities", to={"good": 0.9, "bad": 0.9}),
+        "sum to 1.8",
+        **ONE,
+    ),
+    row(
+        "A6",
+        "an answer more than was allowed",
+        edit("answers", "label", "probabilities", "fine", to=0.0),
+        "not those",
+        **ONE,
+    ),
+    row(
+        "A6",
+        "probabilities: null",
+        edit("answers", "label", "probabilities", to=None),
+        "null",
+        **ONE,
+    ),
+    row("A5", "no answers", edit("answers", to={}), "lacks answers.label", **ONE),
+    stops("A9", "another model's name", edit("model", to="toy-2"), "served_as=toy-2", **ONE),
+]
+FAULTS += IN_WORDS
+GENERIC = [
+    fault
+    for fault in FAULTS
+    if fault.dialect == "openai"
+    and fault.what
+    in (
+        "429, Retry-After in milliseconds",
+        "500",
+        "connection closed in the middle of the body",
+        "truncated JSON",
+        "gzip, not asked for",
+        "the same key twice",
+        "a redirect to another host",
+        "401: the key expires in mid-run",
+        "429 with insufficient_quota",
+    )
+]
+"""Faults of any reply, whatever the dialect."""
+
 
 def table() -> str:
     """Render the list as Markdown."""
     lines = ["| | what the server does | dialect | what happens |", "|---|---|---|---|"]
     for fault in FAULTS:
-        lines.append(f"| {fault.code} | {fault.what} | {fault.dialect} | {fault.happens} |")
+        dialect = fault.dialect + " in words" * ("answers=text" in fault.options)
+        lines.append(f"| {fault.code} | {fault.what} | {dialect} | {fault.happens} |")
     return "\n".join(lines) + "\n"
 
 

@@ -201,7 +201,7 @@ def test_domain_context_sees_the_bias_that_an_empty_text_does_not():
         ).fit(texts, y)
         for name in ("contextual", "domain-context")
     }
-    assert made["domain-context"].n_queries_ == len(texts) + 20
+    assert made["domain-context"].n_queries_ == len(texts) + 20 + 1
     empty, domain = (np.diff(clf.task_.prior[0])[0] for clf in made.values())  # sport - other
     assert domain > empty + 1
 

@@ -9,7 +9,16 @@ from typer.testing import CliRunner
 
 from fewfit.cli import app
 from fewfit.decoders import DECODERS
-from fewfit.methods import ALIASES, TABLES, find_methods, list_methods, methods_table, summary_of
+from fewfit.methods import (
+    ALIASES,
+    FIRST,
+    TABLES,
+    find_methods,
+    list_methods,
+    methods_table,
+    summary_of,
+    use_of,
+)
 from fewfit.tuning import METHODS as TUNED
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
@@ -19,7 +28,7 @@ def test_the_document_holds_the_table_of_today():
     text = DOCUMENT.read_text(encoding="utf-8")
     found = re.search("<!-- fewfit methods -->\n(.*)\n<!-- end -->", text, flags=re.DOTALL)
     assert found is not None
-    assert found.group(1).strip() == methods_table(), "run: python -m tests.test_methods"
+    assert found.group(1).strip() == str(methods_table()), "run: python -m tests.test_methods"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +42,12 @@ def test_a_sentence_says_what_a_method_does(method):
 
 def test_the_command_prints_the_same():
     runner = CliRunner()
-    assert runner.invoke(app, ["methods"]).output.strip() == methods_table()
+    shown = runner.invoke(app, ["methods"]).output
+    assert shown.startswith("What most people need:\n\n| method ")
+    assert shown.endswith(f"\n\n{methods_table()}\n")
+    decoders = runner.invoke(app, ["methods", "--for", "decoder"]).output
+    assert decoders.startswith("| method ")
+    assert "| lora " not in decoders
     rows = json.loads(runner.invoke(app, ["methods", "--json"]).output)
     assert [row["name"] for row in rows] == [method.name for method in list_methods()]
     assert set(rows[0]) == {
@@ -61,6 +75,21 @@ def test_the_command_prints_the_same():
         ("k n n prompting", {"knn-prompting"}),
         ("Hou", {"prompt-boosting"}),
         ("2212.08408", {"dect", "ratio"}),
+        ("Ladder Side-Tuning", {"ladder"}),
+        ("LST", {"ladder"}),
+        ("LiST", {"list"}),
+        ("Composable Sparse Fine-Tuning", {"lt-sft"}),
+        ("conjugate prompting", {"conjugate"}),
+        ("Pattern-Exploiting Training", {"pet"}),
+        ("(IA)^3", {"ia3"}),
+        ("mask", {"magnitude-mask", "random-mask"}),
+        ("MPD", {"mpd"}),
+        ("UPL", {"unsupervised-prompts"}),
+        ("URIAL", {"urial-prefix", "token-shift"}),
+        ("CC", {"contextual"}),
+        ("DCPMI", {"pmi"}),
+        ("MAM adapter", {"parallel-adapter"}),
+        ("default", {"offset-regression"}),
     ],
 )
 def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
@@ -71,6 +100,7 @@ def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
 
 def test_every_alias_names_methods_that_there_are():
     listed = {method.name for method in list_methods()}
+    assert set(FIRST) <= listed
     assert {name for names in ALIASES.values() for name in names} <= listed
 
 
@@ -80,6 +110,20 @@ def test_a_method_shows_its_options():
     assert "source    Cui et al. 2023, arXiv 2212.08408" in out
     rows = json.loads(CliRunner().invoke(app, ["methods", "dect", "--json"]).output)
     assert rows[0]["options"]["n_steps"] == 30
+
+
+@pytest.mark.parametrize(
+    "method", list_methods(), ids=lambda method: f"{method.kind}-{method.name}"
+)
+def test_what_a_method_is_used_by_is_there(method):
+    use = use_of(method)
+    if use.startswith("from"):
+        exec(use, {})
+        return
+    _, command, option, *value = use.split()
+    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [command, "--help"]).output
+    assert option in shown
+    assert value in ([method.name], [])
 
 
 def test_methods_are_filtered():

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewfit.errors import InputError
-from fewfit.observations import Observations, ScoreSpace, concatenate, gather
+from fewfit.gathering import concatenate, gather
+from fewfit.observations import Observations, ScoreSpace
 
 
 def make(n: int, *, W: int = 3, H: int = 2, offset: float = 0.0) -> Observations:

@@ -39,7 +39,7 @@ from benchmarks import RESULTS
 from fewfit import Template
 from fewfit.models import TransformersModel
 from fewfit.models.local import pad
-from fewfit.models.local.encoding import Encoded
+from fewfit.models.local.texts import Encoded
 from fewfit.prompts import Prompt
 
 TEMPLATE = "{text} In summary, it was {mask}."

@@ -22,6 +22,7 @@ from fewfit.errors import (
 )
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.budget import BudgetedModel
+from fewfit.models.paired import halves
 from fewfit.observations import Observations, Status
 
 MAX_CENSORED = 0.5
@@ -113,7 +114,7 @@ class Policy:
 
 def check_budget(model: FrozenModel, what: str) -> None:
     """Refuse to ask in more than one go where a budget could lose what the first one paid."""
-    if isinstance(model, BudgetedModel):
+    if any(isinstance(part, BudgetedModel) for part in halves(model)):
         raise InputError(
             f"max_queries: {what} are asked apart, so that without a store a budget that ends "
             "between them would lose answers; name a store, or leave max_queries out"

@@ -38,6 +38,9 @@ from fewfit.prompts.content_free import pseudo_documents
 
 Scores = NDArray[np.floating]
 
+COARSEST = 0.1
+"""Largest step of the probabilities with which a few answers tell a prior."""
+
 
 @dataclass(frozen=True)
 class Calibration(ABC):
@@ -53,6 +56,8 @@ class Calibration(ABC):
     spaces: ClassVar[frozenset[ScoreSpace]] = frozenset(ScoreSpace)
     row_independent: ClassVar[bool] = True
     """Whether a row's calibrated score depends on that row alone."""
+    coarse: ClassVar[bool] = False
+    """Whether scores may be counts of a few answers (:attr:`Capabilities.resolution`)."""
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
     labels_needed: ClassVar[str] = "none"
     queries_per_example: ClassVar[str] = "0, and 1 per content-free text once"
@@ -78,12 +83,25 @@ class Calibration(ABC):
         """Whether :meth:`fitted` looks at labels."""
         return False
 
-    def check(self, space: ScoreSpace) -> None:
-        """Refuse a score space in which this calibration is not defined (CapabilityError)."""
+    def check(self, space: ScoreSpace, resolution: float = 0.0) -> None:
+        """Refuse scores for which this calibration is not defined (CapabilityError).
+
+        Parameters
+        ----------
+        space : ScoreSpace
+        resolution : float
+            Smallest step of the probabilities behind them.
+        """
         if space not in self.spaces:
             raise CapabilityError(
                 f"{self.name!r} calibration is defined for {sorted(self.spaces)}, but this frozen "
                 f"model gives {space.value!r} scores; use 'contextual'"
+            )
+        if resolution > COARSEST and not self.coarse:
+            raise CapabilityError(
+                f"{self.name!r} calibration takes what the model says to nothing for a prior, and "
+                f"{round(1 / resolution)} answers in words do not tell one; use 'none' or 'batch', "
+                f"or ask for {round(1 / COARSEST)} samples (samples=, temperature=)"
             )
 
     def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
@@ -117,6 +135,7 @@ class NoCalibration(Calibration):
     """Leave the scores as they are."""
 
     name = "none"
+    coarse = True
     requires = frozenset()
     queries_per_example = "0"
     reference = ""
@@ -211,6 +230,7 @@ class BatchCalibration(Calibration):
     """
 
     name = "batch"
+    coarse = True
     row_independent = False
     labels_needed = "none; any for strength='labels'"
     queries_per_example = "0"
@@ -346,6 +366,17 @@ CALIBRATIONS: dict[str, type[Calibration]] = {
         RatioCalibration,
     )
 }
+
+
+def default_calibration(resolution: float = 0.0) -> Calibration:
+    """Return the calibration where none is named: contextual, and none for a few answers in words.
+
+    Parameters
+    ----------
+    resolution : float
+        Smallest step of the probabilities behind the scores.
+    """
+    return NoCalibration() if resolution > COARSEST else ContextualCalibration()
 
 
 def make_calibration(

@@ -16,6 +16,7 @@ from fewfit.compare.report.tables import accuracy_table
 from fewfit.datasets import load_support_desk
 from fewfit.decoders import DecT, LinearProbe, OffsetLogisticRegression, ZeroShot
 from fewfit.estimators.classifier import FewShotClassifier
+from fewfit.markdown import Table
 
 TEMPLATE = "{text} This is about {mask}."
 LABELS = {
@@ -40,7 +41,7 @@ NEW_TEXTS = (
 SHOTS = (1, 4, 16)
 TEST_PER_CLASS = 40
 
-Say = Callable[[str], object]
+Say = Callable[[str | Table], object]
 
 
 def run_demo(

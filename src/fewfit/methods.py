@@ -12,6 +12,7 @@ from fewfit.analysis import ANALYSES
 from fewfit.calibration import CALIBRATIONS
 from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.errors import InputError, MissingExtraError
+from fewfit.markdown import NONE, Table
 from fewfit.prompts import VERBALIZERS, VIEWS
 from fewfit.searchers import SEARCHERS
 from fewfit.tuning import ENTRIES, METHODS, load
@@ -51,8 +52,6 @@ class Method(NamedTuple):
     note: str = ""
 
 
-NONE = "\N{EN DASH}"
-
 TABLES: dict[str, Mapping[str, Any]] = {
     "calibration": CALIBRATIONS,
     "view": VIEWS,
@@ -63,6 +62,19 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "analysis": ANALYSES,
 }
 """Kind -> the fixed tables of the rooms."""
+
+
+FIRST: dict[str, str] = {
+    "offset-regression": "labels, from one of each class on: what fit does if nothing is named",
+    "zero-shot": "no labels yet: the model's own scores, calibrated",
+    "multi-label": "several labels per text",
+    "linear-probe": "classes that have no word",
+    "dect": "labels, and no regression: prototypes beside the model's scores",
+    "in-context": "a language model that is shown examples in each prompt",
+    "prompt-search": "a better question, with queries to spend",
+    "t-few": "the model's weights, and minutes: trained by fewfit tune",
+}
+"""What most people need -> what one has then."""
 
 
 def list_methods() -> list[Method]:
@@ -107,18 +119,39 @@ def _name_of(decoder: Any) -> str:
 ALIASES: dict[str, tuple[str, ...]] = {
     "AdaBoost": ("prompt-boosting",),
     "BBT": ("black-box-tuning",),
+    "BC": ("batch",),
     "BDPL": ("prompt-search",),
     "batch calibration": ("batch",),
+    "Black-box Discrete Prompt Learning": ("prompt-search",),
+    "CC": ("contextual",),
+    "Composable Sparse Fine-Tuning": ("lt-sft",),
+    "Conjugate Prompting": ("conjugate",),
     "contextual calibration": ("contextual",),
+    "DC": ("domain-context",),
+    "DCPMI": ("pmi",),
     "Decoder Tuning": ("dect", "ratio"),
+    "default": ("offset-regression",),
     "domain-context calibration": ("domain-context",),
+    "focal loss": ("focal",),
+    "Houlsby adapter": ("series-adapter",),
     "ICL": ("in-context",),
+    "in-context learning": ("in-context",),
     "iPET": ("ipet", "pet"),
     "kNN-Prompting": ("knn-prompting",),
+    "Knowledgeable Prompt-tuning": ("probable-words",),
     "KPT": ("probable-words",),
+    "Ladder Side-Tuning": ("ladder",),
+    "Lite Self-Training": ("list",),
     "logistic regression": ("linear-probe", "offset-regression"),
+    "lottery ticket": ("lt-sft",),
+    "low-rank adaptation": ("lora",),
+    "LST": ("ladder",),
+    "MAM adapter": ("parallel-adapter",),
     "Multi-Prompting Decoder": ("mpd", "neighbour-words"),
+    "nearest centroid": ("nearest-mean",),
+    "Pattern-Exploiting Training": ("pet",),
     "PMI-DC": ("pmi",),
+    "Prompt Tuned Embedding Classification": ("multi-label", "trie"),
     "PromptBoosting": ("prompt-boosting",),
     "Prototypical networks": ("nearest-mean",),
     "ProtoNet": ("nearest-mean",),
@@ -128,16 +161,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "RLPrompt": ("policy-network",),
     "SciPrompt": ("retrieved-words", "soft-verbalizer"),
     "TFew": ("t-few",),
+    "token distribution shift": ("token-shift",),
+    "Unsupervised Prompt Learning": ("unsupervised-prompts",),
     "UPL": ("unsupervised-prompts",),
     "URIAL": ("urial-prefix", "token-shift"),
 }
 """Name of a paper or system -> the methods that come from it, where they have another name here."""
 
 
+_PART = 4
+"""Letters that are enough to be a part of a name."""
+
+
 def find_methods(name: str) -> list[Method]:
     """Return the methods of a name, or of that of a paper, a system, an author or an arXiv id.
 
-    Case, blanks, hyphens and underscores do not matter.
+    Case, blanks, hyphens and underscores do not matter. Where it is none, the methods whose name
+    it is a part of: "adapter".
 
     Raises
     ------
@@ -151,6 +191,8 @@ def find_methods(name: str) -> list[Method]:
     found = [method for method in everything if method.name in known.get(wanted, ())]
     if not found:  # an author's name, or an arXiv id
         found = [m for m in everything if wanted in {_folded(w) for w in m.source.split()}]
+    if not found and len(wanted) >= _PART:
+        found = [m for m in everything if wanted in _folded(m.name)]
     if not found:
         spelled = {_folded(n): n for n in [*ALIASES, *(method.name for method in everything)]}
         near = [spelled[n] for n in get_close_matches(wanted, list(spelled), 1)]
@@ -175,6 +217,23 @@ def _item(method: Method) -> Any:
         return None
 
 
+_USES = {
+    "calibration": "fewfit fit --calibration {}",
+    "decoder": "fewfit fit --decoder {}",
+    "multi-label decoder": "fewfit fit --multi-label",
+    "searcher": "fewfit compare --methods {}",
+    "tuning": "fewfit tune --method {}",
+}
+
+
+def use_of(method: Method) -> str:
+    """Return how one comes to use it: a command, or where it is in Python."""
+    if method.kind in _USES:
+        return _USES[method.kind].format(method.name)
+    name = _item(method).__name__
+    return f"from fewfit.{method.room.partition('/')[0]} import {name}"
+
+
 def options_of(method: Method) -> dict[str, Any]:
     """Return the parameters of a method that have a default, with it."""
     item = _item(method)
@@ -189,8 +248,13 @@ def options_of(method: Method) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not Parameter.empty}
 
 
-def methods_table(methods: Sequence[Method] | None = None) -> str:
-    """Return the table in Markdown, of all methods or of these."""
+def first_table() -> Table:
+    """Return the methods that most people need, and when."""
+    return Table(("method", "if you have"), list(FIRST.items()), numbers=False)
+
+
+def methods_table(methods: Sequence[Method] | None = None, *, short: bool = False) -> Table:
+    """Return the table of all methods or of these, `short` for those who look at it."""
     header = ("method", "kind", "file", "requires", "queries per example", "labels", "source")
     header += ("note",)
     rows = [
@@ -202,14 +266,8 @@ def methods_table(methods: Sequence[Method] | None = None) -> str:
         )
         for method in (list_methods() if methods is None else methods)
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: tuple[str, ...]) -> str:
-        padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(header), rule, *map(line, rows)])
+    shown = (0, 1, 3, 6) if short else range(len(header))
+    return Table([header[i] for i in shown], [[row[i] for i in shown] for row in rows], False)
 
 
 def _folded(name: str) -> str:

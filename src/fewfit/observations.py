@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -97,7 +97,7 @@ class Observations:
             "censored": (n, len(self.columns)),
             "reason": (n,),
         }
-        for name, dtype in _DTYPES.items():
+        for name, dtype in DTYPES.items():
             value = getattr(self, name)
             if value is None:
                 continue
@@ -119,7 +119,7 @@ class Observations:
         """Return the rows that a slice, a boolean mask or an integer array selects."""
         if isinstance(index, int | np.integer):
             raise InputError("observations: select rows with a slice or an array, not one integer")
-        return replace(self, **{name: value[index] for name, value in self._arrays().items()})
+        return replace(self, **{name: value[index] for name, value in self.arrays().items()})
 
     @property
     def unlisted(self) -> NDArray[np.bool_]:
@@ -130,8 +130,8 @@ class Observations:
         """Return the same with some rows failed, and so NaN, for a reason."""
         if not rows.any():
             return self
-        changed = self._arrays()
-        for name, value in (_UNANSWERED | {"status": Status.FAILED, "reason": reason}).items():
+        changed = self.arrays()
+        for name, value in (UNANSWERED | {"status": Status.FAILED, "reason": reason}).items():
             if name in changed:
                 changed[name] = changed[name].copy()
                 changed[name][rows] = value
@@ -200,12 +200,13 @@ class Observations:
             return np.zeros(len(self), dtype=bool)
         return self.censored[:, words].all(axis=1) & (self.status != Status.FAILED)
 
-    def _arrays(self) -> dict[str, NDArray[Any]]:
-        named = {name: getattr(self, name) for name in _DTYPES}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays that there are, by name."""
+        named = {name: getattr(self, name) for name in DTYPES}
         return {name: value for name, value in named.items() if value is not None}
 
 
-_DTYPES: dict[str, Any] = {
+DTYPES: dict[str, Any] = {
     "scores": np.float32,
     "hidden": np.float32,
     "label_mass": np.float32,
@@ -217,7 +218,7 @@ _DTYPES: dict[str, Any] = {
     "reason": np.object_,
 }
 
-_UNANSWERED: dict[str, Any] = {
+UNANSWERED: dict[str, Any] = {
     "scores": np.nan,
     "hidden": np.nan,
     "label_mass": np.nan,
@@ -262,68 +263,3 @@ def answered_whole(answers: Observations) -> Observations:
             broken |= ~np.isfinite(numbers).all(axis=1)
     broken &= answers.status != Status.FAILED
     return answers.failing(broken, "the answer holds a number that is not finite")
-
-
-def concatenate(parts: Sequence[Observations]) -> Observations:
-    """Join observations of the same columns, space and hidden size, in order.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to join, or the parts differ in anything but their rows.
-    """
-    ends = np.cumsum([0, *(len(part) for part in parts)])
-    batches = ((np.arange(*ends[i : i + 2]), part) for i, part in enumerate(parts))
-    return gather(batches, int(ends[-1]))
-
-
-def gather(batches: Iterable[Batch], n: int) -> Observations:
-    """Put batches that arrive in any order into one block of `n` rows, copying each row once.
-
-    A batch in which no row was answered goes with any other; its numbers become NaN.
-
-    Raises
-    ------
-    InputError
-        If the batches disagree, or do not fill every row exactly once.
-    """
-    first: Observations | None = None
-    block: dict[str, NDArray[Any]] = {}
-    filled = np.zeros(n, dtype=np.intp)
-    failures: list[Batch] = []
-    for positions, batch in batches:
-        if (batch.status == Status.FAILED).all():
-            failures.append((positions, batch))
-            filled[positions] += 1
-            continue
-        arrays = batch._arrays()
-        if first is None:
-            first = batch
-            block = {k: np.empty((n, *v.shape[1:]), dtype=v.dtype) for k, v in arrays.items()}
-        _check_alike(first, batch)
-        for name, value in arrays.items():
-            block[name][positions] = value
-        filled[positions] += 1
-    if first is None:
-        if not failures:
-            raise InputError("observations: nothing to gather")
-        first = failures[0][1]
-        block = {k: np.empty((n, *v.shape[1:]), dtype=v.dtype) for k, v in first._arrays().items()}
-    for positions, batch in failures:
-        for name, array in block.items():
-            array[positions] = _UNANSWERED.get(name, getattr(batch, name))
-    if (filled != 1).any():
-        raise InputError(f"observations: row {int(np.argmax(filled != 1))} was not filled once")
-    return replace(first, **block)
-
-
-def _check_alike(first: Observations, other: Observations) -> None:
-    for field in fields(Observations):
-        a, b = getattr(first, field.name), getattr(other, field.name)
-        same = (
-            (a is None) == (b is None) and (a is None or a.shape[1:] == b.shape[1:])
-            if field.name in _DTYPES
-            else a == b
-        )
-        if not same:
-            raise InputError(f"observations: parts differ in {field.name}")

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from fewfit.asking import Policy, check_budget
 from fewfit.calibration import Calibration
 from fewfit.errors import InputError, ModelError
+from fewfit.gathering import gather
 from fewfit.models.base import Capabilities, FrozenModel, Progress
-from fewfit.observations import Observations, Status, gather
+from fewfit.observations import Observations, Status
 from fewfit.prompts import Prompt, Row, Verbalizer, View, Views
 
 DEFAULT_TEMPLATE = "{text} This is about {mask}."
+
+PROBE = "A short text."
+"""What a model is asked to see if it still answers the same, where nothing of this kind is asked
+anyway."""
 
 
 class Query(NamedTuple):
@@ -59,7 +64,7 @@ class Task:
         given = self.model.capabilities
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
-            self.calibration.check(given.scores)
+            self.calibration.check(given.scores, given.resolution)
         self.policy.check(given, len(self.verbalizer.classes))
         check_pairs(given, self.template.views)
         if len(set(self.spellings())) > 1:
@@ -70,6 +75,7 @@ class Task:
         rows: Sequence[Row],
         *,
         y: NDArray[np.intp] | None = None,
+        more: Sequence[Row] = (),
         progress: Progress | None = None,
     ) -> tuple[Task, Observations, int]:
         """Ask about `rows` and, in the same go, about the calibration's content-free inputs.
@@ -80,13 +86,15 @@ class Task:
         y : ndarray of shape (N,), optional
             Positions of the rows' classes: for views with demonstrations, and for calibrations
             that learn from labels.
+        more : sequence of Row, optional
+            Further rows to ask about, which have no part in the prior.
         progress : callable, optional
 
         Returns
         -------
         (Task, Observations, int)
-            The task with its prior, the answers to `rows`, and the queries paid for in all. Scores
-            of rows that were not answered have no part in the prior.
+            The task with its prior, the answers to `rows` and then to `more`, and the queries paid
+            for in all. Scores of rows that were not answered have no part in the prior.
         """
         task = self
         if y is not None:
@@ -97,9 +105,10 @@ class Task:
         if task.model.capabilities.scores is not None:
             free = [calibration.prompts(view, rows) for view in views]
             blanks = [list(prompts) for prompts in zip(*free, strict=True)]
-        everything = task.ask([*blanks, *task._prompts(rows)], progress=progress)
+        everything = task.ask([*blanks, *task._prompts([*rows, *more])], progress=progress)
         queries, n_blanks = everything.queries, len(blanks) * len(views)
-        blank, answers = everything[:n_blanks], everything[n_blanks:]
+        blank, asked = everything[:n_blanks], everything[n_blanks:]
+        answers = asked[: len(rows) * len(views)]
         if (blank.status == Status.FAILED).any():
             raise ModelError(
                 "the model gave no usable answer to a content-free input of the calibration: "
@@ -108,7 +117,16 @@ class Task:
             )
         there = np.repeat(task.answered(answers), len(views))
         task.policy.check_enough(answers, there)
-        return task.estimate(blank, answers, y=y), answers, queries
+        return task.estimate(blank, answers, y=y), asked, queries
+
+    @property
+    def probe(self) -> Row:
+        """A row that says nothing, to see later whether the model still answers the same.
+
+        It is what the calibration asks about anyway, if it does, and so costs nothing.
+        """
+        asked = self.calibration.content_free if self.model.capabilities.scores else ()
+        return dict.fromkeys(self.template.fields, asked[0] if asked else PROBE)
 
     def estimate(
         self, blank: Observations, answers: Observations, *, y: NDArray[np.intp] | None = None

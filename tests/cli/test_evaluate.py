@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -80,3 +81,45 @@ def test_a_label_that_was_never_learnt_is_refused_by_its_line(evaluated, tmp_pat
     rows = [["text", "label"], ["a\nb", "pos"], ["c", "odd"]]
     (tmp_path / "test.csv").write_bytes(csv_bytes(rows=rows))
     assert "line 4: class 'odd' is not one of ['neg', 'pos']" in evaluated(code=2).stderr
+
+
+def test_many_classes_are_cut_to_the_weakest(tmp_path):
+    names = [f"c{i:02}" for i in range(40)]
+    train = [["text", "label"], *([f"{n} {i}", n] for n in names for i in range(2))]
+    (tmp_path / "train.csv").write_bytes(csv_bytes(rows=train))
+    test = [["text", "label"], *([f"so {n}", n] for n in names[:-1])]
+    (tmp_path / "test.csv").write_bytes(csv_bytes(rows=test))
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--model", "fake", "--no-expect")
+    out = run("evaluate", tmp_path / "t", tmp_path / "test.csv").stdout
+    table = out.partition("weakest first:")[2].partition("Taken")[0]
+    assert len(re.findall(r"\| c\d\d ", table)) == 20
+    assert "The other 20 classes have an F1 of " in table
+    assert names[-1] not in table  # no row of the test has it
+    found = json.loads(run("evaluate", tmp_path / "t", tmp_path / "test.csv", "--json").stdout)
+    assert len(found["classes"]) == 40
+
+
+def test_several_labels_say_what_was_given_and_missed(tmp_path):
+    rows = [["text", "label"], *([f"good {i}", "pos"] for i in range(4))]
+    rows += [*([f"bad {i}", "neg"] for i in range(4)), ["good bad", "neg;pos"], ["odd", "rare"]]
+    (tmp_path / "train.csv").write_bytes(csv_bytes(rows=rows))
+    test = [["text", "label"], ["good", "pos"], ["good 7", "neg"], ["bad", "neg;pos"]]
+    (tmp_path / "test.csv").write_bytes(csv_bytes(rows=test))
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--multi-label", "--model", "fake")
+    args = ["evaluate", tmp_path / "t", tmp_path / "test.csv"]
+    found = json.loads(run(*args, "--json").stdout)
+    true = np.array([[0, 1, 0], [1, 0, 0], [1, 1, 0]])
+    said = {(w["row"], w["label"]): w["predicted"] for w in found["wrong"]}
+    told = true.copy()
+    for (line, name), given in said.items():
+        told[line - 2, ["neg", "pos", "rare"].index(name)] = given
+    assert (told != true).sum() == len(said) > 0
+    assert found["exact_match"] == pytest.approx((told == true).all(axis=1).mean())
+    assert 0 <= found["exact_match_low"] <= found["exact_match"] <= found["exact_match_high"] <= 1
+    assert found["macro_f1"] == pytest.approx(f1_score(true[:, :2], told[:, :2], average="macro"))
+    sure = [w["probability"] if w["predicted"] else 1 - w["probability"] for w in found["wrong"]]
+    assert sure == sorted(sure, reverse=True)
+    out = run(*args).stdout
+    assert re.search(r"\| rare +\| +– \| +– \| +– \| +0 \|", out)
+    assert re.search(r"\| (given|missed) +\| ", out)
+    assert re.search(r"all labels right \| +\d\.\d+ \| \d\.\d+ to", out)

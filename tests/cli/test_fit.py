@@ -44,7 +44,7 @@ def test_fit_prints_a_next_command_that_runs(tmp_path):
 def test_the_artifact_remembers_the_columns(fit, tmp_path):
     rows = [["Subject", "Body", "Topic"], *([t, f"{t} body", y] for t, y in ROWS)]
     args = ["--text-column", "subject", "--text-column", "BODY", "--label-column", "topic"]
-    _, _, folder = fit(rows, *args)
+    _, _, folder = fit(rows, *args, "--keep-example")
     manifest, _ = schema.read(folder)
     assert manifest.columns is not None
     assert manifest.columns.fields == {"text": ["Subject", "Body"]}
@@ -72,7 +72,7 @@ def test_an_artifact_without_columns_is_read(fit, tmp_path):
 def test_fields_of_a_template_are_named_by_their_columns(fit):
     rows = [["A", "B", "label"], *([t, t[::-1], y] for t, y in ROWS)]
     args = ["--template", "{one} or {two}: {mask}", "--text-column"]
-    _, _, folder = fit(rows, *args, "one=a", "--text-column", "two=b")
+    _, _, folder = fit(rows, *args, "one=a", "--text-column", "two=b", "--keep-example")
     assert schema.read(folder)[0].example.row == {"one": TEXTS[0], "two": TEXTS[0][::-1]}
     assert "say one=a" in fit(rows, *args, "a", code=2)[1]
 

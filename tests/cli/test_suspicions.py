@@ -63,3 +63,22 @@ def test_other_scripts_are_said_of_the_english_encoders_only():
     assert "another script" in said("это хорошо", "плохо")
     Model.spec = "embedded"
     assert not said("это хорошо")
+
+
+def test_an_accuracy_like_that_of_the_largest_class_is_said(tmp_path):
+    rows = [["text", "label"], *([f"odd {i}", "ny"[i % 3 > 0]] for i in range(12))]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
+    args = ["fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake"]
+    out = run(*args, "--label", "n=bad", "--label", "y=good").stdout
+    assert "may be no better than always saying y, which is right for 67%" in out
+    clear = [["text", "label"], *([f"{w} {i}", w] for i in range(12) for w in ("good", "bad"))]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=clear))
+    assert "always saying" not in run(*args, "--label", "bad=bad", "--label", "good=good").stdout
+
+
+def test_several_labels_have_an_expectation_too(tmp_path):
+    rows = [["text", "label"], *([f"{w} {i}", w] for i in range(6) for w in ("good", "bad"))]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=[*rows, ["good bad", "good;bad"]]))
+    args = ["fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake", "--multi-label"]
+    assert re.search(r"Rows with all labels right, to expect: \d+% \(95 %", run(*args).stdout)
+    assert json.loads(run(*args, "--json").stdout)["expected_accuracy"]["n"] == 13

@@ -84,7 +84,9 @@ def classified(model, decoder, template, calibration):
     ).fit([TRAIN[0][i] for i in rows], [TRAIN[1][i] for i in rows])  # fmt: skip
     answers = clf.observe(TEST[0])
     found = measure(np.array(TEST[1]), clf.decode(answers), clf.classes_)
-    return found.log_loss, clf.n_queries_, answers.queries
+    # What verifies an artifact is the empty text, where the calibration asks about it.
+    verifying = 0 if clf._probe.row["text"] == "" else 3
+    return found.log_loss, clf.n_queries_ - verifying, answers.queries
 
 
 @pytest.mark.parametrize(

@@ -644,7 +644,7 @@ def test_a_soft_verbalizer_starts_at_the_semantic_weights():
 
     start, plain = fit(SoftVerbalizer(spread=1e-4)), fit(ZeroShot())
     np.testing.assert_allclose(start.predict_proba(new), plain.predict_proba(new), atol=1e-5)
-    assert start.n_queries_ == plain.n_queries_ == 4
+    assert start.n_queries_ == plain.n_queries_ == 4 + 1
     soft = fit(SoftVerbalizer())
     assert soft.decoder_.coef_.shape == (2, 5)
     words = soft.task_.features(soft.observe(texts))[0]

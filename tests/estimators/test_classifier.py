@@ -39,7 +39,7 @@ def test_one_query_per_example_and_one_for_the_calibration():
     clf.predict(["new one", "new two"])
     assert model.queries == len(TEXTS) + 3
     none = make(model, calibration="none").fit(TEXTS, Y)
-    assert none.n_queries_ == len(TEXTS)
+    assert none.n_queries_ == len(TEXTS) + 1  # the text by which an artifact is verified
 
 
 def test_a_second_fit_asks_nothing(tmp_path):
@@ -176,7 +176,7 @@ def test_scores_alone_and_hidden_states_alone():
         assert scores_only.score(TEXTS, Y) == 1.0
     for decoder in (None, DecT(), LinearProbe()):
         hidden_only = make(FakeModel(space=None), decoder=decoder).fit(TEXTS, Y)
-        assert hidden_only.n_queries_ == len(TEXTS)
+        assert hidden_only.n_queries_ == len(TEXTS) + 1
         assert hidden_only.score(TEXTS, Y) == 1.0
 
 
@@ -196,7 +196,7 @@ def test_ratio_calibration_is_for_safely_positive_logits():
 
 
 def test_long_texts_are_reported():
-    with pytest.warns(TruncationWarning, match="1 of 7 texts"):
+    with pytest.warns(TruncationWarning, match="1 of 8 texts"):
         make(FakeModel(max_words=5)).fit(["good " * 9, *TEXTS[1:]], Y)
 
 

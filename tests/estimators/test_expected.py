@@ -6,7 +6,8 @@ import pickle
 import numpy as np
 import pytest
 
-from fewfit import FewShotClassifier, LinearProbe
+from fewfit import FewShotClassifier, LinearProbe, MultiLabelClassifier
+from fewfit.decoders import MultiLabel
 from fewfit.errors import InputError
 from fewfit.estimators.expected import assign_folds
 from fewfit.prompts import InContext
@@ -95,3 +96,31 @@ def test_the_estimate_costs_no_query_and_stays_out_of_pickles():
     for n_folds in (1, True, 2.0):
         with pytest.raises(InputError, match="n_folds"):
             clf.expected_accuracy(n_folds=n_folds)
+
+
+SETS = [["n"], ["n", "y"], ["y"], [], ["n", "y"], ["y"], ["n"], ["y", "rare"]]
+
+
+def test_leave_one_out_of_several_labels_is_what_fitting_without_each_row_gives():
+    texts = ["bad", "good bad", "so good", "odd", "bad good day", "good fun", "so bad", "good x"]
+    clf = MultiLabelClassifier("fake", store=None).fit(texts, SETS)
+    right, found_y = [], 0
+    for i in range(len(texts)):
+        rest = [j for j in range(len(texts)) if j != i]
+        Y = np.array([[name in own for name in ("n", "rare", "y")] for own in SETS])
+        other = MultiLabel().fit(clf._training.hidden[rest], Y[rest].astype(int))
+        told = other.predict(clf._training.hidden[[i]])[0]
+        right.append((told == Y[i]).all())
+        found_y += told[2] and Y[i][2]
+    asked = clf.n_queries_
+    found = clf.expected_accuracy(n_folds=len(texts))
+    assert found.accuracy == np.mean(right)
+    assert found.interval == pytest.approx(wilson(sum(right), len(texts)))
+    assert found.recall["y"] == (found_y, 5)
+    assert found.not_estimated == ["rare"]
+    assert clf.n_queries_ == asked
+
+
+def test_nothing_is_claimed_of_one_text_with_several_labels():
+    clf = MultiLabelClassifier("fake", store=None).fit(["a", "a"], [["n"], ["n", "y"]])
+    assert clf.expected_accuracy().reason == "there are no two different texts"

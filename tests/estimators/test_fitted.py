@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewfit import DecT, FewShotClassifier, LinearProbe, OffsetLogisticRegression, ZeroShot
+from fewfit.artifacts.files import CARD
 from fewfit.artifacts.schema import MANIFEST, TENSORS, read
 from fewfit.errors import ArtifactError, FewfitError, ModelError, ModelMismatchError
 from fewfit.models import FakeModel
@@ -57,7 +58,7 @@ def test_what_is_loaded_predicts_the_same_bits(tmp_path, decoder, model):
     np.testing.assert_array_equal(again.predict_proba(NEW), clf.predict_proba(NEW))
     assert again.classes_.tolist() == clf.classes_.tolist()
     assert again.get_params()["template"] == clf.template
-    assert sorted(os.listdir(tmp_path / "task")) == [TENSORS, MANIFEST]
+    assert sorted(os.listdir(tmp_path / "task")) == [CARD, TENSORS, MANIFEST]
 
 
 def test_a_fresh_process_predicts_the_same_bits(saved):
@@ -242,6 +243,8 @@ def replace_tensors(folder, arrays) -> None:
         lambda m: m.update(model_identity=[]),
         lambda m: m.update(n_examples="many"),
         lambda m: m["example"].update(probabilities=["x"]),
+        lambda m: m.update(counts=[1]),
+        lambda m: m.update(expected={"accuracy": 1.0}),
     ],
 )
 def test_a_forged_manifest_is_refused(folder, change):

@@ -8,7 +8,13 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fewfit import ZeroShot
-from fewfit.decoders import DECODERS, IPET, KNNPrompting, PromptBoosting
+from fewfit.decoders import (
+    DECODERS,
+    IPET,
+    KNNPrompting,
+    OffsetLogisticRegression,
+    PromptBoosting,
+)
 from fewfit.testing import DECODER_CHECKS
 from tests.conftest import task_arrays
 
@@ -17,6 +23,11 @@ ALL = [pytest.param(kind(), id=name) for name, kind in DECODERS.items()]
 
 @parametrize_with_checks([kind() for kind in DECODERS.values()])
 def test_scikit_learns_own_checks(estimator, check):
+    repeats = check.func.__name__ == "check_sample_weight_equivalence_on_dense_data"
+    if repeats and isinstance(estimator, OffsetLogisticRegression):
+        with pytest.raises(AssertionError):  # copies of a text are one row, which has one weight
+            check(estimator)
+        return
     check(estimator)
 
 

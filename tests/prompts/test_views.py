@@ -47,7 +47,7 @@ def make(model=None, **options) -> FewShotClassifier:
 
 
 def test_views_cost_one_query_each_and_their_calibration_too():
-    for calibration, free in ((ContextualCalibration(("", "N/A")), 2), ("domain-context", 20)):
+    for calibration, free in ((ContextualCalibration(("", "N/A")), 2), ("domain-context", 20 + 1)):
         model = Reader()
         clf = make(model, template=[ONE, TWO, THREE], calibration=calibration).fit(TEXTS, Y)
         assert clf.n_queries_ == model.queries == 3 * (len(TEXTS) + free)
@@ -100,9 +100,9 @@ def test_knn_prompting_asks_for_the_vocabulary_once_per_example(tmp_path):
     model = FakeModel(vocabulary=["good", "bad", "film", "so"])
     store = tmp_path / "store.sqlite"
     clf = make(model, decoder=KNNPrompting(k=1), store=store).fit(TEXTS, Y)
-    assert model.queries == clf.n_queries_ == len(TEXTS)
+    assert model.queries == clf.n_queries_ == len(TEXTS) + 1
     assert clf.predict(TEXTS).tolist() == Y  # each is its own nearest neighbour
-    assert model.queries == len(TEXTS)
+    assert model.queries == len(TEXTS) + 1
     np.testing.assert_allclose(np.exp(clf.decoder_.anchors_).sum(axis=1), 1, atol=1e-6)
     clf.save(tmp_path / "task")
     again = FewShotClassifier.load(tmp_path / "task", model=model, store=None, verify=True)
@@ -335,7 +335,7 @@ def test_several_templates_on_the_command_line(tmp_path):
     fit = ["fit", str(train), "-o", task, "--model", "fake", "--store", "none", *words, *views]
     result = CliRunner().invoke(app, [*fit, "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["queries"] == 2 * len(TEXTS)
+    assert json.loads(result.output)["queries"] == 2 * (len(TEXTS) + 1)
     out = CliRunner().invoke(app, ["predict", task, str(train), "--store", "none"])
     assert out.output.count("\n") == len(TEXTS) + 1
 

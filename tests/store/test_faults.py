@@ -25,8 +25,8 @@ from fewfit.models.budget import BudgetedModel
 from fewfit.models.metered import MeteredModel
 from fewfit.observations import Status
 from fewfit.store import StoredModel, statistics
-from fewfit.store.file import Kind
 from fewfit.store.spill import spill, spilled
+from fewfit.store.tables import Kind
 from tests.conftest import prompts
 
 WORDS = ("bad", "great")

@@ -22,6 +22,7 @@ import torch
 from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier, load_model
+from fewfit.artifacts.files import CARD
 from fewfit.cli import app
 from fewfit.compare import compare, sample_shots
 from fewfit.compare.report.tables import report
@@ -110,7 +111,7 @@ def test_tune_reports_what_it_made_and_what_it_cost(tuned):
     report = folder_report
     # two blocks each, inner 12, hidden 24
     assert report["values"] == 2 * (2 * 12 + 24) + 2 * (4 * 12 + 24)
-    assert sorted(path.name for path in tuned.iterdir()) == [TENSORS, MANIFEST]
+    assert sorted(path.name for path in tuned.iterdir()) == [CARD, TENSORS, MANIFEST]
     size = sum(path.stat().st_size for path in tuned.iterdir())
     assert report["artifact_bytes"] == size
     overhead = (tuned / TENSORS).stat().st_size - 4 * report["values"]
@@ -180,8 +181,13 @@ def test_predictions_are_rank_classification_with_the_vectors(tuned, base):
     examples = [type(EXAMPLES[0])(template.render({"text": text}), words, 0) for text in texts]
     expected = [clf.classes_[k] for k in ranked(trunk, examples)]
     assert clf.predict(texts).tolist() == expected
-    with pytest.raises(ArtifactError, match="copy its folder"):
-        clf.save(tuned.parent / "again")
+    clf.save(tuned.parent / "again")
+    again = FewShotClassifier.load(tuned.parent / "again", store=None)
+    assert again.predict(texts).tolist() == expected
+    card = (tuned / CARD).read_text()
+    assert (tuned.parent / "again" / CARD).read_text() == card
+    assert "| labelled examples | 6 |" in card
+    assert "    {text} it was {mask}." in card
 
 
 def test_a_decoder_works_on_top_of_a_tuned_model(tuned, tmp_path):
@@ -190,7 +196,7 @@ def test_a_decoder_works_on_top_of_a_tuned_model(tuned, tmp_path):
     clf = FewShotClassifier(
         spec, template="{text} it was {mask}.", labels=labels, decoder=DecT(), calibration="none"
     ).fit(TEXTS, Y)
-    assert clf.n_queries_ == len(TEXTS)
+    assert clf.n_queries_ == len(TEXTS) + 1
     assert clf.predict(TEXTS).tolist() == Y
     clf.save(tmp_path / "task")
     back = FewShotClassifier.load(tmp_path / "task", verify=True)

@@ -18,6 +18,9 @@ from fewfit.errors import ArtifactError
 
 SCHEMA_VERSION = 1
 
+CARD = "README.md"
+"""What an artifact says about itself to a person. It is written, replaced, and never read."""
+
 
 class Strict(BaseModel):
     """An entry of a manifest: no unknown field, no coercion, no NaN."""
@@ -84,7 +87,10 @@ def check_folder(folder: str | Path, names: Collection[str] | None) -> None:
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise ArtifactError(f"{folder} exists and is not a folder; name another one")
         if folder.is_dir() and names is not None:
-            others = sorted(entry.name for entry in folder.iterdir() if entry.name not in names)
+            held = {entry.name for entry in folder.iterdir()}
+            if held & {name for name in names if name.endswith(".json")}:
+                held.discard(CARD)  # beside a manifest it is the model card, elsewhere anybody's
+            others = sorted(held - {*names} | held & {CARD})
             if others:
                 raise ArtifactError(
                     f"{folder} holds other files than an artifact, {others[0]!r} for one; name "
@@ -103,7 +109,7 @@ def check_folder(folder: str | Path, names: Collection[str] | None) -> None:
 
 def dump(manifest: Strict) -> bytes:
     """Serialise with a checksum over everything else in the file."""
-    entries = manifest.model_dump(mode="json")
+    entries = manifest.model_dump(mode="json", by_alias=True)
     entries["checksum"] = sha256(_canonical(entries))
     return (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 

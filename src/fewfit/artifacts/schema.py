@@ -1,7 +1,8 @@
 """What the folder of a fitted classifier holds: a manifest and the arrays that were learnt.
 
-An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``. Nothing else
-in the folder is read, nothing is imported by a name from a file, and nothing is unpickled.
+An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``, and a model
+card, ``README.md``, for people. Nothing but the two files is read, nothing is imported by a name
+from a file, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 from safetensors import SafetensorError
 
+from fewfit.artifacts.card import card_of
 from fewfit.artifacts.files import (
+    CARD,
     Strict,
     dump,
     parse,
@@ -54,6 +57,7 @@ class DemonstrationsEntry(Strict):
     separator: str
     max_words: int | None
     seed: int
+    turns: bool = False
     demonstrations: list[tuple[dict[str, str], str]]
 
 
@@ -65,7 +69,11 @@ class ViewEntry(Strict):
 
 
 class Example(Strict):
-    """An input and the probabilities that it must give again."""
+    """An input and the probabilities that it must give again.
+
+    It is a text of no meaning (:meth:`fewfit.task.Task.probe`), or, where that was asked for, one
+    of the examples.
+    """
 
     row: dict[str, str]
     probabilities: list[float]
@@ -77,6 +85,28 @@ class ColumnsEntry(Strict):
     fields: dict[str, list[str]]
     label: str
     separator: str | None
+
+
+class RecallEntry(Strict):
+    """Rows of a class that were held out, and those of them that were given it."""
+
+    name: str | bool | int = Field(alias="class")
+    right: int
+    n: int
+
+
+class ExpectedEntry(Strict):
+    """The accuracy to expect, as :meth:`ExpectedAccuracy.to_dict` says it."""
+
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    interval: str
+    n: int
+    n_folds: int
+    recall: list[RecallEntry]
+    not_estimated: list[str | bool | int]
+    reason: str
 
 
 class Manifest(Strict):
@@ -91,7 +121,9 @@ class Manifest(Strict):
     model_spec: str | None
     model_identity: dict[str, str]
     n_examples: int
-    example: Example
+    example: Example | None
+    counts: list[int] | None = None
+    expected: ExpectedEntry | None = None
     doctor: dict[str, JsonValue] | None = None
     columns: ColumnsEntry | None = None
     files: dict[str, str]
@@ -100,7 +132,7 @@ class Manifest(Strict):
 def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an artifact so that `folder` holds the old one or the new one, never half of one.
 
-    Both files go to a folder beside it, are flushed to disk and read back, and the folder is then
+    All files go to a folder beside it, are flushed to disk and read back, and the folder is then
     renamed into place.
 
     Parameters
@@ -127,7 +159,7 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
             if not np.array_equal(back[name], array):
                 raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
 
-    write_files(folder, {TENSORS: tensors, MANIFEST: text}, verify)
+    write_files(folder, {TENSORS: tensors, MANIFEST: text, CARD: card_of(manifest)}, verify)
 
 
 def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:

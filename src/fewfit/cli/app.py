@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import sys
 from pathlib import Path
@@ -17,9 +19,11 @@ from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
 from fewfit.cli.methods import methods
 from fewfit.cli.options import Store, store_path
-from fewfit.cli.output import bar, plain_errors, say
+from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.task_file import COMMANDS, takes_task
+from fewfit.cli.terminal import show
 from fewfit.cli.tune import merge, tune
 
 app = typer.Typer(
@@ -36,6 +40,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
             stream.reconfigure(errors="backslashreplace")
+    atexit.register(gc.freeze)  # the system takes the memory back; nobody need look through it
     app()
 
 
@@ -65,9 +70,9 @@ def demo(
     """Run the whole story on the built-in support-desk data, offline."""
     from fewfit.demo import run_demo
 
-    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=say, bar=bar)
+    run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
 for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
-    app.command()(command)
+    app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")

@@ -10,7 +10,9 @@ import typer
 
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import plain_errors
+from fewfit.cli.terminal import show
 from fewfit.errors import InputError
+from fewfit.markdown import Table
 
 cache = typer.Typer(
     invoke_without_command=True,
@@ -24,7 +26,7 @@ Where = Annotated[
 
 @cache.callback()
 @plain_errors
-def show(context: typer.Context, store: Where = None, as_json: AsJson = False) -> None:
+def status(context: typer.Context, store: Where = None, as_json: AsJson = False) -> None:
     """Say where the models' answers are kept, how many there are, and how large the file is."""
     if context.invoked_subcommand is not None:
         return
@@ -37,9 +39,9 @@ def show(context: typer.Context, store: Where = None, as_json: AsJson = False) -
     if as_json:
         typer.echo(json.dumps({"path": str(path), **found}, ensure_ascii=False))
         return
-    typer.echo(f"{path}: {found['rows']:,} answers, {found['bytes'] / 1e6:,.1f} MB")
-    for name, rows in found["models"].items():
-        typer.echo(f"  {rows:>10,}  {name}")
+    said = f"{path}: {found['rows']:,} answers, {found['bytes'] / 1e6:,.1f} MB"
+    rows = [[name, f"{n:,}"] for name, n in found["models"].items()]
+    show(said, *([Table(["model", "answers"], rows)] if rows else []))
 
 
 @cache.command()

@@ -11,6 +11,7 @@ import typer
 
 from fewfit.cli.choices import did_you_mean
 from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.cli.doctor import joined
 from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
 from fewfit.cli.options import (
     AsJson,
@@ -26,6 +27,7 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tables import open_table
+from fewfit.cli.terminal import show
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +49,13 @@ def compare(
     ] = None,
     model: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
     models: Annotated[str | None, typer.Option(hidden=True)] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="A frozen model for hidden states, such as embedded: compared alone, and beside "
+            "the label scores of each other model."
+        ),
+    ] = None,
     shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
     seeds: Annotated[
         int, typer.Option(min=1, max=100_000, help="Samples for each number of shots.")
@@ -72,12 +81,12 @@ def compare(
     label: LabelWords = None,
     labels: LabelFile = None,
     calibration: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Of methods that name none: contextual, domain-context, batch, pmi, none or ratio "
-            "(logits only)."
+            "(logits only). [default: contextual; none where few answers in words are the scores]"
         ),
-    ] = "contextual",
+    ] = None,
     premise: Annotated[
         str | None,
         typer.Option(help="What pmi asks without an example: one {mask} and no field."),
@@ -116,7 +125,7 @@ def compare(
     from fewfit.compare import Experiment
     from fewfit.compare.names import DEFAULT_METHODS, make_methods
     from fewfit.compare.report.html import html_report
-    from fewfit.compare.report.tables import report, write_csv
+    from fewfit.compare.report.tables import report_parts, write_csv
     from fewfit.compare.splits import overlap
     from fewfit.prompts import make_views
     from fewfit.task import DEFAULT_TEMPLATE
@@ -154,14 +163,16 @@ def compare(
     listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
     _check_methods(listed)
     compared, shared = _with_premise(
-        make_methods(_with_options(listed, option or [])), make_calibration(calibration), premise
+        make_methods(_with_options(listed, option or [])),
+        None if calibration is None else make_calibration(calibration),
+        premise,
     )
     experiment = Experiment(
         *splits,
         template=views,
         labels=words,
         methods=compared,
-        models=_names(models or model),
+        models=_models(_names(models or model), hidden),
         shots=[_number(item) for item in _names(shots)],
         seeds=seeds,
         calibration=shared,
@@ -194,14 +205,13 @@ def compare(
     if as_json:
         say(found.model_dump_json())
         return
-    say(report(found))
-    if output is not None:
-        say(f"\nIn {output}: report.html, comparison.json, cells.csv")
+    where = f"In {output}: report.html, comparison.json, cells.csv"
+    show(*report_parts(found), *([where] if output is not None else []))
 
 
 def _with_premise(
-    methods: dict[str, Method], shared: Calibration, premise: str | None
-) -> tuple[dict[str, Method], Calibration]:
+    methods: dict[str, Method], shared: Calibration | None, premise: str | None
+) -> tuple[dict[str, Method], Calibration | None]:
     """Give every PMI calibration its premise."""
     if premise is None:
         return methods, shared
@@ -251,6 +261,14 @@ def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | lis
 
 def _names(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _models(listed: list[str], hidden: str | None) -> list[str]:
+    """Return who is compared: each model alone, the one for hidden states, and both together."""
+    if hidden is None:
+        return listed
+    others = [spec for spec in listed if spec != hidden]
+    return [*others, hidden, *(joined(spec, hidden) for spec in others)]
 
 
 def _number(value: str) -> int:

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from fewfit.cli.options import Hidden
 from fewfit.cli.output import plain_errors
+from fewfit.cli.terminal import show
 from fewfit.errors import ModelError
+from fewfit.markdown import Table
 
 
 @plain_errors
@@ -18,24 +21,32 @@ def doctor(
     template: Annotated[
         str, typer.Option(help="Text with fields and one {mask}.")
     ] = "{text} It was {mask}.",
+    hidden: Hidden = None,
     words: Annotated[str, typer.Option(help="Label words to try: word,word,...")] = "good,bad",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Find out with at most five queries what a frozen model really gives.
+    """Find out with at most five queries what a frozen model, or a pair of them, really gives.
 
     Exit code 3 if it gave no usable answer.
     """
-    from fewfit.compare.report.tables import markdown_table
-
-    report = probed(model, [template], words.split(","))
+    report = probed(joined(model, hidden), [template], words.split(","))
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
         rows = [[check["name"], check["outcome"], check["detail"]] for check in report["checks"]]
-        typer.echo(f"{report['model'] or model}, {report['queries']} queries\n")
-        typer.echo(markdown_table(["check", "outcome", "detail"], rows, numbers=False))
+        show(
+            f"{report['model'] or model}, {report['queries']} queries",
+            Table(["check", "outcome", "detail"], rows, numbers=False),
+        )
     if not report["answers"]:
         raise typer.Exit(ModelError.exit_code)
+
+
+def joined(model: str, hidden: str | None) -> str:
+    """Return the spec of two models in one; of `model` where there is no other."""
+    from fewfit.models.paired import JOINT
+
+    return model if hidden is None else model + JOINT + hidden
 
 
 def probed(model: str, templates: Sequence[str], words: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
@@ -15,6 +15,7 @@ from fewfit.cli.options import (
     Delimiter,
     Encoding,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     MaxQueries,
@@ -27,8 +28,11 @@ from fewfit.cli.options import (
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.predict import separator_of
 from fewfit.cli.tables import open_table
+from fewfit.cli.terminal import show
+from fewfit.markdown import NONE, Table
 
 _WIDTH = 60
+_CLASSES, _WEAKEST = 30, 20
 
 
 @plain_errors
@@ -38,6 +42,7 @@ def evaluate(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     multi_label: MultiLabel = False,
@@ -53,7 +58,7 @@ def evaluate(
     from fewfit.cli import measuring
     from fewfit.cli.loading import load_classifier
 
-    classifier = load_classifier(artifact, model, store, max_queries, "raise")
+    classifier = load_classifier(artifact, model, store, max_queries, "raise", hidden)
     separator = separator_of(classifier, multi_label, label_separator)
     fields, known = classifier.task_.template.fields, classifier.columns_
     remembered = known.fields if known else None
@@ -85,17 +90,17 @@ def evaluate(
     else:
         told = probabilities > classifier.decoder_.threshold_
         found = measuring.several(truth, told)
+        found["wrong"] = measuring.wrong_labels(truth, told, probabilities, classes, examples)
     found["classes"] = measuring.by_class(truth, told, classes)
     found["seconds"] = round(seconds, 3)
     if as_json:
         say(json.dumps(found, ensure_ascii=False))
     else:
-        _print(found, table.unit)
+        show(*_blocks(found, table.unit))
 
 
-def _print(found: dict[str, Any], unit: str) -> None:
-    from fewfit.compare.report.tables import markdown_table
-
+def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
+    """What was found, for people: in all, class by class, and where it is wrong."""
     titles = {
         "accuracy": "accuracy",
         "exact_match": "all labels right",
@@ -105,36 +110,52 @@ def _print(found: dict[str, Any], unit: str) -> None:
         "ece": "calibration error",
     }
     rows = [[title, f"{found[key]:.3f}", ""] for key, title in titles.items() if key in found]
-    if "accuracy" in found:
-        rows[0][2] = f"{found['accuracy_low']:.3f} to {found['accuracy_high']:.3f}"
-    say(markdown_table(["", "value", "95 % interval"], [*rows, ["rows", str(found["n"]), ""]]))
-    own = sorted(found["classes"].items(), key=lambda item: item[1]["f1"])
-    say("\nClass by class, the weakest first:\n")
+    first = "accuracy" if "accuracy" in found else "exact_match"
+    rows[0][2] = f"{found[f'{first}_low']:.3f} to {found[f'{first}_high']:.3f}"
+    yield Table(["", "value", "95 % interval"], [*rows, ["rows", f"{found['n']:,}", ""]])
+    own = sorted(found["classes"].items(), key=lambda item: (not item[1]["rows"], item[1]["f1"]))
+    listed = own if len(own) <= _CLASSES else own[:_WEAKEST]
+    yield "Class by class, the weakest first:"
     rows = [
-        [_cell(name), *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1")), str(c["rows"])]
-        for name, c in own
+        [_cell(name), *(_share(c, key) for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
+        for name, c in listed
     ]
-    say(markdown_table(["class", "precision", "recall", "F1", "rows"], rows))
+    yield Table(["class", "precision", "recall", "F1", "rows"], rows)
+    if len(listed) < len(own):
+        rest = own[len(listed) :]
+        yield (
+            f"The other {len(rest):,} classes have an F1 of {rest[0][1]['f1']:.3f} or more; --json "
+            "has all."
+        )
     if found.get("confusions"):
-        say("\nTaken for each other most often:\n")
+        yield "Taken for each other most often:"
         rows = [
-            [str(c["rows"]), _cell(c["label"]), _cell(c["predicted"])] for c in found["confusions"]
+            [f"{c['rows']:,}", _cell(c["label"]), _cell(c["predicted"])]
+            for c in found["confusions"]
         ]
-        say(markdown_table(["rows", "label", "predicted"], rows, numbers=False))
+        yield Table(["rows", "label", "predicted"], rows, numbers=False)
     if found.get("wrong"):
-        say("\nWrong, and most sure of it:\n")
+        yield "Wrong, and most sure of it:"
         rows = [
             [
                 str(w["row"]),
                 _cell(w["label"]),
-                _cell(w["predicted"]),
+                _cell(w["predicted"])
+                if isinstance(w["predicted"], str)
+                else ("given" if w["predicted"] else "missed"),
                 f"{w['probability']:.2f}",
                 _cell(" / ".join(w["text"].values())),
             ]
             for w in found["wrong"]
         ]
         header = [unit, "label", "predicted", "probability", "text"]
-        say(markdown_table(header, rows, numbers=False))
+        yield Table(header, rows, numbers=False)
+
+
+def _share(measured: dict[str, float], key: str) -> str:
+    """A share, or a dash where there is nothing that it could be of."""
+    of = {"precision": "predicted", "recall": "rows", "f1": "rows"}[key]
+    return f"{measured[key]:.3f}" if measured[of] else NONE
 
 
 def _cell(text: str | Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from fewfit.cli.columns import (
     read_examples,
     split_labelled,
 )
-from fewfit.cli.doctor import probed
+from fewfit.cli.doctor import joined, probed
 from fewfit.cli.labels import (
     check_names,
     find_labels,
@@ -35,6 +35,7 @@ from fewfit.cli.options import (
     Errors,
     Folder,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     LabelFile,
@@ -63,6 +64,7 @@ def fit(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     model: Annotated[str, typer.Option(help="The frozen model.")] = "embedded",
+    hidden: Hidden = None,
     template: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,7 +82,7 @@ def fit(
         str | None,
         typer.Option(
             help="none, contextual, domain-context, batch, pmi or ratio (logits only). "
-            "[default: contextual]"
+            "[default: contextual; none where few answers in words are the scores]"
         ),
     ] = None,
     option: Annotated[
@@ -108,6 +110,19 @@ def fit(
         typer.Option(
             "--doctor",
             help="Probe the model first, with each template, and keep the report in the artifact.",
+        ),
+    ] = False,
+    keep_example: Annotated[
+        bool,
+        typer.Option(
+            "--keep-example",
+            help="Keep one example in the artifact, text and all, to verify it by.",
+        ),
+    ] = False,
+    show_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompt", help="Only print what would be asked about the first example."
         ),
     ] = False,
     expect: Annotated[
@@ -141,6 +156,8 @@ def fit(
     fields = make_views(source).fields
     if multi_label:
         given = {
+            "--hidden": hidden,
+            "--show-prompt": show_prompt,
             "--decoder": decoder not in (None, "multi-label"),
             "--calibration": calibration,
             "--option": option,
@@ -152,6 +169,7 @@ def fit(
         _refuse(given)
         classifier = _several(model, source, kept)
     else:
+        kept["hidden"] = hidden
         classifier = _single(model, source, words, decoder, calibration, option or [], kept)
     check_folder(output, (schema.MANIFEST, schema.TENSORS))
 
@@ -191,7 +209,10 @@ def fit(
         sample = sample_shots(y, shots, seed=seed).tolist()
         examples, y = examples.select(sample), [y[i] for i in sample]
 
-    report = probed(model, source, _words(words, y)) if probe else None
+    if show_prompt:
+        say("\n\n".join(classifier.show_prompts(examples.texts, y)))
+        return
+    report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
     with bar("asking", (len(y) + len(texts)) * len(source)) as progress:
@@ -204,8 +225,8 @@ def fit(
         label=table.columns[place],
         separator=separator,
     )
-    classifier.save(output)
-    expected = classifier.expected_accuracy() if expect and not multi_label else None
+    expected = classifier.expected_accuracy() if expect else None
+    classifier.save(output, keep_example=keep_example)
     found = {
         "artifact": str(output),
         "examples": len(y),
@@ -241,8 +262,10 @@ def _single(
     own, of_calibration = _options(options)
     name = choose("--decoder", decoder or "offset-regression", sorted(DECODERS))
     made = make_decoder(name, options=own)
-    name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
-    how = make_calibration(name, options=of_calibration)
+    how = None
+    if calibration is not None or of_calibration:
+        name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+        how = make_calibration(name, options=of_calibration)
     return FewShotClassifier(
         model, template=template, labels=words, decoder=made, calibration=how, **kept
     )
@@ -299,8 +322,9 @@ def _print(
     if report is not None:
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
-    for line in expectation(expected) if expected is not None else ():
-        say(line)
+    if expected is not None:
+        for line in expectation(expected, several=found["decoder"] == "multi-label"):
+            say(line)
     for line in found["warnings"]:
         say(f"Look at this: {line}")
     new = f"NEW{Path(train).suffix or '.csv'}"

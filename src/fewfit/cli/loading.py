@@ -31,7 +31,12 @@ _SECONDS = 5.0  # a part that took less is followed by one of twice as many rows
 
 
 def load_classifier(
-    artifact: Path, model: str | None, store: str, max_queries: int | None, errors: str
+    artifact: Path,
+    model: str | None,
+    store: str,
+    max_queries: int | None,
+    errors: str,
+    hidden: str | None = None,
 ) -> TextEstimator:
     """Return the classifier of a folder, whichever kind it holds."""
     from fewfit.estimators.loading import load
@@ -43,7 +48,12 @@ def load_classifier(
             f"{artifact} {what}; 'fewfit fit FILE -o {artifact}' makes such an artifact"
         )
     return load(
-        artifact, model=model, store=store_path(store), max_queries=max_queries, errors=errors
+        artifact,
+        model=model,
+        hidden=hidden,
+        store=store_path(store),
+        max_queries=max_queries,
+        errors=errors,
     )
 
 
@@ -90,9 +100,7 @@ class Answering:
     _has_store: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        from fewfit.store import StoredModel
-
-        self._has_store = isinstance(self.classifier.task_.model, StoredModel)
+        self._has_store = self.classifier.store is not None
 
     def __iter__(self) -> Iterator[Part]:
         """Yield the rows in order, each part as soon as it is answered."""
@@ -105,7 +113,7 @@ class Answering:
 
     def _together(self) -> Iterator[Part]:
         """Answers to all rows are needed to calibrate any: these are kept, the texts are not."""
-        from fewfit.observations import concatenate
+        from fewfit.gathering import concatenate
 
         if self.table.n > LARGEST:
             name = self.classifier.task_.calibration.name

@@ -20,13 +20,23 @@ def single(truth: NDArray[Any], probabilities: NDArray[Any], classes: list[str])
 
 
 def several(truth: NDArray[Any], told: NDArray[Any]) -> dict[str, Any]:
-    """Measure several labels per row."""
+    """Measure several labels per row; macro F1 is over the classes that occur, as for one label."""
+    from scipy.stats import binomtest
     from sklearn.metrics import f1_score
 
+    right = (truth == told).all(axis=1)
+    interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    occur = (truth | told).any(axis=0)
     return {
-        "exact_match": float((truth == told).all(axis=1).mean()),
+        "exact_match": float(right.mean()),
+        "exact_match_low": float(interval.low),
+        "exact_match_high": float(interval.high),
         "micro_f1": float(f1_score(truth, told, average="micro", zero_division=0)),
-        "macro_f1": float(f1_score(truth, told, average="macro", zero_division=0)),
+        "macro_f1": float(
+            f1_score(truth[:, occur], told[:, occur], average="macro", zero_division=0)
+            if occur.any()
+            else 0.0
+        ),
         "n": len(truth),
     }
 
@@ -61,6 +71,30 @@ def confusions(truth: NDArray[Any], told: NDArray[Any], classes: list[str]) -> l
         {"label": classes[i], "predicted": classes[j], "rows": int(counts[i, j])}
         for i, j in zip(*np.unravel_index(order, counts.shape), strict=True)
         if counts[i, j]
+    ]
+
+
+def wrong_labels(
+    truth: NDArray[Any],
+    told: NDArray[Any],
+    probabilities: NDArray[Any],
+    classes: list[str],
+    examples: Any,
+) -> list[dict[str, Any]]:
+    """The labels that it is most sure about and wrong: given and not there, or there and missed."""
+    sure = np.where(told, probabilities, 1 - probabilities)
+    sure = np.where(told != truth, sure, -1.0)
+    order = np.argsort(-sure, axis=None, kind="stable")[:LISTED]
+    return [
+        {
+            "row": examples.lines[i],
+            "label": classes[k],
+            "predicted": bool(told[i, k]),
+            "probability": round(float(probabilities[i, k]), 6),
+            "text": {name: column[i] for name, column in examples.texts.items()},
+        }
+        for i, k in zip(*np.unravel_index(order, sure.shape), strict=True)
+        if sure[i, k] >= 0
     ]
 
 

@@ -10,6 +10,7 @@ import typer
 from fewfit.cli.choices import choose
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import plain_errors, say
+from fewfit.cli.terminal import is_terminal, show
 from fewfit.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +37,15 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List all methods: what each requires, what it costs, where it comes from."""
-    from fewfit.methods import find_methods, list_methods, methods_table, options_of, summary_of
+    from fewfit.methods import (
+        find_methods,
+        first_table,
+        list_methods,
+        methods_table,
+        options_of,
+        summary_of,
+        use_of,
+    )
 
     found = list_methods() if name is None else find_methods(name)
     if kind is not None:
@@ -51,12 +60,20 @@ def methods(
         rows: list[dict[str, Any]] = [dict(method._asdict()) for method in found]
         if name is not None:
             for row, method in zip(rows, found, strict=True):
-                row |= {"summary": summary_of(method), "options": options_of(method)}
+                row |= {
+                    "summary": summary_of(method),
+                    "use": use_of(method),
+                    "options": options_of(method),
+                }
         say(json.dumps(rows, ensure_ascii=False, indent=1, default=str))
-    elif name is None:
-        say(methods_table(found))
-    else:
+    elif name is not None:
         say("\n\n".join(map(_described, found)))
+    elif kind is not None or needs is not None:
+        show(methods_table(found, short=is_terminal()))
+    else:
+        more = "'fewfit methods NAME' says more of one, also by the name of its paper or system."
+        everything = methods_table(found, short=is_terminal())
+        show("What most people need:", first_table(), f"All {len(found)}. {more}", everything)
 
 
 def _given(needs: str) -> set[str]:
@@ -71,11 +88,12 @@ def _given(needs: str) -> set[str]:
 
 def _described(method: Method) -> str:
     """One method on a few lines."""
-    from fewfit.methods import ALIASES, options_of, summary_of
+    from fewfit.methods import ALIASES, options_of, summary_of, use_of
 
     known = sorted(alias for alias, names in ALIASES.items() if method.name in names)
     lines = [
         f"{method.name}: {summary_of(method)}".removesuffix(": "),
+        f"  use       {use_of(method)}",
         f"  kind      {method.kind}, {method.room}",
         f"  requires  {', '.join(method.requires) or 'nothing of the model'}",
         f"  queries   {method.queries} per example",
@@ -88,7 +106,7 @@ def _described(method: Method) -> str:
         lines.append(f"  known as  {', '.join(known)}")
     lines += [f"  option    {name}={_value(v)}" for name, v in options_of(method).items()]
     if method.kind == "tuning":
-        lines.append("  options   those of 'fewfit tune --help'")
+        lines.append("  training  has options too: fewfit tune --help")
     return "\n".join(lines)
 
 

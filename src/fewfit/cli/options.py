@@ -56,6 +56,13 @@ LabelFile = Annotated[
     Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
 ]
 Model = Annotated[str | None, typer.Option(help="The frozen model, if not the artifact's own.")]
+Hidden = Annotated[
+    str | None,
+    typer.Option(
+        help="Another frozen model for the hidden states, such as embedded; --model then gives "
+        "its label scores alone."
+    ),
+]
 Store = Annotated[
     str,
     typer.Option(help="File that keeps the model's answers; 'none' keeps nothing."),

@@ -16,6 +16,7 @@ from fewfit.cli.options import (
     Encoding,
     Errors,
     Format,
+    Hidden,
     Input,
     MaxQueries,
     Model,
@@ -42,6 +43,7 @@ def predict(
     text_column: TextColumn = None,
     proba: Annotated[bool, typer.Option(help="Add a column for each class.")] = False,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
@@ -61,7 +63,7 @@ def predict(
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
 
-    classifier = load_classifier(artifact, model, store, max_queries, errors)
+    classifier = load_classifier(artifact, model, store, max_queries, errors, hidden)
     separator = separator_of(classifier, multi_label, label_separator)
     fields = classifier.task_.template.fields
     remembered = classifier.columns_.fields if classifier.columns_ else None

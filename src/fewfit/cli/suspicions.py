@@ -83,15 +83,23 @@ def _language(classifier: TextEstimator, examples: Examples) -> str:
     )
 
 
-def expectation(expected: ExpectedAccuracy) -> list[str]:
+def expectation(expected: ExpectedAccuracy, *, several: bool = False) -> list[str]:
     """Return what a person wants to read of an expected accuracy."""
+    what = "Rows with all labels right, to expect" if several else "Accuracy to expect"
     if expected.accuracy is None or expected.interval is None:
-        return [f"Accuracy to expect: cannot be estimated ({expected.reason})"]
+        return [f"{what}: cannot be estimated ({expected.reason})"]
     low, high = expected.interval
     lines = [
-        f"Accuracy to expect: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
+        f"{what}: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
         f"Wilson; {count(expected.n, 'row')}, {expected.n_folds}-fold cross-validation)"
     ]
+    if not expected.recall:
+        return lines
+    largest, share = expected.largest
+    if low <= share and len(expected.recall) > 1 and not several:
+        lines.append(
+            f"That may be no better than always saying {largest}, which is right for {share:.0%}"
+        )
     right, n = expected.recall[expected.weakest]
     if right < n:
         lines.append(f"Weakest class: {expected.weakest} ({right} of {n} found)")

@@ -14,6 +14,7 @@ from fewfit.compare.experiment import SEARCH_TRIALS, Bar, Cost, Experiment
 from fewfit.compare.methods import DecoderMethod, Features, Method
 from fewfit.compare.metrics import Metrics, expected_calibration_error, measure
 from fewfit.compare.names import DEFAULT_METHODS, METHODS
+from fewfit.compare.report.advice import advice
 from fewfit.compare.schema import Cell, Comparison, Ledger, Summary
 from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.splits import draw_samples, sample_shots
@@ -39,6 +40,7 @@ __all__ = [
     "SearcherMethod",
     "Summary",
     "TuningRow",
+    "advice",
     "compare",
     "draw_samples",
     "expected_calibration_error",
@@ -59,7 +61,7 @@ def compare(
     models: Sequence[str | FrozenModel] = ("embedded",),
     shots: Sequence[int] = (1, 4, 16),
     seeds: int | Sequence[int] = 5,
-    calibration: str | Calibration = "contextual",
+    calibration: str | Calibration | None = None,
     store: str | Path | None = "default",
     drop_overlap: bool = False,
     search_trials: int = SEARCH_TRIALS,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fewfit.models import FrozenModel
 from fewfit.models.costs import in_context_bytes, in_context_flops, inference_flops
+from fewfit.models.optional import size_of
 from fewfit.observations import ScoreSpace
 
 
@@ -32,7 +33,7 @@ def flops(
         Of all prompts of fitting.
     sample, test : Load
     """
-    size = None if frozen is None else frozen.size
+    size = None if frozen is None else size_of(frozen)
     if frozen is None or size is None or fit_tokens is None or not test.tokens or not test.rows:
         return {}
     n, kind = size.n_parameters, {"encoder_decoder": size.encoder_decoder}
@@ -52,5 +53,5 @@ def flops(
 
 def task_bytes(frozen: FrozenModel | None) -> int:
     """Bytes of the part of a model that is the task's own: tuned vectors."""
-    size = None if frozen is None else frozen.size
+    size = None if frozen is None else size_of(frozen)
     return 0 if size is None else size.task_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from numbers import Integral
@@ -14,25 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
 from fewfit.compare.diagnosis import diagnose
+from fewfit.compare.job import Job
 from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
-from fewfit.compare.names import DEFAULT_METHODS, make_methods
-from fewfit.compare.plan import Job, Plan
+from fewfit.compare.names import DEFAULT_METHODS, default_of, make_methods
+from fewfit.compare.plan import Plan
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
-from fewfit.compare.splits import brief, same_samples
+from fewfit.compare.splits import read_seeds, same_samples, whole_numbers
 from fewfit.decoders import Decoder
 from fewfit.errors import InputError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
+from fewfit.models.optional import stored as stored_of
 from fewfit.prompts import Template, View, Views, make_views
-from fewfit.store import StoredModel
 from fewfit.task import Query
 
 Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
@@ -40,7 +41,6 @@ Bar = Callable[[str, int, str], AbstractContextManager[Callable[[int], object]]]
 
 CELLS = "cells.jsonl"
 SEARCH_TRIALS = 50
-_MOST_SEEDS = 100_000
 
 
 class Cost(NamedTuple):
@@ -78,15 +78,15 @@ class Experiment:
         models: Sequence[str | FrozenModel] = ("embedded",),
         shots: Sequence[int] = (1, 4, 16),
         seeds: int | Sequence[int] = 5,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         drop_overlap: bool = False,
         search_trials: int = SEARCH_TRIALS,
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
-        self.shots = _whole("shots", shots)
-        self.seeds = _seeds(seeds)
+        self.shots = whole_numbers("shots", shots)
+        self.seeds = read_seeds(seeds)
         if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
             raise InputError(f"search_trials: expected a whole number, got {search_trials!r:.50}")
         if search_trials < 2:
@@ -109,7 +109,7 @@ class Experiment:
             self.methods,
             models=models,
             store=store,
-            calibration=make_calibration(calibration),
+            calibration=None if calibration is None else make_calibration(calibration),
             search_trials=search_trials,
         )
 
@@ -123,10 +123,9 @@ class Experiment:
             pending = self._pending(journal, source)
             queries = self.plan.shared(pending)
             stored = 0
-            if isinstance(task.model, StoredModel):
-                for words in {query.words for query in queries}:
-                    alike = [query.prompt for query in queries if query.words == words]
-                    stored += task.model.count(alike, words)
+            for words in {query.words for query in queries}:
+                alike = [query.prompt for query in queries if query.words == words]
+                stored += int(stored_of(task.model, alike, words).sum())
             searched = sum(
                 job.max_queries + len(self.data.test) for job in pending if job.max_queries
             )
@@ -179,7 +178,13 @@ class Experiment:
             asked=journal.asked,
             summaries=[
                 self._plain(item)
-                for item in summarise(finished, y, asked=journal.asked, price=price_per_token)
+                for item in summarise(
+                    finished,
+                    y,
+                    asked=journal.asked,
+                    price=price_per_token,
+                    default=default_of(self.methods),
+                )
             ],
             cells=[item.cell for item in finished],
             diagnoses=diagnose(finished, y, [str(name) for name in data.classes], texts),
@@ -273,7 +278,7 @@ class Experiment:
             template=_shown(self.template),
             method_templates=own,
             labels=data.verbalizer.to_list(),
-            calibration=plan.calibration.name,
+            calibration=(plan.calibration or default_calibration()).name,
             search_trials=plan.search_trials if searches else None,
             identities={
                 source: dict(task.model.identity)
@@ -282,6 +287,7 @@ class Experiment:
             },
             shots=self.shots,
             seeds=self.seeds,
+            default=default_of(self.methods),
             same_samples=same_samples(self.data.samples),
             train_rows=len(data.train),
             test_rows=len(data.test),
@@ -296,33 +302,6 @@ def _shown(template: View | Views) -> list[str]:
 
 def _journal(output: str | Path | None) -> Journal:
     return Journal(None if output is None else Path(output) / CELLS)
-
-
-def _seeds(seeds: Any) -> list[int]:
-    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
-        n = int(seeds)
-        if not 1 <= n <= _MOST_SEEDS:
-            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
-        return list(range(n))
-    numbers = _whole("seeds", seeds, least=0)
-    if max(numbers) >= 2**32:
-        raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
-    return numbers
-
-
-def _whole(name: str, values: Any, *, least: int = 1) -> list[int]:
-    """Return whole numbers from `least` on, each once (InputError)."""
-    numbers: list[int] = []
-    for value in values if isinstance(values, Iterable) and not isinstance(values, str) else [None]:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise InputError(f"{name}: expected a list of whole numbers, got {values!r:.50}")
-        number = int(value)
-        if number < least:
-            raise InputError(f"{name}: at least {least} is needed, got {brief(number)}")
-        numbers.append(number)
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise InputError(f"{name}: give at least one number, each once, got {numbers}")
-    return numbers
 
 
 def _silent(phase: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], object]]:

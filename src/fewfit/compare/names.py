@@ -62,6 +62,16 @@ def make_methods(
     return {name: _named(name) for name in methods}
 
 
+def default_of(methods: Mapping[str, Method]) -> str | None:
+    """Return the name of the method that is used where none is named, if it is among these."""
+    key = DecoderMethod(make_decoder(None)).key()
+    for name, method in methods.items():
+        plain = method.calibration is None and method.template is None
+        if isinstance(method, DecoderMethod) and plain and method.key() == key:
+            return name
+    return None
+
+
 def _made(name: str, method: Any) -> Method:
     if isinstance(method, Method):
         return method

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, NoCalibration
+from fewfit.calibration import Calibration, NoCalibration, default_calibration
 from fewfit.compare.data import Data, digest
+from fewfit.compare.job import NOBODY, Job, Source
 from fewfit.compare.methods import Method
 from fewfit.compare.splits import Sample
 from fewfit.errors import CapabilityError, InputError
@@ -22,55 +23,6 @@ from fewfit.prompts import InContext, Row, Template, View, Views, make_views
 from fewfit.task import Query, Task, check_pairs
 
 T = TypeVar("T")
-
-
-class Source(NamedTuple):
-    """Who is asked: a model, or a model for its distributions over the vocabulary; or nobody."""
-
-    model: str | None
-    task: Task | None
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One cell to compute.
-
-    Attributes
-    ----------
-    source : str or None
-        Who is asked, of :attr:`Plan.sources`.
-    name : str
-        Of the method.
-    views : tuple of View, length P
-        How it asks about a row.
-    rows : list of Row
-        Those of the sample, if the method or its calibration looks at them.
-    free : list of tuple of Query
-        The content-free prompts of its calibration, P each.
-    max_queries : int
-        What a searcher may ask to be fitted; 0 for other methods.
-    key : str
-        A hash of everything that decides the result.
-    traced : bool
-        Whether its memory is traced.
-    """
-
-    source: str | None
-    name: str
-    method: Method
-    calibration: Calibration
-    views: tuple[View, ...]
-    sample: Sample
-    rows: list[Row]
-    free: list[tuple[Query, ...]]
-    max_queries: int
-    key: str
-    traced: bool
-
-    @property
-    def way(self) -> tuple[int, ...]:
-        """The same for jobs that ask alike."""
-        return tuple(map(id, self.views))
 
 
 class Plan:
@@ -98,7 +50,7 @@ class Plan:
         *,
         models: Sequence[str | FrozenModel],
         store: str | Path | None,
-        calibration: Calibration,
+        calibration: Calibration | None,
         search_trials: int,
     ) -> None:
         self.data = data
@@ -112,7 +64,7 @@ class Plan:
                     f"methods: {name} learns from texts without labels, and a comparison has none "
                     "to give it; leave it out"
                 )
-        self.sources: dict[str | None, Source] = {**self._open(models, store), None: _NOBODY}
+        self.sources: dict[str | None, Source] = {**self._open(models, store), None: NOBODY}
         self._spelled = _once(lambda view: tuple(map(view.spell, data.verbalizer.words)))
         self._tested = _once(lambda view: _shown(view, data.test, self._spelled(view)))
         self._check_trials()
@@ -150,7 +102,8 @@ class Plan:
             if model in {source.model for source in opened.values()}:
                 raise InputError(f"models: {model!r} is given twice")
             for name, method in asking.items():
-                frozen, calibration = plain, self._calibration(method)
+                frozen = plain
+                calibration = self._calibration(method, plain.capabilities.resolution)
                 if _reads_vocabulary(method):
                     frozen = open_model(plain, store, requires=method.requires)
                     calibration = NoCalibration()
@@ -189,8 +142,9 @@ class Plan:
                 "with these numbers of shots (--search-trials)"
             )
 
-    def _calibration(self, method: Method) -> Calibration:
-        return self.calibration if method.calibration is None else method.calibration
+    def _calibration(self, method: Method, resolution: float = 0.0) -> Calibration:
+        own = self.calibration if method.calibration is None else method.calibration
+        return default_calibration(resolution) if own is None else own
 
     def _base(self, method: Method) -> View | Views:
         """Return how a method asks, before it has seen any example."""
@@ -231,7 +185,9 @@ class Plan:
                 for name, method in self.methods.items():
                     if _source(model, method) != source or method.asks != (task is not None):
                         continue
-                    calibration, views = self._calibration(method), self._views(method, sample)
+                    views = self._views(method, sample)
+                    given = 0.0 if task is None else task.model.capabilities.resolution
+                    calibration = self._calibration(method, given)
                     seen, free, max_queries = data.drawn(sample), [], 0
                     pool = data.rest(sample) if method.unlabelled else []
                     if method.budgeted:
@@ -291,9 +247,6 @@ class Plan:
             for view in views
         ]
         return told[0] if len(told) == 1 else told
-
-
-_NOBODY = Source(None, None)
 
 
 def _reads_vocabulary(method: Method) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fewfit.errors import InputError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class _Strict(BaseModel):
@@ -106,6 +106,11 @@ class Summary(_Strict):
         Of the paired test against the best, Holm-corrected; None for the best itself.
     tied : bool
         Whether it cannot be told apart from the best at the 5 % level; true for the best.
+    ahead, ahead_low, ahead_high : float or None
+        How much more accurate it is than the default, paired by test row and sample, with an
+        interval. The intervals of all methods at this number of shots hold together with 95 %
+        (Bonferroni). None for the default itself, where the default was not compared, and in files
+        of earlier versions.
     queries, tokens, fit_seconds, predict_seconds, parameters, artifact_bytes
         Medians of the ledger over seeds.
     fit_flops, predict_flops, in_context_flops, in_context_bytes : float or None
@@ -141,6 +146,9 @@ class Summary(_Strict):
     best: bool
     p_value: float | None
     tied: bool
+    ahead: float | None = None
+    ahead_low: float | None = None
+    ahead_high: float | None = None
     queries: int
     tokens: int | None
     fit_seconds: float
@@ -219,6 +227,9 @@ class Setup(_Strict):
         The same for methods that have their own.
     search_trials : int or None
         A searcher could ask so many times the examples of a cell; None if there was none.
+    default : str or None
+        The method that is used where none is named, by its name in this comparison; None if it was
+        not compared, and in files of earlier versions.
     same_samples : list of int
         Numbers of shots for which all samples are the same rows, as where the pool has no others.
     """
@@ -227,6 +238,7 @@ class Setup(_Strict):
     template: list[str]
     method_templates: dict[str, list[str]] = {}
     search_trials: int | None = None
+    default: str | None = None
     labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
     calibration: str
     identities: dict[str, dict[str, str]]
@@ -247,7 +259,7 @@ class Setup(_Strict):
 class Comparison(_Strict):
     """Everything a comparison found; ``write`` and ``read`` keep it as JSON."""
 
-    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    schema_version: Literal[1, 2, 3, 4] = SCHEMA_VERSION
     setup: Setup
     asked: list[Asked]
     summaries: list[Summary]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fewfit.errors import InputError
 from fewfit.prompts.containers import shown
 
 _DIGITS = 20
+_MOST_SEEDS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,3 +179,31 @@ def check_classes(classes: Sequence[object], y_train: Any, y_test: Any) -> None:
 
 def _folded(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(" ".join(row[name].split()).casefold() for name in sorted(row))
+
+
+def read_seeds(seeds: Any) -> list[int]:
+    """Return seeds: those that are given, or the first so many (InputError)."""
+    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
+        n = int(seeds)
+        if not 1 <= n <= _MOST_SEEDS:
+            raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
+        return list(range(n))
+    numbers = whole_numbers("seeds", seeds, least=0)
+    if max(numbers) >= 2**32:
+        raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
+    return numbers
+
+
+def whole_numbers(name: str, values: Any, *, least: int = 1) -> list[int]:
+    """Return whole numbers from `least` on, each once (InputError)."""
+    numbers: list[int] = []
+    for value in values if isinstance(values, Iterable) and not isinstance(values, str) else [None]:
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise InputError(f"{name}: expected a list of whole numbers, got {values!r:.50}")
+        number = int(value)
+        if number < least:
+            raise InputError(f"{name}: at least {least} is needed, got {brief(number)}")
+        numbers.append(number)
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise InputError(f"{name}: give at least one number, each once, got {numbers}")
+    return numbers

@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
 
 from fewfit.errors import ArtifactError, InputError
 from fewfit.parameters import check_parameters
@@ -129,6 +135,16 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
             If there is only one class, `scores` has another shape, or a parameter is not what
             it may be; scikit-learn's ValueError for NaN, infinite, or empty input.
         """
+        return self._learn_from(X, y, scores, None)
+
+    def _learn_from(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        scores: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+    ) -> Self:
+        """Check what :meth:`fit` was given, and fit."""
         check_parameters(self)
         hidden: Floats
         hidden, y = validate_data(
@@ -146,7 +162,24 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"y: at least two classes are needed, got 1 class ({self.classes_.tolist()[0]!r})"
             )
-        self._fit(hidden, codes, self._checked(scores, hidden))
+        checked = self._checked(scores, hidden)
+        if sample_weight is None:
+            self._fit(hidden, codes, checked)
+            return self
+        weight: Floats = _check_sample_weight(
+            sample_weight, hidden, dtype=hidden.dtype, ensure_non_negative=True
+        )
+        kept = weight > 0
+        lost = np.setdiff1d(codes, codes[kept])
+        if len(lost):
+            name = self.classes_[lost[0]].item()
+            raise InputError(
+                f"sample_weight: all rows of class {name!r} weigh 0; leave the class out, or give "
+                "one of them a weight"
+            )
+        own = None if checked is None else checked[kept]
+        further: dict[str, Any] = {"sample_weight": weight[kept]}
+        self._fit(hidden[kept], codes[kept], own, **further)
         return self
 
     def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
@@ -210,6 +243,61 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         if self.many_views:
             return array.reshape(N, -1, K)
         return array if array.ndim == 2 else array.mean(axis=1)
+
+
+class WeightedDecoder(Decoder):
+    """A decoder whose labelled rows may count for more than others."""
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        scores: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
+        """Fit the decoder.
+
+        Parameters
+        ----------
+        X, y, scores
+            As for :meth:`Decoder.fit`.
+        sample_weight : array-like of shape (N,), optional
+            How many rows each row counts for; left out, one. A row of weight 0 is not there.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            As :meth:`Decoder.fit`; and if all rows of a class weigh 0. scikit-learn's ValueError
+            for weights that are negative, not finite or not one for each row.
+        """
+        return self._learn_from(X, y, scores, sample_weight)
+
+    @abstractmethod
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
+        """Learn as :meth:`Decoder._fit`; every row has a weight above 0."""
+
+
+def check_weighted(decoder: Decoder) -> None:
+    """Refuse weights of examples where a decoder cannot take them (InputError).
+
+    One that learns nothing from labels has nothing to weigh, and is the same with any weights.
+    """
+    if decoder.fitted_arrays and not has_fit_parameter(decoder, "sample_weight"):
+        raise InputError(
+            f"sample_weight: {type(decoder).__name__} counts every example alike; take the default "
+            "decoder, LinearProbe, NearestMean, DecT or SoftVerbalizer, or leave the weights out"
+        )
 
 
 def check_unlabelled(decoder: Decoder, *, given: bool) -> None:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.base import Floats, WeightedDecoder
 from fewfit.decoders.threads import one_thread
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _SMALL = 2**18  # numbers in X, below which a second thread costs more than it brings
 
 
-class DecT(Decoder):
+class DecT(WeightedDecoder):
     """Random, fixed prototypes on a learnt projection, with the model's own opinion added.
 
     For one example, with ``u = W h`` and ``x = u / ||u||``::
@@ -116,12 +116,19 @@ class DecT(Decoder):
         self.n_steps = n_steps
         self.random_state = random_state
 
-    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
         K, D, H = len(self.classes_), self.proto_dim, X.shape[1]
         rng = check_random_state(self.random_state)
         W = rng.uniform(-1, 1, (D, H)) / np.sqrt(H)
         z = rng.uniform(-1, 1, (K, D)) * np.sqrt(6 / (K + D))
-        self.lam_ = np.asarray(self._lambda(len(y) / K))
+        N = len(y) if sample_weight is None else float(sample_weight.sum())
+        self.lam_ = np.asarray(self._lambda(N / K))
         prior = np.zeros((len(X), K), X.dtype)
         if scores is not None:
             prior = scores * X.dtype.type(self.lam_)
@@ -135,6 +142,7 @@ class DecT(Decoder):
                 normalize=self.normalize,
                 lr=self.lr,
                 n_steps=self.n_steps,
+                weight=sample_weight,
             )
         self.z_ = z.astype(X.dtype)
 
@@ -160,6 +168,7 @@ def fit_projection(
     normalize: bool,
     lr: float,
     n_steps: int,
+    weight: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     """Return W (D, H) and r (K,) after `n_steps` of full-batch Adam; `W` is not changed.
 
@@ -171,18 +180,30 @@ def fit_projection(
         lambda * m, a constant of the loss.
     W, z : ndarray of shape (D, H), (K, D)
         Where the projection starts; the prototypes.
+    weight : ndarray of shape (N,), optional
+        How many rows each row counts for.
     """
-    A, r = np.ascontiguousarray(W.T), initial_radii(X @ W.T, y, len(z))  # both products like W.T
+    # both products like W.T
+    A, r = np.ascontiguousarray(W.T), initial_radii(X @ W.T, y, len(z), weight)
     moments_A, moments_r, dA = _Moments(A), _Moments(r), np.empty_like(A)
     for step in range(1, n_steps + 1):
-        _, du, dr = loss_and_gradient(X @ A, y, prior, z, r, normalize=normalize)
+        _, du, dr = loss_and_gradient(X @ A, y, prior, z, r, weight, normalize=normalize)
         moments_A.update(A, np.matmul(X.T, du, out=dA), lr, step)
         moments_r.update(r, dr, lr, step)
     return np.ascontiguousarray(A.T), r
 
 
-def initial_radii(u: Floats, y: NDArray[np.intp], n_classes: int) -> Floats:
+def initial_radii(
+    u: Floats, y: NDArray[np.intp], n_classes: int, weight: Floats | None = None
+) -> Floats:
     """Mean distance of a class's projections to their centre, shape (K,) (eq. 5)."""
+    if weight is not None:
+        radii = []
+        for k in range(n_classes):
+            g, w = u[y == k], weight[y == k]
+            centre = np.average(g, axis=0, weights=w)
+            radii.append(np.average(np.linalg.norm(g - centre, axis=1), weights=w))
+        return np.array(radii, dtype=u.dtype)
     groups = [u[y == k] for k in range(n_classes)]
     return np.array(
         [np.linalg.norm(g - g.mean(axis=0), axis=1).mean() for g in groups],
@@ -191,7 +212,14 @@ def initial_radii(u: Floats, y: NDArray[np.intp], n_classes: int) -> Floats:
 
 
 def loss_and_gradient(
-    u: Floats, y: NDArray[np.intp], prior: Floats, z: Floats, r: Floats, *, normalize: bool
+    u: Floats,
+    y: NDArray[np.intp],
+    prior: Floats,
+    z: Floats,
+    r: Floats,
+    weight: Floats | None = None,
+    *,
+    normalize: bool,
 ) -> tuple[float, Floats, Floats]:
     """Return the mean cross-entropy and its gradients by u (N, D) and by r (K,).
 
@@ -205,11 +233,15 @@ def loss_and_gradient(
     g = np.exp(s)
     total = g.sum(axis=1)
     rows = np.arange(N)
-    loss = float((np.log(total) - s[rows, y]).mean())
+    losses = np.log(total) - s[rows, y]
+    loss = float(losses.mean() if weight is None else np.average(losses, weights=weight))
 
     g /= total[:, None]
     g[rows, y] -= 1
-    g /= N  # dL/ds = (p - onehot) / N
+    if weight is None:
+        g /= N  # dL/ds = (p - onehot) / N
+    else:
+        g *= (weight / weight.sum())[:, None]
     # ds/dx = -(x - z) / d, taken as 0 where x lies on the prototype.
     pull = np.divide(g, d, out=np.zeros_like(g), where=d > 0)
     dx = pull @ z

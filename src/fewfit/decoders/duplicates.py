@@ -20,7 +20,8 @@ class Distinct(NamedTuple):
     answer : ndarray of shape (M,)
         A number for each answer, the same for rows that differ in the label alone.
     weight : ndarray of shape (M,), or None
-        The share of the label among all rows of this answer; None where every share is 1.
+        The share of the label among all rows of this answer; None where every share is 1. Of rows
+        with weights, the mean weight of the answer's copies, shared out.
     """
 
     rows: NDArray[np.intp]
@@ -36,7 +37,12 @@ def same_rows(*arrays: Floats | None) -> NDArray[np.intp]:
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
 
 
-def distinct(X: Floats, y: NDArray[np.intp], scores: Floats | None) -> Distinct | None:
+def distinct(
+    X: Floats,
+    y: NDArray[np.intp],
+    scores: Floats | None,
+    sample_weight: Floats | None = None,
+) -> Distinct | None:
     """Return the distinct rows, or None if all are: nothing stands twice.
 
     Of rows without hidden states nothing is said: different texts may well have the same scores.
@@ -46,10 +52,11 @@ def distinct(X: Floats, y: NDArray[np.intp], scores: Floats | None) -> Distinct 
     answer = same_rows(X, scores)
     if answer.max() + 1 == len(answer):
         return None
-    pairs, rows, counts = np.unique(
-        np.stack([answer, y]), axis=1, return_index=True, return_counts=True
+    pairs, rows, where, counts = np.unique(
+        np.stack([answer, y]), axis=1, return_index=True, return_inverse=True, return_counts=True
     )
     order = np.argsort(rows)
     answer = pairs[0][order]
-    weight = counts[order] / np.bincount(answer, counts[order])[answer]
+    held = counts if sample_weight is None else np.bincount(where.ravel(), sample_weight)
+    weight = held[order] / np.bincount(answer, counts[order])[answer]
     return Distinct(rows[order], answer, None if (weight == 1).all() else weight)

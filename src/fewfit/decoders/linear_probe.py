@@ -40,8 +40,14 @@ class LinearProbe(OffsetLogisticRegression):
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     unseen: ClassVar[bool] = False
 
-    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
-        super()._fit(X, y, None)
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
+        super()._fit(X, y, None, sample_weight)
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         return super()._log_odds(X, None)

@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fewfit.decoders.base import Restorable
 from fewfit.decoders.duplicates import same_rows
@@ -101,7 +101,7 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         self.pos_weight = pos_weight
         self.threshold = threshold
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -110,6 +110,8 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         y : array-like of shape (N, K) of 0 and 1, or of shape (N,)
             A label that all examples have, or none, keeps that answer. One class per example, shape
             (N,) or (N, 1), is one-vs-rest: the sigmoids are normalised, and the largest decides.
+        sample_weight : array-like of shape (N,), optional
+            How many rows each row counts for; left out, one. A row of weight 0 is not there.
 
         Raises
         ------
@@ -138,14 +140,22 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
             targets = given.astype(int)
             self.classes_ = np.arange(targets.shape[1])
         self.n_labels_ = targets.shape[1]
-        self.mean_ = hidden.mean(axis=0)
-        spread = hidden.std(axis=0)
+        w: Floats | None = None
+        if sample_weight is not None:
+            given_weight: Floats = _check_sample_weight(
+                sample_weight, hidden, dtype=hidden.dtype, ensure_non_negative=True
+            )
+            kept = given_weight > 0
+            hidden, targets, w = hidden[kept], targets[kept], given_weight[kept]
+        self.mean_ = np.average(hidden, axis=0, weights=w)
+        square = (hidden - self.mean_) ** 2
+        spread = np.sqrt(np.average(square, axis=0, weights=w))
         self.scale_ = np.where(spread > 0, spread, 1)
         x = (hidden - self.mean_) / self.scale_
-        heads = [self._head(x, column) for column in targets.T]
+        heads = [self._head(x, column, w) for column in targets.T]
         self.coef_ = np.stack([head[0] for head in heads])
         self.intercept_ = np.array([head[1] for head in heads])
-        self.threshold_ = np.array([self._threshold(x, column) for column in targets.T])
+        self.threshold_ = np.array([self._threshold(x, column, w) for column in targets.T])
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:
@@ -168,24 +178,26 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         self.single_, self.n_labels_ = False, len(classes)
         return super().restore(arrays, np.arange(len(classes)))
 
-    def _head(self, x: Floats, y: NDArray[Any]) -> tuple[Floats, float]:
+    def _head(self, x: Floats, y: NDArray[Any], w: Floats | None = None) -> tuple[Floats, float]:
         if y.min() == y.max():
             return np.zeros(x.shape[1], x.dtype), 30.0 if y[0] else -30.0
-        weight = (1 - y).sum() / y.sum() if self.pos_weight == "balanced" else self.pos_weight
+        weight = self.pos_weight
+        if weight == "balanced":
+            weight = float(np.average(1 - y, weights=w) / np.average(y, weights=w))
         model = LogisticRegression(C=self.C, class_weight={0: 1.0, 1: weight}, max_iter=1000)
-        model.fit(x, y)
+        model.fit(x, y, sample_weight=w)
         return model.coef_[0], float(model.intercept_[0])
 
-    def _threshold(self, x: Floats, y: NDArray[Any]) -> float:
+    def _threshold(self, x: Floats, y: NDArray[Any], w: Floats | None) -> float:
         if self.threshold != "f1":
             return float(self.threshold)
         if min(y.sum(), (1 - y).sum()) < 4:
             return 0.5
         held_out = np.empty(len(y))
         for train, test in _folds(x):
-            coef, intercept = self._head(x[train], y[train])
+            coef, intercept = self._head(x[train], y[train], None if w is None else w[train])
             held_out[test] = expit(x[test] @ coef + intercept)
-        return best_threshold(y, held_out)
+        return best_threshold(y, held_out, w)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -204,15 +216,16 @@ def _folds(x: Floats) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     return GroupKFold(n).split(x, groups=same) if n > 1 else KFold(2).split(x)
 
 
-def best_threshold(y: NDArray[Any], p: Floats) -> float:
+def best_threshold(y: NDArray[Any], p: Floats, w: Floats | None = None) -> float:
     """Return the threshold with the best F1 of ``p > threshold``, midway between two values of p.
 
     Of several, the one nearest to 0.5.
     """
     values = np.unique(p)
     cuts = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
+    w = np.ones(len(y)) if w is None else w
     given = p[:, None] > cuts
-    true = (given & (y[:, None] == 1)).sum(axis=0)
-    f1 = 2 * true / (given.sum(axis=0) + y.sum())
+    true = (w * y) @ given
+    f1 = 2 * true / (w @ given + w @ y)
     best = cuts[f1 == f1.max()]
     return float(best[np.abs(best - 0.5).argmin()])

@@ -7,11 +7,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.base import Floats, WeightedDecoder
 from fewfit.decoders.unit import unit
 
 
-class NearestMean(Decoder):
+class NearestMean(WeightedDecoder):
     """The class whose mean hidden state is nearest.
 
     With ``x = h / ||h||`` and c[k] the mean of a class's x, the score of a class is
@@ -35,9 +35,19 @@ class NearestMean(Decoder):
     reference: ClassVar[str] = "Snell et al. 2017, arXiv 1703.05175"
     fitted_arrays: ClassVar[dict[str, tuple[str, ...]]] = {"c_": ("K", "H")}
 
-    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
         x, _ = unit(X)
-        self.c_ = np.stack([x[y == k].mean(axis=0) for k in range(len(self.classes_))])
+        own = [y == k for k in range(len(self.classes_))]
+        w = [None if sample_weight is None else sample_weight[rows] for rows in own]
+        self.c_ = np.stack(
+            [np.average(x[rows], axis=0, weights=w_k) for rows, w_k in zip(own, w, strict=True)]
+        )
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         x, _ = unit(X)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.utils.validation import check_array
 
-from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.base import Floats, WeightedDecoder
 from fewfit.decoders.duplicates import distinct
 from fewfit.decoders.pool import learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
@@ -33,7 +33,7 @@ _RANK = 256  # of the features, where N and H are both more than twice as many
 _SHARPNESS = (0.125, 0.25, 0.5, 1.0)  # of the final log-odds
 
 
-class OffsetLogisticRegression(Decoder):
+class OffsetLogisticRegression(WeightedDecoder):
     """Multinomial logistic regression with the model's own scores as offset.
 
     The probability of the classes is softmax(f), with
@@ -123,6 +123,7 @@ class OffsetLogisticRegression(Decoder):
         y: ArrayLike,
         *,
         scores: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         pool: ArrayLike | None = None,
         pool_scores: ArrayLike | None = None,
     ) -> Self:
@@ -136,6 +137,9 @@ class OffsetLogisticRegression(Decoder):
             Labels, at least two classes.
         scores : array-like of shape (N, K) or (N, P, K), optional
             Calibrated class scores in units of log-odds.
+        sample_weight : array-like of shape (N,), optional
+            What each row counts for in eq. 1 to 4 and 6; a row of weight 0 is not there. Copies of
+            a row count for one, whose weight is their mean. Not together with a pool.
         pool : array-like of shape (M, H), optional
             Hidden states of texts without labels.
         pool_scores : array-like of shape (M, K) or (M, P, K), optional
@@ -144,13 +148,18 @@ class OffsetLogisticRegression(Decoder):
         Raises
         ------
         InputError
-            As :meth:`Decoder.fit`; and if `scores` are given without `pool_scores` or the reverse.
+            As :meth:`WeightedDecoder.fit`; and if `scores` are given without `pool_scores` or the
+            reverse, or weights with a pool.
         """
+        if pool is not None and sample_weight is not None:
+            raise InputError(
+                "sample_weight: not together with texts without labels; leave one of them out"
+            )
         if pool is None and pool_scores is not None:
             raise InputError("pool_scores: they need the hidden states of the same texts, pool=")
         if pool is not None and (scores is None) != (pool_scores is None):
             raise InputError("scores, pool_scores: both or none, where there is a pool")
-        super().fit(X, y, scores=scores)
+        super().fit(X, y, scores=scores, sample_weight=sample_weight)
         self.pool_used_ = False
         if pool is not None:
             rows = slice(None) if self._distinct is None else self._distinct
@@ -178,18 +187,25 @@ class OffsetLogisticRegression(Decoder):
         self.strength_ = np.asarray(scale * self.strength_, dtype)
         self.pool_used_ = True
 
-    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
         K, N = len(self.classes_), len(y)
-        found = distinct(X, y, scores)
-        weight = answer = None
+        found = distinct(X, y, scores, sample_weight)
+        weight, answer = sample_weight, None
         self._distinct = None if found is None else found.rows
         if found is not None:
             X, y = X[found.rows], y[found.rows]
             scores = None if scores is None else scores[found.rows]
-            N = len(y)
+            N, weight = len(y), None
             if found.weight is not None:
                 weight, answer = found.weight.astype(X.dtype), found.answer
-                N = float(weight.sum())
+        if weight is not None:
+            N = float(weight.sum())
         balance = (1 / (K * np.bincount(y, weight)[y])).astype(X.dtype)
         if weight is not None:
             balance *= weight  # sums to 1, every class alike
@@ -250,7 +266,9 @@ def _average(
 ) -> tuple[float, float, Floats]:
     """Return b, t and W (H + 1, K) of eq. 5 and 6."""
     K = a.shape[1]
-    Z, d, B = basis(x, y, K, max(K, _RANK))
+    root = 1 if weight is None else np.sqrt(weight)[:, None]
+    Z, d, B = basis(root * x, y, K, max(K, _RANK))
+    Z = Z / root
     median = _MEDIAN * math.log2(K) ** 2
     pairs: list[tuple[float, float]] = []
     fits: list[Floats] = []

@@ -1,11 +1,13 @@
 """Ridge-penalised multinomial logistic regression with an offset, and its leave-one-out likelihood.
 
-Symbols: Z features (N, R), its columns orthogonal with squared norms d (R); V weights (R, K);
+Symbols: Z features (N, R), its columns orthogonal, each row counted a[i] times, with squared norms
+d (R); V weights (R, K);
 o offset (N, K); t prior variance; p = softmax(o + Z V) (N, K); e_y one-hot labels. V minimises
 
     L(V) = -sum_i a[i] log p[i, y_i] + ||V||^2 / (2 t)                                 (eq. 1)
 
-a[i] is 1, but for an answer that stands there with several labels: then it is the share of each.
+a[i] is the weight of a row, 1 where none is given. An answer that stands there with several labels
+is a row for each, which share its weight.
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ def minimise(
         D = -scale * gradient
         FD = Z @ D
         if c < 0.5:
-            bound = loss + np.vdot(slope_F, FD) + c / 2 * np.vdot(FD, FD) + 1e-6 * N
+            square = np.vdot(FD, FD if weight is None else weight[:, None] * FD)
+            bound = loss + np.vdot(slope_F, FD) + c / 2 * square + 1e-6 * N
             if _loss(FP + FD, rows, y, weight)[0] > bound:
                 c, age = min(2 * c, 0.5), 0
                 scale = 1 / (c * d + 1 / t)[:, None]
@@ -111,9 +114,10 @@ def leave_one_out(
     Were only row i left out, its class k would be one row short and its rivals would not, which
     is not how a new row is met: h would look worse than it is, the more the more classes. So of
     every other class c each row goes by the share 1/n_c (n_c rows in class c): every class loses
-    one row's worth. One Newton step from V, with a scalar curvature w_i of the row, gives
+    one row's worth, of a row of weight a its a. One Newton step from V, with a scalar curvature w_i
+    of the row, gives
 
-        w_i = (1 - sum_k p_ik^2) (1 - 1/n_c) / (K - 1),     A = Z' diag(w) Z + I / t        (eq. 3)
+        w_i = (1 - sum_k p_ik^2) (1 - a/n_c) / (K - 1),     A = Z' diag(w) Z + I / t        (eq. 3)
         G_i = V / t - sum of z_j (e_y - p)_j over what is left                            (eq. 4)
         f_i(-i) = f_i - z_i' (A - w_i z_i z_i')^-1 G_i                                    (eq. 5)
 
@@ -130,8 +134,12 @@ def leave_one_out(
     rows, F = np.arange(N), offset + Z @ V
     minus = _loss(F, rows, y)[1]  # p - e_y
     p_y = 1 + minus[rows, y]
-    share = (1 / np.maximum(np.bincount(y, weight, minlength=K), 1)[y]).astype(Z.dtype)
-    w = (1 - (minus**2).sum(axis=1) + (1 - p_y) ** 2 - p_y**2) * (1 - share) / (K - 1)
+    worth = np.ones(N, Z.dtype)  # what goes of every class when a row does
+    if weight is not None:
+        worth = weight if answer is None else np.bincount(answer, weight)[answer].astype(Z.dtype)
+    n = np.maximum(np.bincount(y, weight, minlength=K), worth.max())
+    share = (1 / n[y]).astype(Z.dtype)
+    w = (1 - (minus**2).sum(axis=1) + (1 - p_y) ** 2 - p_y**2) * (1 - worth * share) / (K - 1)
     if weight is not None:
         w, minus = w * weight, minus * weight[:, None]
     A = (Z.T * w) @ Z
@@ -141,14 +149,21 @@ def leave_one_out(
     slope = solve_triangular(L, Z.T @ minus + V / t, lower=True, check_finite=False)
     part = share[:, None] * minus
     v = (T**2).sum(axis=0)
-    change = T.T @ (slope - T @ part) - v[:, None] * minus  # row i itself, all classes' shares
-    for k in range(K):
+    # Row i itself, and its worth of all classes ...
+    of_all = T @ part
+    if weight is None:
+        change = T.T @ (slope - of_all)
+    else:
+        change = T.T @ slope - worth[:, None] * (T.T @ of_all)
+    change -= v[:, None] * minus
+    for k in range(K):  # ... but not of its own
         own = T[:, y == k]
-        change[y == k] += own.T @ (own @ part[y == k])  # but not that of its own class
+        change[y == k] += worth[y == k, None] * (own.T @ (own @ part[y == k]))
     if answer is not None:
         rest = np.zeros((answer.max() + 1, K), Z.dtype)  # what is left of an answer's other labels
-        np.add.at(rest, answer, minus - part)
-        change -= v[:, None] * (rest[answer] - (minus - part))
+        left = minus - worth[:, None] * part
+        np.add.at(rest, answer, left)
+        change -= v[:, None] * (rest[answer] - left)
         w = np.bincount(answer, w)[answer]
     return F - change / np.maximum(1 - w * v, 1e-3)[:, None]
 

@@ -16,10 +16,10 @@ from scipy.special import log_softmax
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval
 
-from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.base import Floats, WeightedDecoder
 
 
-class SoftVerbalizer(Decoder):
+class SoftVerbalizer(WeightedDecoder):
     """Label words whose weights the labels correct, starting from the verbalizer's own.
 
     ``X`` is the score of each label word, in place of a hidden state. Every class has a weight for
@@ -75,12 +75,19 @@ class SoftVerbalizer(Decoder):
     def __init__(self, spread: float = 1.0) -> None:
         self.spread = spread
 
-    def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
+    def _fit(
+        self,
+        X: Floats,
+        y: NDArray[np.intp],
+        scores: Floats | None,
+        sample_weight: Floats | None = None,
+    ) -> None:
         K = len(self.classes_)
-        c = X.mean(axis=0, dtype=np.float64)
+        c = np.average(X.astype(np.float64), axis=0, weights=sample_weight)
         x = X - c
         m = np.zeros((len(y), K)) if scores is None else scores.astype(np.float64)
-        D = correct(x, m, y, spread=self.spread * K / max(X.shape[1], 1))
+        spread = self.spread * K / max(X.shape[1], 1)
+        D = correct(x, m, y, spread=spread, weight=sample_weight)
         self.coef_ = D.T.astype(X.dtype)
         self.intercept_ = -(c @ D).astype(X.dtype)
 
@@ -95,23 +102,31 @@ class SoftVerbalizer(Decoder):
         return tags
 
 
-def correct(x: Floats, m: Floats, y: NDArray[np.intp], *, spread: float) -> Floats:
+def correct(
+    x: Floats, m: Floats, y: NDArray[np.intp], *, spread: float, weight: Floats | None = None
+) -> Floats:
     """Return D (W, K) for centred word scores x (N, W) and class scores m (N, K)."""
     shape = (x.shape[1], m.shape[1])
 
     def loss(flat: Floats) -> tuple[float, Floats]:
-        return loss_and_gradient(flat.reshape(shape), x, m, y, spread)
+        return loss_and_gradient(flat.reshape(shape), x, m, y, spread, weight)
 
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B")
     return found.x.reshape(shape)
 
 
 def loss_and_gradient(
-    D: Floats, x: Floats, m: Floats, y: NDArray[np.intp], spread: float
+    D: Floats,
+    x: Floats,
+    m: Floats,
+    y: NDArray[np.intp],
+    spread: float,
+    weight: Floats | None = None,
 ) -> tuple[float, Floats]:
     """Return the penalised cross-entropy and its gradient, flat."""
     log_p, rows = log_softmax(m + x @ D, axis=1), np.arange(len(y))
-    value = (D**2).sum() / (2 * spread**2) - log_p[rows, y].sum()
+    w: Any = 1.0 if weight is None else weight[:, None]
+    value = (D**2).sum() / (2 * spread**2) - (w * log_p[rows, y, None]).sum()
     p = np.exp(log_p)
     p[rows, y] -= 1
-    return float(value), (x.T @ p + D / spread**2).ravel()
+    return float(value), (x.T @ (w * p) + D / spread**2).ravel()

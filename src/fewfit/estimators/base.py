@@ -27,14 +27,18 @@ from fewfit.errors import (
     ModelMismatchError,
     ModelWarning,
 )
-from fewfit.estimators.expected import Training
+from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
+from fewfit.estimators.hub import fetched, push
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Template, read_rows
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
+
+_HUB_OPTIONS = ("token", "cache_dir", "force_download", "local_files_only")
 
 
 class TextEstimator(BaseEstimator):
@@ -60,7 +64,15 @@ class TextEstimator(BaseEstimator):
     doctor_: dict[str, Any] | None
     columns_: ColumnsEntry | None
     n_examples_: int
-    _example: Example | None
+    _counts: list[int] | None = None
+    _expected: dict[str, Any] | None = None
+    _tuned: Path | None = None
+    _probe: Example | None = None
+    """What the model is asked again to see if it still answers the same; no text of the user's."""
+
+    _example: Example | None = None
+    """One of the user's, in its place, as long as the object lives or was loaded with it."""
+
     _training: Training | None = None
     """What the decoder was fitted on, as long as the object lives."""
 
@@ -84,6 +96,36 @@ class TextEstimator(BaseEstimator):
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X, progress=progress))
 
+    def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
+        """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
+
+        Where an example has several labels, the share that is given exactly its labels.
+
+        Parameters
+        ----------
+        n_folds : int, default=10
+            The decoder is fitted this often, each time without a part of the rows: stratified, and
+            with equal texts in the same part.
+        seed : int, default=0
+            Which rows are held out together.
+
+        Raises
+        ------
+        InputError
+            If the classifier was loaded or unpickled, or fitted without examples: the answers are
+            kept in memory alone.
+        """
+        check_is_fitted(self, "classes_")
+        if self._training is None:
+            raise InputError(
+                "expected_accuracy: the answers of fit are not here; only the object that was "
+                "fitted, on examples, has them"
+            )
+        classes = self.classes_.tolist()
+        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        self._expected = found.to_dict()  # the model card says it
+        return found
+
     def observe(self, X: Any, *, progress: Progress | bool | None = None) -> Observations:
         """Ask the frozen model about examples; :meth:`decode` turns the answers into probabilities.
 
@@ -101,7 +143,7 @@ class TextEstimator(BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         rows = read_rows(X, self.task_.template.fields)
-        self.task_.model.check_installed()
+        check_installed(self.task_.model)
         if self._identity is not None:
             given = self.task_.model.identity
             check_identity(self._identity, given, what="the pickled classifier")
@@ -128,24 +170,45 @@ class TextEstimator(BaseEstimator):
             out[there] = self._proba(hidden, scores)
         return out
 
-    def save(self, folder: str | Path) -> None:
-        """Write the fitted task to a folder: data only, kilobytes; see
+    def save(self, folder: str | Path, *, keep_example: bool = False) -> None:
+        """Write the fitted task to a folder: data only, kilobytes, and a model card for people.
+
+        No text of an example is in it, unless demonstrations in the prompt are; see
         :mod:`fewfit.artifacts.schema`.
+
+        Parameters
+        ----------
+        folder : path
+            New, empty, or holding an older artifact, which is replaced.
+        keep_example : bool, default=False
+            Whether to keep one of the examples for ``load(..., verify=True)`` to ask again, in
+            place of a text that says nothing.
 
         Raises
         ------
         ArtifactError
             If the folder is something else, or the decoder, the calibration or a view is not one
             of fewfit's own.
+        InputError
+            If an example is to be kept and there is none: the classifier was loaded or unpickled,
+            or fitted without examples.
         """
         check_is_fitted(self, "classes_")
+        if keep_example and self._example is None:
+            raise InputError(
+                "keep_example: the examples of fit are not here; only the object that was fitted, "
+                "on examples, has them"
+            )
         fitted = Fitted(
             self.task_,
             self.decoder_,
             self.n_examples_,
-            self._example,
+            self._example if keep_example else self._probe,
             self.doctor_,
             self.columns_,
+            self._counts,
+            self._expected,
+            self._tuned,
         )
         save_fitted(fitted, folder)
 
@@ -155,6 +218,7 @@ class TextEstimator(BaseEstimator):
         folder: str | Path,
         *,
         model: str | FrozenModel | None = None,
+        hidden: str | FrozenModel | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
@@ -169,12 +233,15 @@ class TextEstimator(BaseEstimator):
         model : str or FrozenModel, optional
             The frozen model to predict with, if not the one that the artifact names. It must have
             the identity of the model that the task was fitted on.
+        hidden : str or FrozenModel, optional
+            The same for the one that gives the hidden states, where they are two.
         store : "default", path or None, default="default"
         max_queries : int, optional
         errors : {"raise", "nan"}, default="raise"
         verify : bool, default=False
-            Whether to ask the artifact's example again and compare its probabilities. What
-            ``fewfit tune`` wrote holds no example; its model is compared by its hashes.
+            Whether to ask again about the input that the artifact keeps for this, and compare its
+            probabilities. Where it keeps none, as what ``fewfit tune`` wrote, the model is compared
+            by its identity alone, as always.
 
         Raises
         ------
@@ -183,7 +250,7 @@ class TextEstimator(BaseEstimator):
         ModelMismatchError
             If the model is another one; the message names what differs.
         """
-        fitted, model = load_fitted(folder, model, store, max_queries, errors)
+        fitted, model = load_fitted(folder, model, store, max_queries, errors, hidden)
         task = fitted.task
         if not isinstance(fitted.decoder, cls.kind):
             raise ArtifactError(
@@ -208,9 +275,98 @@ class TextEstimator(BaseEstimator):
             verify_fitted(fitted, folder, again)
         return self
 
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, *, revision: str | None = None, **options: Any
+    ) -> Self:
+        """Read a fitted task from a folder, or from the hub of models by its name.
+
+        Of the hub, two files are fetched and no other, and no code is run. A model that they name
+        is opened as :meth:`load` opens it: what is not on this machine waits until you name it.
+
+        Parameters
+        ----------
+        name : str or path
+            A folder, or ``OWNER/NAME``.
+        revision : str, optional
+            Branch, tag or commit on the hub.
+        **options
+            Those of :meth:`load`; and for the hub, as its own library takes them: `token`,
+            `cache_dir`, `force_download`, `local_files_only`.
+
+        Raises
+        ------
+        ArtifactError
+            If there is no such artifact, or it is damaged or foreign.
+        MissingExtraError
+            If `name` is no folder and huggingface_hub is not installed (``fewfit[hf]``).
+        """
+        hub = {key: options.pop(key) for key in _HUB_OPTIONS if key in options}
+        with fetched(str(name), revision, hub) as folder:
+            return cls.load(folder, **options)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        keep_example: bool = False,
+        **options: Any,
+    ) -> str | None:
+        """Write the fitted task to a folder, as :meth:`save` does, and if wished to the hub.
+
+        Parameters
+        ----------
+        folder : path
+        push_to_hub : bool, default=False
+        repo_id : str, optional
+            Name on the hub; left out, that of the folder.
+        keep_example : bool, default=False
+        **options
+            As :meth:`push_to_hub` takes them.
+
+        Returns
+        -------
+        str or None
+            The address on the hub.
+        """
+        self.save(folder, keep_example=keep_example)
+        if not push_to_hub:
+            return None
+        name = repo_id or Path(folder).name
+        return self.push_to_hub(name, keep_example=keep_example, **options)
+
+    def push_to_hub(self, repo_id: str, *, keep_example: bool = False, **options: Any) -> str:
+        """Write the fitted task, with its model card, to the hub in one commit.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``OWNER/NAME``; it is made if it is not there.
+        keep_example : bool, default=False
+            As for :meth:`save`.
+        **options
+            As ``huggingface_hub.ModelHubMixin.push_to_hub`` takes them: `commit_message`,
+            `private`, `token`, `branch`, `create_pr`.
+
+        Returns
+        -------
+        str
+            The address of the commit.
+
+        Raises
+        ------
+        MissingExtraError
+            If huggingface_hub is not installed (``fewfit[hf]``).
+        """
+        check_is_fitted(self, "classes_")
+        return push(self, repo_id, keep_example, options)
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_training", None)  # megabytes, which no prediction needs
+        state.pop("_example", None)
         if "task_" in state:
             state["_identity"] = dict(self.task_.model.identity)
         return state
@@ -238,12 +394,23 @@ class TextEstimator(BaseEstimator):
         self._identity = self._training = None
         self.n_examples_, self.doctor_ = fitted.n_examples, fitted.doctor
         self.columns_ = fitted.columns
-        self._example = fitted.example
+        self._counts, self._expected = fitted.counts, fitted.expected
+        self._tuned = fitted.tuned
+        own = fitted.shows_example
+        self._example, self._probe = (fitted.example, None) if own else (None, fitted.example)
 
-    def _keep_example(self, row: Row, answers: Observations) -> None:
-        """Keep a row, with what its answers are decoded to, for the artifact."""
-        probabilities = self.decode(answers[: len(self.task_.template.views)])[0].tolist()
-        self._example = Example(row=dict(row), probabilities=probabilities)
+    def _recorded(self, row: Row, answers: Observations) -> Example | None:
+        """Return a row with what its answers are decoded to; None if it was not answered."""
+        probabilities = self.decode(answers)[0].tolist()
+        if probabilities[0] != probabilities[0]:
+            warnings.warn(
+                "the model gave no usable answer to the text by which an artifact is verified, so "
+                "that load(..., verify=True) will compare the model's identity alone",
+                ModelWarning,
+                stacklevel=3,
+            )
+            return None
+        return Example(row=dict(row), probabilities=probabilities)
 
 
 @contextmanager

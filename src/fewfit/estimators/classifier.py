@@ -12,20 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
-from fewfit.calibration import Calibration, make_calibration
+from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
-from fewfit.decoders.base import check_unlabelled, tell_views
+from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
-from fewfit.estimators.examples import check_kept, check_unseen, fit_decoder, positions
-from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validate
+from fewfit.estimators.examples import (
+    check_kept,
+    check_unseen,
+    fit_decoder,
+    positions,
+    read_weights,
+)
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.parameters import check_parameters
 from fewfit.prompts import (
     Row,
@@ -49,6 +55,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     ----------
     model : str or FrozenModel, default="embedded"
         Who is asked; see :func:`fewfit.load_model`.
+    hidden : str or FrozenModel, optional
+        Another model whose hidden states take the place of `model`'s, which then gives its label
+        scores alone; see :class:`fewfit.models.paired.PairedModel`.
     template : str, View, or list of these, default="{text} This is about {mask}."
         Text with named fields and one slot for the label word. Of several, each is asked about
         every example: their hidden states are put side by side and their calibrated scores are
@@ -61,14 +70,16 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     decoder : Decoder or str, optional
         What is trained on the answers, or its name, such as "dect", one of
         :data:`fewfit.decoders.DECODERS`; left out, it is :class:`OffsetLogisticRegression`.
-    calibration : str or Calibration, default="contextual"
+    calibration : str or Calibration, optional
         How the model's prior over labels is removed from its scores: "none", "contextual",
-        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`.
+        "domain-context", "batch", "pmi" or "ratio"; see :mod:`fewfit.calibration`. Left out, it is
+        "contextual", and "none" where the scores are counts of a few answers in words.
     store : "default", path or None, default="default"
         Where answers are kept so that none is paid for twice: "default" is a file in the user's
         cache folder (``$FEWFIT_CACHE`` moves it), None keeps nothing.
     max_queries : int, optional
-        How many queries `fit` and all calls after it may pay for together. A call that needs more
+        How many queries `fit` and all calls after it may pay for together, of `model` and of
+        `hidden` each. A call that needs more
         asks what it can, stores that and raises; the same call again goes on from there. Without
         a store it asks nothing, and what is asked in more than one go (`unlabelled`, views that
         spell the label words differently) is refused.
@@ -91,7 +102,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         Template, label words and calibration as they were fitted, and the frozen model with the
         store in front of it.
     n_queries_ : int
-        How many queries `fit` paid for: one per distinct prompt that the store lacked.
+        How many queries `fit` paid for: one per distinct prompt that the store lacked. Beside the
+        examples and what calibrates, a text that says nothing is asked about, by which a saved
+        task is verified; the default calibration asks about it anyway.
     n_retries_ : int
         How many attempts were made again for them.
     doctor_ : dict or None
@@ -127,8 +140,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TextEstimator._parameter_constraints,
+        "hidden": [str, FrozenModel, None],
         "labels": [Mapping, list, tuple, None],
-        "calibration": [str, Calibration],
+        "calibration": [str, Calibration, None],
         "max_censored": [Interval(Real, 0, 1, closed="both")],
     }
 
@@ -136,16 +150,18 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self,
         model: str | FrozenModel = "embedded",
         *,
+        hidden: str | FrozenModel | None = None,
         template: str | View | Sequence[str | View] = DEFAULT_TEMPLATE,
         labels: Mapping[Any, Words] | Sequence[Words] | None = None,
         decoder: Decoder | str | None = None,
-        calibration: str | Calibration = "contextual",
+        calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
         max_queries: int | None = None,
         errors: str = "raise",
         max_censored: float = MAX_CENSORED,
     ) -> None:
         self.model = model
+        self.hidden = hidden
         self.template = template
         self.labels = labels
         self.decoder = decoder
@@ -156,7 +172,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.max_censored = max_censored
 
     def fit(
-        self, X: Any, y: Any, *, unlabelled: Any = None, progress: Progress | bool | None = None
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        unlabelled: Any = None,
+        progress: Progress | bool | None = None,
     ) -> Self:
         """Ask the model about each example once, and fit the decoder to its answers.
 
@@ -170,6 +192,11 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             :class:`ZeroShot`: the model's scores alone speak for it. With no examples at all,
             ``fit([], [])``, the classes are those of `labels`, and the model is believed as it is,
             calibrated: :class:`ZeroShot`, with a warning unless it is asked for.
+        sample_weight : array-like of shape (N,), optional
+            How many examples each counts for, for a decoder that can weigh them (the default,
+            LinearProbe, NearestMean, DecT, SoftVerbalizer); an example of weight 0 is not asked
+            about. Calibrations do not look at it. To the default, copies of a text are one row,
+            with the mean of their weights.
         unlabelled : like X, optional
             Further examples, for a decoder that learns from texts without labels, as the default
             does; one query each and view.
@@ -190,6 +217,13 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
+        weight = read_weights(sample_weight, len(rows))
+        if weight is not None:
+            check_weighted(decoder)
+            if unlabelled is not None:
+                raise InputError("sample_weight: not together with unlabelled texts")
+            rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
+            codes, weight = codes[weight > 0], weight[weight > 0]
         tell_views(decoder, len(template.views))
         check_unlabelled(decoder, given=unlabelled is not None)
         pool_rows = []
@@ -211,25 +245,31 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if pool_rows:
             check_budget(task.model, "examples with and without labels")
 
-        retries, n_prompts = task.model.retries, len(rows + pool_rows) * len(template.views)
+        P = len(template.views)
+        retries, n_prompts = retries_of(task.model), len(rows + pool_rows) * P
         with showing(progress, n_prompts) as told:
-            task, answers, self.n_queries_ = task.begin(rows, y=codes, progress=told)
+            task, asked, self.n_queries_ = task.begin(
+                rows, y=codes, more=[task.probe], progress=told
+            )
+            answers, probe = asked[:-P], asked[-P:]
             there = task.answered(answers)
             check_kept(verbalizer, codes, there)
             report_left_out(there, "examples")
             answers, codes = task.select(answers, there), codes[there]
+            weight = None if weight is None else weight[there]
             further = self._pool(task, pool_rows, told) if pool_rows else {}
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further)
-        self._keep(Fitted(task, decoder, n_examples=len(codes), example=None))
+        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
+        counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
+        self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
-        views = template.views
-        fixed = all(type(view) is Template for view in views)
+        fixed = all(type(view) is Template for view in template.views)
         known = answers.label_mass[~np.isnan(answers.label_mass)]
         mass = float(np.median(known)) if len(known) else None
-        self._training = Training(hidden, scores, codes, own, further, len(views), fixed, mass)
-        self._keep_example(rows[int(there.argmax())], answers)
+        self._training = Training(hidden, scores, codes, own, further, P, fixed, mass, weight)
+        self._probe = self._recorded(task.probe, probe)
+        self._example = self._recorded(own[0], answers[:P])
         return self
 
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
@@ -244,7 +284,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         return {"pool": hidden, "pool_scores": scores}
 
     def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
-        """Fit without examples; the artifact's example is the empty input."""
+        """Fit without examples."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
         decoder = make_decoder(self.decoder, ZeroShot)
@@ -261,29 +301,62 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 "leave decoder out to believe the model's own scores"
             )
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
-        retries, row = task.model.retries, dict.fromkeys(template.fields, "")
+        retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
-        if not task.answered(answers).all():
-            raise ModelError("the model gave no usable answer to the empty input; run again")
-        self.n_retries_ = task.model.retries - retries
+        self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
-        self._keep(Fitted(task, decoder, n_examples=0, example=None))
-        self._keep_example(row, answers)
+        counts = [0] * len(task.verbalizer.classes)
+        self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
+        self._probe = self._recorded(row, answers)
         return self
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
         """Open the model, and refuse what does not go together before anything is asked."""
+        model = open_model(
+            pair(self.model, self.hidden), self.store, self.max_queries, decoder.requires
+        )
+        resolution = model.capabilities.resolution
         task = Task(
-            open_model(self.model, self.store, self.max_queries, decoder.requires),
+            model,
             template,
             verbalizer,
-            make_calibration(self.calibration),
+            default_calibration(resolution)
+            if self.calibration is None
+            else make_calibration(self.calibration),
             policy=Policy(self.errors, self.max_censored),
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)
-        task.model.check_installed()
+        check_installed(task.model)
         return task
+
+    def show_prompts(self, X: Any, y: Any) -> list[str]:
+        """Return what `fit` would ask about the first example, view by view; nothing is asked.
+
+        Parameters
+        ----------
+        X, y : as for :meth:`fit`
+
+        Returns
+        -------
+        list of P str
+            A prompt, or the whole request where the model is a chat that answers in words.
+        """
+        check_parameters(self)
+        template = make_views(self.template)
+        rows = read_rows(X, template.fields)
+        y = read_labels(y, len(rows))
+        if not rows:
+            raise InputError("X: no examples")
+        verbalizer = Verbalizer.for_examples(self.labels, y)
+        decoder = make_decoder(self.decoder, OffsetLogisticRegression)
+        task = self._task(template, verbalizer, decoder)
+        shown = [verbalizer.first[k] for k in positions(verbalizer, y)]
+        views = template.learn(rows, shown).views
+        return [
+            show(task.model, view.render(rows[0]), words)
+            for view, words in zip(views, task.spellings(), strict=True)
+        ]
 
     def predict(self, X: Any, *, progress: Progress | bool | None = None) -> NDArray[Any]:
         """Return the most probable class of each example, shape (N,).
@@ -296,32 +369,6 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         probabilities = self.predict_proba(X, progress=progress)
         check_labelled(probabilities)
         return self.classes_[probabilities.argmax(axis=1)]
-
-    def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
-        """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
-
-        Parameters
-        ----------
-        n_folds : int, default=10
-            The decoder is fitted this often, each time without a part of the rows: stratified, and
-            with equal texts in the same part.
-        seed : int, default=0
-            Which rows are held out together.
-
-        Raises
-        ------
-        InputError
-            If the classifier was loaded or unpickled, or fitted without examples: the answers are
-            kept in memory alone.
-        """
-        check_is_fitted(self, "classes_")
-        if self._training is None:
-            raise InputError(
-                "expected_accuracy: the answers of fit are not here; only the object that was "
-                "fitted, on examples, has them"
-            )
-        classes = self.classes_.tolist()
-        return cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given their class (accuracy).

@@ -28,6 +28,23 @@ def positions(verbalizer: Verbalizer, y: Sequence[Label]) -> NDArray[np.intp]:
     return np.array([place[name] for name in y], dtype=np.intp)
 
 
+def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
+    """Return the weight of each example, shape (N,); None where none are given (InputError)."""
+    if given is None:
+        return None
+    try:
+        weight = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError("sample_weight: expected a number for each example") from None
+    if weight.shape != (N,):
+        raise InputError(f"sample_weight: expected shape {(N,)}, got {weight.shape}")
+    if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not N)):
+        raise InputError(
+            "sample_weight: weights are finite and not negative, and one of them is above 0"
+        )
+    return weight
+
+
 def check_unseen(
     verbalizer: Verbalizer, codes: NDArray[np.intp], decoder: Decoder, *, scored: bool
 ) -> None:
@@ -67,6 +84,7 @@ def fit_decoder(
     scores: NDArray[np.float32] | None,
     classes: Sequence[Label],
     further: Mapping[str, Any],
+    weight: NDArray[Any] | None = None,
 ) -> None:
     """Fit on positions, which are alike for classes of any kind, and name the classes then.
 
@@ -79,12 +97,16 @@ def fit_decoder(
     classes : sequence, length K
     further : mapping
         Other arguments of the decoder's `fit`.
+    weight : ndarray of shape (N,), optional
+        Of the examples.
     """
     seen = np.unique(codes)
     if len(seen) < len(classes) and not decoder.fitted_arrays:
         decoder.restore({}, class_array(classes))
         return
     own = scores if scores is None else scores[..., seen]
+    if weight is not None and decoder.fitted_arrays:
+        further = {**further, "sample_weight": weight}
     decoder.fit(hidden, codes, scores=own, **further)
     if scores is not None and len(seen) < len(classes):
         decoder.add_unseen(seen, codes, scores)

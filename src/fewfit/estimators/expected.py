@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.base import clone
 
-from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
 from fewfit.errors import InputError
 from fewfit.estimators.examples import fit_decoder
@@ -49,6 +48,12 @@ class ExpectedAccuracy:
     recall: dict[Any, tuple[int, int]] = field(default_factory=dict)
     not_estimated: list[Any] = field(default_factory=list)
     reason: str = ""
+
+    @property
+    def largest(self) -> tuple[Any, float]:
+        """The class that most of the rows have, and their share."""
+        name = max(self.recall, key=lambda c: self.recall[c][1])
+        return name, self.recall[name][1] / self.n
 
     @property
     def weakest(self) -> Any:
@@ -94,9 +99,13 @@ class Training:
     n_views : int
     fixed : bool
         Whether the prompts hold no labelled example, which no fold could hold out.
+    sets : ndarray of shape (N, K), bool, or None
+        The labels of each example where it has several; `codes` then number the sets that occur.
     label_mass : float or None
         Median share of the probability at the slot that all label words have together; None where
         the model does not tell.
+    weight : ndarray of shape (N,), or None
+        Of the examples in the fit; held out, each counts for one.
     """
 
     hidden: NDArray[np.float32]
@@ -107,11 +116,13 @@ class Training:
     n_views: int
     fixed: bool
     label_mass: float | None = None
+    weight: NDArray[np.float64] | None = None
+    sets: NDArray[np.bool_] | None = None
 
 
 def cross_validate(
     training: Training,
-    decoder: Decoder,
+    decoder: Any,
     classes: Sequence[Label],
     *,
     n_folds: int,
@@ -124,8 +135,10 @@ def cross_validate(
     seen = np.unique(codes)
     if not training.fixed:
         why = "the prompt shows labelled examples, which cannot be held out without new queries"
-        return _none(n_folds, [classes[k] for k in seen], why)
+        return _none(n_folds, list(classes), why)
     folds = assign_folds(training.rows, codes, n_folds, seed)
+    if training.sets is not None:
+        return _cross_validate_sets(training, training.sets, decoder, classes, folds)
     alone = np.array([k for k in seen if len(np.unique(folds[codes == k])) < 2], dtype=np.intp)
     tested = ~np.isin(codes, alone)
     lonely = [classes[k] for k in alone]
@@ -140,22 +153,58 @@ def cross_validate(
         hidden, scores, kept = training.hidden, training.scores, ~held
         try:
             own = None if scores is None else scores[kept]
-            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further)
+            weight = None if training.weight is None else training.weight[kept]
+            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further, weight)
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
             return _none(n_folds, [classes[k] for k in seen], why)
         out = None if scores is None else scores[held]
         proba = copy.predict_proba(hidden[held], scores=out)
         right[held] = proba.argmax(axis=1) == codes[held]
-    n, hits = int(tested.sum()), int(right.sum())
-    ci = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     recall = {
         classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
         for k in seen
         if k not in alone
     }
+    return _counted(int(right.sum()), int(tested.sum()), len(used), recall, lonely)
+
+
+def _cross_validate_sets(
+    training: Training,
+    sets: NDArray[np.bool_],
+    decoder: Any,
+    classes: Sequence[Label],
+    folds: NDArray[np.intp],
+) -> ExpectedAccuracy:
+    """Do the same where an example has a set of labels; a row is right if its set is."""
+    used = np.unique(folds)
+    if len(used) < 2:
+        return _none(len(used), list(classes), "there are no two different texts")
+    told = np.zeros_like(sets)
+    for fold in used:
+        held = folds == fold
+        weight = None if training.weight is None else training.weight[~held]
+        copy = clone(decoder)
+        copy.fit(training.hidden[~held], sets[~held].astype(int), sample_weight=weight)
+        told[held] = copy.predict(training.hidden[held]) == 1
+    lonely = [
+        name for name, own in zip(classes, sets.T, strict=True) if len(np.unique(folds[own])) < 2
+    ]
+    recall = {
+        name: (int((told[:, k] & sets[:, k]).sum()), int(sets[:, k].sum()))
+        for k, name in enumerate(classes)
+        if name not in lonely
+    }
+    right = (told == sets).all(axis=1)
+    return _counted(int(right.sum()), len(right), len(used), recall, lonely)
+
+
+def _counted(
+    hits: int, n: int, n_folds: int, recall: dict[Any, tuple[int, int]], lonely: list[Any]
+) -> ExpectedAccuracy:
+    ci = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     interval = (float(ci.low), float(ci.high))
-    return ExpectedAccuracy(hits / n, interval, n, len(used), recall, lonely)
+    return ExpectedAccuracy(hits / n, interval, n, n_folds, recall, lonely)
 
 
 def assign_folds(

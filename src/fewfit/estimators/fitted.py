@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from fewfit._version import __version__
 from fewfit.artifacts import schema
-from fewfit.artifacts.files import SCHEMA_VERSION
+from fewfit.artifacts.files import CARD, SCHEMA_VERSION, write_files
 from fewfit.asking import Policy
 from fewfit.calibration import CALIBRATIONS, Calibration
 from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
-from fewfit.estimators.opening import open_model
+from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.embedded import renamed
+from fewfit.models.paired import JOINT, PairedModel
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
@@ -42,11 +43,17 @@ class Fitted:
         Fitted.
     n_examples : int
     example : schema.Example or None
-        A row and its probabilities; None for what ``fewfit tune`` wrote.
+        A row and the probabilities that it must give again, if there is one.
     doctor : dict or None
         The report on the frozen model.
     columns : schema.ColumnsEntry or None
         Of the file that it was fitted on, on the command line.
+    counts : list of int or None
+        Examples of each class, in the order of the classes.
+    expected : dict or None
+        The accuracy to expect, if it was estimated; see :meth:`ExpectedAccuracy.to_dict`.
+    tuned : path or None
+        The folder, if ``fewfit tune`` wrote it.
     """
 
     task: Task
@@ -55,13 +62,22 @@ class Fitted:
     example: schema.Example | None
     doctor: dict[str, Any] | None = None
     columns: schema.ColumnsEntry | None = None
+    counts: list[int] | None = None
+    expected: dict[str, Any] | None = None
+    tuned: Path | None = None
+
+    @property
+    def shows_example(self) -> bool:
+        """Whether the example is one of the user's, and no probe."""
+        return self.example is not None and self.example.row != dict(self.task.probe)
 
 
 def save_fitted(fitted: Fitted, folder: str | Path) -> None:
     """Write `fitted` to a folder (ArtifactError if it holds code of the user's)."""
     task, decoder = fitted.task, fitted.decoder
-    if fitted.example is None:
-        raise ArtifactError(f"{task.model.spec} is saved already; copy its folder")
+    if fitted.tuned is not None:
+        _copy_tuned(fitted.tuned, folder)
+        return
     name = next((name for name, kind in _DECODERS.items() if kind is type(decoder)), None)
     if name is None or type(task.calibration) not in CALIBRATIONS.values():
         raise ArtifactError(
@@ -91,6 +107,8 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
         example=fitted.example,
         doctor=fitted.doctor,
         columns=fitted.columns,
+        counts=fitted.counts,
+        expected=schema.ExpectedEntry(**fitted.expected) if fitted.expected else None,
         files={},
     )
     schema.write(folder, manifest, arrays)
@@ -102,8 +120,11 @@ def load_fitted(
     store: str | Path | None,
     max_queries: int | None,
     errors: str,
+    hidden: str | FrozenModel | None = None,
 ) -> tuple[Fitted, str | FrozenModel]:
     """Read what :func:`save_fitted` or ``fewfit tune`` wrote, and the frozen model it is bound to.
+
+    `model` and `hidden` are asked in the place of the one, or the two, that the artifact names.
 
     Raises
     ------
@@ -113,19 +134,11 @@ def load_fitted(
         If `model` is another than the one it was fitted on.
     """
     if (Path(folder) / _TUNED).is_file():
+        if hidden is not None:
+            raise InputError("hidden: a tuned model decides by its own scores alone")
         return _load_tuned(folder, model, store, max_queries, errors)
     manifest, arrays = schema.read(folder)
-    spec = model if model is not None else manifest.model_spec
-    if spec is None:
-        raise ModelError(
-            f"{folder} was fitted on a model that only code can make; pass it as model=..."
-        )
-    if isinstance(spec, str):
-        spec = renamed(spec, manifest.model_identity)
-    check_spec(manifest.model_spec, Path(folder) / schema.MANIFEST)
-    if model is None and manifest.model_spec is not None:
-        hidden = manifest.model_identity.get("hidden") == "True"
-        check_unnamed(manifest.model_spec, Path(folder) / schema.MANIFEST, hidden)
+    spec = _named(manifest, Path(folder), model, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {
@@ -135,6 +148,8 @@ def load_fitted(
         calibration: Calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
         template = make_views([_read_view(entry) for entry in manifest.template])
         verbalizer = Verbalizer.from_list(manifest.labels)
+        if manifest.counts is not None and len(manifest.counts) != len(verbalizer.classes):
+            raise InputError(f"counts of {len(manifest.counts)} classes")
     except (KeyError, TypeError, InputError) as error:
         raise ArtifactError(f"{folder}: the manifest does not hold together: {error}") from error
     opened = open_model(spec, store, max_queries, decoder.requires)
@@ -159,8 +174,42 @@ def load_fitted(
         manifest.example,
         manifest.doctor,
         manifest.columns,
+        manifest.counts,
+        manifest.expected and manifest.expected.model_dump(by_alias=True),
     )
     return fitted, spec
+
+
+def _named(
+    manifest: schema.Manifest,
+    folder: Path,
+    model: str | FrozenModel | None,
+    hidden: str | FrozenModel | None,
+) -> str | FrozenModel:
+    """Return who is asked: as the user says, else as the artifact does, if it may."""
+    path, identity = folder / schema.MANIFEST, manifest.model_identity
+    check_spec(manifest.model_spec, path)
+    written: list[str | None] = [manifest.model_spec, None]
+    if manifest.model_spec is not None and JOINT in manifest.model_spec:
+        written = [*manifest.model_spec.split(JOINT, 1)]
+    if isinstance(model, PairedModel) or (isinstance(model, str) and JOINT in model):
+        return pair(model, hidden)
+    given = [model, hidden]
+    for i, part in enumerate(("scores: ", "hidden: ")):
+        own = written[i]
+        if given[i] is None and own is not None:
+            check_unnamed(
+                own, path, identity.get(part * (written[1] is not None) + "hidden") == "True"
+            )
+            given[i] = own
+    scores, state = given
+    if scores is None:
+        raise ModelError(
+            f"{folder} was fitted on a model that only code can make; pass it as model=..."
+        )
+    if isinstance(scores, str) and state is None:
+        return renamed(scores, identity)
+    return pair(scores, state)
 
 
 def verify_fitted(fitted: Fitted, folder: str | Path, again: NDArray[np.float64]) -> None:
@@ -208,7 +257,17 @@ def _load_tuned(
         policy=Policy(errors),
     )
     decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
-    return Fitted(task, decoder, tuned.manifest.n_examples, None), tuned
+    return Fitted(task, decoder, tuned.manifest.n_examples, None, tuned=tuned.folder), tuned
+
+
+def _copy_tuned(source: Path, folder: str | Path) -> None:
+    from fewfit.tuning.artifact import load_adapter, read_manifest
+
+    names = (_TUNED, read_manifest(source).tensors_file)
+    held = {name: (source / name).read_bytes() for name in names}
+    if (source / CARD).is_file():
+        held[CARD] = (source / CARD).read_bytes()
+    write_files(folder, held, load_adapter)
 
 
 def _view_entry(view: View) -> schema.ViewEntry:

@@ -19,8 +19,8 @@ def load(folder: str | Path, **options: Any) -> TextEstimator:
     folder : path
         Written by ``save``, ``fewfit fit`` or ``fewfit tune``.
     **options
-        As :meth:`FewShotClassifier.load` takes them: `model`, `store`, `max_queries`, `errors`,
-        `verify`.
+        As :meth:`FewShotClassifier.load` takes them: `model`, `hidden`, `store`, `max_queries`,
+        `errors`, `verify`.
 
     Returns
     -------

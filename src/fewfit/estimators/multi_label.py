@@ -16,12 +16,15 @@ from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
 from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.examples import read_weights
+from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import Progress
+from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
-from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
+from fewfit.prompts import Template, Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
@@ -100,7 +103,14 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         self.max_queries = max_queries
         self.errors = errors
 
-    def fit(self, X: Any, y: Any, *, progress: Progress | bool | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        progress: Progress | bool | None = None,
+    ) -> Self:
         """Ask the model about each example once, and fit a head per label.
 
         Parameters
@@ -111,6 +121,8 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             The labels of each example, as many as it has, none included; or 0 and 1 for each
             label, as an array, sparse or not, or a table with a column for each. See
             :func:`fewfit.prompts.read_label_sets`. Each label has an example.
+        sample_weight : array-like of shape (N,), optional
+            How many examples each counts for; one of weight 0 is not asked about.
         progress : callable or bool, optional
             True shows a bar; a function is called with the number of prompts newly answered.
 
@@ -124,6 +136,10 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         Y, classes, indicator = read_label_sets(y, len(rows), labels=self.labels)
         if not rows:
             raise InputError("X: no examples")
+        weight = read_weights(sample_weight, len(rows))
+        if weight is not None:
+            rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
+            Y, weight = Y[weight > 0], weight[weight > 0]
         names = {name: str(name).replace("_", " ") for name in classes}
         verbalizer = Verbalizer(names, classes=classes)
         for name, column in zip(classes, Y.T, strict=True):
@@ -140,11 +156,13 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             policy=Policy(self.errors),
         )
         task.check(decoder.requires, who=type(decoder).__name__)
-        task.model.check_installed()
-        retries = task.model.retries
+        check_installed(task.model)
+        retries = retries_of(task.model)
         with showing(progress, len(rows) * len(template.views)) as told:
-            task, answers, self.n_queries_ = task.begin(rows, progress=told)
-        self.n_retries_ = task.model.retries - retries
+            task, asked, self.n_queries_ = task.begin(rows, more=[task.probe], progress=told)
+        P = len(template.views)
+        answers, probe = asked[:-P], asked[-P:]
+        self.n_retries_ = retries_of(task.model) - retries
         there = task.answered(answers)
         report_left_out(there, "examples")
         lost = Y[there].sum(axis=0) == 0
@@ -154,10 +172,18 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
                 f"{shown(classes[int(lost.argmax())])}; run again to ask only what is missing"
             )
         answers = task.select(answers, there)
-        decoder = decoder.fit(task.features(answers)[0], Y[there])
-        self._keep(Fitted(task, decoder, n_examples=int(there.sum()), example=None))
-        self._keep_example(rows[int(there.argmax())], answers)
+        weight = None if weight is None else weight[there]
+        hidden, sets = task.features(answers)[0], Y[there] == 1
+        decoder = decoder.fit(hidden, Y[there], sample_weight=weight)
+        counts = Y[there].sum(axis=0).tolist()
+        self._keep(Fitted(task, decoder, int(there.sum()), example=None, counts=counts))
+        self._probe = self._recorded(task.probe, probe)
+        self._example = self._recorded(rows[int(there.argmax())], answers[:P])
         self._indicator = indicator
+        own = [rows[i] for i in there.nonzero()[0]]
+        codes = np.unique(sets, axis=0, return_inverse=True)[1].reshape(-1)
+        fixed = all(type(view) is Template for view in template.views)
+        self._training = Training(hidden, None, codes, own, {}, P, fixed, weight=weight, sets=sets)
         return self
 
     def predict(
@@ -189,7 +215,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         check_labelled(probabilities)
         return (probabilities > self.decoder_.threshold_).astype(np.int64)
 
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given exactly their labels (subset accuracy).
 
         Parameters
@@ -197,6 +223,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         X : sequence of str, sequence of mapping, or table
         y : as in :meth:`fit`
             A label that `fit` did not know is never given.
+        sample_weight : array-like of shape (N,), optional
         """
         given = self.predict_indicator(X)
         names = self.classes_.tolist()
@@ -209,7 +236,8 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             )
         told = [{names[k] for k in np.flatnonzero(row)} for row in given]
         true = [{classes[k] for k in np.flatnonzero(row)} for row in Y]
-        return float(np.mean([a == b for a, b in zip(told, true, strict=True)]))
+        right = [a == b for a, b in zip(told, true, strict=True)]
+        return float(np.average(right, weights=sample_weight))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

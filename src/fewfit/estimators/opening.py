@@ -8,6 +8,7 @@ from pathlib import Path
 from fewfit.errors import InputError
 from fewfit.models import KINDS, FrozenModel, named_model
 from fewfit.models.budget import BudgetedModel
+from fewfit.models.paired import JOINT, PairedModel, halves
 from fewfit.models.vocabulary import VocabularyModel
 from fewfit.parameters import did_you_mean
 from fewfit.store import StoredModel, default_path
@@ -28,6 +29,8 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         ``"vllm:http://localhost:8000?model=Qwen3-8B"``. Dialects: ``openai`` (completions),
         ``openai-chat``, ``vllm``, ``sglang``, ``llamacpp``, ``ollama``, ``embeddings``, ``tei``.
         ``"tuned:FOLDER"`` is what ``fewfit tune`` wrote (:class:`fewfit.tuning.TunedModel`).
+        ``"A + B"`` has the label scores of A and the hidden states of B
+        (:class:`fewfit.models.paired.PairedModel`).
         Options: :class:`fewfit.models.remote.options.Options`. A key is never part of it.
 
     Returns
@@ -44,6 +47,10 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         return spec
     if not isinstance(spec, str):
         raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
+    if JOINT in spec:
+        scores, hidden = (part.strip() for part in spec.split(JOINT, 1))
+        pair(scores, hidden)
+        return PairedModel(load_model(scores), load_model(hidden))
     name, _, rest = spec.partition(":")
     if name == "tuned":
         from fewfit.tuning import TunedModel
@@ -56,6 +63,24 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
             f"model: {name[:60]!r} is not known; choose one of {', '.join(known)}{hint}"
         )
     return named_model(spec)
+
+
+def pair(scores: str | FrozenModel, hidden: str | FrozenModel | None) -> str | FrozenModel:
+    """Return who has the scores of one and the hidden states of another, if there is another.
+
+    Raises
+    ------
+    InputError
+        If one of them is two models already.
+    """
+    if hidden is None:
+        return scores
+    for name, half in (("model", scores), ("hidden", hidden)):
+        if isinstance(half, PairedModel) or (isinstance(half, str) and JOINT in half):
+            raise InputError(f"{name}: {half!r:.80} is two models already")
+    if isinstance(scores, str) and isinstance(hidden, str):
+        return scores + JOINT + hidden
+    return PairedModel(load_model(scores), load_model(hidden))
 
 
 def _meant(spec: str, known: Sequence[str]) -> str:
@@ -86,9 +111,14 @@ def open_model(
     """Return the frozen model that `spec` names, behind a store and a budget unless None.
 
     Where a decoder `requires` the full vocabulary, the model's hidden state is its distribution
-    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`.
+    over the vocabulary; see :class:`fewfit.models.vocabulary.VocabularyModel`. Each half of a pair
+    has the store and the budget in front of itself.
     """
     model = load_model(spec)
+    if isinstance(model, PairedModel):
+        if "full_vocabulary" in requires:
+            return VocabularyModel(model)  # which none gives, as its capabilities say
+        return PairedModel(*(open_model(half, store, max_queries) for half in halves(model)))
     if isinstance(model, StoredModel):
         model, store = model.model, model.path
     if "full_vocabulary" in requires:

@@ -12,88 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fewfit.errors import CapabilityError, InputError
-from fewfit.models.costs import Size
-from fewfit.observations import Batch, Observations, ScoreSpace, answered_whole, gather
+from fewfit.errors import InputError
+from fewfit.gathering import gather
+from fewfit.models.capabilities import Capabilities
+from fewfit.observations import Batch, Observations, answered_whole
 from fewfit.prompts import Prompt
 
 Progress = Callable[[int], object]
 """Called with the number of prompts answered since the last call."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a frozen model gives for one query, declared before any query is asked.
-
-    Attributes
-    ----------
-    scores : ScoreSpace or None
-        The space of its label-word scores; None if it gives no scores.
-    hidden : bool
-        Whether it gives the hidden state at the slot.
-    score_scale : float
-        The factor that turns differences of its scores into differences of log-odds: 1 for
-        logits and log-probabilities, the inverse training temperature for similarities.
-    max_labels : int or None
-        How many label words one query can score; None for no limit.
-    full_vocabulary : bool
-        Whether it gives the log-probability of every token of its vocabulary at the slot.
-    soft_prompts : bool
-        Whether vectors of one's own can stand in front of a prompt (:meth:`with_soft_prompt`).
-    top_k : int or None
-        How many of its most probable tokens the model lists; the score of a label word that is
-        not among them is censored. None if every label word is scored.
-    pairs : bool
-        Whether it reads two fields as a pair of texts, whose hidden state has a size of its own.
-    """
-
-    scores: ScoreSpace | None
-    hidden: bool
-    score_scale: float = 1.0
-    max_labels: int | None = None
-    full_vocabulary: bool = False
-    soft_prompts: bool = False
-    top_k: int | None = None
-    pairs: bool = False
-
-    def check(self, requires: frozenset[str], *, who: str, n_words: int) -> None:
-        """Refuse a method that needs more than this model gives.
-
-        Parameters
-        ----------
-        requires : frozenset of str
-            What the method needs, of "scores", "word_scores" (those of each label word, which come
-            with them), "hidden", "full_vocabulary" and "soft_prompts". No model gives what is
-            not one of these.
-        who : str
-            Name of the method, for the message.
-        n_words : int
-            Number of label words that will be asked.
-
-        Raises
-        ------
-        CapabilityError
-        """
-        given = {
-            "scores": self.scores is not None,
-            "word_scores": self.scores is not None,
-            "hidden": self.hidden,
-            "full_vocabulary": self.full_vocabulary,
-            "soft_prompts": self.soft_prompts,
-        }
-        for need in sorted(requires):
-            if not given.get(need, False):
-                raise CapabilityError(
-                    f"{who} needs {need!r}, which this frozen model does not give; choose another "
-                    "decoder or another model"
-                )
-        if self.max_labels is not None and n_words > self.max_labels and self.scores is not None:
-            raise CapabilityError(
-                f"{n_words} label words, but this frozen model scores at most {self.max_labels} "
-                "in one query"
-            )
 
 
 @dataclass(frozen=True)
@@ -108,6 +35,8 @@ class Check:
 
 class FrozenModel(ABC):
     """Base of all frozen models. A new way of asking implements three members.
+
+    What only some have is no member, but a protocol of :mod:`fewfit.models.optional`.
 
     Attributes
     ----------
@@ -146,16 +75,6 @@ class FrozenModel(ABC):
         no weights are loaded for it.
         """
 
-    @property
-    def size(self) -> Size | None:
-        """What decides its FLOPs; None where that is not known, as of a server. Cheap."""
-        return None
-
-    @property
-    def retries(self) -> int:
-        """How many attempts were made again so far, beside the first of each query."""
-        return 0
-
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         """Answer the prompts, batch by batch, in whatever order is fastest.
@@ -171,69 +90,6 @@ class FrozenModel(ABC):
         (positions, observations)
             Where in `prompts` the answers belong, and the answers. Each position comes once.
         """
-
-    def check_installed(self) -> None:
-        """Refuse to go on where a package that this model runs on is not installed; cheap.
-
-        Raises
-        ------
-        MissingExtraError
-        """
-        return  # most need none
-
-    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        """Try what answers do not show, such as a field that a server ignores; at most one query.
-
-        Raises
-        ------
-        ModelError
-        """
-        return []
-
-    def vocabulary_log_probs(
-        self, prompts: Sequence[Prompt]
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        """Return the log-probability of every token at the slot, batch by batch.
-
-        Yields
-        ------
-        (positions, log_probs)
-            Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
-
-        Raises
-        ------
-        CapabilityError
-            If the model does not give it, as :attr:`capabilities` says.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not give its full vocabulary")
-
-    def input_embeddings(self) -> NDArray[np.float32]:
-        """Return the vectors that stand for the tokens when the model reads, shape (V, H).
-
-        Raises
-        ------
-        CapabilityError
-            If the model takes no soft prompts.
-        """
-        raise CapabilityError(f"{type(self).__name__} does not show its input embeddings")
-
-    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> FrozenModel:
-        """Return this model with vectors in front of all that it reads.
-
-        Parameters
-        ----------
-        vectors : ndarray of shape (n, H)
-            In the place of the embeddings of n tokens. With n = 0 it is this model itself.
-
-        Raises
-        ------
-        CapabilityError
-            If the model takes none, as :attr:`capabilities` says.
-        """
-        raise CapabilityError(
-            f"{type(self).__name__} takes no vectors in front of a prompt; a masked language model "
-            "of this process (hf:) does"
-        )
 
     def observe(
         self,
@@ -330,21 +186,11 @@ class FrontModel(FrozenModel):
     def identity(self) -> Mapping[str, str]:
         return self.model.identity
 
-    @property
-    def size(self) -> Size | None:
-        return self.model.size
-
-    @property
-    def retries(self) -> int:
-        return self.model.retries
-
-    def check_installed(self) -> None:
-        self.model.check_installed()
-
     def __reduce__(self) -> tuple[Any, ...]:
         names = inspect.signature(type(self)).parameters
-        return _made, (type(self), {name: getattr(self, name) for name in names})
+        return made, (type(self), {name: getattr(self, name) for name in names})
 
 
-def _made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+def made(kind: type[FrozenModel], arguments: dict[str, Any]) -> FrozenModel:
+    """Make a model from the arguments of its constructor, as its pickle says."""
     return kind(**arguments)

@@ -123,8 +123,6 @@ class FakeModel(FrozenModel):
     def vocabulary_log_probs(
         self, prompts: Sequence[Prompt]
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
-        if not self.vocabulary:
-            yield from super().vocabulary_log_probs(prompts)
         directions = np.stack([self._vector(word) for word in self.vocabulary])
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.models.base import FrontModel, FrozenModel
+from fewfit.models.optional import takes_soft_prompts
 from fewfit.observations import Batch, Observations
 from fewfit.prompts import Prompt
 
@@ -77,10 +78,11 @@ class MeteredModel(FrontModel):
         self.bill = Bill() if bill is None else bill
 
     def input_embeddings(self) -> NDArray[np.float32]:
-        return self.model.input_embeddings()
+        return takes_soft_prompts(self.model).input_embeddings()
 
     def with_soft_prompt(self, vectors: NDArray[np.floating]) -> MeteredModel:
-        return MeteredModel(self.model.with_soft_prompt(vectors), self.bill)
+        prompted = takes_soft_prompts(self.model).with_soft_prompt(vectors)
+        return MeteredModel(prompted, self.bill)
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         asking: Any = self.model.stream(prompts, words)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fewfit.errors import ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
+from fewfit.models.optional import check_fields
 from fewfit.observations import Observations, ScoreSpace, Status
 from fewfit.prompts import Prompt, Template
 
@@ -90,16 +91,16 @@ def probe(
 
     Notes
     -----
-    Queries: one of the model's own (:meth:`FrozenModel.check_fields`), one alone, the same again
-    with the words in reverse order, and two at once; of a further template, one alone and, where
-    its scores do not tell the label mass, one of the model's own.
+    Queries: one of the model's own (:class:`~fewfit.models.optional.TriesFields`), one alone, the
+    same again with the words in reverse order, and two at once; of a further template, one alone
+    and, where its scores do not tell the label mass, one of the model's own.
     """
     template = template or Template("{text} It was {mask}.")
     first, second = (template.render(dict.fromkeys(template.fields, text)) for text in TEXTS)
     report = Report(model.spec, dict(model.identity), tuple(words))
     _capabilities(report, model)
     try:
-        fields = model.check_fields(first, words)
+        fields = check_fields(model, first, words)
         report.checks += fields
         report.queries += bool(fields)
     except ModelError as error:
@@ -197,7 +198,7 @@ def _view(
     if answers is not None and answers.space is ScoreSpace.LOGPROB:
         report.checks.append(check_mass(float(answers.label_mass[0])))
     elif answers is not None and answers.space is ScoreSpace.LOGIT:
-        report.checks += (fields := model.check_fields(prompt, words))
+        report.checks += (fields := check_fields(model, prompt, words))
         report.queries += bool(fields)
     if answers is not None and len(report.checks) == start:
         report.add("answer", "ok", "a usable one")

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from fewfit.errors import ArtifactError, InputError, MissingExtraError, printable
+from fewfit.models.paired import JOINT
 from fewfit.models.remote import DIALECTS, RemoteModel
 
 _HARMLESS = ("embedded", "embedded-en", "embedded-en-float32", "fake")
@@ -27,6 +28,8 @@ _SYSTEM = ("/proc", "/dev", "/sys", "/net", "/run")
 
 def spec_to_write(spec: str | None) -> str | None:
     """Return a model's name as a file may have it: without a variable, and with one server only."""
+    if spec is not None and JOINT in spec:
+        return JOINT.join(str(spec_to_write(half)) for half in spec.split(JOINT))
     scheme, _, rest = (spec or "").partition(":")
     if spec is None or scheme not in DIALECTS:
         return spec
@@ -39,7 +42,12 @@ def spec_to_write(spec: str | None) -> str | None:
 
 def check_spec(spec: str | None, path: Path) -> None:
     """Refuse a manifest whose model could send a key, whoever loads it (ArtifactError)."""
-    scheme, _, rest = (spec or "").partition(":")
+    for half in (spec or "").split(JOINT):
+        _check_half(half, path)
+
+
+def _check_half(spec: str, path: Path) -> None:
+    scheme, _, rest = spec.partition(":")
     names = [name for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)]
     if scheme in DIALECTS and "key_env" in names:
         raise ArtifactError(

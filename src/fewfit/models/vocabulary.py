@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fewfit.models.base import Capabilities, FrontModel
+from fewfit.models.optional import gives_vocabulary
 from fewfit.observations import Batch, Observations, Status
 from fewfit.prompts import Prompt
 
@@ -35,7 +36,7 @@ class VocabularyModel(FrontModel):
         return {**self.model.identity, "hidden": "vocabulary"}
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        for positions, log_probs in self.model.vocabulary_log_probs(prompts):
+        for positions, log_probs in gives_vocabulary(self.model).vocabulary_log_probs(prompts):
             n, broken = len(positions), np.isnan(log_probs.sum(axis=1))
             yield (
                 positions,

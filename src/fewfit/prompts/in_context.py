@@ -50,6 +50,9 @@ class InContext(View):
         last chosen first. A frozen model cuts the user's text where a prompt is too long, never
         a demonstration.
     seed : int, default=0
+    turns : bool, default=False
+        Whether each demonstration is a turn of either side for a model that chats: the question,
+        and the label word as its answer. What a template has after its slot is left out.
     demonstrations : sequence of (row, word), optional
         Use these, in this order of preference, instead of drawing from the examples.
 
@@ -75,6 +78,7 @@ class InContext(View):
         "separator": [str],
         "max_words": [Interval(Integral, 0, None, closed="left"), None],
         "seed": [Interval(Integral, 0, None, closed="left")],
+        "turns": ["boolean"],
         "demonstrations": [list, tuple, None],
     }
 
@@ -87,6 +91,7 @@ class InContext(View):
         separator: str = "\n\n",
         max_words: int | None = None,
         seed: int = 0,
+        turns: bool = False,
         demonstrations: Sequence[Demonstration] | None = None,
     ) -> None:
         self.template = template
@@ -95,6 +100,7 @@ class InContext(View):
         self.separator = separator
         self.max_words = max_words
         self.seed = seed
+        self.turns = turns
         self.demonstrations = demonstrations
         check_parameters(self)
         self._template = Template(template)
@@ -120,7 +126,7 @@ class InContext(View):
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments that make this view again from its template."""
-        names = ("n", "choose", "separator", "max_words", "seed", "demonstrations")
+        names = ("n", "choose", "separator", "max_words", "seed", "turns", "demonstrations")
         return {name: getattr(self, name) for name in names}
 
     def render(self, row: Mapping[str, str]) -> Prompt:
@@ -128,6 +134,9 @@ class InContext(View):
             raise InputError("demonstrations: none were chosen yet; fit draws them, or give some")
         question = self._template.render(row)
         shown = self._shown({name: row[name] for name in self.fields})
+        if self.turns:
+            told = [part for item in shown for part in self._turns(*item)]
+            return Prompt((*told, *question.parts))
         text = "".join(
             self._template.render(demonstration).text(word) + self.separator
             for demonstration, word in shown
@@ -138,6 +147,15 @@ class InContext(View):
         if first.kind != "literal":
             return Prompt((Part("literal", text), *question.parts))
         return Prompt((Part("literal", text + first.text), *question.parts[1:]))
+
+    def _turns(self, row: Row, word: str) -> tuple[Part, ...]:
+        asked = self._template.render(row).asked()
+        return (
+            Part("literal", asked),
+            Part("turn", " "),
+            Part("literal", word),
+            Part("turn", self.separator),
+        )
 
     def _shown(self, row: Row) -> list[Demonstration]:
         ranked = list(self.demonstrations or ())

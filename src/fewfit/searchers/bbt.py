@@ -21,6 +21,7 @@ from fewfit.calibration import Calibration
 from fewfit.declare import declare
 from fewfit.errors import MissingExtraError
 from fewfit.models.base import FrozenModel
+from fewfit.models.optional import takes_soft_prompts
 from fewfit.parameters import checked
 from fewfit.prompts import Row, Verbalizer, View
 from fewfit.searchers.trials import Trials
@@ -167,13 +168,14 @@ def black_box_tune(
         least=1 + population,
     )
     rng = np.random.default_rng(seed)
-    E = model.input_embeddings()
+    reader = takes_soft_prompts(model)
+    E = reader.input_embeddings()
     p0 = E[rng.integers(len(E), size=length)]
     A = random_projection(E, p0.size, dimension, sigma=sigma, alpha=alpha, rng=rng)
 
     def mean_loss(z: Floats) -> float:
         p = (A @ z).reshape(p0.shape) + p0
-        prompted = Task(model.with_soft_prompt(p), template, verbalizer, calibration)
+        prompted = Task(reader.with_soft_prompt(p), template, verbalizer, calibration)
         return float(trials.ask(prompted, p).mean())
 
     start, losses = mean_loss(np.zeros(dimension)), []
@@ -186,7 +188,7 @@ def black_box_tune(
             losses.append(float(np.mean(told)))
     best = trials.best.astype(np.float32)
     return FoundVectors(
-        model.with_soft_prompt(best), best, trials.best_loss, start, trials.queries, losses
+        reader.with_soft_prompt(best), best, trials.best_loss, start, trials.queries, losses
     )
 
 

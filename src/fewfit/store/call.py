@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,18 +18,17 @@ from fewfit.models.base import FrozenModel
 from fewfit.models.similarity import is_pair
 from fewfit.observations import Batch, Observations, Status, answered_whole, unanswered
 from fewfit.prompts import Prompt
-from fewfit.store import file, upkeep
+from fewfit.store import file, tables, upkeep
 from fewfit.store.desk import Run, desk_of
-from fewfit.store.file import Kind
 from fewfit.store.rows import FirstKeys, Form, Found, Keys, model_digest, pack, sound, unpack
-from fewfit.store.sizes import default_limit
-from fewfit.store.spill import read_spilled, spill, spilled
+from fewfit.store.sizes import check_room, default_limit
+from fewfit.store.spill import read_spilled, spilled, stranded
+from fewfit.store.tables import Kind
 
 _FIRST_SLICE = 128
 _LAST_SLICE = 4096
 _SHARED_SLICES = (8, 256)
 _MOST_SECONDS = 0.05
-_RESERVE_BYTES = 1 << 18  # SQLite's journal
 _KEPT = 0.9  # of the limit, so that room is not made at each commit
 
 
@@ -83,7 +81,7 @@ class Call:
 
     def stored(self) -> Iterator[Found]:
         """Look all prompts up, some at a time; the others are `missing` then."""
-        for chunk in file.chunks(range(len(self.prompts))):
+        for chunk in tables.chunks(range(len(self.prompts))):
             found = self._look({i: self.key(self.prompts[i]) for i in chunk})
             whole = set(found.positions)
             self.missing += [i for i in chunk if i not in whole]
@@ -92,17 +90,17 @@ class Call:
     def _look(self, keys: Mapping[int, bytes]) -> Found:
         """Read the rows under some keys, and note which of them are not good."""
         with file.opened(self.path) as connection:
-            tables = file.tables_of(connection)
+            there = tables.tables_of(connection)
             stored: dict[bytes, bytes] = {}
             old: dict[bytes, Any] = {}
             firsts: dict[int, bytes] = {}
-            if "answers" in tables:
-                self._expect(file.width_of(connection, self.kind.digest))
-                stored = file.read(connection, list(keys.values()))
-            if "observations" in tables and self.first_key.are_safe:
+            if "answers" in there:
+                self._expect(tables.width_of(connection, self.kind.digest))
+                stored = tables.read(connection, list(keys.values()))
+            if "observations" in there and self.first_key.are_safe:
                 rest = (i for i, key in keys.items() if key not in stored)
                 firsts = {i: self.first_key(self.prompts[i]) for i in rest}
-                old = file.read_first_schema(connection, list(firsts.values()))
+                old = tables.read_first_schema(connection, list(firsts.values()))
         wanted = set(keys.values())
         stored |= {key: row for key, row in self._unwritten() if key in wanted}
         rows: dict[int, tuple[bytes, object]] = {
@@ -120,34 +118,18 @@ class Call:
 
     def _prepare(self) -> None:
         """Before anything is paid: prove that the store can be written, and write what waits."""
-        self._check_room()
+        numbers = (self.form.width or 0) + len(self.words)
+        check_room(self.path, len(self.missing), tables.row_bytes(numbers), self.limit)
         spills = [(place, *read_spilled(place)) for place in spilled(self.path)]
         with self.desk.writing:
             with file.writing(self.path) as connection:
                 for kind, rows in [*((k, r) for _, k, r in spills), *self.desk.unwritten.items()]:
                     if kind is not None:
-                        file.write(connection, kind, rows)
-                file.write(connection, self.kind, {})
+                        tables.write(connection, kind, rows)
+                tables.write(connection, self.kind, {})
             self.desk.unwritten.clear()
             for place, *_ in spills:
                 place.unlink(missing_ok=True)
-
-    def _check_room(self) -> None:
-        row = file.row_bytes((self.form.width or 0) + len(self.words))
-        needed = len(self.missing) * row
-        if self.limit is not None:
-            needed = min(needed, self.limit)
-        needed += _RESERVE_BYTES
-        try:
-            disk = shutil.disk_usage(self.path.parent)
-        except OSError:  # the folder is gone: what follows makes it again, or says why not
-            return
-        if disk.total and disk.free < needed:
-            raise StoreError(
-                f"the store {self.path} needs about {needed / 1e6:,.1f} MB for "
-                f"{len(self.missing):,} answers, and the disk has {disk.free / 1e6:,.1f} MB left. "
-                "Make room, name a file elsewhere, or set FEWFIT_CACHE_LIMIT; nothing was asked"
-            )
 
     def _settle(self) -> Iterator[Batch]:
         """Ask what is missing, slice by slice, and wait for what other threads are asking."""
@@ -178,7 +160,7 @@ class Call:
     def _fill(self, keys: Mapping[int, bytes]) -> Iterator[Batch]:
         """Answer what this call claimed: from the store if it came there meanwhile, or paid."""
         whole: set[int] = set()
-        for some in file.chunks(list(keys)):
+        for some in tables.chunks(list(keys)):
             found = self._look({i: keys[i] for i in some})
             whole |= set(found.positions)
             for batch in _batch(found):
@@ -250,13 +232,13 @@ class Call:
         with self.desk.writing:
             try:
                 with file.writing(self.path) as connection:
-                    met = file.write(connection, kind, rows, instead=self.replaced)
+                    met = tables.write(connection, kind, rows, instead=self.replaced)
                     if self.limit is not None and upkeep.used_bytes(connection) > self.limit:
                         upkeep.shrink(connection, int(_KEPT * self.limit))
             except StoreError as error:
                 self.desk.unwritten.setdefault(kind, {}).update(rows)
                 self.held = []
-                raise self._stranded(error, kind, rows) from error
+                raise stranded(error, self.path, kind, rows) from error
         self.replaced.difference_update(rows)
         self.is_shared |= met > 0  # another process paid for them, too
 
@@ -264,22 +246,6 @@ class Call:
         for kind, rows in list(self.desk.unwritten.items()):
             if kind.digest == self.kind.digest:
                 yield from list(rows.items())
-
-    def _stranded(self, error: StoreError, kind: Kind, rows: Mapping[bytes, bytes]) -> StoreError:
-        """Put rows elsewhere that the store cannot take, and say where, or that it was in vain."""
-        what = f"What was paid for and not written, {len(rows)} answers,"
-        try:
-            place = spill(self.path, kind, rows)
-        except OSError as second:
-            return StoreError(
-                f"{error}. {what} could be written nowhere ({second}): it is kept in memory and "
-                "written by this process's next call, but lost when it ends. All that was answered "
-                "before is stored"
-            )
-        return StoreError(
-            f"{error}. {what} is in {place} and goes into the store when it is asked again: "
-            "nothing that was answered is paid for twice"
-        )
 
     def _warn_of_rows(self) -> None:
         if self.damaged:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fewfit.store.file import Kind
+from fewfit.store.tables import Kind
 
 _PATIENCE_SECONDS = 10.0
 _LOOK_SECONDS = 1.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError
 from fewfit.models.base import FrontModel, FrozenModel
+from fewfit.models.optional import takes_soft_prompts
 from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 from fewfit.store.call import Call
@@ -72,17 +73,22 @@ class StoredModel(FrontModel):
         return self._call(prompts, words).run()
 
     def input_embeddings(self) -> NDArray[np.float32]:
-        return self.model.input_embeddings()
+        return takes_soft_prompts(self.model).input_embeddings()
 
     def with_soft_prompt(self, vectors: NDArray[np.floating]) -> StoredModel:
-        model = self.model.with_soft_prompt(vectors)
+        model = takes_soft_prompts(self.model).with_soft_prompt(vectors)
         return StoredModel(model, self.path, max_bytes=self.max_bytes)
 
     def count(self, prompts: Sequence[Prompt], words: Sequence[str]) -> int:
         """Return how many of these distinct prompts need not be asked; nothing is asked."""
-        if not self.path.exists():
-            return 0
-        return sum(len(found.positions) for found in self._call(prompts, words).stored())
+        return int(self.stored(prompts, words).sum())
+
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        there = np.zeros(len(prompts), dtype=bool)
+        if self.path.exists():
+            for found in self._call(prompts, words).stored():
+                there[list(found.positions)] = True
+        return there
 
     def _call(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Call:
         return Call(self.model, self.path, prompts, words, self.max_bytes)

@@ -1,12 +1,15 @@
-"""Sizes of files as people write them."""
+"""Sizes of files: as people write them, and what the disk has left."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+from pathlib import Path
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, StoreError
 
+_RESERVE_BYTES = 1 << 18  # SQLite's journal
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE | re.ASCII)
@@ -45,3 +48,33 @@ def default_limit() -> int | None:
     if not limit:
         raise InputError("FEWFIT_CACHE_LIMIT: 0 keeps nothing; use store=None, --store none")
     return limit
+
+
+def check_room(path: Path, n: int, row: int, limit: int | None) -> None:
+    """Refuse to ask for what the disk has no room for (StoreError).
+
+    Parameters
+    ----------
+    path : Path
+        Of the store.
+    n : int
+        How many answers are to be stored.
+    row : int
+        Bytes of each.
+    limit : int or None
+        How large the store may get.
+    """
+    needed = n * row
+    if limit is not None:
+        needed = min(needed, limit)
+    needed += _RESERVE_BYTES
+    try:
+        disk = shutil.disk_usage(path.parent)
+    except OSError:  # the folder is gone: what follows makes it again, or says why not
+        return
+    if disk.total and disk.free < needed:
+        raise StoreError(
+            f"the store {path} needs about {needed / 1e6:,.1f} MB for "
+            f"{n:,} answers, and the disk has {disk.free / 1e6:,.1f} MB left. "
+            "Make room, name a file elsewhere, or set FEWFIT_CACHE_LIMIT; nothing was asked"
+        )

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from fewfit.store.file import Kind, check_width
+from fewfit.errors import StoreError
 from fewfit.store.rows import KEY_BYTES
+from fewfit.store.tables import Kind, check_width
 
 
 def spill(path: Path, kind: Kind, rows: Mapping[bytes, bytes]) -> Path:
@@ -37,6 +38,23 @@ def spill(path: Path, kind: Kind, rows: Mapping[bytes, bytes]) -> Path:
         target.unlink(missing_ok=True)
         raise
     return target
+
+
+def stranded(error: StoreError, path: Path, kind: Kind, rows: Mapping[bytes, bytes]) -> StoreError:
+    """Put rows elsewhere that the store cannot take, and say where, or that it was in vain."""
+    what = f"What was paid for and not written, {len(rows)} answers,"
+    try:
+        place = spill(path, kind, rows)
+    except OSError as second:
+        return StoreError(
+            f"{error}. {what} could be written nowhere ({second}): it is kept in memory and "
+            "written by this process's next call, but lost when it ends. All that was answered "
+            "before is stored"
+        )
+    return StoreError(
+        f"{error}. {what} is in {place} and goes into the store when it is asked again: "
+        "nothing that was answered is paid for twice"
+    )
 
 
 def spilled(path: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewfit.errors import InputError, StoreError
-from fewfit.store import file
+from fewfit.store import file, tables
 
 
 def statistics(path: str | Path) -> dict[str, Any]:
@@ -26,14 +26,14 @@ def statistics(path: str | Path) -> dict[str, Any]:
     """
     models: dict[str, int] = {}
     with file.opened(Path(path)) as connection:
-        tables = file.tables_of(connection)
-        if "answers" in tables:
+        there = tables.tables_of(connection)
+        if "answers" in there:
             for name, rows in connection.execute(
                 "SELECT COALESCE(name, '(unknown)') AS shown, COUNT(*) FROM answers "
                 "LEFT JOIN models ON models.id = model GROUP BY shown ORDER BY shown"
             ):
                 models[str(name)] = rows
-        if "observations" in tables:
+        if "observations" in there:
             [models["(older)"]] = connection.execute("SELECT COUNT(*) FROM observations").fetchone()
         size = Path(path).stat().st_size
     return {"rows": sum(models.values()), "bytes": size, "models": models}
@@ -93,7 +93,7 @@ def clear(path: str | Path) -> int:
     """
     with file.writing(Path(path)) as connection:
         [gone] = connection.execute("SELECT COUNT(*) FROM answers").fetchone()
-        if file.has_first_schema(connection):
+        if tables.has_first_schema(connection):
             gone += connection.execute("SELECT COUNT(*) FROM observations").fetchone()[0]
             connection.execute("DROP TABLE observations")
         for table in ("answers", "pieces", "models"):
@@ -120,7 +120,7 @@ def shrink(connection: sqlite3.Connection, keep_bytes: int) -> int:
         How many were deleted.
     """
     gone = 0
-    if used_bytes(connection) > keep_bytes and file.has_first_schema(connection):
+    if used_bytes(connection) > keep_bytes and tables.has_first_schema(connection):
         gone += connection.execute("SELECT COUNT(*) FROM observations").fetchone()[0]
         connection.execute("DROP TABLE observations")
     while (used := used_bytes(connection)) > keep_bytes:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fewfit._version import __version__
-from fewfit.artifacts import files
+from fewfit.artifacts import card, files
 from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning import make_method, name_of
 from fewfit.tuning.adapter import Adapter
@@ -161,7 +161,8 @@ def save_adapter(
         raise ArtifactError(
             f"{folder} holds an artifact of an earlier version; name another folder, or delete it"
         )
-    files.write_files(folder, {TENSORS: tensors, MANIFEST: files.dump(manifest)}, verify)
+    kept = {TENSORS: tensors, MANIFEST: files.dump(manifest), files.CARD: _card(manifest)}
+    files.write_files(folder, kept, verify)
 
 
 def save_vectors(
@@ -281,6 +282,35 @@ def identity_of(manifest: Manifest) -> dict[str, str]:
         "vectors_sha256": manifest.files[manifest.tensors_file],
         **{f"base_{key}": value for key, value in manifest.base_identity.items()},
     }
+
+
+def _card(manifest: Manifest) -> bytes:
+    """Return the model card."""
+    options = {**manifest.options, **manifest.recipe, "seed": manifest.seed}
+    shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    facts = {
+        "base model": card.code(manifest.base_spec or "one that only code can make"),
+        "method": f"{card.code(manifest.method)} {card.code(shown)}",
+        "trained values": f"{manifest.n_values:,}",
+        "labelled examples": str(manifest.n_examples),
+        "fewfit": manifest.fewfit_version,
+    }
+    task = manifest.task
+    parts = [
+        f"# {'Start of a training' if task is None else 'Text classifier'}",
+        "A small part of, or beside, a language model, trained with fewfit. The model itself is "
+        "not in this folder; it is opened by its name, and has to be the very same.",
+        card.table(["", ""], [[name, value] for name, value in facts.items()]),
+    ]
+    if task is not None:
+        rows = [[card.code(str(k)), ", ".join(map(card.code, said))] for k, said in task.labels]
+        parts += [
+            "How each text is asked about; the first is for prediction:",
+            "\n\n".join(card.block(source) for source in task.templates),
+            card.table(["class", "answer"], rows),
+            card.load_lines("FewShotClassifier", manifest.base_spec),
+        ]
+    return card.page(card.hub_name(manifest.base_spec, manifest.base_identity), parts)
 
 
 def _values(tensors: Mapping[str, Tensor]) -> int:

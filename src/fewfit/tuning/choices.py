@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from fewfit.errors import InputError
+from fewfit.models.local import TextEncoder
+from fewfit.models.local.cutting import joined, shortened
 from fewfit.prompts import Part, Prompt
+
+Sides = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,14 @@ class Encoded(NamedTuple):
     truncated: bool = False
 
 
-class ChoiceEncoder:
-    """Turns examples into tokens for one tokenizer and kind of model.
+class ChoiceEncoder(TextEncoder):
+    """Turns examples into tokens for one tokenizer and kind of model, spelled as T-Few has them.
 
-    The user's text is cut, the longest field first and from its end, where the prompt has more than
-    `max_tokens` tokens; the template never is. Special tokens in a user's text are plain text.
+    The user's text is cut as for any model of this process where the prompt has more than
+    `max_tokens` tokens. The spelling is not that of :class:`fewfit.models.local.PromptEncoder`, and
+    cannot be: artifacts are trained on it, and predict what they did. Here both sides of the slot
+    are tokens for themselves, no space is left before it, every choice is spelled as behind a
+    letter and a space whatever the template says, and the end token closes it.
 
     Parameters
     ----------
@@ -108,18 +115,14 @@ class ChoiceEncoder:
     def __init__(
         self, tokenizer: Any, kind: str, *, max_tokens: int, positions: int | None = None
     ) -> None:
+        super().__init__(tokenizer.backend_tokenizer)
         self.kind, self.max_tokens, self.positions = kind, max_tokens, positions
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.encode_special_tokens = True
-        self._backend.no_padding()
-        self._backend.no_truncation()
         self._end_id = tokenizer.eos_token_id
         self._choices: dict[str, list[int]] = {}
-        marks = self._backend.encode("a").special_tokens_mask
-        first = marks.index(0)
-        ids = self._backend.encode("a").ids
-        last = len(marks) - marks[::-1].index(0)
-        self.prefix, self._suffix = ids[:first], ids[last:]
+        around = self.backend.encode("a")
+        marks = around.special_tokens_mask
+        first, last = marks.index(0), len(marks) - marks[::-1].index(0)
+        self.prefix, self._suffix = around.ids[:first], around.ids[last:]
         if not self.prefix and kind == "causal" and tokenizer.bos_token_id is not None:
             self._begin = [tokenizer.bos_token_id]  # only where a prompt would be empty
         else:
@@ -167,45 +170,38 @@ class ChoiceEncoder:
             self._choices[text] = ids
         return self._choices[text]
 
-    def _plain(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
-
     def _prompt_ids(self, prompt: Prompt, limit: int) -> tuple[list[int], list[int], bool]:
-        parts, cut = list(prompt.parts), False
-        while True:
-            before, after = self._sides(parts)
-            excess = len(before) + len(after) - limit
-            if excess <= 0:
-                return before, after, cut
-            cut = True
-            fields = [i for i, part in enumerate(parts) if part.kind == "field" and part.text]
-            if not fields:
-                raise InputError(
-                    f"template: {len(before) + len(after)} tokens without any text, but the limit "
-                    f"is {limit}; shorten it"
-                )
-            longest = max(fields, key=lambda i: len(parts[i].text))
-            text = parts[longest].text
-            share = excess / max(1, len(self._plain(text)))
-            keep = min(len(text) - 1, max(0, int(len(text) * (1 - share))))
-            parts[longest] = Part("field", text[:keep])
+        parts = [Part(part.kind, self._plain_text(part.text)) for part in prompt.parts]
+        (before, after), whole, _ = self._spelled(parts)
+        if whole <= limit:
+            return before, after, False
+        before, after = shortened(parts, limit, self._spelled)
+        if len(before) + len(after) > limit:
+            raise InputError(
+                f"template: {len(before) + len(after)} tokens without any text, but the limit "
+                f"is {limit}; shorten it"
+            )
+        return before, after, True
 
-    def _sides(self, parts: Sequence[Part]) -> tuple[list[int], list[int]]:
+    def _spelled(self, parts: Sequence[Part]) -> tuple[Sides, int, list[tuple[int, int]]]:
         slot = next(i for i, part in enumerate(parts) if part.kind == "mask")
-        left = "".join(part.text for part in parts[:slot]).rstrip()
-        right = "".join(part.text for part in parts[slot + 1 :])
+        left, right = joined(parts[:slot]), joined(parts[slot + 1 :])
+        here = self.backend.encode(left.rstrip(), add_special_tokens=False)
+        before, after, offsets = [*self.prefix, *here.ids], list[int](), here.offsets
         if self.kind == "masked":
-            return [*self.prefix, *self._plain(left)], [*self._plain(right), *self._suffix]
-        if any(part.kind == "field" for part in parts[slot + 1 :]) or any(
+            there = self.backend.encode(right, add_special_tokens=False)
+            start = len(left) + len(parts[slot].text)
+            offsets = [*offsets, *((a + start, b + start) for a, b in there.offsets)]
+            after = [*there.ids, *self._suffix]
+        elif any(part.kind == "field" for part in parts[slot + 1 :]) or any(
             unicodedata.category(c)[0] not in "PZC" for c in right
         ):
             raise InputError(
                 f"template: {right.strip()!r} stands behind {{mask}}, where this model writes its "
                 "answer; move {mask} to the end"
             )
-        if self.kind == "seq2seq":
-            return [*self.prefix, *self._plain(left), *self._suffix], []
-        ids = [*self.prefix, *self._plain(left)] or self._begin
-        if not ids:
+        elif self.kind == "seq2seq":
+            before = [*before, *self._suffix]
+        elif not (before := before or self._begin):
             raise InputError("template: an empty text leaves nothing to read; write text before it")
-        return ids, []
+        return (before, after), len(before) + len(after), offsets

@@ -259,9 +259,9 @@ def test_distributions_over_the_vocabulary_reach_a_decoder_and_the_store(
         labels={"n": "bad", "p": "great"},
         decoder=KNNPrompting(k=1),
         store=tmp_path / "s.sqlite",
-        max_queries=4,
+        max_queries=5,
     ).fit(texts, y)
-    assert clf.n_queries_ == 4, "and none for a calibration"
+    assert clf.n_queries_ == 5, "none for a calibration, one to verify an artifact by"
     answers = clf.observe(texts)
     assert answers.queries == 0, "all from the store"
     _, logits = direct(checkpoints[name], name, TEMPLATE.replace("{text}", texts[0]))

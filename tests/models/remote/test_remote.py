@@ -66,7 +66,9 @@ def prompts(*texts):
 
 
 def model_of(scheme, server, options=""):
-    return load_model(f"{scheme}:{server.url}{SCHEMES[scheme]}?model=toy&{QUICK}{options}")
+    return load_model(
+        f"{scheme}:{server.url}{SCHEMES.get(scheme, '/v1')}?model=toy&{QUICK}{options}"
+    )
 
 
 def with_hidden(scheme, server):
@@ -236,8 +238,9 @@ def test_fault(fault, monkeypatch):
 
     with FakeServer(script) as server, FakeServer() as honest:
         patience = "backoff=0.001&timeout=0.4&deadline=2&retries=3&connections=1"
-        model = load_model(f"{fault.dialect}:{server.url}?model=toy&{patience}")
-        expected = model_of(fault.dialect, honest).observe(prompts(*texts), WORDS)
+        options = f"?model=toy&{patience}{fault.options}"
+        model = load_model(f"{fault.dialect}:{server.url}{options}")
+        expected = model_of(fault.dialect, honest, fault.options).observe(prompts(*texts), WORDS)
         if fault.outcome == "stops":
             with pytest.raises(ModelError, match=fault.says):
                 model.observe(prompts(*texts), WORDS)
@@ -541,7 +544,7 @@ def test_failed_rows_raise_by_default_and_are_all_that_is_asked_again(tmp_path):
         classifier = classifier_of(server, tmp_path / "s.sqlite")
         with (
             pytest.warns(ModelWarning, match="HTTP 400"),
-            pytest.raises(ModelError, match="1 of 5"),
+            pytest.raises(ModelError, match="1 of 6"),
         ):
             classifier.fit(texts, y)
         server.script = None

@@ -3,180 +3,142 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fewfit.compare.report.advice import advice
+from fewfit.compare.report.formats import count, lines, seconds, size
+from fewfit.compare.report.styles import COLOURS, Style, styles
 from fewfit.compare.report.svg import Point, line_plot, reliability_plot, swatch
-from fewfit.compare.report.tables import (
-    FLOPS_HEADER,
-    FLOPS_NOTE,
-    NONE,
-    count,
-    flops_rows,
-    lines,
-    same_samples_note,
-    seconds,
-    size,
-)
+from fewfit.compare.report.tables import FLOPS_HEADER, FLOPS_NOTE, flops_rows, same_samples_note
 from fewfit.compare.schema import Comparison, Diagnosis, Summary
+from fewfit.markdown import NONE
 
 _WHOLE_MATRIX = 16
 _PAIRS = 20
 _TEXT = 400
+_CLASSES = 30
+
+Grouped = Mapping[str, Sequence[Summary]]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of the page: the first cell of a row names it, `groups` stand above the columns."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+    kind: str = "numbers"
+    groups: Sequence[tuple[str, int]] = field(default_factory=tuple)
 
 
 def html_report(comparison: Comparison, *, title: str = "Comparison") -> str:
-    """Return a self-contained page: tables, plots, and how each method errs.
+    """Return a self-contained page: the advice, tables, plots, and how each method errs.
 
     Texts of the test set are in it: those that methods are most confidently wrong about. All that
     comes from the user is escaped.
     """
     grouped = lines(comparison.summaries)
-    style = (files("fewfit.compare.report") / "report.css").read_text(encoding="utf-8")
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>",
-            f"<h1>{escape(title)}</h1>",
-            _setup(comparison),
-            "<h2>Accuracy</h2>",
-            _accuracy(grouped, comparison),
-            "<h2>Quality and cost</h2>",
-            _costs(grouped),
-            _flops(grouped),
-            "<h2>Accuracy against what it costs</h2>",
-            _plots(grouped),
-            "<h2>Reliability</h2>",
-            _reliability(grouped, comparison.diagnoses),
-            "<h2>Errors</h2>",
-            _errors(grouped, comparison),
-            "</body>\n</html>\n",
-        ]
+    drawn = styles(grouped)
+    marks = {name: Markup(swatch(style)) for name, style in drawn.items()}
+    shots = max(item.shots for item in comparison.summaries)
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        title=title,
+        advice=advice(comparison),
+        colours=COLOURS,
+        marks=marks,
+        shots=sorted(comparison.setup.shots),
+        n_samples=len(comparison.setup.seeds),
+        same=same_samples_note(comparison),
+        grouped=grouped,
+        quality=_quality(grouped, marks, shots),
+        costs=_costs(grouped, marks, shots),
+        flops=_flops(grouped, marks, shots),
+        plots=_plots(grouped, drawn),
+        reliability=_reliability(grouped, comparison.diagnoses, drawn),
+        diagnosed=max((found.shots for found in comparison.diagnoses), default=0),
+        errors=_errors(grouped, comparison),
+        setup=_setup(comparison),
     )
 
 
-def _word(word: str | tuple[str, float]) -> str:
-    return word if isinstance(word, str) else f"{word[0]} ({word[1]:g})"
-
-
-def _templates(views: Sequence[str]) -> str:
-    return " | ".join(views)
-
-
-def _setup(comparison: Comparison) -> str:
-    setup = comparison.setup
-    words = "; ".join(
-        f"{name}: {', '.join(map(_word, listed))}" for name, listed in setup.labels[:30]
-    )
-    more = f"; … {len(setup.labels) - 30} more" if len(setup.labels) > 30 else ""
-    paid = Counter[str]()
-    for item in comparison.asked:
-        paid[item.model] += item.queries
-    asked = ", ".join(f"{model}: {queries:,}" for model, queries in paid.items())
-    dropped = setup.dropped_train_rows
-    entries = {
-        "test rows": f"{setup.test_rows:,}",
-        "samples from": f"{setup.train_rows:,} rows"
-        + (f" ({dropped:,} more were left out: their text is in the test set)" if dropped else ""),
-        "seeds": ", ".join(map(str, setup.seeds)),
-        "template": _templates(setup.template),
-        **{f"template of {k}": _templates(v) for k, v in setup.method_templates.items()},
-        "label words": words + more,
-        "calibration": setup.calibration,
-        **(
-            {"searchers": f"may ask {setup.search_trials:,} times the examples of a sample"}
-            if setup.search_trials
-            else {}
-        ),
-        "queries paid for": asked or "none: the store had all answers",
-        "fewfit": setup.fewfit_version,
-    }
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in entries.items())
-    return f"<dl>{rows}</dl>"
-
-
-def _accuracy(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
-    shots = comparison.setup.shots
-    head = ["method", *(f"{n} shot{'s' * (n > 1)}" for n in sorted(shots))]
-    rows = []
-    for i, (name, items) in enumerate(grouped.items()):
-        row = [f"{swatch(i)} {escape(name)}"]
-        for item in items:
-            spread = "" if item.sd is None else f" ± {item.sd:.3f}"
-            mark = ' class="tied"' if item.tied else ""
-            p = "best" if item.best else f"p = {item.p_value:.3f}"
-            row.append(
-                f"<span{mark}><b>{item.accuracy:.3f}</b>{spread}</span>"
-                f"<small>{item.low:.3f} to {item.high:.3f}</small><small>median "
-                f"{item.median:.3f}, IQR {item.q75 - item.q25:.3f}</small><small>{p}</small>"
-            )
-        rows.append(row)
-    n = len(comparison.setup.seeds)
-    return _table(head, rows) + (
-        f"<p>Mean ± standard deviation over {n} sample{'s' * (n > 1)}; below, the 95 % bootstrap "
-        "interval of the mean over test rows and samples, median and interquartile range over "
-        "samples, and the p-value of the paired test against the best of the column "
-        "(Holm-corrected). Marked: the best, and what cannot be told apart from it at 5 %. "
-        f"{same_samples_note(comparison)}</p>"
+@cache
+def _environment() -> Environment:
+    loader = PackageLoader("fewfit.compare.report", package_path="")
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
-def _costs(grouped: dict[str, list[Summary]]) -> str:
-    last = {name: items[-1] for name, items in grouped.items()}
-    priced = any(item.cost is not None for item in last.values())
-    head = ["method", "macro F1", "log loss", "ECE", "queries", "tokens", "queries per row"]
-    head += [
-        "tokens per row",
-        "fit",
-        "predict",
-        "memory",
-        "parameters",
-        "artifact",
-        *(["cost"] if priced else []),
+def _quality(grouped: Grouped, marks: Mapping[str, Markup], shots: int) -> _Table:
+    rows = [
+        [marks[name] + " " + name, *(f"{value:.3f}" for value in (s.macro_f1, s.log_loss, s.ece))]
+        for name, s in _last(grouped).items()
     ]
+    head = ["method", "macro F1", "log loss", "calibration error"]
+    return _Table(f"Quality at {_shots(shots)}, means over samples", head, rows)
+
+
+def _costs(grouped: Grouped, marks: Mapping[str, Markup], shots: int) -> _Table:
+    last = _last(grouped)
+    priced = any(item.cost is not None for item in last.values())
     rows = [
         [
-            f"{swatch(i)} {escape(name)}",
-            f"{item.macro_f1:.3f}",
-            f"{item.log_loss:.3f}",
-            f"{item.ece:.3f}",
+            marks[name] + " " + name,
             f"{item.queries:,}",
             count(item.tokens),
+            seconds(item.fit_seconds),
             NONE if item.row_queries is None else f"{item.row_queries:.3g}",
             NONE if item.row_tokens is None else f"{item.row_tokens:,.0f}",
-            seconds(item.fit_seconds),
             seconds(item.predict_seconds),
-            size(item.peak_memory),
             f"{item.parameters:,}",
             size(item.artifact_bytes),
+            size(item.peak_memory),
             *([NONE if item.cost is None else f"{item.cost:.4g}"] if priced else []),
         ]
-        for i, (name, item) in enumerate(last.items())
+        for name, item in last.items()
     ]
-    shots = max(item.shots for item in last.values())
-    return _table(head, rows) + (
-        f"<p>At {shots} shots, medians over samples. Queries and tokens are those of fitting; each "
-        "row to predict takes those per row. "
-        "Times are those of the decoder, given the model's answers. Memory is what Python and "
-        "NumPy allocate at most.</p>"
+    head = ["method", "queries", "tokens", "time", "queries", "tokens", "time, all rows"]
+    head += ["parameters", "artifact", "memory", *(["price"] if priced else [])]
+    note = (
+        "Times are those of the method, given the model's answers. Memory is what Python and NumPy "
+        "allocate at most."
     )
+    groups = [
+        ("to fit", 3),
+        ("to predict, per row", 3),
+        ("kept", 3),
+        *([("", 1)] if priced else []),
+    ]
+    caption = f"Cost at {_shots(shots)}, medians over samples"
+    return _Table(caption, head, rows, note, groups=groups)
 
 
-def _flops(grouped: dict[str, list[Summary]]) -> str:
-    rows = [[escape(name), *rest] for name, *rest in flops_rows(grouped)]
-    return _table(FLOPS_HEADER, rows) + f"<p>{FLOPS_NOTE}</p>" if rows else ""
+def _flops(grouped: Grouped, marks: Mapping[str, Markup], shots: int) -> _Table | None:
+    rows = [[marks[name] + " " + name, *rest] for name, *rest in flops_rows(grouped)]
+    head = ["method", *FLOPS_HEADER[1:]]
+    return _Table(f"FLOPs at {_shots(shots)}", head, rows, FLOPS_NOTE) if rows else None
 
 
-def _plots(grouped: dict[str, list[Summary]]) -> str:
+def _plots(grouped: Grouped, drawn: Mapping[str, Style]) -> list[dict[str, Any]]:
     kinds = {
         "labelled examples per class": lambda item: item.shots,
         "queries of fitting": lambda item: item.queries,
         "seconds of fitting, asking included": lambda item: item.seconds,
     }
-    legend = "".join(f"<li>{swatch(i)} {escape(name)}</li>" for i, name in enumerate(grouped))
-    figures = []
+    figures: list[dict[str, Any]] = []
     for label, value in kinds.items():
         series = {
             name: [
@@ -187,105 +149,117 @@ def _plots(grouped: dict[str, list[Summary]]) -> str:
             for name, items in grouped.items()
         }
         absent = [name for name, points in series.items() if not points]
-        note = (
-            f"Not here, since it has none or it is not known: {', '.join(absent)}."
-            if absent
-            else ""
-        )
         if len(absent) < len(series):
-            plot = line_plot(
-                series, x_label=label, y_label="accuracy", title=f"accuracy by {label}"
-            )
-            figures.append(f"<figure>{plot}<figcaption>{escape(note)}</figcaption></figure>")
-    return (
-        f'<ul class="legend">{legend}</ul><div class="plots">{"".join(figures)}</div>'
-        "<p>Bars are the 95 % intervals.</p>"
-    )
+            title = f"accuracy by {label}"
+            plot = line_plot(series, drawn, x_label=label, y_label="accuracy", title=title)
+            figures.append({"plot": Markup(plot), "absent": ", ".join(absent)})
+    return figures
 
 
-def _reliability(grouped: dict[str, list[Summary]], diagnoses: Sequence[Diagnosis]) -> str:
+def _reliability(
+    grouped: Grouped, diagnoses: Sequence[Diagnosis], drawn: Mapping[str, Style]
+) -> list[dict[str, Any]]:
     figures = []
-    for i, (name, items) in enumerate(grouped.items()):
+    for name, items in grouped.items():
         found = _of(items, diagnoses)
-        plot = reliability_plot(found.reliability, title=f"reliability of {name}", series=i)
-        figures.append(
-            f"<figure>{plot}<figcaption>{swatch(i)} {escape(name)}, ECE {items[-1].ece:.3f}"
-            "</figcaption></figure>"
-        )
-    return (
-        f'<div class="plots small">{"".join(figures)}</div><p>At {diagnoses[0].shots} shots. On '
-        "the dashed line a method is right as often as it says; below it, it is too sure.</p>"
-    )
+        if found is not None:
+            title = f"reliability of {name}"
+            plot = reliability_plot(found.reliability, title=title, style=drawn[name])
+            figures.append({"plot": Markup(plot), "name": name, "ece": items[-1].ece})
+    return figures
 
 
-def _errors(grouped: dict[str, list[Summary]], comparison: Comparison) -> str:
+def _errors(grouped: Grouped, comparison: Comparison) -> list[dict[str, Any]]:
     classes = [str(name) for name, _ in comparison.setup.labels]
     parts = []
     for name, items in grouped.items():
         found = _of(items, comparison.diagnoses)
-        opened = " open" if items[-1].best else ""
+        if found is None:
+            continue
+        whole = len(classes) <= _WHOLE_MATRIX
         parts.append(
-            f"<details{opened}><summary>{escape(name)}, {found.shots} shots</summary>"
-            f"{_confusion(found, classes)}{_wrong(found)}</details>"
+            {
+                "name": name,
+                "shots": found.shots,
+                "open": items[-1].best,
+                "matrix": _matrix(found, classes) if whole else None,
+                "classes": classes,
+                "pairs": None if whole else _pairs(found, classes),
+                "wrong": _wrong(found),
+            }
         )
-    return "".join(parts)
+    return parts
 
 
-def _confusion(found: Diagnosis, classes: Sequence[str]) -> str:
-    if len(classes) > _WHOLE_MATRIX:
-        pairs = sorted(
-            (-n, classes[i], classes[j])
-            for i, row in enumerate(found.confusion)
-            for j, n in enumerate(row)
-            if i != j and n
-        )[:_PAIRS]
-        rows = [[escape(a), escape(b), f"{-n:,}"] for n, a, b in pairs]
-        return "<h3>Most frequent confusions</h3>" + _table(["class", "taken for", "rows"], rows)
-    rows = []
-    for name, counts in zip(classes, found.confusion, strict=True):
-        total = max(1, sum(counts))
-        cells = [f'<td class="heat" style="--h:{n / total:.2f}">{n:,}</td>' for n in counts]
-        rows.append(f"<tr><th>{escape(name)}</th>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{escape(name)}</th>" for name in ("true \\ predicted", *classes))
-    return (
-        "<h3>Confusion</h3><div class='wide'><table class='confusion'>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+def _matrix(found: Diagnosis, classes: Sequence[str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Each class with its cells: a count and its share of the row."""
+    return [
+        (name, [(f"{n:,}", f"{n / max(1, sum(counts)):.2f}") for n in counts])
+        for name, counts in zip(classes, found.confusion, strict=True)
+    ]
 
 
-def _wrong(found: Diagnosis) -> str:
+def _pairs(found: Diagnosis, classes: Sequence[str]) -> _Table:
+    pairs = sorted(
+        (-n, classes[i], classes[j])
+        for i, row in enumerate(found.confusion)
+        for j, n in enumerate(row)
+        if i != j and n
+    )[:_PAIRS]
+    rows = [[a, b, f"{-n:,}"] for n, a, b in pairs]
+    head = ["class", "taken for", "rows, over all samples"]
+    return _Table("Most frequent confusions", head, rows, kind="pairs")
+
+
+def _wrong(found: Diagnosis) -> _Table | None:
     rows = [
-        [
-            f"{item.row}",
-            f'<span class="text">{escape(_short(item.text))}</span>',
-            escape(item.label),
-            escape(item.predicted),
-            f"{item.confidence:.2f}",
-        ]
+        [f"{item.row}", _short(item.text), item.label, item.predicted, f"{item.confidence:.2f}"]
         for item in found.wrong
     ]
-    if not rows:
-        return "<p>No test row is predicted wrong.</p>"
     head = ["row", "text", "class", "predicted", "confidence"]
-    return "<h3>Most confidently wrong</h3>" + _table(head, rows, kind="wrong")
+    return _Table("Most confidently wrong", head, rows, kind="wrong") if rows else None
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "numbers") -> str:
-    """Return a table; cells are HTML already."""
-    heads = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+def _setup(comparison: Comparison) -> dict[str, str]:
+    setup = comparison.setup
+    listed = [
+        f"{name}: {', '.join(w if isinstance(w, str) else f'{w[0]} ({w[1]:g})' for w in words)}"
+        for name, words in setup.labels[:_CLASSES]
+    ]
+    if len(setup.labels) > _CLASSES:
+        listed.append(f"… {len(setup.labels) - _CLASSES} more")
+    paid = Counter[str]()
+    for item in comparison.asked:
+        paid[item.model] += item.queries
+    dropped = setup.dropped_train_rows
+    left = f" ({dropped:,} more were left out: their text is in the test set)" if dropped else ""
+    trials = setup.search_trials
+    return {
+        "test rows": f"{setup.test_rows:,}",
+        "samples from": f"{setup.train_rows:,} rows{left}",
+        "seeds": ", ".join(map(str, setup.seeds)),
+        "template": " | ".join(setup.template),
+        **{f"template of {k}": " | ".join(v) for k, v in setup.method_templates.items()},
+        "label words": "; ".join(listed),
+        "calibration": setup.calibration,
+        **({"searchers": f"may ask {trials:,} times the examples of a sample"} if trials else {}),
+        "queries paid for": ", ".join(f"{model}: {n:,}" for model, n in paid.items())
+        or "none: the store had all answers",
+        "fewfit": setup.fewfit_version,
+    }
 
 
-def _of(items: Sequence[Summary], diagnoses: Sequence[Diagnosis]) -> Diagnosis:
-    return next(
-        found
-        for found in diagnoses
-        if (found.method, found.model) == (items[0].method, items[0].model)
-    )
+def _last(grouped: Grouped) -> dict[str, Summary]:
+    return {name: items[-1] for name, items in grouped.items()}
+
+
+def _shots(n: int) -> str:
+    return f"{n} shot{'s' * (n > 1)}"
+
+
+def _of(items: Sequence[Summary], diagnoses: Sequence[Diagnosis]) -> Diagnosis | None:
+    wanted = (items[0].method, items[0].model)
+    return next((found for found in diagnoses if (found.method, found.model) == wanted), None)
 
 
 def _short(text: str) -> str:

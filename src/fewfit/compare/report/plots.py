@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fewfit.compare.report.styles import COLOURS, styles
 from fewfit.compare.schema import Summary
 from fewfit.errors import MissingExtraError
 
@@ -25,16 +26,15 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path, *, title: str) -> No
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    styles = zip(("o-", "s--", "^-.", "D:", "v-", "P--"), _COLOURS, strict=True)
-    methods = list(dict.fromkeys(item.method for item in summaries))
-    for method, (style, colour) in zip(methods, styles, strict=False):
+    drawn = styles(dict.fromkeys(item.method for item in summaries))
+    for method, style in drawn.items():
         points = [item for item in summaries if item.method == method]
         axes.errorbar(
             [item.shots for item in points],
             [item.accuracy for item in points],
             yerr=[item.sd or 0.0 for item in points],
-            fmt=style,
-            color=colour,
+            fmt=f"{_MARKERS[style.mark]}-",
+            color=COLOURS[style.colour],
             capsize=3,
             label=method,
         )
@@ -50,4 +50,5 @@ def plot_accuracy(summaries: Sequence[Summary], path: Path, *, title: str) -> No
     figure.savefig(path, dpi=150)
 
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#333333")
+_MARKERS = "os^Dv_|<"
+"""Of matplotlib, in the order of :data:`fewfit.compare.report.styles.MARKS`."""

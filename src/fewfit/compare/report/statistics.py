@@ -54,9 +54,9 @@ def resampled_accuracy(
     return out / (S * N)
 
 
-def interval(resampled: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the 95 % percentile interval."""
-    low, high = np.quantile(resampled, [LEVEL / 2, 1 - LEVEL / 2])
+def interval(resampled: NDArray[np.float64], *, level: float = LEVEL) -> tuple[float, float]:
+    """Return the percentile interval that errs with probability `level`, by default 5 %."""
+    low, high = np.quantile(resampled, [level / 2, 1 - level / 2])
     return float(low), float(high)
 
 
@@ -86,6 +86,7 @@ def summarise(
     *,
     asked: Sequence[Asked] = (),
     price: float | None = None,
+    default: str | None = None,
 ) -> list[Summary]:
     """Summarise cells over seeds and compare methods at each number of shots.
 
@@ -99,6 +100,8 @@ def summarise(
         Gives the pace of the frozen models.
     price : float, optional
         Of one token.
+    default : str, optional
+        Name of the method that others are compared with, on the first model that it has.
 
     Returns
     -------
@@ -119,10 +122,16 @@ def summarise(
         others = [g for g in range(len(members)) if g != best]
         p_values = holm([paired_p_value(resampled[best], resampled[g]) for g in others])
         adjusted = dict(zip(others, p_values, strict=True))
+        named = [g for g, group in enumerate(members) if group[0].cell.method == default]
         for g, group in enumerate(members):
             p = adjusted.get(g)
             low, high = interval(resampled[g])
             verdict = {"best": p is None, "p_value": p, "tied": p is None or p >= LEVEL}
+            if named and g != named[0]:
+                lead = resampled[g] - resampled[named[0]]
+                least, most = interval(lead, level=LEVEL / len(others))
+                mean = correct[g].mean() - correct[named[0]].mean()
+                verdict |= {"ahead": float(mean), "ahead_low": least, "ahead_high": most}
             summaries.append(
                 Summary(low=low, high=high, **verdict, **_over_seeds(group, pace, price))
             )

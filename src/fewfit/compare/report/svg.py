@@ -8,11 +8,11 @@ from html import escape
 from itertools import pairwise
 from typing import NamedTuple
 
+from fewfit.compare.report.styles import MARKS, Style
 from fewfit.compare.schema import Bin
 
 WIDTH, HEIGHT = 460, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
-N_SERIES = 8
 
 _BOX = (LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
 
@@ -25,7 +25,6 @@ _SHAPES: dict[str, tuple[tuple[float, float], ...]] = {
     "tall": ((-0.5, -1.4), (0.5, -1.4), (0.5, 1.4), (-0.5, 1.4)),
     "left": ((-1.2, 0), (0.9, -1.1), (0.9, 1.1)),
 }
-_MARKS = ("circle", *_SHAPES)
 
 
 class Point(NamedTuple):
@@ -38,9 +37,14 @@ class Point(NamedTuple):
 
 
 def line_plot(
-    series: Mapping[str, Sequence[Point]], *, x_label: str, y_label: str, title: str
+    series: Mapping[str, Sequence[Point]],
+    styles: Mapping[str, Style],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str,
 ) -> str:
-    """Return y against x, x on a logarithmic scale, one line with its own mark per series."""
+    """Return y against x, x on a logarithmic scale, one line in its own style per series."""
     points = [point for line in series.values() for point in line]
     xs = sorted({point.x for point in points})
     low, high = math.log10(min(xs)), math.log10(max(xs))
@@ -58,8 +62,9 @@ def line_plot(
 
     ticks = xs if len(xs) <= 6 and _apart([px(x) for x in xs]) else _decades(low, high)
     body = [_axes(px, py, ticks, _steps(bottom, top), x_label, y_label)]
-    for i, line in enumerate(series.values()):
-        body.append(f'<g class="s{i % N_SERIES}">')
+    for i, (name, line) in enumerate(series.items()):
+        style = styles[name]
+        body.append(f'<g class="s{style.colour}">')
         path = " ".join(f"{px(p.x):.1f},{py(p.y):.1f}" for p in line)
         body.append(f'<polyline class="line" points="{path}"/>')
         for p in line:
@@ -68,12 +73,12 @@ def line_plot(
                 f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{py(p.low):.1f}" '
                 f'y2="{py(p.high):.1f}"/>'
             )
-            body.append(mark(i, px(p.x), py(p.y)))
+            body.append(mark(style, px(p.x), py(p.y)))
         body.append("</g>")
     return _figure(body, title)
 
 
-def reliability_plot(bins: Sequence[Bin], *, title: str, series: int) -> str:
+def reliability_plot(bins: Sequence[Bin], *, title: str, style: Style) -> str:
     """Return accuracy against confidence, the area of a point growing with its predictions."""
     left, top, size = 52.0, 12.0, 168.0
     total = sum(item.n for item in bins)
@@ -87,7 +92,7 @@ def reliability_plot(bins: Sequence[Bin], *, title: str, series: int) -> str:
     body = [
         _axes(px, py, [0, 0.5, 1], [0, 0.5, 1], "confidence", "accuracy", (left, top, size, size)),
         f'<line class="ideal" x1="{px(0)}" y1="{py(0)}" x2="{px(1)}" y2="{py(1)}"/>',
-        f'<g class="s{series % N_SERIES}">',
+        f'<g class="s{style.colour}">',
     ]
     path = " ".join(f"{px(b.confidence):.1f},{py(b.accuracy):.1f}" for b in bins)
     body.append(f'<polyline class="line" points="{path}"/>')
@@ -100,21 +105,21 @@ def reliability_plot(bins: Sequence[Bin], *, title: str, series: int) -> str:
     return _figure([*body, "</g>"], title, left + size + 12, top + size + 44)
 
 
-def mark(series: int, x: float, y: float) -> str:
+def mark(style: Style, x: float, y: float) -> str:
     """Return the mark of a series, so that lines differ by more than colour."""
-    kind, r = _MARKS[series % N_SERIES], 4.0
+    kind, r = MARKS[style.mark], 4.0
     if kind == "circle":
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>'
     corners = " ".join(f"{x + r * dx:.1f},{y + r * dy:.1f}" for dx, dy in _SHAPES[kind])
     return f'<polygon class="mark" points="{corners}"/>'
 
 
-def swatch(series: int) -> str:
+def swatch(style: Style) -> str:
     """Return a line with its mark, for a legend."""
     return (
-        f'<svg class="swatch s{series % N_SERIES}" width="28" height="12" viewBox="0 0 28 12" '
+        f'<svg class="swatch s{style.colour}" width="28" height="12" viewBox="0 0 28 12" '
         f'aria-hidden="true"><line class="line" x1="1" x2="27" y1="6" y2="6"/>'
-        f"{mark(series, 14, 6)}</svg>"
+        f"{mark(style, 14, 6)}</svg>"
     )
 
 

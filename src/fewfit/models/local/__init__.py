@@ -1,21 +1,25 @@
 """Models of this process: one loader, one encoder of texts, one batcher, one hook.
 
-``files`` says where a checkpoint lies and what it is, ``loading`` loads it, ``encoding`` turns
-prompts into tokens, ``batching`` asks about rows of similar length together, ``narrowing`` lets the
-head see only what is read. ``plan``, ``network`` and ``scores`` read label words at a slot;
-``model`` is a masked, causal or encoder-decoder language model, ``sentences`` an encoder of texts
-whose ``layout`` its own files give.
+``specs`` reads the name of a checkpoint, ``files`` says where it lies and what it is, ``loading``
+loads it, ``texts`` turns whole texts into tokens and ``encoding`` prompts, by the one rule of
+``cutting`` where they are too long, ``batching`` asks about rows of similar length together,
+``narrowing`` lets the head see only what is read. ``plan``, ``network`` and ``scores`` read label
+words at a slot; ``model`` is a masked, causal or encoder-decoder language model, ``sentences`` an
+encoder of texts, whose ``vectors`` are made as the ``layout`` of its own files says;
+``reading`` is what it shares with the embedded models.
 """
 
 from fewfit.models.local.batching import Budget, in_batches, pad, read_in_batches, windows
-from fewfit.models.local.encoding import Choices, PromptEncoder, TextEncoder
-from fewfit.models.local.files import Checkpoint, parse_spec
+from fewfit.models.local.encoding import Choices, PromptEncoder
+from fewfit.models.local.files import Checkpoint
 from fewfit.models.local.loading import Loaded, import_torch, load, no_progress_bar
 from fewfit.models.local.model import TransformersModel
 from fewfit.models.local.narrowing import Narrowed
 from fewfit.models.local.network import padding
 from fewfit.models.local.scores import finish
 from fewfit.models.local.sentences import SentenceEncoder
+from fewfit.models.local.specs import parse_spec
+from fewfit.models.local.texts import TextEncoder
 
 __all__ = [
     "Budget",

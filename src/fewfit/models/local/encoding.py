@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import unicodedata
 from collections.abc import Sequence
@@ -10,26 +9,14 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from fewfit.errors import InputError, ModelError
+from fewfit.models.local.cutting import Frame, frame_of, joined, shortened
 from fewfit.models.local.files import Kind
+from fewfit.models.local.texts import Encoded, TextEncoder
 from fewfit.prompts import Part, Prompt
 
 SENTINEL = "<extra_id_0>"
 
 _NAMES = {"masked": "a masked", "causal": "a causal", "seq2seq": "an encoder-decoder"}
-
-Frame = tuple[Part, ...]
-"""The parts of a prompt with every field empty: the template, as far as a model can see it."""
-
-
-class Encoded(NamedTuple):
-    """A prompt in tokens.
-
-    `slot` is where the slot's token stands; for a causal model, where the next one would.
-    """
-
-    ids: list[int]
-    slot: int
-    truncated: bool
 
 
 class Choices(NamedTuple):
@@ -43,57 +30,6 @@ class Choices(NamedTuple):
     after: list[int]
     choices: list[list[int]]
     truncated: bool
-
-
-def frame_of(prompt: Prompt) -> Frame:
-    """Return what the prompts of one template have in common."""
-    return tuple(_emptied(prompt.parts))
-
-
-class TextEncoder:
-    """Tokenises texts for one tokenizer; special tokens in a text are plain text.
-
-    Parameters
-    ----------
-    backend : tokenizers.Tokenizer
-        Taken over: padding, truncation and special tokens in texts are switched off.
-    limit : int, optional
-        Longer texts are cut at their end by :meth:`encode_texts`.
-    """
-
-    def __init__(self, backend: Any, *, limit: int | None = None) -> None:
-        backend.no_padding()
-        backend.no_truncation()
-        special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
-        backend.encode_special_tokens = True
-        self.backend, self.limit = backend, limit
-        self._leaks = self._reachable(special)
-        if limit is not None:
-            backend.enable_truncation(limit)
-
-    def encode_texts(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise whole texts, with what the tokenizer puts around them; no slot is in them."""
-        encodings = self.backend.encode_batch_fast([self._plain_text(text) for text in texts])
-        return [Encoded(item.ids, 0, bool(item.overflowing)) for item in encodings]
-
-    def _plain(self, text: str) -> list[int]:
-        return self.backend.encode(text, add_special_tokens=False).ids
-
-    def _plain_text(self, text: str) -> str:
-        return text if self._leaks is None else self._leaks.sub(_broken, text)
-
-    def _reachable(self, names: Sequence[str]) -> re.Pattern[str] | None:
-        """The special tokens that the vocabulary holds as ordinary pieces too.
-
-        Switching special tokens off does not help against these (SentencePiece's unigram models
-        have them): they are broken by a space after their first character.
-        """
-        found = [
-            re.escape(name)
-            for name in names
-            if len(name) > 1 and self.backend.token_to_id(name) in self._plain(f"a {name}a{name}")
-        ]
-        return re.compile("|".join(sorted(found, key=len, reverse=True))) if found else None
 
 
 class PromptEncoder(TextEncoder):
@@ -175,7 +111,7 @@ class PromptEncoder(TextEncoder):
                     f"template: {_NAMES[self.kind]} model would never read {lost.strip()!r} after "
                     "{mask}, where it writes its answer; move {mask} to the end"
                 )
-        length = len(self._ids(self.backend.encode(_joined(self._prepared(frame)))))
+        length = len(self._ids(self.backend.encode(joined(self._prepared(frame)))))
         if length > limit:
             raise InputError(
                 f"template: {length} tokens without any text, but {self.name} reads {limit}; "
@@ -190,13 +126,13 @@ class PromptEncoder(TextEncoder):
         which some networks count positions.
         """
         prepared = [self._prepared(prompt.parts) for prompt in prompts]
-        encodings = self.backend.encode_batch_fast([_joined(parts) for parts in prepared])
+        encodings = self.backend.encode_batch_fast([joined(parts) for parts in prepared])
         out: list[Encoded] = []
         for parts, encoding in zip(prepared, encodings, strict=True):
             ids = self._ids(encoding)
             truncated = len(ids) > limit
             if truncated:
-                ids = self._shortened(parts, limit)
+                ids = shortened(parts, limit, self._spelled)
             if self._ends:
                 out.append(Encoded(ids, len(ids), truncated))
             else:
@@ -317,52 +253,7 @@ class PromptEncoder(TextEncoder):
             )
         return [self._first_id]
 
-    def _shortened(self, parts: Sequence[Part], limit: int) -> list[int]:
-        parts = list(parts)
-        while True:
-            encoding = self.backend.encode(_joined(parts))
-            ids = self._ids(encoding)
-            excess = len(ids) - limit
-            if excess <= 0:
-                return ids
-            inside = _tokens_of_fields(parts, encoding.offsets)
-            keep = {i: len(ends) for i, ends in inside.items()}
-            for _ in range(excess):
-                longest = max(keep, key=keep.__getitem__)
-                keep[longest] = max(0, keep[longest] - 1)
-            if not any(keep[i] < len(ends) for i, ends in inside.items()):
-                return self._ids(self.backend.encode(_joined(_emptied(parts))))
-            for i, ends in inside.items():
-                if keep[i] < len(ends):
-                    text = parts[i].text[: ends[keep[i] - 1] if keep[i] else 0]
-                    # Bytes of one character can be several tokens: always lose at least one.
-                    text = text if len(text) < len(parts[i].text) else text[:-1]
-                    parts[i] = Part("field", text)
-
-
-def _broken(found: re.Match[str]) -> str:
-    return f"{found[0][0]} {found[0][1:]}"
-
-
-def _joined(parts: Sequence[Part]) -> str:
-    return "".join(part.text for part in parts)
-
-
-def _emptied(parts: Sequence[Part]) -> list[Part]:
-    return [Part("field", "") if part.kind == "field" else part for part in parts]
-
-
-def _tokens_of_fields(
-    parts: Sequence[Part], offsets: Sequence[tuple[int, int]]
-) -> dict[int, list[int]]:
-    """For each field, where in its text each of its tokens ends."""
-    found: dict[int, list[int]] = {}
-    start = 0
-    for i, part in enumerate(parts):
-        stop = start + len(part.text)
-        if part.kind == "field" and part.text:
-            found[i] = [
-                min(b, stop) - start for a, b in offsets if start < b and a < stop and a < b
-            ]
-        start = stop
-    return found
+    def _spelled(self, parts: Sequence[Part]) -> tuple[list[int], int, list[tuple[int, int]]]:
+        encoding = self.backend.encode(joined(parts))
+        ids = self._ids(encoding)
+        return ids, len(ids), encoding.offsets

@@ -10,13 +10,10 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
-
-OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
 
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 TOKENIZER = (
@@ -219,50 +216,6 @@ class Checkpoint:
         return ModelError(
             f"model: {self.name!r}{at} is no folder here and cannot be had from the hub ({reason})"
         )
-
-
-def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[str, Any]]:
-    """Split ``[SCHEME:]NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
-
-    Parameters
-    ----------
-    spec : str
-        With or without ``hf:`` or ``encoder:`` before it.
-    options : sequence of str
-        Those that may be given.
-
-    Returns
-    -------
-    (str, dict)
-        The name, and the options for the constructor.
-
-    Raises
-    ------
-    InputError
-    """
-    name = spec.removeprefix("hf:").removeprefix("encoder:")
-    given: dict[str, Any] = {}
-    if not Checkpoint(name).local_folder and "?" in name:
-        name, _, query = name.rpartition("?")
-        try:
-            pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
-        except ValueError as error:
-            raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
-        given = dict(pairs)
-        if set(given) - set(options) or len(given) != len(pairs):
-            raise InputError(
-                f"model: {query!r} in {spec!r}: each of {list(options)} may be given once, "
-                "nothing else"
-            )
-        if "max_tokens" in given:
-            if not given["max_tokens"].isdecimal():
-                raise InputError(f"model: max_tokens in {spec!r} is not a number")
-            given["max_tokens"] = int(given["max_tokens"])
-    if not Checkpoint(name).local_folder and "@" in name:
-        name, _, given["revision"] = name.rpartition("@")
-    if not name or given.get("revision") == "":
-        raise InputError(f"model: {spec!r} is not NAME_OR_PATH[@REVISION] after its kind")
-    return name, given
 
 
 def _hub() -> Any:

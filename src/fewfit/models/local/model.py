@@ -14,13 +14,16 @@ from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
-from fewfit.models.local.encoding import Encoded, Frame, PromptEncoder, frame_of
-from fewfit.models.local.files import Checkpoint, parse_spec
+from fewfit.models.local.cutting import Frame, frame_of
+from fewfit.models.local.encoding import PromptEncoder
+from fewfit.models.local.files import Checkpoint
 from fewfit.models.local.loading import load_network, load_tokenizer
 from fewfit.models.local.network import Network
 from fewfit.models.local.plan import Plan, make_plan, slot_alone
 from fewfit.models.local.scores import observe
 from fewfit.models.local.soft import SoftPromptModel
+from fewfit.models.local.specs import parse_spec
+from fewfit.models.local.texts import Encoded
 from fewfit.models.probe import check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.local.batching import pad
-from fewfit.models.local.encoding import Encoded
 from fewfit.models.local.files import Kind
 from fewfit.models.local.narrowing import Narrowed, no_cache
 from fewfit.models.local.plan import Step
+from fewfit.models.local.texts import Encoded
 
 _COLUMNS_AT_ONCE = 16_384
 

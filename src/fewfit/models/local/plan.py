@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fewfit.errors import InputError, LabelWordWarning
-from fewfit.models.local.encoding import Frame, PromptEncoder
+from fewfit.models.local.cutting import Frame
+from fewfit.models.local.encoding import PromptEncoder
 
 Tokens = tuple[int, ...]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.local.encoding import Encoded
 from fewfit.models.local.scores import finish
+from fewfit.models.local.texts import Encoded
 from fewfit.models.similarity import LabelSentences, is_pair, read_pair
 from fewfit.observations import Batch, ScoreSpace
 from fewfit.prompts import Prompt

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import ModelWarning
-from fewfit.models.local.encoding import Encoded
 from fewfit.models.local.network import Network, Vectors
 from fewfit.models.local.plan import Plan
+from fewfit.models.local.texts import Encoded
 from fewfit.observations import Observations, ScoreSpace, Status
 
 

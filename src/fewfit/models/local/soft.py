@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models.base import Capabilities, FrozenModel
+from fewfit.models.optional import takes_soft_prompts
 from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 
@@ -31,7 +32,7 @@ class SoftPromptModel(FrozenModel):
     ----------
     model : FrozenModel
     vectors : ndarray of shape (n, H)
-        H as in :meth:`FrozenModel.input_embeddings`; cast to float32.
+        H as in :class:`~fewfit.models.optional.TakesSoftPrompts`; cast to float32.
     answers : callable
         ``(prompts, words, vectors)`` streams the model's answers.
 
@@ -70,7 +71,7 @@ class SoftPromptModel(FrozenModel):
         return {**self.model.identity, "soft_prompt": f"{len(self.vectors)} vectors {digest}"}
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        width = self.model.input_embeddings().shape[1]
+        width = takes_soft_prompts(self.model).input_embeddings().shape[1]
         if self.vectors.shape[1] != width:
             raise InputError(
                 f"soft prompt: vectors of width {self.vectors.shape[1]}, but {self.model.spec} "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from fewfit.models.remote.anthropic import AnthropicMessages
 from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.embeddings import OpenAIEmbeddings, TextEmbeddingsInference
 from fewfit.models.remote.llamacpp import LlamaCpp
 from fewfit.models.remote.ollama import Ollama
 from fewfit.models.remote.openai import OpenAIChat, OpenAICompletions
 from fewfit.models.remote.sglang import SGLang
+from fewfit.models.remote.systemone import SystemOne
 from fewfit.models.remote.vllm import VLLM
 
 DIALECTS: dict[str, type[RemoteModel]] = {
@@ -15,6 +17,8 @@ DIALECTS: dict[str, type[RemoteModel]] = {
     for kind in (
         OpenAICompletions,
         OpenAIChat,
+        AnthropicMessages,
+        SystemOne,
         VLLM,
         SGLang,
         LlamaCpp,

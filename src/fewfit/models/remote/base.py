@@ -61,12 +61,22 @@ class RemoteModel(FrozenModel):
     key_hosts: ClassVar[Mapping[str, str]] = {"api.openai.com": "OPENAI_API_KEY"}
     """Where a key is sent without ``key_env``: nowhere else, so that no key goes to a stranger."""
 
+    key_header: ClassVar[str] = "Authorization: Bearer "
+    headers: ClassVar[tuple[str, ...]] = ()
+    """Further lines of a request's head."""
+
     def __init__(self, url: str, **options: Any) -> None:
         self.url = check_url(url, self.scheme).removesuffix("/v1")
         self.options = options_of(self.scheme, options, self.has)
         if self.needs_model and not self.options.model:
             raise InputError(f"{self.scheme}: which model? Add ?model=NAME to the address")
-        self._transport = Transport(self.url, key_env=self._key_env(self.url), limits=self.options)
+        self._transport = Transport(
+            self.url,
+            key_env=self._key_env(self.url),
+            limits=self.options,
+            key_header=self.key_header,
+            headers=self.headers,
+        )
         self._second: Transport | None = None
         if self.options.hidden is not None:
             address = check_url(self.options.hidden, f"{self.scheme}: hidden").removesuffix("/v1")

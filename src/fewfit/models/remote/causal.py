@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
@@ -11,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.remote.answers import Answer
 from fewfit.models.remote.base import RemoteModel
-from fewfit.models.remote.guard import GIVE_UP
+from fewfit.models.remote.guard import Silence
 from fewfit.models.remote.listing import Listing, matched, overlooked, why_unlisted
 from fewfit.models.remote.replies import label_scores
 from fewfit.models.remote.slot import before_slot, by_template, context, first_tokens, spellings
@@ -57,7 +55,7 @@ class TopTokens(RemoteModel):
             for text, prompt in by_template(prompts).items()
         }
         second = self._second_session(session)
-        heard, silent = threading.Event(), itertools.count(1)
+        silence = Silence(self.scheme)
 
         def ask(prompt: Prompt) -> Answer:
             text = before_slot(prompt)
@@ -67,20 +65,17 @@ class TopTokens(RemoteModel):
             scores, censored, mass = label_scores(pairs, wanted, self.top_k)
             if censored.all():
                 reason, details = self._why_unlisted(listing, words)
-                if not heard.is_set() and next(silent) >= GIVE_UP:
-                    raise ModelError(
-                        f"{self.scheme}: for the first {GIVE_UP} prompts, {reason}{details}. "
-                        "Nothing that was answered is asked again"
-                    )
-                return Answer(reason=reason, details=details)
-            heard.set()
+                return silence(Answer(reason=reason, details=details))
             hidden = None if second is None else self._checked(self._embedding(second, text))
             note = (
                 "" if self._folds or not self.by_text else overlooked(pairs, words, scores.tolist())
             )
-            return Answer(scores, censored, hidden, mass, listing.n_tokens, note=note)
+            return silence(Answer(scores, censored, hidden, mass, listing.n_tokens, note=note))
 
         return ask
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return before_slot(prompt)
 
     @property
     def _folds(self) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fewfit.errors import ModelError
+from fewfit.models.base import Check
 from fewfit.models.remote.options import spelled
 from fewfit.models.remote.verdict import Refused
 
 PROMPT_FIELDS = frozenset({"prompt", "messages", "text", "content", "input", "inputs"})
 """Fields that differ from prompt to prompt: one that is refused says nothing about the others."""
+
+_TRIES = 4
 
 
 class FieldRefused(ModelError):
@@ -61,3 +64,35 @@ def refused(
         field,
         str(error),
     )
+
+
+def tried(model: Any, ask: Callable[[Any], Any]) -> tuple[Any, Any, list[Check]]:
+    """Ask, and where the server refuses a field, try what else it may take.
+
+    Returns
+    -------
+    (model, reply, checks)
+        The model that was answered, with other options where need be, and what to say of them.
+
+    Raises
+    ------
+    FieldRefused
+        If nothing else is to be tried.
+    """
+    own, options = model, {}
+    checks: list[Check] = []
+    while True:
+        try:
+            reply = ask(own)
+            break
+        except FieldRefused as error:
+            other = own.alternative(error.field, error.said)
+            if other is None or len(checks) == _TRIES:
+                raise
+            checks.append(Check(f"{error.field}, refused", "problem", error.said))
+            options |= other
+            own = type(model)(model.url, **{**model.options.given(), **options})
+    if options:
+        said = f"the server answers with {spelled(options)}"
+        checks.append(Check("options to add", "problem", said))
+    return own, reply, checks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -45,6 +46,29 @@ class Guard:
         if answer.reason or answer.note:
             told = {name: said(getattr(answer, name)) for name in ("reason", "details", "note")}
             return answer._replace(**told)
+        return answer
+
+
+class Silence:
+    """Stops a run none of whose first answers says anything usable, each for a reason of its own.
+
+    Later on such answers are rows that failed.
+    """
+
+    def __init__(self, scheme: str) -> None:
+        self._scheme = scheme
+        self._heard = threading.Event()
+        self._silent = itertools.count(1)
+
+    def __call__(self, answer: Answer) -> Answer:
+        """Take note of an answer, and return it (ModelError)."""
+        if not answer.reason:
+            self._heard.set()
+        elif not self._heard.is_set() and next(self._silent) >= GIVE_UP:
+            raise ModelError(
+                f"{self._scheme}: for the first {GIVE_UP} prompts, {answer.reason}{answer.details}."
+                " Nothing that was answered is asked again"
+            )
         return answer
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from fewfit.models.base import Check
 from fewfit.models.remote.causal import TopTokens, Vector
-from fewfit.models.remote.fields import FieldRefused
+from fewfit.models.remote.fields import tried
 from fewfit.models.remote.listing import Listing, read_tokens, thinks
-from fewfit.models.remote.options import spelled
 from fewfit.models.remote.replies import count, field, items, last_vector, log_probabilities
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
@@ -47,10 +46,13 @@ class _OpenAI(TopTokens):
         if options.max_completion_tokens is not None:
             body["max_completion_tokens"] = options.max_completion_tokens
         else:
-            body["max_tokens"] = options.max_tokens or 1
+            body["max_tokens"] = self._length()
         if options.temperature is not None:
             body["temperature"] = options.temperature
         return body
+
+    def _length(self) -> int:
+        return self.options.max_tokens or 1
 
     def _embedding(self, session: Session, text: str) -> Vector:
         reply = session.post(
@@ -62,11 +64,7 @@ class _OpenAI(TopTokens):
 
     def _choice(self, reply: Any) -> Mapping[str, Any]:
         """Return the only choice of a reply, after checking who answered."""
-        if isinstance(reply, dict) and reply.get("error") is not None:
-            raise RowError(f"HTTP 200 with an error: {str(reply['error'])[:200]}")
-        self.check_name(reply)
-        choice = items(field(reply, "choices"), 1, "choices")[0]
-        self.same("system_fingerprint", reply.get("system_fingerprint"), mark=True)
+        [choice] = self._choices(reply, 1)
         if choice.get("finish_reason") == "content_filter":
             raise RowError("the answer was withheld by a content filter")
         if choice.get("logprobs") is None:
@@ -76,25 +74,19 @@ class _OpenAI(TopTokens):
             )
         return choice
 
+    def _choices(self, reply: Any, n: int) -> list[Mapping[str, Any]]:
+        """Return the choices of a reply, after checking who answered."""
+        if isinstance(reply, dict) and reply.get("error") is not None:
+            raise RowError(f"HTTP 200 with an error: {str(reply['error'])[:200]}")
+        self.check_name(reply)
+        choices = items(field(reply, "choices"), n, "choices")
+        self.same("system_fingerprint", reply.get("system_fingerprint"), mark=True)
+        return choices
+
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Ask, and where the server refuses a field, try what else it may take."""
-        model: Self = self
-        tried: dict[str, Any] = {}
-        checks: list[Check] = []
-        while True:
-            try:
-                reply = model._ask_all(session, before_slot(prompt))
-                break
-            except FieldRefused as error:
-                other = model.alternative(error.field, error.said)
-                if other is None or len(checks) == _TRIES:
-                    raise
-                checks.append(Check(f"{error.field}, refused", "problem", error.said))
-                tried |= other
-                model = type(self)(self.url, **{**self.options.given(), **tried})
-        if tried:
-            said = f"the server answers with {spelled(tried)}"
-            checks.append(Check("options to add", "problem", said))
+        text = before_slot(prompt)
+        model, reply, checks = tried(self, lambda model: model._ask_all(session, text))
         return [*checks, *model._checks(reply, prompt, words)]
 
     def alternative(self, field: str, said: str) -> dict[str, Any] | None:
@@ -145,7 +137,7 @@ class OpenAICompletions(_OpenAI):
         content = logprobs.get("content") if isinstance(logprobs, dict) else None
         if isinstance(content, list) and content:  # llama.cpp's server, in the form of chat
             pairs, _ = read_tokens(field(content[place], "top_logprobs"))
-            return Listing(pairs, _prompt_tokens(reply))
+            return Listing(pairs, prompt_tokens(reply))
         if isinstance(logprobs, dict) and logprobs.get("top_logprobs") is None:
             raise RowError("the reply lacks logprobs.top_logprobs" + _LLAMA * _is_llama(reply))
         top = field(logprobs, "top_logprobs")
@@ -155,7 +147,7 @@ class OpenAICompletions(_OpenAI):
         longest = options.max_tokens or options.max_completion_tokens or 1
         if place == 0 and len(top) > longest:
             raise RowError(f"logprobs.top_logprobs is for {len(top)} tokens, asked for one")
-        return Listing(log_probabilities(top[place].items()), _prompt_tokens(reply))
+        return Listing(log_probabilities(top[place].items()), prompt_tokens(reply))
 
     def _ask_all(self, session: Session, text: str) -> Any:
         return self.send(session, self.path, {**self._body(text), "echo": True})
@@ -181,17 +173,28 @@ class OpenAIChat(_OpenAI):
     among the `top_k` (default 20, OpenAI's limit) most probable ones. A model that thinks before
     it answers gives label words no probability there: such rows have no answer, and the message
     says why.
+
+    With ``answers=text`` it is :class:`fewfit.models.remote.openai_text.OpenAIChatText`, which
+    reads what the model writes.
     """
 
     scheme = "openai-chat"
     path = "/v1/chat/completions"
-    has: ClassVar[frozenset[str]] = _OpenAI.has | {"reasoning_effort"}
+    has: ClassVar[frozenset[str]] = _OpenAI.has | {"reasoning_effort", "answers", "system"}
     default_top_k = 20
 
+    def __new__(cls, url: str = "", **options: Any) -> OpenAIChat:
+        from fewfit.models.remote.openai_text import OpenAIChatText
+
+        in_words = options.get("answers") == "text"
+        return object.__new__(OpenAIChatText if cls is OpenAIChat and in_words else cls)
+
     def _body(self, text: str) -> dict[str, Any]:
+        system = self.options.system
+        said = [{"role": "system", "content": system}] if system is not None else []
         body = {
             **self._common(),
-            "messages": [{"role": "user", "content": text}],
+            "messages": [*said, {"role": "user", "content": text}],
             "logprobs": True,
             "top_logprobs": self.top_k,
         }
@@ -214,11 +217,11 @@ class OpenAIChat(_OpenAI):
             raise RowError(
                 "the model reasons before it answers, and there is no answer: turn that off with "
                 "reasoning_effort=none, or use another model"
-                if thinking or _reasoned(reply)
+                if thinking or reasoned(reply)
                 else "logprobs.content is empty"
             )
         pairs, _ = read_tokens(field(content[0], "top_logprobs"))
-        return Listing(pairs, _prompt_tokens(reply), thinks=thinking)
+        return Listing(pairs, prompt_tokens(reply), thinks=thinking)
 
     def _checks(self, reply: Any, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         listing = self._listing(reply)
@@ -236,7 +239,6 @@ class OpenAIChat(_OpenAI):
         ]
 
 
-_TRIES = 4
 _LLAMA = "; it is llama.cpp's server, for which there is llamacpp: in place of openai:"
 
 
@@ -245,14 +247,15 @@ def _is_llama(reply: Any) -> bool:
     return isinstance(reply, dict) and isinstance(reply.get("timings"), dict)
 
 
-def _reasoned(reply: Mapping[str, Any]) -> bool:
-    """Whether a reply bills tokens of reasoning."""
+def reasoned(reply: Mapping[str, Any]) -> int:
+    """Return how many tokens of reasoning a reply bills; 0 where it does not say."""
     try:
-        return bool(reply["usage"]["completion_tokens_details"]["reasoning_tokens"])
+        return max(count(reply["usage"]["completion_tokens_details"]["reasoning_tokens"]), 0)
     except (LookupError, TypeError):
-        return False
+        return 0
 
 
-def _prompt_tokens(reply: Mapping[str, Any]) -> int:
+def prompt_tokens(reply: Mapping[str, Any]) -> int:
+    """Return how long a reply says that the prompt was; -1 where it does not say."""
     usage = reply.get("usage")
     return count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1

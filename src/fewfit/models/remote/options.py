@@ -16,7 +16,8 @@ from fewfit.models.remote.secrets import holds_secret, is_secretive
 OWN_FIELDS = re.compile(
     r"model|prompt|messages|inputs?|text|content|stream|n|best_of|echo|raw|(top_)?logprobs|n_probs|"
     r"max_(completion_|new_)?tokens|n_predict|num_predict|post_sampling_probs|logprob_token_ids|"
-    r"token_ids_logprob|return_(logprob|hidden_states|tokens_as_token_ids)|encoding_format"
+    r"token_ids_logprob|return_(logprob|hidden_states|tokens_as_token_ids)|encoding_format|"
+    r"response_format|tools|tool_choice|functions?|function_call|system|state|questions|stop"
 )
 """Fields of a request that decide what is asked and how the reply is read: not for ``extra``."""
 
@@ -72,9 +73,20 @@ class Options(Limits):
         How many of its most probable tokens the server is asked to list.
     case : {"exact", "any"}
         Whether a listed token spells a label word only in the word's own case.
+    answers : {"tokens", "text"}
+        What is read of a chat's answer: the log-probabilities of its first token, or its text.
+    samples : int
+        How many answers in words a query has; the frequencies of the labels are the scores.
+    output : {"schema", "tool", "plain"} or None
+        How an answer in words is asked for: as JSON of a schema, as the call of a tool, or as plain
+        text. None is the first of these that the dialect has.
+    instruction : str or None
+        What stands before the text in words' stead of a slot; ``{labels}`` is the list of labels.
+    system : str or None
+        The system's message.
     max_tokens, max_completion_tokens : int or None
-        Under which name, and with what value, the answer's length is limited; the first token of
-        it is scored. ``max_tokens`` 1 where neither is given.
+        Under which name, and with what value, the answer's length is limited. ``max_tokens`` where
+        neither is given: 1 where the first token is scored, 64 for answers in words.
     temperature : float or None
         What is sent; None (``temperature=none``) leaves it out.
     reasoning_effort : str or None
@@ -94,6 +106,11 @@ class Options(Limits):
     hidden: str | None = None
     top_k: int | None = None
     case: str = "exact"
+    answers: str = "tokens"
+    samples: int = 1
+    output: str | None = None
+    instruction: str | None = None
+    system: str | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     temperature: float | None = 0.0
@@ -122,6 +139,11 @@ class Options(Limits):
 _DEFAULTS = Options()
 _DECIDING = (
     "case",
+    "answers",
+    "samples",
+    "output",
+    "instruction",
+    "system",
     "max_tokens",
     "max_completion_tokens",
     "temperature",
@@ -134,6 +156,7 @@ _OF_SOME = frozenset({"hidden", "top_k", *_DECIDING}) - {"extra"}
 
 _LEAST = {
     "top_k": 1,
+    "samples": 1,
     "connections": 1,
     "timeout": 1e-3,
     "deadline": 1e-3,
@@ -142,6 +165,7 @@ _LEAST = {
 }
 _MOST = {
     "top_k": 10**6,
+    "samples": 128,
     "connections": 1024,
     "retries": 1000,
     "timeout": 86_400,
@@ -151,6 +175,13 @@ _MOST = {
     "max_completion_tokens": 10**6,
 }
 """More is a slip, or an artifact that wants a thread for each of a million rows."""
+
+
+_ALLOWED: dict[str, tuple[str | None, ...]] = {
+    "case": ("exact", "any"),
+    "answers": ("tokens", "text"),
+    "output": ("schema", "tool", "plain", None),
+}
 
 
 def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_SOME) -> Options:
@@ -203,8 +234,16 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
             f"{scheme}: key_env= takes the name of an environment variable that holds the key, not "
             "the key itself"
         )
-    if options.case not in ("exact", "any"):
-        raise InputError(f"{scheme}: option 'case' is exact or any")
+    for name, allowed in _ALLOWED.items():
+        if getattr(options, name) not in allowed:
+            said = [value for value in allowed if value is not None]
+            either = f"{', '.join(said[:-1])} or {said[-1]}"
+            raise InputError(f"{scheme}: option {name!r} is {either}")
+    if options.samples > 1 and options.temperature == 0:
+        raise InputError(
+            f"{scheme}: {options.samples} samples at temperature 0 are one answer given "
+            f"{options.samples} times; add temperature=1, or ask for one"
+        )
     if options.temperature == float("inf"):
         raise InputError(f"{scheme}: option 'temperature' is finite, or none to leave it out")
     if options.max_tokens is not None and options.max_completion_tokens is not None:

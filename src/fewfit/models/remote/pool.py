@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fewfit.errors import ModelError
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
 
@@ -40,13 +41,16 @@ def answer_all(ask: Callable[[int], Any], n: int, session: Session) -> Iterator[
     Exception
         What stopped the run, after everything that had arrived or was under way was yielded; on
         KeyboardInterrupt requests under way are cut off.
+    ModelError
+        If threads died of themselves, so that nobody is left to ask the rest.
     """
     numbers = itertools.count()
     arrived: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
     stopped: list[BaseException] = []
     finished = threading.Event()
-    threads = min(n, session.transport.limits.connections)
-    running = itertools.count(threads - 1, -1)
+    size = min(n, session.transport.limits.connections)
+    running = itertools.count(size - 1, -1)
+    left = n
 
     def work() -> None:
         try:
@@ -72,21 +76,29 @@ def answer_all(ask: Callable[[int], Any], n: int, session: Session) -> Iterator[
                 return group
 
     try:
-        for _ in range(threads):
-            threading.Thread(target=work, daemon=True).start()
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(size)]
+        for thread in threads:
+            thread.start()
         done = False
         while not done:
             try:
-                done = finished.wait(GROUP_SECONDS)
+                # A thread that dies before its first line (no memory, say) tells nobody.
+                done = finished.wait(GROUP_SECONDS) or not any(t.is_alive() for t in threads)
             except KeyboardInterrupt as error:
                 stopped.append(error)
                 session.abort()
                 done = True
             group = drained()
+            left -= len(group)
             if group:
                 yield group
         if stopped:
             raise next((e for e in stopped if isinstance(e, KeyboardInterrupt)), stopped[0])
+        if left:
+            raise ModelError(
+                f"the threads that ask died, and {left} of {n} prompts were not asked; "
+                "what was answered is kept: run it again, with fewer connections="
+            )
     finally:
         if not finished.is_set():  # the caller has gone away, or Ctrl-C
             stopped.append(GeneratorExit())

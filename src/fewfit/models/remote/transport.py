@@ -20,6 +20,7 @@ import time
 import uuid
 import weakref
 from collections import deque
+from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +50,10 @@ class Transport:
     key_env : str or None
         Name of the environment variable with the API key. It is read when a request is sent; what
         masks it in messages lives as long as a run.
+    key_header : str
+        What stands before the key in the head of a request.
+    headers : sequence of str
+        Further lines of the head.
 
     Attributes
     ----------
@@ -56,7 +61,15 @@ class Transport:
         First attempts and further attempts so far.
     """
 
-    def __init__(self, url: str, *, key_env: str | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        key_env: str | None,
+        limits: Limits,
+        key_header: str = "Authorization: Bearer ",
+        headers: Sequence[str] = (),
+    ) -> None:
         split = urlsplit(url)
         assert split.hostname is not None
         self.limits = limits
@@ -73,6 +86,8 @@ class Transport:
         self._port = split.port or (443 if split.scheme == "https" else 80)
         self._secure = ssl.create_default_context() if split.scheme == "https" else None
         self._key_env = key_env
+        self._key_header = key_header
+        self._headers = tuple(headers)
         self._idle: deque[Connection] = deque()
         weakref.finalize(self, _close, self._idle)
 
@@ -90,11 +105,12 @@ class Transport:
             "Content-Type: application/json",
             f"Content-Length: {length}",
             f"X-Request-Id: {mark}",
+            *self._headers,
         ]
         if proxy is not None and proxy.authorization is not None:
             lines.append(f"Proxy-Authorization: {proxy.authorization}")
         if self._key_env is not None:
-            lines.append(f"Authorization: Bearer {self._key()}")
+            lines.append(self._key_header + self._key())
         return "\r\n".join([*lines, "", ""]).encode("ascii")
 
     def secrets(self) -> list[str]:

@@ -1,0 +1,170 @@
+"""What only some frozen models have: a protocol each, and one function that asks for it.
+
+A model has it by having the member: there is nothing to register. What stands in front of a model
+(:class:`fewfit.models.base.FrontModel`) is asked first and then the model itself, for all that
+pays nothing; what asks is never handed through, since it would pass the store or budget by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewfit.models.base import Check, FrontModel, FrozenModel
+from fewfit.models.costs import Size
+from fewfit.prompts import Prompt
+
+
+class HasSize(Protocol):
+    """A model whose weights are at hand."""
+
+    @property
+    def size(self) -> Size | None:
+        """What decides its FLOPs; None where that is not known yet. Cheap."""
+        ...
+
+
+class Retries(Protocol):
+    """A model that asks again where an attempt failed."""
+
+    @property
+    def retries(self) -> int:
+        """How many attempts were made again so far, beside the first of each query."""
+        ...
+
+
+class NeedsPackages(Protocol):
+    """A model that runs on packages that need not be installed."""
+
+    def check_installed(self) -> None:
+        """Refuse to go on without them; cheap.
+
+        Raises
+        ------
+        MissingExtraError
+        """
+
+
+class TriesFields(Protocol):
+    """A model of which ``fewfit doctor`` can learn more than answers show."""
+
+    def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+        """Try what answers do not show, such as a field that a server ignores; at most one query.
+
+        Raises
+        ------
+        ModelError
+        """
+        ...
+
+
+class HasStore(Protocol):
+    """A model with a store in front, or that is one."""
+
+    def stored(self, prompts: Sequence[Prompt], words: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which prompts cost nothing, since the answer is stored, shape (N,); cheap."""
+        ...
+
+
+class Shows(Protocol):
+    """A model that is sent something else than the prompt as it stands."""
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        """Return what is asked for a prompt, for a person to read; nothing is asked."""
+        ...
+
+
+class GivesVocabulary(Protocol):
+    """A model that declares ``full_vocabulary``."""
+
+    def vocabulary_log_probs(
+        self, prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Return the log-probability of every token at the slot, batch by batch.
+
+        Yields
+        ------
+        (positions, log_probs)
+            Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
+        """
+        ...
+
+
+class TakesSoftPrompts(Protocol):
+    """A model that declares ``soft_prompts``."""
+
+    def input_embeddings(self) -> NDArray[np.float32]:
+        """Return the vectors that stand for the tokens when the model reads, shape (V, H)."""
+        ...
+
+    def with_soft_prompt(self, vectors: NDArray[np.floating]) -> FrozenModel:
+        """Return this model with vectors in front of all that it reads.
+
+        Parameters
+        ----------
+        vectors : ndarray of shape (n, H)
+            In the place of the embeddings of n tokens. With n = 0 it is this model itself.
+        """
+        ...
+
+
+def size_of(model: FrozenModel) -> Size | None:
+    """Return :attr:`HasSize.size`; None where it is not known, as of a server."""
+    found = _first(model, "size")
+    return found if isinstance(found, Size) else None
+
+
+def retries_of(model: FrozenModel) -> int:
+    """Return :attr:`Retries.retries`; 0 of a model that never asks again."""
+    return _first(model, "retries") or 0
+
+
+def check_installed(model: FrozenModel) -> None:
+    """Do :meth:`NeedsPackages.check_installed`; most models need no package."""
+    if (check := _first(model, "check_installed")) is not None:
+        check()
+
+
+def check_fields(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> list[Check]:
+    """Do :meth:`TriesFields.check_fields`; no finding about a model with nothing to try."""
+    if not hasattr(model, "check_fields"):
+        return []
+    return cast(TriesFields, model).check_fields(prompt, words)
+
+
+def stored(
+    model: FrozenModel, prompts: Sequence[Prompt], words: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return :meth:`HasStore.stored`; nothing of a model without a store."""
+    if (look := _first(model, "stored")) is None:
+        return np.zeros(len(prompts), dtype=bool)
+    return look(prompts, words)
+
+
+def show(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> str:
+    """Return :meth:`Shows.show`; the prompt of a model that is sent just that."""
+    if (shown := _first(model, "show")) is None:
+        return prompt.text("{mask}")
+    return shown(prompt, words)
+
+
+def gives_vocabulary(model: FrozenModel) -> GivesVocabulary:
+    """Return a model as what it declares to be, or refuse it (CapabilityError)."""
+    model.capabilities.check(frozenset({"full_vocabulary"}), who="this method", n_words=0)
+    return cast(GivesVocabulary, model)
+
+
+def takes_soft_prompts(model: FrozenModel) -> TakesSoftPrompts:
+    """Return a model as what it declares to be, or refuse it (CapabilityError)."""
+    model.capabilities.check(frozenset({"soft_prompts"}), who="a soft prompt", n_words=0)
+    return cast(TakesSoftPrompts, model)
+
+
+def _first(model: FrozenModel, member: str) -> Any:
+    """The member of the first model that has it, from what stands in front inwards."""
+    while not hasattr(model, member) and isinstance(model, FrontModel):
+        model = model.model
+    return getattr(model, member, None)
