@@ -24,6 +24,7 @@ from fewfit.errors import FewfitError, InputError
 PROGRAMS = {
     "start-up": "speed.start_up",
     "speed": "speed.speed",
+    "installed": "speed.installed",
     "grid": "speed.grid",
     "growth": "speed.growth",
     "hf_speed": "speed.hf_speed",

@@ -33,8 +33,8 @@ from fewfit.task import Task
 
 MODELS = "embedded,embedded-en,embedded-en-float32"
 SETS = (
-    "sst2,agnews,trec,dbpedia,mpqa,clinc150,sst5,subj,imdb,snli,mnli,rte,boolq,tweet_irony,"
-    "tweet_offensive,tweet_stance"
+    "sst2,agnews,trec,dbpedia,mpqa,subj,sst5,tweet_irony,tweet_offensive,tweet_stance,rte,snli,mnli,"
+    "imdb,boolq,clinc150"
 )
 SHOTS = (1, 4, 16)
 LANGUAGES = Path(__file__).parent / "languages.toml"

@@ -1,6 +1,6 @@
 """What texts without labels bring the default decoder, on rows of the test splits.
 
-    python -m benchmarks unlabelled [--model embedded] [--seeds 10] [--store default]
+    python -m benchmarks unlabelled [--model embedded-en-float32] [--seeds 10] [--store default]
 
 A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far
 as there are so many. The same fit without them is beside it. Writes ``results/unlabelled.json``.
@@ -47,7 +47,7 @@ def figures(proba: Any, y: Any, classes: Any) -> list[float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model", default="embedded-en-float32")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--store", default="default")
     parser.add_argument("--sets", default=",".join([*CHOSEN_ON, *CONFIRMED_ON]))

