@@ -23,9 +23,9 @@ stands above its table; what is run is said in `experiments/`. Accuracy is the m
 deviation over samples of the training split, all methods on the same samples. A star marks the
 best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md).
 Tables that name `embedded-en-float32` were made when that model, all-MiniLM-L6-v2 in float32, was
-`embedded`; they were not made again with what `embedded` is now. DIR is a folder with `<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and
-`label` per line. A model that is not in an experiment's file was named by `--model SPEC`, on all
-test rows.
+`embedded`; they were not made again with what `embedded` is now. DIR is a folder with
+`<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and `label` per line. A
+model that is not in an experiment's file was named by `--model SPEC`, on all test rows.
 """
 
 
