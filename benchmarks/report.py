@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import RESULTS, searchers_report, tuning_report
@@ -16,6 +17,7 @@ from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
 
 HERE = Path(__file__).parent
+STARTS = ("python -c 'import numpy'", "fewfit --version")
 INTRODUCTION = """# Results
 
 Made by `python -m benchmarks report` from the files in `results/`, each written by the command that
@@ -302,12 +304,35 @@ def hf(path: Path) -> str:
             figures = f"{ours:,.0f} / {theirs:,.0f} tokens per s"
         rows.append([row["race"], figures, f"{row['ratio']:.2f}", row["wanted"]])
     return (
-        "\n## Speed of local models\n\n`python benchmarks/hf_speed.py`\n\n"
+        "\n## Speed of local models\n\n`python -m benchmarks hf_speed`\n\n"
         f"{content['threads']} threads, {content['device']}, torch {content['torch']}, "
         "transformers "
         f"{content['transformers']}. Both sides of a race take turns, piece by piece.\n\n"
         + markdown_table(["race", "figures", "ratio", "wanted"], rows)
         + "\n"
+    )
+
+
+def start_up(path: Path) -> str:
+    """The section on what starting costs, and on what an earlier version took."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for what, found in content["figures"].items():
+        after, before = median(found["after"]), found.get("before")
+        ratio = "–" if before is None else f"{after / median(before):.2f}"
+        rows.append(
+            [what, "–" if before is None else f"{median(before):.2f}", f"{after:.2f}", ratio]
+        )
+    numpy, version = (median(content["figures"][name]["after"]) for name in STARTS)
+    return (
+        "\n## What starting costs, and what an earlier version took\n\n"
+        "`OMP_NUM_THREADS=1 python -m benchmarks start-up --before TREE`\n\n"
+        "CPU seconds of whole processes on one thread, or a ratio where it says so; medians, the "
+        "two versions in turn. sst2: two processes from the command line, 32 + 1,821 texts, DecT, "
+        "no store. With `dtype=auto`, where the processor multiplies bfloat16, "
+        f"{content['other_labels']} of {content['texts']:,} texts get another label, so that it is "
+        f"not the default. `fewfit --version` takes {version / numpy:.1f} times what importing "
+        "numpy takes.\n\n" + markdown_table(["what", "before", "now", "now / before"], rows) + "\n"
     )
 
 
@@ -331,6 +356,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
+        "start_up": start_up,
         "speed": speed,
         "hf_speed": hf,
         "http_throughput": http,

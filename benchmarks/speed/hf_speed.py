@@ -12,7 +12,7 @@ The loops take turns, piece by piece, so that whatever else the machine does hit
 slow loop of the third race runs on a few texts and is extrapolated: it does the same work for
 every text, whatever its length.
 
-    python benchmarks/hf_speed.py --data ../shared/data --model ../shared/models/minilm-mlm
+    python -m benchmarks hf_speed --data ../shared/data --model ../shared/models/minilm-mlm
 """
 
 from __future__ import annotations

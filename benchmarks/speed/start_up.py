@@ -86,11 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             "fewfit --version": lambda tree: cpu(tree, "-m", "fewfit", "--version"),
         }
         figures |= in_turn(trees, asked, STARTS)
-        asked = {
-            "sst2, fit and evaluate": lambda tree: sst2(tree, folder, f"hf:{model}"),
-            "sst2, dtype=auto": lambda tree: sst2(tree, folder, f"hf:{model}?dtype=auto"),
-        }
+        asked = {"sst2, fit and evaluate": lambda tree: sst2(tree, folder, f"hf:{model}")}
         figures |= in_turn(trees, asked, ROUNDS)
+        asked = {"sst2, dtype=auto": lambda tree: sst2(tree, folder, f"hf:{model}?dtype=auto")}
+        figures |= in_turn({"after": HERE}, asked, ROUNDS)  # the earlier one may not know it
         wide = labels(folder, f"hf:{model}")
         narrow = labels(folder, f"hf:{model}?dtype=auto")
     if options.before is not None:

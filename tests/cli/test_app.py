@@ -209,3 +209,14 @@ def test_version_and_help():
     assert run("--version").stdout.strip().count(".") == 2
     for command in ("demo", "fit", "predict", "evaluate"):
         assert "Usage" in run(command, "--help").stdout
+
+
+def test_nothing_is_looked_through_when_a_command_ends():
+    """Half a second of a command that loaded weights; what is registered first is called last."""
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 1000));"
+        "sys.argv = ['fewfit', '--version'];"
+        "from fewfit.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

@@ -168,6 +168,7 @@ VIEW_BOUNDS = {
     "n": COUNT_OR_0,
     "choose": (["balanced", "random", "nearest"], [*_KINDS, "Balanced"]),
     "separator": (["", " "], [0, None, True, NAN, ["a"]]),
+    "turns": ([True, False], [2, None, "yes", NAN]),
     "max_words": ([None, *COUNT_OR_0[0]], [k for k in COUNT_OR_0[1] if k is not None]),
     "seed": ([0, 7], [*_KINDS, -1, 0.5]),
     "demonstrations": ([None, [], [({"text": "a"}, "b")]], [0, True, "ab", NAN]),

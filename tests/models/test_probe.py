@@ -16,7 +16,8 @@ from fewfit.models.base import Check
 from fewfit.models.fake import FakeModel
 from fewfit.models.probe import TEXTS, probe
 from tests.fake_server import FakeServer, Reply, edited, hidden_state, log_probabilities
-from tests.models.remote.test_remote import KEY, QUICK, SCHEMES, ids, with_hidden
+from tests.models.remote.test_base import QUICK, SCHEMES, ids, with_hidden
+from tests.models.remote.test_secrets import KEY
 
 run = CliRunner().invoke
 ROUTES = {

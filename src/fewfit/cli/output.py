@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import typer
-from tqdm import tqdm
 
+from fewfit import progress
 from fewfit.errors import FewfitError, FewfitWarning, InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,13 +22,8 @@ INTERRUPTED = 130
 _SHOWN = 3  # warnings of a kind; a run in many parts would repeat them
 
 
-@contextmanager
-def bar(phase: str, total: int, unit: str = "prompt") -> Iterator[Callable[[int], object]]:
-    """Show one progress bar on standard error, or nothing where that is not a terminal."""
-    with tqdm(total=total, desc=phase, unit=unit, disable=None, leave=True) as shown:
-        yield shown.update
-        shown.n = total  # what is asked twice was asked once, and what calibrates came on top
-        shown.refresh()
+bar = functools.partial(progress.bar, always=False)
+"""The one progress bar, where standard error is a terminal."""
 
 
 def say(text: str) -> None:

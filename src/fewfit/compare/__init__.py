@@ -68,6 +68,7 @@ def compare(
     output: str | Path | None = None,
     price_per_token: float | None = None,
     bar: Bar | None = None,
+    progress: bool = False,
 ) -> Comparison:
     """Compare methods on your task: which one, with how many labels, at what cost.
 
@@ -99,7 +100,7 @@ def compare(
     search_trials : int, default=50
         A searcher may try so many prompts in each cell: its budget is this times the examples of
         the sample, with what its calibration asks. At least 2.
-    output, price_per_token, bar : as for :meth:`Experiment.run`
+    output, price_per_token, bar, progress : as for :meth:`Experiment.run`
 
     Returns
     -------
@@ -141,4 +142,4 @@ def compare(
         drop_overlap=drop_overlap,
         search_trials=search_trials,
     )
-    return experiment.run(output, price_per_token=price_per_token, bar=bar)
+    return experiment.run(output, price_per_token=price_per_token, bar=bar, progress=progress)

@@ -13,10 +13,10 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from fewfit.compare.accounting import Load, flops, task_bytes
+from fewfit.compare.job import Job
 from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features
 from fewfit.compare.metrics import measure
-from fewfit.compare.plan import Job
 from fewfit.compare.schema import Cell, Ledger
 from fewfit.models import FrozenModel
 from fewfit.models.metered import Bill, MeteredModel

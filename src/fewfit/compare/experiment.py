@@ -33,6 +33,7 @@ from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
 from fewfit.models.optional import stored as stored_of
+from fewfit.progress import bar as progress_bar
 from fewfit.prompts import Template, View, Views, make_views
 from fewfit.task import Query
 
@@ -138,6 +139,7 @@ class Experiment:
         *,
         price_per_token: float | None = None,
         bar: Bar | None = None,
+        progress: bool = False,
     ) -> Comparison:
         """Ask what is missing, fit what is not finished, and summarise.
 
@@ -150,12 +152,14 @@ class Experiment:
             Of the frozen models' tokens, in any currency.
         bar : callable, optional
             ``bar(phase, total, unit)`` shows progress; its value is called with the units done.
+        progress : bool, default=False
+            True shows a bar for each phase.
         """
         if price_per_token is not None and not 0 <= price_per_token < math.inf:
             raise InputError(
                 f"price_per_token: expected a number from 0 on, got {price_per_token!r:.50}"
             )
-        journal, shown = _journal(output), bar or _silent
+        journal, shown = _journal(output), bar or (progress_bar if progress else _silent)
         for source in self.plan.sources:
             pending = self._pending(journal, source)
             if not pending:

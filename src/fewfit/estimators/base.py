@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -31,9 +30,9 @@ from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validat
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.estimators.hub import fetched, push
 from fewfit.models import FrozenModel
-from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed
 from fewfit.observations import Observations
+from fewfit.progress import Progress, showing
 from fewfit.prompts import Row, Template, read_rows
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
@@ -411,27 +410,6 @@ class TextEstimator(BaseEstimator):
             )
             return None
         return Example(row=dict(row), probabilities=probabilities)
-
-
-@contextmanager
-def showing(progress: Progress | bool | None, total: int) -> Iterator[Progress | None]:
-    """Yield what to call with the number of prompts newly answered; of True, a bar to `total`."""
-    if progress is None or progress is False:
-        yield None
-    elif progress is True:
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, unit=" prompts") as bar:
-            yield bar.update
-            bar.total = bar.n  # what was stored, or is asked twice, was not asked
-            bar.refresh()
-    elif callable(progress):
-        yield progress
-    else:
-        raise InputError(
-            "progress: expected True, or a function of the number of prompts newly answered, got "
-            f"a {type(progress).__name__}"
-        )
 
 
 def report_left_out(there: NDArray[np.bool_], what: str) -> None:

@@ -18,7 +18,7 @@ from fewfit.calibration import Calibration, default_calibration, make_calibratio
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
 from fewfit.estimators.examples import (
     check_kept,
     check_unseen,
@@ -30,9 +30,9 @@ from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
-from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.parameters import check_parameters
+from fewfit.progress import Progress, showing
 from fewfit.prompts import (
     Row,
     Template,

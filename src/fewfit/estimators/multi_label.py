@@ -15,15 +15,15 @@ from fewfit.asking import Policy
 from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out, showing
+from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
 from fewfit.estimators.examples import read_weights
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
-from fewfit.models.base import Progress
 from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
+from fewfit.progress import Progress, showing
 from fewfit.prompts import Template, Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
 from fewfit.task import DEFAULT_TEMPLATE, Task

@@ -6,7 +6,7 @@ import copyreg
 import inspect
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -17,10 +17,8 @@ from fewfit.errors import InputError
 from fewfit.gathering import gather
 from fewfit.models.capabilities import Capabilities
 from fewfit.observations import Batch, Observations, answered_whole
+from fewfit.progress import Progress
 from fewfit.prompts import Prompt
-
-Progress = Callable[[int], object]
-"""Called with the number of prompts answered since the last call."""
 
 
 @dataclass(frozen=True)

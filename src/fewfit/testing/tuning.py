@@ -3,79 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewfit.errors import ArtifactError, InputError, MissingExtraError
-from fewfit.prompts import Template
+from fewfit.testing.tuning_case import TEXTS, TuningCase, answers, data, same, short_run, state
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fewfit.tuning import Adapter, Data, Run, Trunk, TuningMethod
-
-_TEMPLATE = Template("{text} it was {mask}")
-_TEXTS = ("the movie was fun", "so dull", "the film is about sport in new york", "it was not good")
-_POOL = ("a dull film", "so fun", "really great", "not bad")
-_CHOICES = ("great", "not so bad", "really awful")
-
-
-@dataclass(eq=False)
-class TuningCase:
-    """A method on a small network, trained once for all checks.
-
-    Parameters
-    ----------
-    method : TuningMethod
-    base : callable
-        Returns the network afresh, without dropout, each time the same.
-    """
-
-    method: TuningMethod
-    base: Callable[[], Trunk]
-
-    @cached_property
-    def trunk(self) -> Trunk:
-        """The network that is trained on."""
-        return self.base()
-
-    @cached_property
-    def before(self) -> tuple[Any, ...]:
-        """Its state before anything."""
-        return _state(self.trunk)
-
-    @cached_property
-    def plain(self) -> Tensor:
-        """What it says without an adapter."""
-        assert self.before
-        return answers(self.trunk)
-
-    @cached_property
-    def trained(self) -> Adapter:
-        """An adapter after a few steps."""
-        assert self.before
-        return self.method.fit(self.trunk, _data(), _run())
-
-    @cached_property
-    def said(self) -> Tensor:
-        """What the network says with it."""
-        return answers(self.trunk, self.trained)
-
-
-def answers(trunk: Trunk, adapter: Adapter | None = None, texts: Sequence[str] = _TEXTS) -> Tensor:
-    """Return the log-probabilities of all choices' tokens; an adapter acts while it is read."""
-    import torch
-
-    encoded = [trunk.encoder.encode(_example(text, 0)) for text in texts]
-    batch = trunk.pack(encoded).to(trunk.device)
-    with torch.inference_mode():
-        if adapter is None:
-            return trunk.read(batch)[0].log_probs
-        with adapter.on(trunk.network):
-            return trunk.read(adapter.rewrite(batch, trunk))[0].log_probs
+    from fewfit.tuning import Trunk, TuningMethod
 
 
 def check_neutral(case: TuningCase) -> None:
@@ -94,7 +31,7 @@ def check_network(case: TuningCase) -> None:
 
     plain = case.plain
     assert (case.said - plain).abs().max() > 1e-4, "training changed nothing"
-    _same(case.before, _state(case.trunk))
+    same(case.before, state(case.trunk))
     assert torch.equal(answers(case.trunk), plain)
     parts = case.trained.parts(case.trunk.network)
     assert parts, "nothing is trained"
@@ -115,9 +52,9 @@ def check_saved(case: TuningCase) -> None:
             method=case.method,
             base_spec=None,
             base_identity=trunk.identity,
-            recipe=_run().recipe or case.method.recipe,
+            recipe=short_run().recipe or case.method.recipe,
             seed=0,
-            n_examples=len(_TEXTS),
+            n_examples=len(TEXTS),
         )
         manifest, tensors = load_adapter(Path(folder) / "adapter")
     assert manifest.make() == case.method, "the options do not survive"
@@ -150,9 +87,9 @@ def check_rows(case: TuningCase) -> None:
     """A row says the same alone, in a batch, and beside a longer row, which pads it."""
     import torch
 
-    alone = [answers(case.trunk, case.trained, [text]) for text in _TEXTS]
+    alone = [answers(case.trunk, case.trained, [text]) for text in TEXTS]
     assert torch.allclose(torch.cat(alone), case.said, atol=1e-4)
-    padded = answers(case.trunk, case.trained, [_TEXTS[0], " ".join([_TEXTS[2]] * 2)])
+    padded = answers(case.trunk, case.trained, [TEXTS[0], " ".join([TEXTS[2]] * 2)])
     assert torch.allclose(padded[: len(alone[0])], alone[0], atol=1e-4)
 
 
@@ -175,7 +112,7 @@ def check_resumed(case: TuningCase) -> None:
     """An interrupted run goes on to the same tensors; one of another seed is refused."""
     import torch
 
-    total = _run().recipe.steps * case.method.trainings(1)  # pyright: ignore[reportOptionalMemberAccess]
+    total = short_run().recipe.steps * case.method.trainings(1)  # pyright: ignore[reportOptionalMemberAccess]
     made = [0]
 
     def stop(n: int) -> None:
@@ -185,17 +122,17 @@ def check_resumed(case: TuningCase) -> None:
 
     expected = case.trained.tensors()
     with tempfile.TemporaryDirectory() as folder:
-        run = replace(_run(), checkpoint=Path(folder) / "run", every=2)
+        run = replace(short_run(), checkpoint=Path(folder) / "run", every=2)
         try:
-            case.method.fit(case.trunk, _data(), replace(run, progress=stop))
+            case.method.fit(case.trunk, data(), replace(run, progress=stop))
         except KeyboardInterrupt:
             pass
         else:
             raise AssertionError("progress counts other steps than trainings() says")
-        _same(case.before, _state(case.trunk))
-        found = case.method.fit(case.trunk, _data(), run).tensors()
+        same(case.before, state(case.trunk))
+        found = case.method.fit(case.trunk, data(), run).tensors()
         other = replace(run, seed=1)
-        _refuses(InputError, lambda: case.method.fit(case.trunk, _data(), other), "another seed")
+        _refuses(InputError, lambda: case.method.fit(case.trunk, data(), other), "another seed")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
@@ -206,9 +143,9 @@ def check_half_precision(case: TuningCase) -> None:
 
     trunk = case.base()
     trunk.network.to(torch.bfloat16)
-    before = _state(trunk)
-    adapter = case.method.fit(trunk, _data(), _run())
-    _same(before, _state(trunk))
+    before = state(trunk)
+    adapter = case.method.fit(trunk, data(), short_run())
+    same(before, state(trunk))
     assert torch.isfinite(answers(trunk, adapter)).all()
     tensors = adapter.tensors()
     assert all(t.dtype == torch.float32 for t in tensors.values() if t.is_floating_point())
@@ -256,52 +193,6 @@ def check_tuning_method(method: TuningMethod, base: Callable[[], Trunk]) -> None
     case = TuningCase(method, base)
     for check in TUNING_CHECKS:
         check(case)
-
-
-def _example(text: str, answer: int) -> Any:
-    from fewfit.tuning import ChoiceExample
-
-    return ChoiceExample(_TEMPLATE.render({"text": text}), _CHOICES, answer)
-
-
-def _data() -> Data:
-    from fewfit.tuning import Data
-
-    rows = [[_example(text, i % 3)] for i, text in enumerate(_TEXTS)]
-    return Data(rows, [[_example(text, 0)] for text in _POOL])
-
-
-def _run() -> Run:
-    from fewfit.tuning import Recipe, Run
-
-    recipe = Recipe(
-        steps=5, batch_size=4, dropout=False, learning_rate=0.02, optimizer="adamw", warmup=0
-    )
-    return Run(recipe)
-
-
-def _state(trunk: Trunk) -> tuple[Any, ...]:
-    network = trunk.network
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
-    return (
-        {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
-        [name for name, _ in network.named_modules()],
-        [p.requires_grad for p in network.parameters()],
-        [p.grad for p in network.parameters() if p.grad is not None],
-        [module.training for module in network.modules()],
-        hooks,
-        sum(
-            len(getattr(p, "_post_accumulate_grad_hooks", None) or ()) for p in network.parameters()
-        ),
-    )
-
-
-def _same(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
-    import torch
-
-    assert before[1:] == after[1:], "the network has other modules, hooks or gradients than before"
-    tables: tuple[Mapping[str, Any], Mapping[str, Any]] = before[0], after[0]
-    assert all(torch.equal(tables[1][name], tensor) for name, tensor in tables[0].items())
 
 
 def _refuses(kind: type[Exception], action: Callable[[], object], what: str) -> None:

@@ -18,7 +18,7 @@ from fewfit.models.remote import DIALECTS
 from fewfit.models.remote.options import Options
 from fewfit.observations import Status
 from tests.fake_server import FakeServer, Reply, edited
-from tests.models.remote.test_remote import QUICK, WORDS, model_of, prompts
+from tests.models.remote.test_base import QUICK, WORDS, model_of, prompts
 
 SIDE = ("/tokenize", "/v1/models", "/info")
 ASKS = {

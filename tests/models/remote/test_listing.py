@@ -19,7 +19,7 @@ from fewfit.models.fake import FakeModel
 from fewfit.observations import Observations, ScoreSpace, Status
 from fewfit.store import StoredModel, statistics
 from tests.fake_server import TOKENS, FakeServer, Reply, edited
-from tests.models.remote.test_remote import LABELS, QUICK, TEMPLATE, WORDS, model_of, prompts
+from tests.models.remote.test_base import LABELS, QUICK, TEMPLATE, WORDS, model_of, prompts
 
 LISTS = {
     "openai": ("choices", 0, "logprobs", "top_logprobs", 0),

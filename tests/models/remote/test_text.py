@@ -22,7 +22,7 @@ from fewfit.prompts import InContext
 from fewfit.testing import check_frozen_model
 from tests import faults
 from tests.fake_server import FakeServer, Reply, edited, probabilities, said_label
-from tests.models.remote.test_remote import QUICK, model_of, prompts
+from tests.models.remote.test_base import QUICK, model_of, prompts
 
 WORDS = ("good", "bad")
 IN_WORDS = {

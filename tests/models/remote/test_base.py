@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import pickle
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-import traceback
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -47,8 +43,14 @@ from tests.fake_server import (
 )
 
 WORDS = ("good", "bad")
+
+
 TEMPLATE = Template("{text} It was {mask}.")
+
+
 QUICK = "backoff=0.001&timeout=0.4&deadline=5&connections=4"
+
+
 SCHEMES = {
     "openai": "/v1",
     "openai-chat": "",
@@ -78,9 +80,6 @@ def with_hidden(scheme, server):
 
 def ids(words=WORDS):
     return [TOKENS.index(" " + word) for word in words]
-
-
-# --- what is read -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", ["vllm", "sglang", "llamacpp"])
@@ -224,9 +223,6 @@ def test_text_after_the_slot_that_a_causal_model_would_not_read_is_refused(sourc
         assert not server.requests
 
 
-# --- faults of one reply ----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: f"{fault.code}: {fault.what}")
 def test_fault(fault, monkeypatch):
     monkeypatch.setattr(transport, "BODY_LIMIT", 2**19)
@@ -271,256 +267,6 @@ def test_the_document_lists_the_faults_that_are_tried():
         "python -m tests.faults writes it"
     )
 
-
-# --- faults of the whole server ---------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("openai:http://127.0.0.1:{free}", "refused"),
-        ("openai:http://no-such-host.invalid", "no reply"),
-        ("openai:https://127.0.0.1:{plain}", "no reply"),
-    ],
-    ids=["A3: connection refused", "A3: unknown host", "A3: TLS to a server without"],
-)
-def test_a_server_that_is_not_there(url, says):
-    with FakeServer() as server:
-        url = url.format(free=free_port(), plain=server.port)
-        model = load_model(f"{url}?model=toy&retries=1&{QUICK}")
-        with pytest.warns(ModelWarning, match=says):
-            answers = model.observe(prompts("one", "two"), WORDS)
-        assert (answers.status == Status.FAILED).all()
-        if "refused" in says:
-            with pytest.raises(ModelError, match="in a row"):
-                model.observe(prompts(*map(str, range(60))), WORDS)
-
-
-def test_a_server_that_dies_stops_the_run_soon_and_keeps_what_it_said(tmp_path):
-    asked = []
-
-    def dying(request, before):
-        asked.append(request.text)
-        return Reply({}, 500) if len(asked) > 20 else None
-
-    texts = [f"number {i}" for i in range(200)]
-    with FakeServer(dying) as server:
-        model = StoredModel(
-            load_model(f"openai:{server.url}?model=toy&retries=0&connections=1&backoff=0"),
-            tmp_path / "s.sqlite",
-        )
-        with pytest.raises(ModelError, match="in a row"):
-            model.observe(prompts(*texts), WORDS)
-        assert len(asked) == 20 + GIVE_UP
-        time.sleep(0.2)
-        died = len(asked)
-        assert died == len(server.queries())
-        asked.clear()
-        server.script = None
-        answers = model.observe(prompts(*texts), WORDS)
-        again = server.queries()[died:]
-    assert answers.queries == 180
-    assert len(again) == 180
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://127.0.0.1:{}",
-        "http://127.0.0.1:{}/",
-        "http://localhost:{}/v1",
-        "http://127.0.0.1:{}/v1/",
-    ],
-)
-def test_a13_forms_of_the_address(url):
-    with FakeServer() as server:
-        model = load_model(f"openai:{url.format(server.port)}?model=toy&{QUICK}")
-        assert model.observe(prompts("x"), WORDS).queries == 1
-        assert server.requests[0].path == "/v1/completions"
-
-
-def test_a13_a_path_before_the_api_is_kept():
-    with FakeServer() as server:
-        model = load_model(f"openai:{server.url}/team/a/v1?model=toy&{QUICK}")
-        with pytest.raises(ModelError, match="404"):
-            model.observe(prompts("x"), WORDS)
-        assert server.requests[0].path == "/team/a/v1/completions"
-
-
-@pytest.mark.parametrize(
-    "rest",
-    [
-        "unix:/tmp/socket",
-        "ftp://host/",
-        "http://",
-        "http://host:notaport",
-        "http://host#part",
-        "localhost:8000",
-        "http://[::1",
-        "http://host/a b",
-        "http://host/\r\nX: y",
-    ],
-)
-def test_a13_addresses_that_are_none(rest):
-    with pytest.raises(InputError, match="openai"):
-        load_model(f"openai:{rest}?model=m")
-
-
-def test_a13_ipv6():
-    model = load_model("openai:http://[::1]:9/v1?model=m")
-    assert model.spec == "openai:http://[::1]:9?model=m"
-
-
-def test_a13_the_key_does_not_follow_a_redirect(monkeypatch):
-    monkeypatch.setenv("MY_KEY", KEY)
-    with FakeServer() as other:
-        target = f"{other.url}/v1/completions"
-        with FakeServer(lambda request, n: Reply({}, 307, {"Location": target})) as server:
-            model = load_model(f"openai:{server.url}?model=toy&key_env=MY_KEY&{QUICK}")
-            with pytest.raises(ModelError, match="redirects"):
-                model.observe(prompts("x"), WORDS)
-        assert not other.requests
-
-
-def test_a15_work_done_and_reply_lost_is_asked_twice_and_counted():
-    with FakeServer(
-        lambda request, n: replace(request.honest, cut=0) if n == 0 else None
-    ) as server:
-        model = load_model(f"openai:{server.url}?model=toy&{QUICK}")
-        answers = model.observe(prompts("x"), WORDS)
-        assert len(server.queries()) == 2
-    assert (answers.queries, model.retries) == (1, 1)
-
-
-# --- keys -------------------------------------------------------------------------------------
-
-KEY = "sk-thisIsTheSecretKey0123456789"
-
-
-def test_the_key_is_sent_and_written_nowhere(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("MY_KEY", KEY)
-    bad = []
-
-    def script(request, before):
-        assert request.headers["Authorization"] == f"Bearer {KEY}"
-        if bad and request.path == "/generate":
-            return Reply({"error": {"message": f"Incorrect key {KEY}", "code": "x"}}, bad[0])
-        return None
-
-    with FakeServer(script) as server:
-        spec = f"sglang:{server.url}?model=toy&key_env=MY_KEY&{QUICK}&retries=0"
-        store = tmp_path / "store.sqlite"
-        classifier = FewShotClassifier(
-            spec, template="{text} It was {mask}.", labels={"n": "bad", "p": "good"}, store=store
-        ).fit(["one", "two"], ["n", "p"])
-        classifier.save(tmp_path / "artifact")
-        written = [repr(classifier), repr(classifier.task_.model.model), str(spec)]
-        written.append(repr(vars(classifier.task_.model.model)))
-        for code in (401, 400, 500):
-            bad[:] = [code]
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                with pytest.raises(ModelError) as error:
-                    classifier.predict([f"three {code}"])
-            written += [str(w.message) for w in caught]
-            written.append("".join(traceback.format_exception(error.value)))
-        bad[:] = [200]
-        with pytest.warns(ModelWarning), pytest.raises(ModelError):
-            classifier.predict(["four"])
-        written += [caplog.text, pickle.dumps(classifier.task_.model.model).decode("latin1")]
-    for file in [p for p in tmp_path.rglob("*") if p.is_file()]:
-        written.append(file.read_bytes().decode("latin1"))
-    assert KEY not in "\n".join(written)
-    manifest = (tmp_path / "artifact" / "manifest.json").read_text()
-    assert "MY_KEY" not in manifest, "an artifact cannot name a variable for its server to be told"
-    assert "***" in "\n".join(written), "the server's message is there, without the key"
-
-
-def test_a_key_in_the_spec_is_refused_and_not_repeated():
-    for rest in (
-        f"http://user:{KEY}@host/v1?model=m",
-        f"http://{KEY}@host/v1?model=m",
-        f"http://host/v1?model=m&api_key={KEY}",
-        f"http://host/v1?model=m&Token={KEY}",
-        f"http://host/v1?model=m&hidden=http://u:{KEY}@other",
-        f"http://host/v1?model=m&retries={KEY}",
-    ):
-        with pytest.raises(InputError) as error:
-            load_model(f"openai:{rest}")
-        assert KEY not in str(error.value)
-
-
-def test_keys_that_cannot_be_sent_are_refused_without_being_shown(monkeypatch):
-    with FakeServer() as server:
-        model = load_model(f"openai:{server.url}?model=toy&key_env=MY_KEY&{QUICK}")
-        for value in ("", KEY + "\nX-Other: 1", KEY + "é"):
-            monkeypatch.setenv("MY_KEY", value)
-            with pytest.raises(ModelError, match="MY_KEY") as error:
-                model.observe(prompts("x"), WORDS)
-            assert KEY not in str(error.value)
-        assert not server.requests
-
-
-def test_openais_key_goes_to_openai_only(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with FakeServer() as server:
-        load_model(f"openai:{server.url}?model=toy").observe(prompts("x"), WORDS)
-        assert "Authorization" not in server.requests[0].headers
-    for url, sent in (
-        ("https://api.openai.com/v1", True),
-        ("http://api.openai.com/v1", False),
-        ("https://api.openai.com.evil.example/v1", False),
-    ):
-        head = load_model(f"openai:{url}?model=m")._transport.head("POST", "/", 0)
-        assert (b"Authorization" in head) == sent
-
-
-# --- specs ------------------------------------------------------------------------------------
-
-
-def test_a_spec_makes_the_same_model_again():
-    spec = "vllm:http://host:8000?connections=64&timeout=5.0&model=a%2Fb&hidden=http%3A%2F%2Fh2"
-    model = load_model(spec)
-    again = load_model(model.spec)
-    assert again.identity == model.identity
-    assert again.spec == model.spec
-    assert pickle.loads(pickle.dumps(model)).spec == model.spec
-    assert model.options.connections == 64
-
-
-@pytest.mark.parametrize(
-    ("spec", "says"),
-    [
-        ("openai:http://h/v1", "which model"),
-        ("openai:http://h/v1?model=m&model=n", "twice"),
-        ("openai:http://h/v1?model=m&colour=red", "no option"),
-        ("openai:http://h/v1?model=m&top_k=x", "is a whole number"),
-        ("openai:http://h/v1?model=m&connections=0", "at least"),
-        ("vllm:http://h?model=m&top_k=5", "no option 'top_k'"),
-        ("sglang:http://h?hidden=http://g", "no option 'hidden'"),
-        ("telepathy:http://h", "not known"),
-        ("embedded:x", "no options"),
-    ],
-)
-def test_specs_that_are_refused(spec, says):
-    with pytest.raises(InputError, match=says):
-        load_model(spec)
-
-
-def test_a_fingerprint_takes_the_place_of_the_address():
-    first = load_model("llamacpp:http://a:1?fingerprint=q4-7f3a")
-    moved = load_model("llamacpp:http://b:2?fingerprint=q4-7f3a")
-    other = load_model("llamacpp:http://b:2")
-    assert first.identity == moved.identity != other.identity
-
-
-# --- one bad row, and the classifier ----------------------------------------------------------
 
 LABELS = {"neg": "bad", "pos": "good"}
 
@@ -588,9 +334,6 @@ def test_errors_is_checked_before_anything_is_asked():
         assert not server.requests
 
 
-# --- censored scores in the classifier and the store ------------------------------------------
-
-
 def only_good(request, before):
     """Replies whose most probable tokens are " good" and no other label word."""
     top = {f"w{i}": float(np.log(0.15)) for i in range(4)}
@@ -656,9 +399,6 @@ def test_a_class_is_censored_if_all_its_words_are():
     assert_array_equal(reduced.censored[:, 0], answers.censored[:, 1] & answers.censored[:, 2])
     assert_array_equal(reduced.censored[:, 1], answers.censored[:, 0])
     assert 0 < reduced.censored[:, 0].mean() < 1
-
-
-# --- budget, resuming, threads ----------------------------------------------------------------
 
 
 def test_the_budget_stops_before_it_is_exceeded_and_a_second_run_goes_on(tmp_path):

@@ -23,15 +23,12 @@ from fewfit.decoders import KNNPrompting
 from fewfit.errors import (
     CapabilityError,
     InputError,
-    LabelWordWarning,
-    MissingExtraError,
-    ModelError,
     ModelMismatchError,
     ModelWarning,
     TruncationWarning,
 )
 from fewfit.models import TransformersModel
-from fewfit.models.local import Budget, in_batches, network
+from fewfit.models.local import network
 from fewfit.models.probe import TEXTS as PROBED
 from fewfit.models.probe import probe
 from fewfit.observations import Status
@@ -39,7 +36,11 @@ from fewfit.prompts import expand_words
 from tests.hf_checkpoints import KINDS, build
 
 TEMPLATE = "{text} In summary, it was {mask}."
+
+
 WORDS = ["great", "bad"]
+
+
 TEXTS = [
     "the movie was fun",
     "",
@@ -48,6 +49,8 @@ TEXTS = [
     "New York, New Delhi: the film , the world ; and more of it",
     "naïve café 漢字 🙂 \r\n x",
 ]
+
+
 WORD_TOKEN = {  # how the word stands in the vocabulary, where a space comes before it
     "bert": "{}",
     "distilbert": "{}",
@@ -116,9 +119,6 @@ def token_ids(folder, name, words=WORDS):
     ids = tokenizer.convert_tokens_to_ids(tokens)
     assert all(i is not None and i != tokenizer.unk_token_id for i in ids), tokens
     return ids
-
-
-# Exactness
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -303,9 +303,6 @@ def test_half_precision_is_close_and_is_another_identity(checkpoints, name):
     assert {k for k in full.identity if full.identity[k] != half.identity[k]} == {"dtype"}
 
 
-# Tokens
-
-
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize(
     "template",
@@ -419,109 +416,6 @@ def test_an_empty_prompt_begins_with_the_start_token(checkpoints):
     np.testing.assert_allclose(found.scores[0], expected.detach(), atol=1e-5)
 
 
-# Words of several tokens
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_words_of_several_tokens_are_scored_whole(checkpoints, name):
-    folder = checkpoints[name]
-    words = ["New York", "great", "New Delhi", "film news", "bad"]
-    model = TransformersModel(folder, space="logprob")
-    ids = model._encoder.word_ids(tuple(prompts(["x"])[0].parts), words)
-    assert {len(tokens) for tokens in ids} > {1}
-    found = model.observe(prompts(TEXTS), words)
-    shifted = TransformersModel(folder).observe(prompts(TEXTS), words)
-    for row, text in enumerate(TEXTS[:3]):
-        text = TEMPLATE.replace("{text}", text)
-        total = []
-        for tokens in ids:
-            masks = len(tokens) if KINDS[name] == "masked" else 1
-            _, logits = direct(folder, name, text, continuation=tokens[:-1], masks=masks)
-            log_probs = logits.log_softmax(-1)
-            total.append(sum(float(log_probs[i, t]) for i, t in enumerate(tokens)))
-        states, logits = direct(folder, name, text)
-        np.testing.assert_allclose(found.scores[row], total, atol=3e-5)
-        np.testing.assert_allclose(found.hidden[row], states[0], atol=1e-5)
-        constant = float(logits[0].logsumexp(-1))
-        np.testing.assert_allclose(shifted.scores[row], np.add(total, constant), atol=5e-5)
-    assert found.queries == len(TEXTS)
-    if KINDS[name] == "masked":
-        assert np.isnan(found.label_mass).all()  # several masks are several distributions
-    else:
-        np.testing.assert_allclose(found.label_mass, np.exp(found.scores).sum(1), rtol=1e-4)
-
-
-def test_label_mass_counts_no_probability_twice(checkpoints):
-    model = TransformersModel(checkpoints["gpt2"], space="logprob")
-    found = model.observe(prompts(TEXTS), ["New", "New York", "bad"])
-    np.testing.assert_allclose(found.label_mass, np.exp(found.scores[:, [0, 2]]).sum(1), rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["bert", "gpt2", "t5"])
-def test_first_token_mode_warns_of_collisions_and_refuses_when_all_collide(checkpoints, name):
-    model = TransformersModel(checkpoints[name], multi_token="first")
-    with pytest.warns(LabelWordWarning, match="'New York' and 'New Delhi'"):
-        found = model.observe(prompts(TEXTS), ["New York", "bad", "New Delhi"])
-    np.testing.assert_array_equal(found.scores[:, 0], found.scores[:, 2])
-    first = TransformersModel(checkpoints[name]).observe(prompts(TEXTS), ["New", "bad"])
-    np.testing.assert_allclose(found.scores[:, :2], first.scores, atol=1e-5)
-    with pytest.raises(InputError, match="have the same tokens"):
-        model.observe(prompts(TEXTS), ["New York", "New Delhi"])
-
-
-def test_words_that_the_vocabulary_lacks_are_refused(checkpoints):
-    with pytest.raises(InputError, match="'漢字' is not in the vocabulary"):
-        TransformersModel(checkpoints["bert"]).observe(prompts(["x"]), ["great", "漢字"])
-
-
-# Memory, numbers
-
-
-def test_running_out_of_memory_halves_the_batch_and_goes_on(checkpoints, monkeypatch):
-    model = TransformersModel(checkpoints["bert"])
-    texts = [f"great {'fun ' * (i % 7)}{i}" for i in range(40)]
-    expected = model.observe(prompts(texts), WORDS)
-    run, sizes = model._network.run, []
-
-    def small(batch, steps, columns, vectors):
-        size = len(batch) * max(len(item.ids) for item in batch)
-        sizes.append(size)
-        if size > 100:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(batch, steps, columns, vectors)
-
-    monkeypatch.setattr(model._network, "run", small)
-    found = model.observe(prompts(texts), WORDS)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-    assert found.queries == len(texts)
-    longest = max(len(item.ids) for item in model._encoder.encode(prompts(texts), 64))
-    failed = [size for size in sizes if size > 100]
-    # learned once, not paid for with every batch
-    assert failed == [longest * n for n in (40, 20, 10, 5) if longest * n > 100]
-    monkeypatch.setattr(model._network, "run", lambda *a: small(list(a[0]) * 20, *a[1:]))
-    with pytest.raises(ModelError, match=r"a single prompt of .* does not fit into memory"):
-        model.observe(prompts(texts), WORDS)
-
-
-def test_other_errors_are_not_taken_for_missing_memory():
-    def broken(rows):
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        list(in_batches(np.array([3, 2]), broken, Budget()))
-
-
-def test_batches_hold_the_budget_and_every_row_once():
-    lengths = np.random.default_rng(0).integers(1, 90, size=300)
-    budget = Budget(tokens=256, rows=16)
-    seen = []
-    for rows, size in in_batches(lengths, lambda rows: len(rows) * lengths[rows].max(), budget):
-        assert len(rows) <= 16
-        assert size <= 256
-        seen += rows.tolist()
-    assert sorted(seen) == list(range(300))
-
-
 def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatch):
     model = TransformersModel(checkpoints["bert"])
     run = model._network.run
@@ -540,156 +434,6 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(checkpoints, monkeypatc
     assert np.isnan(found.hidden[bad]).all()
     assert np.isnan(found.scores[bad]).all()
     assert np.isfinite(found.scores[~bad]).all()
-
-
-# Files
-
-
-def test_identity_holds_no_path_and_changes_with_a_byte_of_the_weights(checkpoints, tmp_path):
-    copy = shutil.copytree(checkpoints["bert"], tmp_path / "copy")
-    model = TransformersModel(checkpoints["bert"])
-    identity = dict(model.identity)
-    assert identity == dict(TransformersModel(copy).identity)
-    assert str(checkpoints["bert"]) not in json.dumps(identity)
-    assert "network" not in model._made
-    assert identity["kind"] == "transformers-masked"
-    for name, key in (
-        ("model.safetensors", "weights_sha256"),
-        ("tokenizer.json", "tokenizer_sha256"),
-        ("config.json", "config_sha256"),
-    ):
-        path = copy / name
-        data = path.read_bytes()
-        path.write_bytes(
-            data[:-1] + b" " + data[-1:] if name.endswith("json") else data[:-1] + b"?"
-        )
-        other = TransformersModel(copy).identity
-        assert {k for k in identity if identity[k] != other[k]} == {key}
-        path.write_bytes(data)
-    for options in ({"space": "logprob"}, {"multi_token": "first"}, {"max_tokens": 30}):
-        other = TransformersModel(copy, **options).identity
-        assert {k for k in identity if identity[k] != other[k]} == set(options)
-
-
-def test_max_tokens_of_models_that_count_positions_from_the_padding_token(tmp_path):
-    folder = build("roberta", tmp_path / "roberta", positions=40)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    del settings["model_max_length"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    model = TransformersModel(folder)
-    assert model.max_tokens == 40
-    assert model.observe(prompts(["fun " * 99]), WORDS).status[0] == Status.TRUNCATED
-    with pytest.raises(InputError, match="it reads at most 40"):
-        _ = TransformersModel(folder, max_tokens=41).max_tokens
-
-
-def test_spec_round_trips(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["bert"], tmp_path / "odd @name? #1")
-    for options in ("", "?space=logprob", "?multi_token=first&max_tokens=30&dtype=bfloat16"):
-        model = load_model(f"hf:{folder}{options}")
-        again = load_model(model.spec)
-        assert again.spec == model.spec
-        assert dict(again.identity) == dict(model.identity)
-    assert load_model(f"hf:{folder}?max_tokens=30&space=logprob").max_tokens == 30
-
-
-@pytest.mark.parametrize(
-    "spec",
-    [
-        "hf:",
-        "hf:name@",
-        "hf:name?space",
-        "hf:name?space=similarity",
-        "hf:name?colour=red",
-        "hf:name?space=logit&space=logit",
-        "hf:name?max_tokens=-1",
-        "hf:name?max_tokens=0",
-        "hf:name?dtype=int8",
-    ],
-)
-def test_a_malformed_spec_is_refused(spec):
-    with pytest.raises(InputError, match="model: "):
-        load_model(spec)
-
-
-def test_a_wrong_path_or_name_is_one_line(tmp_path):
-    with pytest.raises(ModelError, match=r"^model: there is no folder '.*/nowhere'$"):
-        _ = TransformersModel(str(tmp_path / "nowhere")).identity
-    with pytest.raises(ModelError, match="'no-such-model' is no folder here and cannot be had"):
-        _ = TransformersModel("no-such-model").identity
-    with pytest.raises(ModelError, match=r"no config\.json"):
-        _ = TransformersModel(tmp_path).identity
-    with pytest.raises(InputError, match="has no revision"):
-        _ = TransformersModel(tmp_path, revision="main").identity
-
-
-def test_a_hub_name_is_pinned_to_the_cached_commit(checkpoints, tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    repository = tmp_path / "models--someone--tiny"
-    shutil.copytree(checkpoints["bert"], repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    model = load_model("hf:someone/tiny")
-    assert model.identity["commit"] == commit
-    assert model.identity["repository"] == "someone/tiny"
-    assert model.spec == f"hf:someone/tiny@{commit}?dtype=float32"
-    assert dict(load_model(model.spec).identity) == dict(model.identity)
-    expected = TransformersModel(checkpoints["bert"]).observe(prompts(TEXTS), WORDS)
-    np.testing.assert_array_equal(model.observe(prompts(TEXTS), WORDS).scores, expected.scores)
-    with pytest.raises(ModelError, match="at revision 'v2'"):
-        _ = load_model("hf:someone/tiny@v2").identity
-
-
-def test_pickled_weights_and_adapters_are_refused(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["bert"], tmp_path / "pickled")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"no model\.safetensors"):
-        TransformersModel(folder).observe(prompts(["x"]), WORDS)
-    (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="merge the adapter"):
-        TransformersModel(folder).observe(prompts(["x"]), WORDS)
-
-
-def test_damaged_weights_are_refused(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["bert"], tmp_path / "damaged")
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ModelError, match="the weights cannot be loaded"):
-        TransformersModel(folder).observe(prompts(["x"]), WORDS)
-
-
-def test_a_checkpoint_without_its_head_is_refused(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["bert"], tmp_path / "body")
-    transformers.BertModel.from_pretrained(folder).save_pretrained(folder)
-    with pytest.raises(ModelError, match="BertModel is not a masked, causal or encoder-decoder"):
-        _ = TransformersModel(folder).identity
-    config = json.loads((folder / "config.json").read_text())
-    config["architectures"] = ["BertForMaskedLM"]
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="would be random numbers"):
-        TransformersModel(folder).observe(prompts(["x"]), WORDS)
-
-
-def test_a_tokenizer_without_a_mask_is_refused(checkpoints, tmp_path):
-    folder = shutil.copytree(checkpoints["bert"], tmp_path / "maskless")
-    for path in checkpoints["gpt2"].glob("tokenizer*"):
-        shutil.copy(path, folder / path.name)
-    with pytest.raises(ModelError, match="has no mask token"):
-        TransformersModel(folder).observe(prompts(["x"]), WORDS)
-
-
-def test_without_torch_the_message_is_the_command(checkpoints, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "fewfit\[hf\]"'):
-        _ = TransformersModel(checkpoints["bert"]).identity
-
-
-# End to end
 
 
 def data():
@@ -762,9 +506,6 @@ def test_threads_may_share_a_model(checkpoints):
     with ThreadPoolExecutor(4) as pool:
         for pair, scores in zip(pairs, pool.map(ask, pairs), strict=True):
             np.testing.assert_allclose(scores, expected[:, list(pair)], atol=1e-5)
-
-
-# Real checkpoints
 
 
 def shared(*parts):

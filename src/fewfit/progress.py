@@ -1,0 +1,61 @@
+"""The one progress bar: what ``progress=True`` shows, in a terminal and in a notebook.
+
+What can be shown takes ``progress``: None or False shows nothing, True a bar, and a function is
+called with the number of units newly done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fewfit.errors import InputError
+
+Progress = Callable[[int], object]
+"""Called with the number of prompts newly answered, or of other units newly done."""
+
+
+@contextmanager
+def bar(phase: str, total: int, unit: str = "prompt", *, always: bool = True) -> Iterator[Progress]:
+    """Show a bar on standard error, or below the cell of a notebook.
+
+    Parameters
+    ----------
+    phase : str
+        What is done.
+    total : int
+    unit : str
+    always : bool, default=True
+        Else nothing is shown where standard error is no terminal.
+
+    Yields
+    ------
+    callable
+        To be called with the number of units newly done.
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=phase, unit=unit, disable=False if always else None) as shown:
+        yield shown.update
+        # What is stored or asked twice was not asked, and what calibrates came on top.
+        shown.n = total
+        shown.refresh()
+
+
+@contextmanager
+def showing(
+    progress: Progress | bool | None, total: int, phase: str = "asking"
+) -> Iterator[Progress | None]:
+    """Yield what to call with the number of units newly done; of True, a bar to `total`."""
+    if progress is None or progress is False:
+        yield None
+    elif progress is True:
+        with bar(phase, total) as told:
+            yield told
+    elif callable(progress):
+        yield progress
+    else:
+        raise InputError(
+            "progress: expected True, or a function of the number of prompts newly answered, got "
+            f"a {type(progress).__name__}"
+        )
