@@ -34,10 +34,10 @@ PROGRAMS = {
     "ablation": "ablation",
     "embedded": "embedded",
     "unlabelled": "unlabelled",
+    "setfit_grid": "setfit_grid",
     "pairs": "pairs",
+    "chat": "chat",
     "tfew_base": "tfew_base",
-    "tfew_small": "tfew_small",
-    "pet_small": "pet_small",
     "walk": "walk",
     "report": "report",
 }

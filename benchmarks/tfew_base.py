@@ -1,11 +1,11 @@
-"""A small encoder-decoder that follows prompts: the base of ``tfew_small``.
+"""A small encoder-decoder that follows prompts: the base of ``tfew_small`` and ``pet_small``.
 
-    python -m benchmarks tfew_base OUTPUT --data DIR --masked FOLDER [--steps 3200]
+    python -m benchmarks tfew_base benchmarks/base --data DIR --masked FOLDER [--steps 3200]
 
 The network is put together from a masked language model of BERT's layout (FOLDER): its lower four
 layers are the encoder, its upper two and its head the decoder, which starts from the mask token and
 whose cross-attention starts as a copy of the self-attention. All weights but the word vectors are
-then trained on the prompted mixture of ``tfew_small.toml``, in several wordings and with several
+then trained on the prompted mixture of ``tfew_mixture.toml``, in several wordings and with several
 sets of answers, with the language-model loss. 100 rows of each set's training split are kept for
 validation; test splits and held-back sets are not read. Then (IA)^3 vectors alone are trained on
 the prompted part of the mixture. Writes a checkpoint, ``vectors`` and ``base.json``.
@@ -33,7 +33,7 @@ from fewfit.prompts import Template
 from fewfit.tuning import ChoiceExample, Objective, Recipe, Trunk, ranked, save_vectors, t_few, tune
 
 SETS: dict[str, Any] = tomllib.loads(
-    (Path(__file__).parent / "tfew_small.toml").read_text(encoding="utf-8")
+    (Path(__file__).parent / "tfew_mixture.toml").read_text(encoding="utf-8")
 )
 MAX_TOKENS = 48
 VALIDATION = 100

@@ -1,6 +1,6 @@
 """Nine jobs of a newcomer in a fresh environment, from the built wheel: what is typed and printed.
 
-    python -m benchmarks walk [--extras excel] [--keep FOLDER] [--only NAME ...]
+    python -m benchmarks walk [--extras embedded,excel] [--keep FOLDER] [--only NAME ...]
 
 Builds the wheel, makes a virtual environment, installs the wheel with the extras and with what
 ``constraints.txt`` pins, and does the jobs there one after the other, each with a store of its own.
@@ -196,6 +196,7 @@ def make_data(folder: Path, data: Path) -> None:
         (f"{a[0]} {b[0]}", ";".join(sorted({a[1], b[1]})))
         for a, b in zip(single, pick.sample(single, len(single)), strict=True)
     ]
+    pick.shuffle(both)
     write_csv(folder / "tags.csv", ("text", "labels"), both[:40])
     write_csv(folder / "tags-test.csv", ("text", "labels"), both[40:])
 
@@ -208,6 +209,7 @@ def make_data(folder: Path, data: Path) -> None:
 
 JOBS: dict[str, Sequence[str]] = {
     "Mails in German and English, semicolons, cp1252": (
+        "fewfit fit mails.csv -o mails/",
         "fewfit fit mails.csv --text-column nachricht --label-column thema -o mails/",
         "fewfit predict mails/ new-mails.csv -o sorted.csv",
         "fewfit evaluate mails/ new-mails.csv",
@@ -338,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do the jobs and write what they printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=data_folder())
-    parser.add_argument("--extras", default="excel")
+    parser.add_argument("--extras", default="embedded,excel")
     parser.add_argument("--keep", type=Path, help="a folder for the environment, used again")
     parser.add_argument("--only", nargs="*", default=list(JOBS), metavar="NAME")
     args = parser.parse_args(argv)

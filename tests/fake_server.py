@@ -18,6 +18,7 @@ import numpy as np
 VOCABULARY = [" good", " bad", " great", " It", " was", " New", " York", " Delhi", "good", "bad"]
 LETTERS = [chr(code) for code in range(32, 127)]
 TOKENS = [*VOCABULARY, *LETTERS]
+SPECIAL = {"<|user|>": 1000, "<|end|>": 1001}
 H = 12
 
 
@@ -143,7 +144,15 @@ class FakeServer:
 
     def queries(self) -> list[str]:
         """The prompts that were asked, with every attempt, tokenising and the like left out."""
-        side = ("/tokenize", "/v1/models", "/info", "/pooling", "/embedding", "/api/embed")
+        side = (
+            "/tokenize",
+            "/apply-template",
+            "/v1/models",
+            "/info",
+            "/pooling",
+            "/embedding",
+            "/api/embed",
+        )
         return [r.text for r in self.requests if r.path not in side]
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -176,7 +185,7 @@ class FakeServer:
             handler.wfile.write(data)
 
     def reply(self, path: str, body: dict[str, Any]) -> Any:
-        route = getattr(self, "_" + path.strip("/").replace("/", "_"), None)
+        route = getattr(self, "_" + path.strip("/").replace("/", "_").replace("-", "_"), None)
         return None if route is None else route(body)
 
     def _top(self, text: str, k: int) -> list[tuple[int, float]]:
@@ -280,7 +289,17 @@ class FakeServer:
         return {"model": self.model, "data": [{"index": 0, "data": state.tolist()}]}
 
     def _tokenize(self, body: Any) -> Any:
-        return {"tokens": tokenize(body.get("prompt", body.get("content")))}
+        text = body.get("prompt", body.get("content"))
+        if not body.get("parse_special"):
+            return {"tokens": tokenize(text)}
+        found: list[int] = []
+        for piece in re.split(r"(<\|\w+\|>)", text):
+            found += [SPECIAL[piece]] if piece in SPECIAL else tokenize(piece)
+        return {"tokens": found}
+
+    def _apply_template(self, body: Any) -> Any:
+        said = [f"<|user|>{m['role']} {m['content']}<|end|>" for m in body["messages"]]
+        return {"prompt": "".join(said) + "<|user|>assistant "}
 
     def _generate(self, body: Any) -> Any:
         values = log_probabilities(body["text"])
@@ -295,14 +314,15 @@ class FakeServer:
         return {"text": "", "meta_info": meta}
 
     def _completion(self, body: Any) -> Any:
+        text = str(body["prompt"])
         top = [
             {"id": i, "token": TOKENS[i], "logprob": value}
-            for i, value in self._top(body["prompt"], body["n_probs"])
+            for i, value in self._top(text, body["n_probs"])
         ]
         return {
             "model": self.model,
             "completion_probabilities": [{**top[0], "top_logprobs": top}],
-            "tokens_evaluated": len(tokenize(body["prompt"])),
+            "tokens_evaluated": len(tokenize(text)),
             "truncated": False,
         }
 

@@ -82,7 +82,7 @@ def test_the_command_prints_the_same():
         ("conjugate prompting", {"conjugate"}),
         ("Pattern-Exploiting Training", {"pet"}),
         ("(IA)^3", {"ia3"}),
-        ("mask", {"magnitude-mask", "random-mask"}),
+        ("mask", {"gradient-mask", "magnitude-mask", "random-mask"}),
         ("MPD", {"mpd"}),
         ("UPL", {"unsupervised-prompts"}),
         ("URIAL", {"urial-prefix", "token-shift"}),

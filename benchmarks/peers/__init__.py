@@ -49,10 +49,10 @@ class Peer(Method):
         return f"peer {self.name} " + (HERE / f"{self.name}_peer.py").read_text(encoding="utf-8")
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> dict[str, int]:
-        return self._call("fit", texts=sample.texts, labels=sample.y.tolist())
+        return self.call("fit", texts=sample.texts, labels=sample.y.tolist())
 
     def predict_proba(self, fitted: Any, test: Features) -> NDArray[Any]:
-        answer = self._call("predict", texts=test.texts)
+        answer = self.call("predict", texts=test.texts)
         return np.array(answer["probabilities"], dtype=np.float64)
 
     def arrays(self, fitted: dict[str, int]) -> dict[str, NDArray[Any]]:
@@ -61,7 +61,8 @@ class Peer(Method):
     def parameters(self, fitted: dict[str, int]) -> int:
         return fitted["parameters"]
 
-    def _call(self, what: str, **content: Any) -> dict[str, Any]:
+    def call(self, what: str, **content: Any) -> dict[str, Any]:
+        """Send a request and return the answer."""
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

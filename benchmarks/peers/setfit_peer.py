@@ -10,8 +10,10 @@ so what must be kept is the encoder and the head.
 
 import json
 import os
+import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 REPLIES = os.fdopen(os.dup(1), "w", buffering=1)
@@ -60,8 +62,11 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         if "fit" in request:
+            start = time.process_time()
             model, reply = fit(**request["fit"])
             models = [model]
+            reply["cpu_seconds"] = time.process_time() - start
+            reply["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         else:
             proba = models[0].predict_proba(request["predict"]["texts"], as_numpy=True)
             reply = {"probabilities": np.asarray(proba, dtype=float).tolist()}

@@ -105,7 +105,8 @@ class Task:
         if task.model.capabilities.scores is not None:
             free = [calibration.prompts(view, rows) for view in views]
             blanks = [list(prompts) for prompts in zip(*free, strict=True)]
-        everything = task.ask([*blanks, *task._prompts([*rows, *more])], progress=progress)
+        prompts = [*blanks, *task._prompts([*rows, *more])]
+        everything = task.ask(prompts, progress=progress, spare=len(more))
         queries, n_blanks = everything.queries, len(blanks) * len(views)
         blank, asked = everything[:n_blanks], everything[n_blanks:]
         answers = asked[: len(rows) * len(views)]
@@ -173,15 +174,25 @@ class Task:
         return self.ask(self._prompts(rows), progress=progress)
 
     def ask(
-        self, prompts: Sequence[Sequence[Prompt]], *, progress: Progress | None = None
+        self,
+        prompts: Sequence[Sequence[Prompt]],
+        *,
+        progress: Progress | None = None,
+        spare: int = 0,
     ) -> Observations:
         """Ask N times P prompts; :meth:`observe` says what is returned and raised."""
         words = self.spellings()
         queries = [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
-        return self.answer(queries, progress=progress)
+        views = len(self.template.views)
+        return self.answer(queries, progress=progress, spare=spare * views)
 
-    def answer(self, queries: Sequence[Query], *, progress: Progress | None = None) -> Observations:
-        """Ask queries of any views, in one go where they spell the label words alike."""
+    def answer(
+        self, queries: Sequence[Query], *, progress: Progress | None = None, spare: int = 0
+    ) -> Observations:
+        """Ask queries of any views, in one go where they spell the label words alike.
+
+        Of those at the end, `spare` many, it is no matter whether they are answered.
+        """
         together: dict[tuple[str, ...], list[int]] = {}
         for i, query in enumerate(queries):
             together.setdefault(query.words, []).append(i)
@@ -192,7 +203,9 @@ class Task:
             asked = [queries[i].prompt for i in where]
             answers = self.model.observe(asked, words, progress=progress)
             batches.append((np.array(where), answers.by_class(names, owners, weights)))
-        return self.policy.settle(gather(batches, len(queries)))
+        found = gather(batches, len(queries))
+        self.policy.settle(found[: len(queries) - spare])
+        return found
 
     def answered(self, observations: Observations) -> NDArray[np.bool_]:
         """Return which examples have a usable answer in every view, shape (N,)."""

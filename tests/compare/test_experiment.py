@@ -518,3 +518,12 @@ def test_bad_arguments_are_one_line(files, args, message):
     result = run(files, *args, code=2)
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_left_out_shots_are_what_the_pool_has():
+    with pytest.warns(InputWarning, match="samples of 1, 4, 5 per class"):
+        experiment = Experiment(
+            *[own[:15] for own in TRAIN], *TEST, labels=LABELS, models=[FakeModel()], store=None
+        )
+    assert experiment.shots == [1, 4, 5]
+    assert {sample.shots for sample in experiment.data.samples} == {1, 4, 5}

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
 from fewfit.compare import expected_calibration_error, measure, sample_shots
+from fewfit.compare.splits import usual_shots
 from fewfit.datasets import load_support_desk
 from fewfit.errors import InputError
 
@@ -74,3 +75,11 @@ def test_the_support_desk_is_what_the_issue_of_few_labels_looks_like():
     from importlib.resources import files
 
     assert len((files("fewfit.datasets") / "support_desk.csv").read_bytes()) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("smallest", "shots"), [(1, [1]), (3, [1, 3]), (4, [1, 4]), (9, [1, 4, 9]), (99, [1, 4, 16])]
+)
+def test_the_usual_shots_end_with_the_smallest_class(smallest, shots):
+    y = np.array(["a"] * 120 + ["b"] * smallest)
+    assert usual_shots(y) == shots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests.estimators.test_fitted import edit
 from tests.fake_hub import serving
 
 NEW = ["good", "bad", ""]
+Y2 = ["yes", "no"]
 
 
 @pytest.fixture
@@ -110,3 +112,44 @@ def test_only_the_hub_needs_the_hubs_library(tmp_path, monkeypatch):
     for ask in (lambda: clf.push_to_hub("me/x"), lambda: type(clf).from_pretrained("me/x")):
         with pytest.raises(MissingExtraError, match=r'pip install "fewfit\[hf\]"'):
             ask()
+
+
+def test_a_tuned_model_comes_from_the_hub_and_is_read_when_it_is_asked(hub):
+    pytest.importorskip("torch")
+    stored = Path(__file__).parents[1] / "fixtures" / "tuning"
+    folder = stored / "t-few"
+    hub.repositories["a/tuned"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    options = {"model": f"hf:{stored / 'base'}", "store": None}
+    here = FewShotClassifier.load(folder, **options)
+    fetched = FewShotClassifier.from_pretrained("a/tuned", **options)
+    np.testing.assert_array_equal(fetched.predict_proba(TEXTS), here.predict_proba(TEXTS))
+
+
+def test_a_model_tuned_for_it_comes_along(hub, tmp_path):
+    pytest.importorskip("torch")
+    from fewfit.artifacts.schema import MODEL_FILES
+    from fewfit.tuning import Trunk, TunedModel, make_method
+    from fewfit.tuning.artifact import adapter_files
+    from tests.models.local.test_sentences import save
+
+    trunk, method = Trunk.load(f"encoder:{save(tmp_path / 'base')}"), make_method("contrastive")
+    files = adapter_files(
+        method.build(trunk, 0),
+        method=method,
+        base_spec=trunk.spec,
+        base_identity=trunk.identity,
+        recipe=method.recipe,
+        n_examples=2,
+    )
+    clf = FewShotClassifier(TunedModel.of(files, trunk=trunk), store=None).fit(["so fun", "x"], Y2)
+    clf.push_to_hub("me/tuned")
+    held = hub.repositories["me/tuned"]
+    assert set(held) == {CARD, TENSORS, MANIFEST, *MODEL_FILES}
+    again = FewShotClassifier.from_pretrained("me/tuned", store=None)
+    np.testing.assert_allclose(again.predict_proba(NEW), clf.predict_proba(NEW), atol=1e-6)
+    hub.repositories["me/less"] = {name: held[name] for name in (TENSORS, MANIFEST)}
+    with pytest.raises(ArtifactError, match="could not be fetched"):
+        FewShotClassifier.from_pretrained("me/less", store=None)
+    hub.repositories["me/odd"] = held | {MANIFEST: b"[]"}
+    with pytest.raises(ArtifactError, match="not the manifest"):
+        FewShotClassifier.from_pretrained("me/odd", store=None)

@@ -15,6 +15,12 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, trunk
 
 SMALL = {
+    "diff-pruning": {"budget": 50},
+    "hft": {"rounds": 2},
+    "swr": {"share": 0.5},
+    "fish": {"budget": 50},
+    "gradient-mask": {"budget": 50, "layer_decay": 0.5},
+    "gradual-unfreezing": {"every": 2},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},
     "list": {"sessions": 1, "r": 4},
@@ -24,6 +30,7 @@ SMALL = {
     "parallel-adapter": {"r": 4},
     "peft": {"tuner": "lokr"},
     "pet": {"repetitions": 1, "adapter": "parallel-adapter", "adapter_options": {"r": 4}},
+    "prefix-tuning": {"m": 3},
     "prompt-tuning": {"m": 3},
     "random-mask": {"budget": 50},
     "series-adapter": {"r": 4},

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 import numpy as np
+import peft
 import torch
 
 from fewfit.errors import ArtifactError, InputError
@@ -36,7 +37,8 @@ from fewfit.tuning import (
 from fewfit.tuning.adapters.bottleneck import Bottleneck
 from fewfit.tuning.adapters.peft import Tuner, targets_of
 from fewfit.tuning.reading import scored
-from fewfit.tuning.sparse.masks import weights_of
+from fewfit.tuning.rounds.self_training import gains
+from fewfit.tuning.sparse.weights import weights_of
 from tests.tuning_models import EXAMPLES, example, network, trunk
 
 ROWS = [[example(text, k)] for k, text in enumerate(("the movie was fun", "not good", "so dull"))]
@@ -224,7 +226,11 @@ def test_scalars_of_another_network_or_budget_are_refused():
     adapter = make_method("random-mask", {"budget": 40}).build(base, 0)
     tensors = adapter.tensors()
     name = next(iter(adapter.index))
-    index, value = f"index.{name}", f"value.{name}"
+    gaps, index, value = f"gaps.{name}", f"index.{name}", f"value.{name}"
+    assert tensors[gaps].dtype == torch.uint16, "two bytes an index"
+    tensors = {index if k == gaps else k: t for k, t in tensors.items()}
+    tensors[index] = adapter.index[name]  # as version 0.1.0 had it
+    adapter.restore(tensors)
     for wrong, message in (
         ({**tensors, index: tensors[index].flip(0) - 1}, "ascending|chosen"),
         ({**tensors, value: tensors[value] * float("nan")}, "not a finite"),
@@ -278,7 +284,7 @@ def test_focal_weights_are_one_less_the_probability_held_fixed():
 
 def test_a_session_is_a_teacher_its_labels_and_a_fresh_student():
     base = trunk("bert", dropout=0.0)
-    method = make_method("list", {"sessions": 1, "r": 4, "temperature": 2.0})
+    method = make_method("list", {"sessions": 1, "r": 4, "temperature": 2.0, "weighed": 0.0})
     found = method.fit(base, Data(ROWS, POOL), Run(SHORT, seed=3))
     loss = method.loss(base, ROWS)
     teacher, student = method.build(base, 3), method.build(base, 4)
@@ -297,8 +303,105 @@ def test_a_session_is_a_teacher_its_labels_and_a_fresh_student():
         method.fit(base, Data(ROWS), Run(SHORT))
 
 
+def test_texts_weigh_what_a_step_along_them_gains_the_labelled_rows():
+    g = torch.Generator().manual_seed(0)
+    X, A = torch.randn(5, 3, generator=g).double(), torch.randn(4, 3, generator=g).double()
+    theta = torch.randn(3, generator=g).double().requires_grad_()
+
+    def losses(t):
+        return (X @ t).tanh() ** 2
+
+    def goal(t):
+        return ((A @ t) ** 3).sin().sum()
+
+    # through a step of gradient descent, at weights of 0
+    w = torch.zeros(5, dtype=torch.double, requires_grad=True)
+    (step,) = torch.autograd.grad((w * losses(theta)).sum(), theta, create_graph=True)
+    (by_weight,) = torch.autograd.grad(goal(theta - 0.01 * step), w)
+    expected = (-by_weight).clamp(min=0)
+    assert 0 < (expected > 0).sum() < 5
+    found = gains(goal(theta), list(losses(theta)), [theta])
+    assert torch.allclose(found, expected / expected.sum(), atol=1e-5)
+    assert gains(-(theta**2).sum(), [(theta**2).sum()], [theta]).tolist() == [0]
+
+
+def test_the_last_steps_of_a_session_are_weighed():
+    base = trunk("bert", dropout=0.0)
+    plain, weighed, late = (
+        make_method("list", {"sessions": 1, "r": 4, "weighed": share}).fit(
+            base, Data(ROWS, POOL), Run(SHORT, seed=3)
+        )
+        for share in (0.0, 1.0, 0.25)
+    )
+    names = list(plain.tensors())
+    differ = [
+        any(not torch.equal(a.tensors()[n], b.tensors()[n]) for n in names)
+        for a, b in ((plain, weighed), (plain, late), (weighed, late))
+    ]
+    assert differ == [True, True, True]
+
+
 def test_an_injected_adapter_needs_its_own_network():
     base = trunk("bert")
     with pytest.raises(InputError, match="refuses it"):
         PeftAdapter(base.network, "lora", {"target_modules": ["nowhere"]})
     assert not any(p.requires_grad for p in base.network.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft asks
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_prefix_is_peft_s_with_the_same_keys_and_values(name):
+    base, m = trunk(name, dropout=0.0), 3
+    adapter = make_method("prefix-tuning", {"m": m}).build(base, 0)
+    items = [base.encoder.encode(item) for item in EXAMPLES]
+    ours = said(base, adapter, items)
+    other = trunk(name, dropout=0.0)
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=m)
+    theirs = peft.get_peft_model(other.network, config).eval()
+    tensors = adapter.tensors()
+    pairs = [tensors[f"{letter}.decoder/{i}/self"] for i in range(2) for letter in "KV"]
+    # a row of peft's table is one token's keys and values, layer by layer, head by head
+    table = torch.stack(pairs).permute(2, 0, 1, 3).reshape(m, -1)
+    with torch.no_grad():
+        theirs.prompt_encoder["default"].embedding.weight.copy_(table)
+        found = []
+        for item in items:
+            for choice in item.choices:
+                ids = torch.tensor([item.before + choice])
+                rows = theirs(input_ids=ids).logits[0].log_softmax(-1)
+                at = range(len(item.before) - 1, len(ids[0]) - 1)
+                found += [rows[i, token] for i, token in zip(at, choice, strict=True)]
+    assert torch.allclose(ours, torch.stack(found), atol=1e-5)
+    assert not torch.allclose(ours, said(base, None, items), atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5-gated", "bert2bert"])
+def test_a_prefix_starts_as_the_keys_and_values_of_words(name):
+    base = trunk(name)
+    adapter = make_method("prefix-tuning", {"m": 5}).build(base, 1)
+    tensors = adapter.tensors()
+    kinds = {"bert": 1, "t5-gated": 3, "bert2bert": 3}[name]  # self, or both and cross
+    assert len(tensors) == 2 * 2 * kinds
+    g = torch.Generator().manual_seed(1)
+    ids = torch.randint(len(base.tokenizer), (1, 5), generator=g)
+    first = "encoder.0.self"
+    site = base.sites.sites[f"{first}.k"].module
+    kept = []
+    handle = base.network.get_submodule(site).register_forward_hook(lambda *a: kept.append(a[2]))
+    given = {"input_ids": ids} | ({} if name == "bert" else {"decoder_input_ids": ids})
+    with torch.no_grad():
+        base.network(**given)
+    handle.remove()
+    K = tensors[f"K.{first.replace('.', '/')}"]
+    assert torch.allclose(K, kept[0].view(5, *K.shape[::2]).transpose(0, 1), atol=1e-6)
+
+
+def test_what_stands_in_front_needs_positions():
+    base = trunk("gpt2")
+    base.positions = 12
+    for method in ("prefix-tuning", "prompt-tuning"):
+        adapter = make_method(method, {"m": 11}).build(base, 0)
+        with pytest.raises(InputError, match=r"takes \d+ positions.* has 12; lower max_tokens"):
+            said(base, adapter)
+        with pytest.raises(InputError, match="leave no position for it"):
+            make_method(method, {"m": 12}).build(base, 0)

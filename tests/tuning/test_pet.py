@@ -25,21 +25,24 @@ from fewfit.prompts import Template
 from fewfit.tuning import (
     IA3,
     ChoiceExample,
+    Data,
+    Meter,
     Recipe,
+    Run,
     TokenLogProbs,
     Trunk,
     TunedModel,
     distillation_loss,
     length_normalised_loss,
     load_vectors,
+    make_method,
     pet,
     ranked,
     site_map,
     train,
     tune,
 )
-from fewfit.tuning.costs import costs_of, costs_of_pet
-from fewfit.tuning.reading import scored
+from fewfit.tuning.reading import encode_rows, scored
 from tests.tuning_models import checkpoint, trunk
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
@@ -275,6 +278,8 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     mine = pet(loaded, rows, pool, repetitions=2, generations=1, recipe=Recipe(steps=3))
     for name, vector in mine.of().items():
         assert torch.equal(found[name], vector), name
+    method, measured = make_method("pet", {"repetitions": 2, "generations": 1}), Meter()
+    method.fit(loaded, Data(rows, pool), Run(Recipe(steps=3), meter=measured))
 
     mine.attach(loaded.network)
     best = ranked(loaded, [row[0] for row in pool])
@@ -286,14 +291,16 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     lines = list(csv.DictReader(told.stdout.splitlines()))
     assert [line["prediction"] for line in lines] == [("neg", "pos")[k] for k in best]
 
-    # 6 rows and 7 texts are fewer than a batch of 8, and a step is three queries for each row
-    costs = costs_of_pet(loaded, rows, pool, Recipe(steps=3), repetitions=2, generations=1)
-    assert costs[2].training_flops == report["training_flops"]
-    _, asked_once, one = costs_of(loaded, rows, Recipe(steps=3))
-    _, query, student = costs_of(loaded, pool, Recipe(steps=3))
-    models = 8 * (one.training_flops + 7 * query)
-    total = models + 2 * 6 * asked_once + student.training_flops
-    assert report["training_flops"] == pytest.approx(total)
+    # all trainings and all that is scored between them, counted as they run
+    assert report["training_flops"] == measured.flops
+    assert measured.steps == [3] * 9
+    rows_scored = 2 * 6 + 8 * 7  # by each pattern before any training; by each model
+    passed = Meter()
+    with mine.on(loaded.network):
+        scored(loaded, [row[0] for row in encode_rows(loaded, pool)], adapter=mine, meter=passed)
+    scoring = rows_scored * passed.flops / 7
+    assert scoring < measured.flops < 30 * scoring  # 168 rows trained three passes each
+    assert report["saved_bytes"] == measured.saved_bytes > 0
 
 
 @pytest.mark.parametrize(

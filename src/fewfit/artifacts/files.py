@@ -32,7 +32,11 @@ AnyManifest = TypeVar("AnyManifest", bound=Strict)
 
 
 def write_files(
-    folder: str | Path, files: Mapping[str, bytes], verify: Callable[[Path], object]
+    folder: str | Path,
+    files: Mapping[str, bytes],
+    verify: Callable[[Path], object],
+    *,
+    old: Collection[str] = (),
 ) -> None:
     """Let `folder` hold `files` and nothing else, or what it held before, never half of it.
 
@@ -43,13 +47,15 @@ def write_files(
     files : mapping of str to bytes
     verify : callable
         Given the folder that is about to be put in place; raises if it cannot be read back.
+    old : collection of str, optional
+        Files of other names that it may hold, and will no more.
 
     Raises
     ------
     ArtifactError
         If the folder is something else, or the files cannot be written.
     """
-    check_folder(folder, files)
+    check_folder(folder, {*files, *old})
     folder = Path(folder).absolute()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

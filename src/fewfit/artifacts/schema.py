@@ -1,8 +1,9 @@
 """What the folder of a fitted classifier holds: a manifest and the arrays that were learnt.
 
 An artifact is a folder with two files, ``manifest.json`` and ``decoder.safetensors``, and a model
-card, ``README.md``, for people. Nothing but the two files is read, nothing is imported by a name
-from a file, and nothing is unpickled.
+card, ``README.md``, for people. Beside them are the files of the model, where that was tuned for it
+and has no folder of its own. Nothing else is read, nothing is imported by a name from a file, and
+nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ from fewfit.artifacts.files import (
 from fewfit.errors import ArtifactError
 
 MANIFEST, TENSORS = "manifest.json", "decoder.safetensors"
+
+CARRIED = "tuned:."
+"""Spec of a tuned model whose files lie in the artifact itself."""
+
+MODEL_FILES = ("tuning.json", "adapter.safetensors")
+"""Of a tuned model, which :mod:`fewfit.tuning.artifact` reads."""
 
 MANIFEST_LIMIT = 16 * 2**20
 TENSORS_LIMIT = 2 * 2**30
@@ -129,7 +136,18 @@ class Manifest(Strict):
     files: dict[str, str]
 
 
-def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+def files_of(folder: str | Path) -> tuple[str, ...]:
+    """Return the names of the files that an artifact at `folder` may have."""
+    tuned = MODEL_FILES if (Path(folder) / MANIFEST).is_file() else ()
+    return (MANIFEST, TENSORS, *tuned)
+
+
+def write(
+    folder: str | Path,
+    manifest: Manifest,
+    arrays: Mapping[str, NDArray[Any]],
+    carried: Mapping[str, bytes] = {},
+) -> None:
     """Write an artifact so that `folder` holds the old one or the new one, never half of one.
 
     All files go to a folder beside it, are flushed to disk and read back, and the folder is then
@@ -143,6 +161,8 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
     manifest : Manifest
         Its `files` are filled in here.
     arrays : mapping of str to ndarray
+    carried : mapping of str to bytes, optional
+        The model's own files.
 
     Raises
     ------
@@ -159,7 +179,8 @@ def write(folder: str | Path, manifest: Manifest, arrays: Mapping[str, NDArray[A
             if not np.array_equal(back[name], array):
                 raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
 
-    write_files(folder, {TENSORS: tensors, MANIFEST: text, CARD: card_of(manifest)}, verify)
+    content = {TENSORS: tensors, MANIFEST: text, CARD: card_of(manifest), **carried}
+    write_files(folder, content, verify, old=files_of(folder))
 
 
 def read(folder: str | Path) -> tuple[Manifest, dict[str, NDArray[Any]]]:

@@ -84,6 +84,10 @@ class Calibration(ABC):
                 f"or ask for {round(1 / COARSEST)} samples (samples=, temperature=)"
             )
 
+    def with_premise(self, premise: str) -> Calibration:
+        """Return this calibration with a premise, if it has one; if not, itself."""
+        return self
+
     def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
         """Return the content-free prompts of one view; `rows` are the examples of the fit."""
         return [view.render(dict.fromkeys(view.fields, text)) for text in self.content_free]

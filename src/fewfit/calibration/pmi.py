@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,6 +50,9 @@ class PMICalibration(Calibration):
         super().__post_init__()
         if self.premise and self.premise.count("{mask}") != 1:
             raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
+
+    def with_premise(self, premise: str) -> Calibration:
+        return replace(self, premise=premise)
 
     def prompts(self, view: View, rows: Sequence[Row]) -> list[Prompt]:
         if not self.premise:

@@ -15,6 +15,8 @@ from fewfit._version import __version__
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
+from fewfit.cli.download import download
+from fewfit.cli.edit import edit
 from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
 from fewfit.cli.methods import methods
@@ -24,7 +26,8 @@ from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
-from fewfit.cli.tune import merge, tune
+from fewfit.cli.tune import compose, merge, tune
+from fewfit.cli.words import words
 
 app = typer.Typer(
     add_completion=True,
@@ -73,6 +76,8 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-for command in (fit, predict, evaluate, compare, doctor, tune, merge, pretrain, methods):
+FROZEN = (fit, predict, evaluate, compare, doctor, download, words, methods)
+WEIGHTS = (tune, merge, compose, edit, pretrain)
+for command in (*FROZEN, *WEIGHTS):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +55,13 @@ def compare(
             "the label scores of each other model."
         ),
     ] = None,
-    shots: Annotated[str, typer.Option(help="Labelled examples per class, by commas.")] = "1,4,16",
+    shots: Annotated[
+        str | None,
+        typer.Option(
+            help="Labelled examples per class, by commas. [default: 1,4,16, as far as the smallest "
+            "class goes]"
+        ),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, max=100_000, help="Samples for each number of shots.")
     ] = 5,
@@ -173,7 +178,7 @@ def compare(
         labels=words,
         methods=compared,
         models=_models(_names(models or model), hidden),
-        shots=[_number(item) for item in _names(shots)],
+        shots=None if shots is None else [_number(item) for item in _names(shots)],
         seeds=seeds,
         calibration=shared,
         store=store_path(store),
@@ -215,17 +220,11 @@ def _with_premise(
     """Give every PMI calibration its premise."""
     if premise is None:
         return methods, shared
-    from fewfit.calibration import PMICalibration
-    from fewfit.compare import DecoderMethod, SearcherMethod
-
-    pmi, found = PMICalibration(premise=premise), isinstance(shared, PMICalibration)
-    for name, method in methods.items():
-        own = isinstance(method.calibration, PMICalibration)
-        if own and isinstance(method, DecoderMethod | SearcherMethod):
-            methods[name], found = replace(method, calibration=pmi), True
-    if not found:
+    told = {name: method.with_premise(premise) for name, method in methods.items()}
+    new = shared if shared is None else shared.with_premise(premise)
+    if new is shared and all(told[name] is methods[name] for name in methods):
         raise InputError("--premise: no method is calibrated with 'pmi'")
-    return methods, pmi if isinstance(shared, PMICalibration) else shared
+    return told, new
 
 
 def _check_methods(listed: list[str]) -> None:

@@ -55,6 +55,7 @@ from fewfit.errors import InputError
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
     from fewfit.estimators.expected import ExpectedAccuracy
+    from fewfit.estimators.tuning import Tuning
 
 
 @plain_errors
@@ -96,6 +97,13 @@ def fit(
     unlabelled: Annotated[
         str | None,
         typer.Option(help="File of texts without labels, for a decoder that learns from them."),
+    ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: also tune a few thousand numbers inside the model, and keep it tuned where "
+            "held-out examples speak for it."
+        ),
     ] = None,
     multi_label: MultiLabel = False,
     label_separator: Separator = None,
@@ -152,6 +160,7 @@ def fit(
     choose("--errors", errors, ("raise", "nan"))
     words = read_label_words(label, labels)
     kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
+    choose("--tune", tune or "auto", ("auto",))
     source = template or [DEFAULT_TEMPLATE]
     fields = make_views(source).fields
     if multi_label:
@@ -165,13 +174,14 @@ def fit(
             "--labels": labels,
             "--shots": shots,
             "--unlabelled": unlabelled,
+            "--tune": tune,
         }
         _refuse(given)
         classifier = _several(model, source, kept)
     else:
-        kept["hidden"] = hidden
-        classifier = _single(model, source, words, decoder, calibration, option or [], kept)
-    check_folder(output, (schema.MANIFEST, schema.TENSORS))
+        more = {**kept, "hidden": hidden, "tune": tune}
+        classifier = _single(model, source, words, decoder, calibration, option or [], more)
+    check_folder(output, schema.files_of(output))
 
     names, name = column_names(fields, text_column), label_column or "label"
     wanted = [n for own in names.values() for n in own]
@@ -216,8 +226,8 @@ def fit(
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
     with bar("asking", (len(y) + len(texts)) * len(source)) as progress:
-        more: dict[str, Any] = {"unlabelled": texts} if texts else {}
-        classifier.fit(examples.texts, y, progress=progress, **more)
+        given: dict[str, Any] = {"unlabelled": texts} if texts else {}
+        classifier.fit(examples.texts, y, progress=progress, **given)
     seconds = time.perf_counter() - start
     classifier.doctor_ = report
     classifier.columns_ = schema.ColumnsEntry(
@@ -227,6 +237,7 @@ def fit(
     )
     expected = classifier.expected_accuracy() if expect else None
     classifier.save(output, keep_example=keep_example)
+    told: Tuning | None = None if multi_label else classifier.tuning_
     found = {
         "artifact": str(output),
         "examples": len(y),
@@ -237,6 +248,7 @@ def fit(
         "retries": classifier.n_retries_,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
+        "tuning": None if told is None else told.to_dict(),
         "expected_accuracy": None if expected is None else expected.to_dict(),
         "warnings": suspicions(classifier, table, examples, y),
     }
@@ -319,6 +331,8 @@ def _print(
         f"{found['queries']} queries, {found['seconds']:.1f} s; "
         f"{found['artifact_bytes'] / 1024:.0f} KiB in {output}"
     )
+    if found["tuning"] is not None:
+        say(_told(found["tuning"]))
     if report is not None:
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
@@ -329,6 +343,15 @@ def _print(
         say(f"Look at this: {line}")
     new = f"NEW{Path(train).suffix or '.csv'}"
     say(f"Next: {shlex.join(['fewfit', 'predict', output, new, '-o', 'labelled.csv'])}")
+
+
+def _told(tuning: dict[str, Any]) -> str:
+    """Say what --tune auto chose, and what it cost."""
+    held = ""
+    if tuning["frozen"] is not None:
+        held = f" ({tuning['tuned']:.0%} right, frozen {tuning['frozen']:.0%})"
+    cost = f"{count(tuning['n_trainings'], 'training')}, {tuning['seconds']:.1f} s"
+    return f"model: {tuning['chosen']}, since {tuning['reason']}{held}; {cost}"
 
 
 def _words(labels: Any, y: list[Any]) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from fewfit.artifacts import files
 from fewfit.cli.choices import choose
+from fewfit.cli.examples import answers_of, labelled, wordings
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import bar, plain_errors, say
-from fewfit.cli.tune import ARTIFACT, DTYPES, answers_of, labelled, wordings
+from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
 
 

@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewfit.cli.choices import choose, did_you_mean
-from fewfit.cli.columns import (
-    Examples,
-    column_names,
-    find_texts,
-    read_examples,
-    split_labelled,
-)
-from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
+from fewfit.cli.examples import answers_of, labelled, unlabelled_texts, wordings
+from fewfit.cli.labels import read_label_words
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -32,25 +26,34 @@ from fewfit.cli.options import (
     TextColumn,
     read_options,
 )
-from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.tables import open_table
+from fewfit.cli.output import bar, plain_errors, say
 from fewfit.errors import InputError
 from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
+    from fewfit.estimators import FewShotClassifier
+    from fewfit.models import FrozenModel
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
 
 DTYPES = ("float32", "bfloat16", "float16")
 ARTIFACT = ("tuning.json", "adapter.safetensors")
 """The files of what is tuned, here since the room cannot be entered without torch."""
+DECODED = ("manifest.json", "decoder.safetensors")
+"""Those beside them where a decoder reads it."""
 
 
 @plain_errors
 def tune(
     train: Input,
     output: Folder,
-    model: Annotated[str, typer.Option(help="hf:FOLDER, a checkpoint of transformers.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="hf:FOLDER, a checkpoint of transformers; for contrastive also embedded or "
+            "encoder:FOLDER."
+        ),
+    ],
     method: Annotated[
         str, typer.Option(help=f"How to train: {', '.join(ENTRIES)} (see 'fewfit methods').")
     ] = "t-few",
@@ -80,6 +83,13 @@ def tune(
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="At its peak. [default: the method's]")
+    ] = None,
+    rate: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: try a third, once and three times the learning rate on a quarter of the "
+            "rows, held out, and take the best."
+        ),
     ] = None,
     unlikelihood: Annotated[
         bool | None, typer.Option(help="The same as --option unlikelihood=... (t-few).")
@@ -128,6 +138,7 @@ def tune(
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import make_method
+    from fewfit.tuning.trunk import is_encoder
 
     if method not in METHODS:  # not by choose(), which a type checker cannot look into
         raise InputError(
@@ -136,6 +147,7 @@ def tune(
         )
     choose("--dtype", dtype, DTYPES)
     choose("--reading", reading or "words", ("answers", "words"))
+    choose("--rate", rate or "auto", ("auto",))
     older = {
         "unlikelihood": unlikelihood,
         "length_normalised": length_normalised,
@@ -148,7 +160,9 @@ def tune(
         raise InputError(f"--method {method}: it learns from texts; name them: --unlabelled")
     if not chosen.unlabelled and unlabelled is not None:
         raise InputError(f"--method {method} has no use for --unlabelled")
-    check_folder(output, ARTIFACT)
+    if is_encoder(model):
+        chosen.check_kind("encoder")
+    check_folder(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED))
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
     name = label_column or "label"
@@ -160,34 +174,35 @@ def tune(
     rows = wordings(examples, y, templates, verbalizer)
     pool: list[list[ChoiceExample]] = []
     if unlabelled is not None:
-        fields = fields_of(templates)
-        table = open_table(unlabelled, wanted=_flat(fields, text_column), say=note, **file)
-        texts = read_examples(table, find_texts(table, fields, text_column))
+        texts = unlabelled_texts(unlabelled, templates, text_column, **file)
         any_class = [str(verbalizer.classes[0])]
         pool = wordings(texts, any_class * len(texts), templates, verbalizer)
         if len(rest):
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
-    from fewfit.tuning import Data, Run, Trunk, load_start, save_adapter
-    from fewfit.tuning.artifact import TaskEntry
-    from fewfit.tuning.costs import costs_of_method
+    from fewfit.tuning import Data, Meter, Run, Trunk, TunedModel, fit_at_best_rate, load_start
+    from fewfit.tuning.artifact import TaskEntry, adapter_files, save_files
+    from fewfit.tuning.checkpoint import digest
+    from fewfit.tuning.costs import costs_of
+    from fewfit.tuning.rates import FACTORS
     from fewfit.tuning.sites import read_sites
-    from fewfit.tuning.training import digest, make_accelerator
+    from fewfit.tuning.training import make_accelerator
 
     if start is not None:
         load_start(start)  # what is not there or damaged is said before weights are loaded
     layout = None if sites is None else read_sites(sites)
     asked = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     asked = {name: value for name, value in asked.items() if value is not None}
-    recipe = replace(chosen.recipe, **asked)
+    recipe = replace(chosen.usual(), **asked)
     accelerator = make_accelerator()
     device = str(accelerator.device)
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "max_tokens": max_tokens}
     base = Trunk.load(model, **loading, layout=layout)
     base = base.reads(reading or chosen.reading)  # pyright: ignore[reportArgumentType], checked
     n_trainings = chosen.trainings(len(templates))
-    begun = time.perf_counter()
-    with bar("tuning", recipe.steps * n_trainings, unit="step") as progress:
+    begun, meter, tried = time.perf_counter(), Meter(), None
+    n_tries = 1 + (len(FACTORS) if rate is not None else 0)
+    with bar("tuning", recipe.steps * n_trainings * n_tries, unit="step") as progress:
         run = Run(
             recipe,
             seed,
@@ -195,14 +210,19 @@ def tune(
             checkpoint,
             progress if accelerator.is_main_process else None,
             accelerator,
+            meter=meter,
         )
-        adapter = chosen.fit(base, Data(rows, pool), run)
+        if rate is None:
+            adapter = chosen.fit(base, Data(rows, pool), run)
+        else:
+            tried = fit_at_best_rate(chosen, base, Data(rows, pool), run)
+            adapter = tried.adapter
+            recipe = replace(recipe, learning_rate=tried.best.rate)
     seconds = time.perf_counter() - begun
     if not accelerator.is_main_process:
         return
-    tokens, query_flops, costs = costs_of_method(base, chosen, Data(rows, pool), recipe)
-    save_adapter(
-        output,
+    tokens, query_flops, costs = costs_of(base, rows or pool, adapter, meter)
+    made = adapter_files(
         adapter,
         method=chosen,
         base_spec=base.spec,
@@ -220,6 +240,11 @@ def tune(
         ),
         costs=costs,
     )
+    if chosen.decoded:
+        classifier = decoded(TunedModel.of(made, trunk=base), templates, verbalizer)
+        classifier.fit(examples.texts, y).save(output)
+    else:
+        save_files(output, made)
     report = {
         "artifact": str(output),
         "method": method,
@@ -234,10 +259,18 @@ def tune(
         "tokens_per_query": round(tokens, 1),
         "query_flops": query_flops,
         "training_flops": costs.training_flops,
+        "saved_bytes": costs.saved_bytes,
+        "rates": None if tried is None else [one._asdict() for one in tried.tries],
     }
     if as_json:
         say(json.dumps(report, ensure_ascii=False))
         return
+    if tried is not None:
+        say(
+            f"rate {tried.best.rate:.3g}, of {', '.join(f'{t.rate:.3g}' for t in tried.tries)}, by "
+            f"the loss on {tried.n_held_out} examples held out ({tried.best.loss:.3f}, accuracy "
+            f"{tried.best.accuracy:.2f}); trained on all for {tried.best.steps} steps"
+        )
     more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
     more += f", {len(pool)} unlabelled texts" if pool else ""
     say(
@@ -264,61 +297,37 @@ def merge(
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
-def answers_of(y: list[str], given: Verbalizer | None) -> Verbalizer:
-    """Return the answer of each class, its own name where none is given."""
-    from fewfit.prompts import Verbalizer
+def decoded(model: FrozenModel, templates: list[Template], words: Verbalizer) -> FewShotClassifier:
+    """Return the classifier that reads a tuned model with the default decoder."""
+    from fewfit.estimators.classifier import FewShotClassifier
 
-    verbalizer = given or Verbalizer.from_classes(y)
-    if len(verbalizer.words) != len(verbalizer.classes) or verbalizer.weights:
-        raise InputError("--label: tuning trains one answer per class; give one each, no weights")
-    unknown = sorted(set(y) - {str(name) for name in verbalizer.classes})
-    if unknown:
-        raise InputError(
-            f"class {unknown[0]!r} has no answer; --label gives {list(verbalizer.classes)}"
-        )
-    return verbalizer
+    own = {str(k): word for k, word in zip(words.classes, words.first, strict=True)}
+    return FewShotClassifier(model, template=list(templates), labels=own, store=None)
 
 
-def fields_of(templates: list[Template]) -> tuple[str, ...]:
-    """Return the fields of all templates."""
-    return tuple(dict.fromkeys(field for item in templates for field in item.fields))
+@plain_errors
+def compose(
+    base: Annotated[str, typer.Argument(help="hf:FOLDER, the checkpoint they were tuned on.")],
+    artifacts: Annotated[list[Path], typer.Argument(help="Folders written by 'fewfit tune'.")],
+    output: Folder,
+    dtype: Annotated[
+        str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
+    ] = "float32",
+    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+) -> None:
+    """Add up what several artifacts change in a model's own weights: a task and a language, say.
 
+    The template and the answers are those of the first.
+    """
+    from fewfit.artifacts.files import check_folder
 
-def labelled(
-    path: str,
-    templates: list[Template],
-    text_column: list[str] | None,
-    label_column: str,
-    words: dict[str, Any] | None,
-    *,
-    use: bool,
-    **file: Any,
-) -> tuple[Examples, Examples, list[str]]:
-    """Read a file: its rows with a label, those without, and the labels."""
-    fields = fields_of(templates)
-    wanted = [*_flat(fields, text_column), label_column]
-    table = open_table(path, wanted=wanted, say=note, **file)
-    places, place = find_texts(table, fields, text_column), find_labels(table, label_column)
-    examples, rest = split_labelled(table, read_examples(table, places, place), use=use)
-    y = one_label(table, examples, table.columns[place])
-    check_names(table, examples, y, table.columns[place], words)
-    return examples, rest, y
+    choose("--dtype", dtype, DTYPES)
+    check_folder(output, ARTIFACT)
+    from fewfit.tuning import Trunk
+    from fewfit.tuning import compose as add_up
+    from fewfit.tuning.artifact import read_manifest
 
-
-def wordings(
-    examples: Examples, y: list[str], templates: list[Template], verbalizer: Verbalizer
-) -> list[list[ChoiceExample]]:
-    """Return each row in every template."""
-    from fewfit.tuning import ChoiceExample
-
-    texts = examples.texts
-    answer = {str(name): k for k, name in enumerate(verbalizer.classes)}
-    rows = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
-    return [
-        [ChoiceExample(item.render(row), verbalizer.words, answer[name]) for item in templates]
-        for row, name in zip(rows, y, strict=True)
-    ]
-
-
-def _flat(fields: tuple[str, ...], text_column: list[str] | None) -> list[str]:
-    return [name for own in column_names(fields, text_column).values() for name in own]
+    for folder in artifacts:  # what is not there or damaged is said before weights are loaded
+        read_manifest(folder)
+    kept = add_up(Trunk.load(base, dtype=dtype, max_tokens=max_tokens), artifacts, output)
+    say(f"{output}: {kept.count:,} scalars, the changes of {len(artifacts)} artifacts together")

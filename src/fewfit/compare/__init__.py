@@ -59,7 +59,7 @@ def compare(
     labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
     methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
     models: Sequence[str | FrozenModel] = ("embedded",),
-    shots: Sequence[int] = (1, 4, 16),
+    shots: Sequence[int] | None = None,
     seeds: int | Sequence[int] = 5,
     calibration: str | Calibration | None = None,
     store: str | Path | None = "default",
@@ -89,8 +89,8 @@ def compare(
         ``TuningRow(name, options)``.
     models : sequence of str or FrozenModel, default=("embedded",)
         Methods that need no frozen model run once for all of them.
-    shots : sequence of int, default=(1, 4, 16)
-        Labelled examples per class.
+    shots : sequence of int, optional
+        Labelled examples per class; left out, 1, 4 and 16, as far as the smallest class goes.
     seeds : int or sequence of int, default=5
         How many samples to draw for each number of shots, or their seeds.
     drop_overlap : bool, default=False

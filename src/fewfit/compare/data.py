@@ -11,7 +11,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fewfit.compare.splits import Sample, check_classes, draw_samples, overlap, same_samples
+from fewfit.compare.splits import (
+    SHOTS,
+    Sample,
+    check_classes,
+    draw_samples,
+    overlap,
+    same_samples,
+    usual_shots,
+)
 from fewfit.errors import InputError, InputWarning
 from fewfit.prompts import Row, Verbalizer, read_labels, read_rows
 from fewfit.prompts.labels import class_array
@@ -49,7 +57,7 @@ class Data:
         fields: Sequence[str],
         text: Sequence[str],
         labels: Mapping[Any, Any] | None,
-        shots: Sequence[int],
+        shots: Sequence[int] | None,
         seeds: Sequence[int],
         drop_overlap: bool,
     ) -> Data:
@@ -80,6 +88,15 @@ class Data:
         kept = overlap(*texts, drop=drop_overlap)
         y = y_train[kept]
         check_classes(verbalizer.classes, y, y_test)  # all rows of one may have been left out
+        if shots is None:
+            shots = usual_shots(y)
+            if shots[-1] < SHOTS[-1]:
+                warnings.warn(
+                    f"shots: the smallest class has {shots[-1]}, not {SHOTS[-1]}, so that samples "
+                    f"of {', '.join(map(str, shots))} per class are drawn",
+                    InputWarning,
+                    stacklevel=4,
+                )
         samples = draw_samples(y, shots=shots, seeds=seeds)
         used_up = [n for n in same_samples(samples) if n * len(verbalizer.classes) == len(y)]
         if used_up:

@@ -77,7 +77,7 @@ class Experiment:
         labels: Mapping[Any, str | Sequence[str] | Mapping[str, float]] | None = None,
         methods: Sequence[str] | Mapping[str, Method | Decoder] = DEFAULT_METHODS,
         models: Sequence[str | FrozenModel] = ("embedded",),
-        shots: Sequence[int] = (1, 4, 16),
+        shots: Sequence[int] | None = None,
         seeds: int | Sequence[int] = 5,
         calibration: str | Calibration | None = None,
         store: str | Path | None = "default",
@@ -86,7 +86,7 @@ class Experiment:
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
-        self.shots = whole_numbers("shots", shots)
+        wanted = None if shots is None else whole_numbers("shots", shots)
         self.seeds = read_seeds(seeds)
         if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
             raise InputError(f"search_trials: expected a whole number, got {search_trials!r:.50}")
@@ -100,10 +100,11 @@ class Experiment:
             fields=list(dict.fromkeys(fields)),
             text=self.template.views[0].fields,
             labels=labels,
-            shots=self.shots,
+            shots=wanted,
             seeds=self.seeds,
             drop_overlap=drop_overlap,
         )
+        self.shots = list(dict.fromkeys(sample.shots for sample in self.data.samples))
         self.plan = Plan(
             self.data,
             self.template,

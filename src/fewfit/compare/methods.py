@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, ClassVar, cast
 
@@ -129,6 +129,12 @@ class Method(ABC):
     def check(self, task: Task, *, who: str) -> None:
         """Refuse what it cannot be run on, before anything is paid for."""
         return
+
+    def with_premise(self, premise: str) -> Method:
+        """Return the method with a premise for its calibration; itself, if that takes none."""
+        own = self.calibration
+        told = own if own is None else own.with_premise(premise)
+        return self if told is own else replace(cast(Any, self), calibration=told)
 
     def on(self, task: Task, *, max_queries: int, seed: int, pool: Sequence[Row] = ()) -> Method:
         """Return the method, told what it works on; only called where it is `alone`.

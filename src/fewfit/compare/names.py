@@ -67,7 +67,7 @@ def default_of(methods: Mapping[str, Method]) -> str | None:
     key = DecoderMethod(make_decoder(None)).key()
     for name, method in methods.items():
         plain = method.calibration is None and method.template is None
-        if isinstance(method, DecoderMethod) and plain and method.key() == key:
+        if plain and method.key() == key:
             return name
     return None
 

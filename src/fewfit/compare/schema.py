@@ -47,6 +47,9 @@ class Ledger(_Strict):
         training included, and for one test row. None where its size or the prompts' lengths are
         not known, as of a server, and for a method without a frozen model. What the decoder itself
         computes is not in it, nor are further passes for label words of several tokens.
+    saved_bytes : int or None
+        Of a tuning method: what one of its steps keeps for the backward pass, measured, as its
+        FLOPs are.
     in_context_flops, in_context_bytes : float or None
         What one test row would take, and what would be kept, if the sample stood in front of every
         prompt instead: in-context learning with the same examples.
@@ -64,6 +67,7 @@ class Ledger(_Strict):
     artifact_bytes: int
     fit_flops: float | None = None
     predict_flops: float | None = None
+    saved_bytes: int | None = None
     in_context_flops: float | None = None
     in_context_bytes: float | None = None
 
@@ -113,7 +117,7 @@ class Summary(_Strict):
         of earlier versions.
     queries, tokens, fit_seconds, predict_seconds, parameters, artifact_bytes
         Medians of the ledger over seeds.
-    fit_flops, predict_flops, in_context_flops, in_context_bytes : float or None
+    fit_flops, predict_flops, saved_bytes, in_context_flops, in_context_bytes : number or None
         The same, where they are known.
     row_queries : float or None
         Queries of one test row; the median over seeds.
@@ -162,6 +166,7 @@ class Summary(_Strict):
     row_tokens: float | None = None
     fit_flops: float | None = None
     predict_flops: float | None = None
+    saved_bytes: int | None = None
     in_context_flops: float | None = None
     in_context_bytes: float | None = None
 

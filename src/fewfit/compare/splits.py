@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fewfit.errors import InputError
 from fewfit.prompts.containers import shown
 
+SHOTS = (1, 4, 16)
 _DIGITS = 20
 _MOST_SEEDS = 100_000
 
@@ -25,6 +26,12 @@ class Sample:
     shots: int
     seed: int
     rows: NDArray[np.intp]
+
+
+def usual_shots(y: NDArray[np.generic]) -> list[int]:
+    """Return 1, 4 and 16 as far as the smallest class goes, and its size where that is less."""
+    smallest = min(Counter(np.asarray(y).tolist()).values())
+    return sorted({*(n for n in SHOTS if n <= smallest), min(smallest, SHOTS[-1])})
 
 
 def draw_samples(

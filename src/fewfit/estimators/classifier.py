@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.base import ClassifierMixin, clone
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
@@ -29,6 +30,7 @@ from fewfit.estimators.examples import (
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
+from fewfit.estimators.tuning import N_FOLDS, Tuner, Tuning, check_tunable
 from fewfit.models import FrozenModel
 from fewfit.models.optional import check_installed, retries_of, show
 from fewfit.parameters import check_parameters
@@ -91,6 +93,10 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     max_censored : float, default=0.5
         Largest share of class scores that may be bounds in `fit`, for servers that list only
         their most probable tokens.
+    tune : {"auto"}, optional
+        "auto" also tunes a few thousand numbers inside the model, by contrast between the examples,
+        and keeps the model tuned where that makes the classes of held-out examples more likely. It
+        takes three trainings, and a model whose weights are at hand; see ``docs/contrast.md``.
 
     Attributes
     ----------
@@ -110,6 +116,8 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     doctor_ : dict or None
         The report of :func:`fewfit.models.probe.probe` on the frozen model, if one was put here;
         it is saved with the task.
+    tuning_ : Tuning or None
+        With ``tune="auto"``, what was chosen, why, and what that cost.
 
     Raises
     ------
@@ -137,6 +145,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
 
     kind: ClassVar[type[Decoder]] = Decoder
     decoder_: Decoder
+    tuning_: Tuning | None = None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **TextEstimator._parameter_constraints,
@@ -144,6 +153,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         "labels": [Mapping, list, tuple, None],
         "calibration": [str, Calibration, None],
         "max_censored": [Interval(Real, 0, 1, closed="both")],
+        "tune": [StrOptions({"auto"}), None],
     }
 
     def __init__(
@@ -159,6 +169,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         max_queries: int | None = None,
         errors: str = "raise",
         max_censored: float = MAX_CENSORED,
+        tune: str | None = None,
     ) -> None:
         self.model = model
         self.hidden = hidden
@@ -170,6 +181,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self.max_queries = max_queries
         self.errors = errors
         self.max_censored = max_censored
+        self.tune = tune
 
     def fit(
         self,
@@ -209,8 +221,12 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         """
         check_parameters(self)
         template = make_views(self.template)
+        spec = None
+        if self.tune is not None:
+            spec = check_tunable(self.model, self.hidden, template.views, self.max_queries)
         rows = read_rows(X, template.fields)
         y = read_labels(y, len(rows))
+        self.tuning_ = None
         if not rows and unlabelled is None:
             with showing(progress, len(template.views)) as told:
                 return self._fit_nothing(template, told)
@@ -270,7 +286,25 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         self._training = Training(hidden, scores, codes, own, further, P, fixed, mass, weight)
         self._probe = self._recorded(task.probe, probe)
         self._example = self._recorded(own[0], answers[:P])
+        if spec is not None:
+            self._tune(spec, X, y, sample_weight, unlabelled)
         return self
+
+    def _tune(self, spec: str, X: Any, y: Any, weight: Any, unlabelled: Any) -> None:
+        """Decide whether to tune the model; where that is better, be fitted on the tuned one."""
+        assert self._training is not None
+        tuner = Tuner(spec, self._training, self.task_, self.decoder_)
+        told, model = tuner.decide()
+        asked = self.n_queries_
+        if model is not None:
+            own = self.get_params(deep=False)
+            other = clone(self).set_params(model=model, tune=None)
+            other.fit(X, y, sample_weight=weight, unlabelled=unlabelled)
+            self.__dict__.update({**vars(other), **own})
+            held = {"right": tuner.right, "n_folds": N_FOLDS}
+            self._training = replace(self._training, **held)
+        self.n_queries_ += told.queries + asked * (model is not None)
+        self.tuning_ = told
 
     def _pool(self, task: Task, rows: list[Row], progress: Progress | None) -> dict[str, Any]:
         """Return the hidden states and scores of unlabelled texts."""

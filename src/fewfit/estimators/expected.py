@@ -101,6 +101,11 @@ class Training:
         Whether the prompts hold no labelled example, which no fold could hold out.
     sets : ndarray of shape (N, K), bool, or None
         The labels of each example where it has several; `codes` then number the sets that occur.
+    right : ndarray of shape (N,), bool, optional
+        Whether each row was given its class by a model that was tuned, and a decoder that was
+        fitted, without it; where the model itself has learnt from the rows nothing else will do.
+    n_folds : int
+        How many times that was.
     label_mass : float or None
         Median share of the probability at the slot that all label words have together; None where
         the model does not tell.
@@ -118,6 +123,8 @@ class Training:
     label_mass: float | None = None
     weight: NDArray[np.float64] | None = None
     sets: NDArray[np.bool_] | None = None
+    right: NDArray[np.bool_] | None = None
+    n_folds: int = 0
 
 
 def cross_validate(
@@ -133,6 +140,8 @@ def cross_validate(
         raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
     codes = training.codes
     seen = np.unique(codes)
+    if training.right is not None:
+        return _counted(*_recall(training.right, codes, classes, training.n_folds, []), [])
     if not training.fixed:
         why = "the prompt shows labelled examples, which cannot be held out without new queries"
         return _none(n_folds, list(classes), why)
@@ -161,12 +170,7 @@ def cross_validate(
         out = None if scores is None else scores[held]
         proba = copy.predict_proba(hidden[held], scores=out)
         right[held] = proba.argmax(axis=1) == codes[held]
-    recall = {
-        classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
-        for k in seen
-        if k not in alone
-    }
-    return _counted(int(right.sum()), int(tested.sum()), len(used), recall, lonely)
+    return _counted(*_recall(right, codes, classes, len(used), alone), lonely)
 
 
 def _cross_validate_sets(
@@ -197,6 +201,22 @@ def _cross_validate_sets(
     }
     right = (told == sets).all(axis=1)
     return _counted(int(right.sum()), len(right), len(used), recall, lonely)
+
+
+def _recall(
+    right: NDArray[np.bool_],
+    codes: NDArray[np.intp],
+    classes: Sequence[Label],
+    n_folds: int,
+    alone: Any,
+) -> tuple[int, int, int, dict[Any, tuple[int, int]]]:
+    """Return hits, rows, folds and recall, without the classes that stand alone."""
+    tested = ~np.isin(codes, alone)
+    recall = {
+        classes[k]: (int(right[codes == k].sum()), int((codes == k).sum()))
+        for k in np.unique(codes[tested])
+    }
+    return int(right[tested].sum()), int(tested.sum()), n_folds, recall
 
 
 def _counted(

@@ -21,6 +21,7 @@ from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchEr
 from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
 from fewfit.models.embedded import renamed
+from fewfit.models.optional import carried_by
 from fewfit.models.paired import JOINT, PairedModel
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
 from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
@@ -111,7 +112,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
         expected=schema.ExpectedEntry(**fitted.expected) if fitted.expected else None,
         files={},
     )
-    schema.write(folder, manifest, arrays)
+    schema.write(folder, manifest, arrays, carried_by(task.model))
 
 
 def load_fitted(
@@ -133,11 +134,13 @@ def load_fitted(
     ModelMismatchError
         If `model` is another than the one it was fitted on.
     """
-    if (Path(folder) / _TUNED).is_file():
+    if (Path(folder) / _TUNED).is_file() and not (Path(folder) / schema.MANIFEST).is_file():
         if hidden is not None:
             raise InputError("hidden: a tuned model decides by its own scores alone")
         return _load_tuned(folder, model, store, max_queries, errors)
     manifest, arrays = schema.read(folder)
+    if manifest.model_spec == schema.CARRIED:
+        model = _carried(folder, model)
     spec = _named(manifest, Path(folder), model, hidden)
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
@@ -178,6 +181,16 @@ def load_fitted(
         manifest.expected and manifest.expected.model_dump(by_alias=True),
     )
     return fitted, spec
+
+
+def _carried(folder: str | Path, model: str | FrozenModel | None) -> FrozenModel:
+    """Return the tuned model whose files lie in the folder; `model` says where its network is."""
+    from fewfit.tuning import TunedModel
+    from fewfit.tuning.artifact import read_files
+
+    if isinstance(model, FrozenModel):
+        raise InputError("model: tuned vectors need the string that names their checkpoint")
+    return TunedModel.of(read_files(folder), base=model, folder=Path(folder))
 
 
 def _named(

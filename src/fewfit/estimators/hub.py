@@ -1,11 +1,13 @@
 """Artifacts on a hub of models: fetched by the name that a user gives, and written there.
 
-What comes from a hub may come from anybody. Two files of it are fetched and no other, they are
-checked as any artifact is, and what they name opens no more than :mod:`fewfit.models.trust` allows.
+What comes from a hub may come from anybody. Two files of it are fetched and no other, or four where
+the model was tuned for it. They are checked as any artifact is, and what they name opens no more
+than :mod:`fewfit.models.trust` allows.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from fewfit.errors import ArtifactError, MissingExtraError
 from fewfit.store import default_path
 
 _TUNED = ("tuning.json", "adapter.safetensors")
+
+_FIRST = "vectors.safetensors"
+"""Where version 1 of what is tuned kept its tensors."""
 
 
 @contextmanager
@@ -60,11 +65,16 @@ def fetched(name: str, revision: str | None, options: dict[str, Any]) -> Iterato
             "artifact; save_pretrained, push_to_hub and 'fewfit fit' write such"
         )
     commit = first.parent.name
+    held = {manifest: first.read_bytes()}
+    if names == _TUNED and _FIRST.encode() in held[manifest]:
+        tensors = _FIRST
+    more = schema.MODEL_FILES if _carries(held[manifest]) else ()
     try:  # the same commit, whatever is pushed meanwhile
-        second = Path(hub.hf_hub_download(name, tensors, revision=commit, **options))
+        for other in (tensors, *more):
+            found = hub.hf_hub_download(name, other, revision=commit, **options)
+            held[other] = Path(found).read_bytes()
     except (hub.errors.HfHubHTTPError, hub.errors.EntryNotFoundError, OSError) as error:
         raise _not_had(name, error) from None
-    held = {manifest: first.read_bytes(), tensors: second.read_bytes()}
     with TemporaryDirectory(prefix="fewfit.") as temporary:
         folder = Path(temporary) / "artifact"
         if names == _TUNED:  # read again when the model is first asked
@@ -104,3 +114,11 @@ def _not_had(name: str, error: Exception) -> ArtifactError:
     return ArtifactError(
         f"{name!r} is no folder here, and it could not be fetched from the hub: {why[0]}"
     )
+
+
+def _carries(manifest: bytes) -> bool:
+    """Return whether a manifest, unchecked yet, says that the model's files lie beside it."""
+    try:
+        return json.loads(manifest)["model_spec"] == schema.CARRIED
+    except (ValueError, KeyError, TypeError):  # which is said when it is read
+        return False

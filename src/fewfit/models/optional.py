@@ -7,7 +7,7 @@ pays nothing; what asks is never handed through, since it would pass the store o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -46,6 +46,15 @@ class NeedsPackages(Protocol):
         ------
         MissingExtraError
         """
+
+
+class Carried(Protocol):
+    """A model that lies in no place of its own, and is kept by what is fitted on it."""
+
+    @property
+    def carried(self) -> Mapping[str, bytes]:
+        """Its files, by name; none where it is found by its spec."""
+        ...
 
 
 class TriesFields(Protocol):
@@ -120,6 +129,11 @@ def size_of(model: FrozenModel) -> Size | None:
 def retries_of(model: FrozenModel) -> int:
     """Return :attr:`Retries.retries`; 0 of a model that never asks again."""
     return _first(model, "retries") or 0
+
+
+def carried_by(model: FrozenModel) -> Mapping[str, bytes]:
+    """Return :attr:`Carried.carried`; nothing of most models."""
+    return _first(model, "carried") or {}
 
 
 def check_installed(model: FrozenModel) -> None:

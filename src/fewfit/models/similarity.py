@@ -42,7 +42,7 @@ class LabelSentences:
         """Embed the label sentences of every template that occurs in `prompts`."""
         for skeleton in dict.fromkeys(prompt.skeleton for prompt in prompts):
             if skeleton not in self._directions:
-                sentences = [" ".join(Prompt(skeleton).text(word).split()) for word in self._words]
+                sentences = [label_sentence(Prompt(skeleton), word) for word in self._words]
                 self._directions[skeleton] = normalise(self._embed(sentences))
 
     def scores(self, prompts: Sequence[Prompt], vectors: NDArray[np.float32]) -> Any:
@@ -65,6 +65,11 @@ class LabelSentences:
             rows = [j for j, other in enumerate(skeletons) if other == skeleton]
             out[rows] = unit[rows] @ self._directions[skeleton].T
         return out
+
+
+def label_sentence(prompt: Prompt, word: str) -> str:
+    """Return the label sentence of a word in a prompt's template."""
+    return " ".join(Prompt(prompt.skeleton).text(word).split())
 
 
 def is_pair(prompt: Prompt) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from fewfit.errors import ArtifactError, InputError, MissingExtraError, printable
+from fewfit.models.local.packaged import PACKAGES, packaged_folder
 from fewfit.models.paired import JOINT
 from fewfit.models.remote import DIALECTS, RemoteModel
 
@@ -109,8 +110,12 @@ def _check_server(spec: str, model: RemoteModel, path: Path, hidden: bool) -> No
 def _check_checkpoint(spec: str, rest: str, path: Path) -> None:
     name = rest if Path(rest).is_dir() else re.split(r"[?@]", rest)[0]
     _check_folder(name, path)
-    if Path(name).expanduser().is_dir():
+    if Path(name).expanduser().is_dir() or packaged_folder(name) is not None:
         return
+    if name in PACKAGES:
+        raise ArtifactError(
+            f"{path}: the model {_shown(name)} is not on this machine: run 'fewfit download {name}'"
+        )
     try:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError

@@ -32,6 +32,12 @@ class Prompt:
         return "".join(mask if part.kind == "mask" else part.text for part in self.parts)
 
     @property
+    def lead(self) -> str:
+        """The template's own text just before the slot, the same for every row."""
+        slot = next((i for i, part in enumerate(self.parts) if part.kind == "mask"), 0)
+        return self.parts[slot - 1].text if slot and self.parts[slot - 1].kind == "literal" else ""
+
+    @property
     def turns(self) -> tuple[Prompt, ...]:
         """What each of the two says in turn; the last is the question, with the slot."""
         found: list[list[Part]] = [[]]
@@ -42,16 +48,22 @@ class Prompt:
                 found[-1].append(part)
         return tuple(Prompt(tuple(parts)) for parts in found)
 
-    def asked(self, blank: str = "___") -> str:
-        """Return the prompt as one asks somebody who answers in words.
+    def question(self, blank: str = "___") -> tuple[Part, ...]:
+        """Return the prompt as one asks somebody who answers in words, without a slot.
 
         It ends at the slot where nothing but punctuation follows; else `blank` stands in the slot.
         """
         slot = next((i for i, p in enumerate(self.parts) if p.kind == "mask"), len(self.parts))
-        after = self.parts[slot + 1 :]
+        before, after = self.parts[:slot], self.parts[slot + 1 :]
         if any(p.kind == "field" or any(map(str.isalnum, p.text)) for p in after):
-            return self.text(blank)
-        return "".join(part.text for part in self.parts[:slot]).rstrip()
+            return (*before, Part("literal", blank), *after)
+        if before and before[-1].kind == "literal":
+            before = (*before[:-1], Part("literal", before[-1].text.rstrip()))
+        return before
+
+    def asked(self) -> str:
+        """Return the text of :meth:`question`."""
+        return "".join(part.text for part in self.question())
 
     @property
     def fields(self) -> tuple[str, ...]:

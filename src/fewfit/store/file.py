@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from fewfit.caches import cache_folder
 from fewfit.errors import StoreError
 
 APPLICATION_ID = 0x66657766  # "fewf"
@@ -34,32 +34,14 @@ _TABLES = (
 def default_path() -> Path:
     """Return where observations are kept unless the user says otherwise.
 
-    ``$FEWFIT_CACHE`` if it is set, else the platform's folder for caches; the file in it is
-    ``observations.sqlite``.
+    ``observations.sqlite`` in the folder of :func:`fewfit.caches.cache_folder`.
 
     Raises
     ------
     StoreError
         If there is neither a ``$FEWFIT_CACHE`` nor a home folder.
     """
-    named = os.environ.get("FEWFIT_CACHE")
-    try:
-        if named:
-            folder = Path(named).expanduser()
-        elif sys.platform == "win32":
-            local = os.environ.get("LOCALAPPDATA")
-            folder = (Path(local) if local else Path.home() / "AppData/Local") / "fewfit"
-        elif sys.platform == "darwin":
-            folder = Path.home() / "Library/Caches/fewfit"
-        else:
-            cache = os.environ.get("XDG_CACHE_HOME")
-            folder = (Path(cache) if cache else Path.home() / ".cache") / "fewfit"
-    except RuntimeError as error:
-        raise StoreError(
-            "there is no home folder to keep the model's answers in; name a folder in "
-            "$FEWFIT_CACHE, or a store, or keep nothing (store=None, --store none)"
-        ) from error
-    return folder / "observations.sqlite"
+    return cache_folder() / "observations.sqlite"
 
 
 @contextmanager

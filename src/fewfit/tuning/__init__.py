@@ -33,12 +33,15 @@ if TYPE_CHECKING:
         rank,
         unlikelihood_loss,
     )
+    from fewfit.tuning.measure import Meter
     from fewfit.tuning.method import Data, Run, TuningMethod, learn
     from fewfit.tuning.packing import ChoiceBatch, Packer
+    from fewfit.tuning.rates import fit_at_best_rate
     from fewfit.tuning.reading import ranked
     from fewfit.tuning.rounds.pet import pet
     from fewfit.tuning.selector import RandomSelector, Selector, top_k
     from fewfit.tuning.sites import LAYOUTS, Site, SiteMap, Stack, site_map
+    from fewfit.tuning.sparse.compose import compose
     from fewfit.tuning.sparse.delta import MaskedUpdate, SparseDelta
     from fewfit.tuning.sparse.own import OwnScalars
     from fewfit.tuning.tfew import PRETRAINING, t_few, tune
@@ -72,11 +75,31 @@ _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
+    "contrastive": Entry(
+        "losses.contrastive:Contrastive",
+        "Khosla et al. 2020, arXiv 2004.11362",
+        "1 per class",
+    ),
+    "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
+    "embeddings-head": Entry(
+        "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
+    ),
+    "fish": Entry("sparse.fish:FISH", "Sung et al. 2021, arXiv 2111.09839"),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
+    "full": Entry("sparse.parts:FullTuning", ""),
+    "gradient-mask": Entry("sparse.fish:GradientMask", ""),
+    "greentrainer": Entry("sparse.green:GreenTrainer", "Huang et al. 2024, arXiv 2309.13192"),
+    "hft": Entry("sparse.hft:HFT", "Hui et al. 2025, arXiv 2404.18466"),
+    "gradual-unfreezing": Entry(
+        "layers.unfreezing:GradualUnfreezing", "Howard & Ruder 2018, arXiv 1801.06146"
+    ),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
+    "last-blocks": Entry("sparse.parts:LastBlocks", "Zlotchevski et al. 2022, arXiv 2208.13928"),
+    "layer-norms": Entry("sparse.parts:LayerNorms", "Zhao et al. 2023, arXiv 2312.11420"),
     "list": Entry("rounds.self_training:LiST", "Wang et al. 2021, arXiv 2110.06274", _POOL),
+    "locft": Entry("sparse.locft:LocFT", "Yang et al. 2026, arXiv 2509.22072"),
     "lora": Entry("adapters.peft:LoRA", "Hu et al. 2022, arXiv 2106.09685"),
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
     "magnitude-mask": Entry("sparse.masks:MagnitudeMask", ""),
@@ -85,6 +108,9 @@ ENTRIES: dict[str, Entry] = {
     ),
     "peft": Entry("adapters.peft:PeftTuning", ""),
     "pet": Entry("rounds.pet:PET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
+    "prefix-tuning": Entry(
+        "prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"
+    ),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),
@@ -92,9 +118,18 @@ ENTRIES: dict[str, Entry] = {
     "series-adapter": Entry(
         "adapters.bottleneck:SeriesAdapter", "Houlsby et al. 2019, arXiv 1902.00751"
     ),
+    "swr": Entry("sparse.swr:SWR", "Kim et al. 2023, arXiv 2302.13435"),
     "t-few": Entry("tfew:TFew", "Liu et al. 2022, arXiv 2205.05638"),
 }
 """Name -> the house's own methods."""
+
+_MADE = {"composed": "sparse.compose:Composed"}
+"""Name -> class of what an artifact can be of though nobody trains it."""
+ENCODERS = ("embedded", "embedded-en", "embedded-en-float32", "encoder")
+"""Kinds of models that are sentence encoders whose weights, or those of the same size, can be had.
+
+Of what a package carries it is the one in float32 that is tuned, whichever is named.
+"""
 
 METHODS = Registry(__name__, {name: entry.where for name, entry in ENTRIES.items()})
 """Name -> class, the house's and those of installed packages; imported when looked up."""
@@ -112,6 +147,10 @@ def load(name: str) -> type[TuningMethod]:
     """
     from fewfit.parameters import did_you_mean  # numpy, which the table does not need
 
+    if name in _MADE:
+        _need_torch()
+        module, _, attribute = _MADE[name].partition(":")
+        return getattr(import_module(f"{__name__}.{module}"), attribute)
     if name not in METHODS:
         raise InputError(
             f"method: {name!r} is not one of {sorted(METHODS)}{did_you_mean(name, METHODS)}"
@@ -148,7 +187,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> TuningMe
 
 def name_of(method: TuningMethod) -> str:
     """Return the name under which the table has a method (InputError if it has it not)."""
-    for name, where in METHODS.entries.items():
+    for name, where in {**METHODS.entries, **_MADE}.items():
         module, _, attribute = where.partition(":")
         if (f"{__name__}.{module}", attribute) == (type(method).__module__, type(method).__name__):
             return name
@@ -171,6 +210,7 @@ _PLACES = {
     "IA3": "adapters.ia3",
     "LAYOUTS": "sites",
     "MaskedUpdate": "sparse.delta",
+    "Meter": "measure",
     "Objective": "losses",
     "OwnScalars": "sparse.own",
     "PRETRAINING": "tfew",
@@ -192,7 +232,9 @@ _PLACES = {
     "TunedModel": "tuned",
     "TuningMethod": "method",
     "add_lora": "adapters.peft",
+    "compose": "sparse.compose",
     "distillation_loss": "losses",
+    "fit_at_best_rate": "rates",
     "language_model_loss": "losses",
     "learn": "method",
     "length_normalised_loss": "losses",
@@ -213,6 +255,7 @@ _PLACES = {
 }
 
 __all__ = [
+    "ENCODERS",
     "ENTRIES",
     "IA3",
     "LAYOUTS",
@@ -226,6 +269,7 @@ __all__ = [
     "Entry",
     "Group",
     "MaskedUpdate",
+    "Meter",
     "Objective",
     "OwnScalars",
     "Packer",
@@ -246,7 +290,9 @@ __all__ = [
     "TunedModel",
     "TuningMethod",
     "add_lora",
+    "compose",
     "distillation_loss",
+    "fit_at_best_rate",
     "language_model_loss",
     "learn",
     "length_normalised_loss",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -66,6 +66,21 @@ class Adapter(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Put right what an update must not break."""
+
+    def replan(self, step: int, active: Collection[str]) -> Collection[str] | None:
+        """Return which parts are trained from this step on; None is those that are, `active`.
+
+        Called before each step while it is attached, the gradients of the one before still there.
+        Parts that leave lose the optimiser's state. An interrupted training goes on with the
+        `active` that it had, so that beside these the answer depends on the step and the parts'
+        values alone.
+        """
+        return None
+
+    def only(self, names: Collection[str]) -> None:
+        """Have gradients computed for these parts and no others."""
+        for name, part in self.named_parameters():
+            part.requires_grad_(name in names)
 
     def merge(self, network: nn.Module) -> None:
         """Put the change into the network's own weights, for good (InputError if it cannot be)."""
@@ -169,6 +184,22 @@ class Together(Adapter):
     def after_step(self) -> None:
         for adapter in self.members:
             adapter.after_step()
+
+    def replan(self, step: int, active: Collection[str]) -> Collection[str] | None:
+        found: list[str] = []
+        for i, adapter in enumerate(self.members):
+            own = _inside(f"adapters.{i}.", active)
+            planned = adapter.replan(step, own)
+            found += [f"adapters.{i}.{name}" for name in (own if planned is None else planned)]
+        return found
+
+    def only(self, names: Collection[str]) -> None:
+        for i, adapter in enumerate(self.members):
+            adapter.only(_inside(f"adapters.{i}.", names))
+
+
+def _inside(prefix: str, names: Collection[str]) -> list[str]:
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
 class Place(NamedTuple):

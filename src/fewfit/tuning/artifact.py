@@ -52,11 +52,30 @@ class TaskEntry(files.Strict):
 
 
 class CostEntry(files.Strict):
-    """What :class:`fewfit.models.costs.Size` is made from."""
+    """What training took, and what :class:`fewfit.models.costs.Size` is made from.
+
+    Attributes
+    ----------
+    training_flops : float
+        Operations of all trainings; in artifacts without `saved_bytes` by the paper's formula, in
+        others measured.
+    query_flops : float or None
+        Of one query.
+    saved_bytes : int or None
+        Kept for the backward pass by one step.
+    seconds : float or None
+        Of training.
+    steps : int or None
+        Of all trainings.
+    """
 
     n_parameters: int
     encoder_decoder: bool
     training_flops: float
+    query_flops: float | None = None
+    saved_bytes: int | None = None
+    seconds: float | None = None
+    steps: int | None = None
 
 
 class Manifest(files.Strict):
@@ -98,22 +117,21 @@ class Manifest(files.Strict):
             ) from None
 
 
-def save_adapter(
-    folder: str | Path,
+def adapter_files(
     adapter: Adapter,
     *,
     method: TuningMethod | str,
     base_spec: str | None,
     base_identity: Mapping[str, str],
-    recipe: Recipe,
+    recipe: Recipe | Mapping[str, Any],
     n_examples: int,
     seed: int | None = None,
     data_sha256: str | None = None,
     layout: Sequence[Stack] | None = None,
     task: TaskEntry | None = None,
     costs: CostEntry | None = None,
-) -> None:
-    """Write an adapter and a manifest, so that `folder` never holds half of them.
+) -> dict[str, bytes]:
+    """Return the files of an artifact: an adapter and a manifest.
 
     Parameters
     ----------
@@ -125,7 +143,7 @@ def save_adapter(
     Raises
     ------
     ArtifactError
-        If the folder holds something else or cannot be written, or a tensor is not finite.
+        If a tensor is not finite.
     InputError
         If the table has no such method.
     """
@@ -142,7 +160,7 @@ def save_adapter(
         base_spec=base_spec,
         base_identity=dict(base_identity),
         n_values=_values(held),
-        recipe=asdict(recipe),
+        recipe=asdict(recipe) if isinstance(recipe, Recipe) else dict(recipe),
         seed=seed,
         n_examples=n_examples,
         data_sha256=data_sha256,
@@ -151,18 +169,41 @@ def save_adapter(
         costs=costs,
         files={TENSORS: files.sha256(tensors)},
     )
+    made = {TENSORS: tensors, MANIFEST: files.dump(manifest)}
+    _, back = parse_adapter(made)
+    if back.keys() != held.keys() or any(not torch.equal(back[k], held[k]) for k in held):
+        raise ArtifactError("the adapter does not survive writing")
+    return made
 
-    def verify(fresh: Path) -> None:
-        _, back = load_adapter(fresh)
-        if back.keys() != held.keys() or any(not torch.equal(back[k], held[k]) for k in held):
-            raise ArtifactError(f"the adapter did not survive writing to {folder}")
 
+def save_adapter(folder: str | Path, adapter: Adapter, **options: Any) -> None:
+    """Write an adapter and a manifest, so that `folder` never holds half of them.
+
+    Parameters
+    ----------
+    folder : path
+    adapter : Adapter
+    **options
+        As :func:`adapter_files` takes them.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder holds something else or cannot be written, or a tensor is not finite.
+    InputError
+        If the table has no such method.
+    """
     if (Path(folder) / _FIRST).is_file() and (Path(folder) / MANIFEST).is_file():
         raise ArtifactError(
             f"{folder} holds an artifact of an earlier version; name another folder, or delete it"
         )
-    kept = {TENSORS: tensors, MANIFEST: files.dump(manifest), files.CARD: _card(manifest)}
-    files.write_files(folder, kept, verify)
+    save_files(folder, adapter_files(adapter, **options))
+
+
+def save_files(folder: str | Path, made: Mapping[str, bytes]) -> None:
+    """Write what :func:`adapter_files` gave, and the model card; see :func:`save_adapter`."""
+    manifest = parse_manifest(made[MANIFEST], Path(folder) / MANIFEST)
+    files.write_files(folder, {**made, files.CARD: _card(manifest)}, load_adapter)
 
 
 def save_vectors(
@@ -172,10 +213,21 @@ def save_vectors(
     save_adapter(folder, vectors, method=method, **options)
 
 
+def read_files(folder: str | Path) -> dict[str, bytes]:
+    """Read the files of an artifact, unchecked (ArtifactError)."""
+    path = Path(folder) / read_manifest(folder).tensors_file
+    data = files.read_bytes(Path(folder) / MANIFEST, _MANIFEST_LIMIT)
+    return {path.name: files.read_bytes(path, _TENSORS_LIMIT), MANIFEST: data}
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Read and check the manifest alone (ArtifactError)."""
     path = Path(folder) / MANIFEST
-    data = files.read_bytes(path, _MANIFEST_LIMIT)
+    return parse_manifest(files.read_bytes(path, _MANIFEST_LIMIT), path)
+
+
+def parse_manifest(data: bytes, path: Path) -> Manifest:
+    """Check a manifest (ArtifactError)."""
     manifest = files.parse(data, path, Manifest, versions=(1, SCHEMA_VERSION))
     expected = _FIRST if manifest.schema_version == 1 else TENSORS
     if set(manifest.files) != {expected}:
@@ -196,9 +248,16 @@ def load_adapter(folder: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
     ArtifactError
         If a file is missing, damaged, or holds a number that is not finite.
     """
-    manifest = read_manifest(folder)
-    path = Path(folder) / manifest.tensors_file
-    data = files.read_bytes(path, _TENSORS_LIMIT)
+    return parse_adapter(read_files(folder), Path(folder))
+
+
+def parse_adapter(
+    content: Mapping[str, bytes], folder: Path = Path()
+) -> tuple[Manifest, dict[str, Tensor]]:
+    """Check the files of an artifact; see :func:`load_adapter`."""
+    manifest = parse_manifest(content[MANIFEST], folder / MANIFEST)
+    path = folder / manifest.tensors_file
+    data = content[path.name]
     if files.sha256(data) != manifest.files[path.name]:
         raise ArtifactError(f"{path} differs from its checksum: it is damaged")
     tensors = _tensors(data, path)
@@ -323,7 +382,7 @@ def _tensors(data: bytes, path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
-        plain = tensor.dtype in (torch.float32, torch.int64, torch.bool)
-        if not plain or not torch.isfinite(tensor).all():
+        whole = tensor.dtype in (torch.int64, torch.uint16, torch.bool)
+        if not whole and not (tensor.dtype == torch.float32 and torch.isfinite(tensor).all()):
             raise ArtifactError(f"{path}: {name!r} is not finite float32")
     return tensors

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import (
 )
 
 from fewfit.errors import InputError
+from fewfit.tuning.training import training_mode
 
 Step = Callable[[], Tensor]
 """Computes a loss, a tensor of one element, without its backward pass."""
@@ -124,3 +126,52 @@ def seconds(steps: Mapping[str, Callable[[], Any]], *, repeat: int = 5) -> dict[
                 torch.cuda.synchronize()
             taken[name].append(clock() - start)
     return {name: median(times[1:]) for name, times in taken.items()}
+
+
+@dataclass
+class Meter:
+    """What the trainings of a method took, added up as each of them ends.
+
+    Attributes
+    ----------
+    flops : float
+        Operations of all steps and of all rows that were scored on the way; each training's are
+        those of one of its steps, counted, for all of them.
+    saved_bytes : int
+        Kept for the backward pass by one step, the largest of all trainings.
+    seconds : float
+        On the clock, training alone.
+    steps : list of int
+        Steps that each training made.
+    """
+
+    flops: float = 0.0
+    saved_bytes: int = 0
+    seconds: float = 0.0
+    steps: list[int] = field(default_factory=list)
+
+    def note(
+        self,
+        step: Step,
+        network: nn.Module,
+        adapter: nn.Module,
+        *,
+        parts: Iterable[nn.Parameter],
+        dropout: bool,
+        steps: float,
+        seconds: float,
+    ) -> None:
+        """Measure a step of a training that has ended, `steps` of which it made in `seconds`."""
+        with training_mode(network, dropout=dropout):
+            self.saved_bytes = max(self.saved_bytes, saved_bytes(step, network, adapter))
+            self.flops += steps * sum(flops_of(step))
+        for part in parts:
+            part.grad = None
+        self.seconds += seconds
+
+
+def forward_flops(call: Callable[[], Any]) -> int:
+    """Count the operations of what is computed without a gradient; it is called once."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counted:
+        call()
+    return counted.get_total_flops()

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_type_hints
 
+import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.losses import Objective, TokenLogProbs
-from fewfit.tuning.reading import draw, encode_rows
-from fewfit.tuning.training import Progress, Recipe, digest, train
+from fewfit.tuning.measure import Meter
+from fewfit.tuning.reading import draw, encode_rows, scored
+from fewfit.tuning.training import Progress, Recipe, Watch, train
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
+
+LOOKS = 20
+"""How often a training looks at rows that are held out."""
+
+PATIENCE = 5
+"""So many looks without a lower loss end it."""
 
 Rows = Sequence[Sequence[ChoiceExample]]
 """Training rows; each is the same example in one or several wordings."""
@@ -57,6 +68,15 @@ class Run:
         What else decides the result and is part of a checkpoint's key.
     every : int, default=100
         Steps between two writings of a checkpoint.
+    held_out : sequence of sequence of ChoiceExample
+        Labelled rows that are kept apart. Each training looks at them twenty times, ends where five
+        looks on end saw no lower loss, and takes what was best.
+    looks : list of float, optional
+        Is given the loss that each of these looks saw.
+    until : int, optional
+        Steps after which a training ends, at the rates of its whole recipe.
+    meter : Meter, optional
+        Is told what each training took.
     """
 
     recipe: Recipe | None = None
@@ -67,6 +87,10 @@ class Run:
     accelerator: Any = None
     decides: Mapping[str, str] = field(default_factory=dict)
     every: int = 100
+    held_out: Rows = ()
+    looks: list[float] | None = None
+    until: int | None = None
+    meter: Meter | None = None
 
     def part(self, name: str, *, seed: int | None = None) -> Run:
         """Return the run of one of several trainings."""
@@ -86,8 +110,10 @@ class TuningMethod(ABC):
     source : str
         Author, year, arXiv id, of a method that another package adds.
     labels_needed : str
-    kinds : frozenset of {"seq2seq", "causal", "masked"}
+    kinds : frozenset of {"seq2seq", "causal", "masked", "encoder"}
         Models that it is for.
+    decoded : bool
+        Whether what it learns is read by a decoder, and not as a ranking of the choices.
     unlabelled : bool
         Whether it needs texts without labels.
     recipe : Recipe
@@ -106,6 +132,7 @@ class TuningMethod(ABC):
     source: ClassVar[str] = ""
     labels_needed: ClassVar[str] = "1 in all"
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
+    decoded: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
     reading: ClassVar[Reading] = "words"
@@ -163,6 +190,10 @@ class TuningMethod(ABC):
         )
         return adapter
 
+    def usual(self) -> Recipe:
+        """Return the recipe that it trains with where nothing else is said."""
+        return self.recipe
+
     def trainings(self, n_templates: int) -> int:
         """Return how many trainings of a recipe's steps :meth:`fit` makes."""
         return 1
@@ -170,11 +201,18 @@ class TuningMethod(ABC):
     def check(self, base: Trunk, data: Data) -> None:
         """Refuse what this method cannot be run on (InputError)."""
         name = type(self).__name__
-        if base.kind not in self.kinds:
-            raise InputError(f"{name} is for {sorted(self.kinds)} models, this one is {base.kind}")
+        self.check_kind(base.kind)
         if self.unlabelled and not data.unlabelled:
             raise InputError(
                 f"unlabelled: {name} learns from texts without labels too, and there are none"
+            )
+
+    def check_kind(self, kind: str) -> None:
+        """Refuse a kind of model (InputError)."""
+        if kind not in self.kinds:
+            raise InputError(
+                f"{type(self).__name__} is for {sorted(self.kinds)} models, this one is {kind}"
+                + ": it scores no choices; take contrastive" * (kind == "encoder")
             )
 
     def fresh(self, base: Trunk, run: Run) -> Adapter:
@@ -225,24 +263,44 @@ def learn(
         tokens, _ = base.read(adapter.rewrite(packed, base))
         return loss(tokens, batch, step)
 
+    recipe = run.recipe or recipe
+    held = [item[0] for item in encode_rows(base, run.held_out)]
+    watch = None
+    if held:
+        truth = torch.tensor([item.answer for item in held])
+
+        def away() -> float:
+            beta = torch.from_numpy(scored(base, held, adapter=adapter, meter=run.meter))
+            return float(cross_entropy(beta, truth))
+
+        watch = Watch(away, max(1, recipe.steps // LOOKS), PATIENCE, run.looks)
     key = (
         {}
         if run.checkpoint is None
         else {
             "model": digest(dict(base.identity)),
             "texts": digest(encoded),
+            **({"held out": digest(held)} if held else {}),
             "start": digest({name: digest(t) for name, t in adapter.tensors().items()}),
             **run.decides,
             **decides,
         }
     )
+
+    def replan(step: int, active: Collection[str]) -> Collection[str] | None:
+        planned = adapter.replan(step, active)
+        adapter.only(active if planned is None else planned)
+        return planned
+
+    plans = type(adapter).replan is not Adapter.replan
     with adapter.on(base.network):
-        return train(
+        parts, begun = adapter.parts(base.network), time.perf_counter()
+        history = train(
             base.network,
-            adapter.parts(base.network),
+            parts,
             loss_of,
             len(encoded),
-            run.recipe or recipe,
+            recipe,
             seed=run.seed,
             checkpoint=run.checkpoint,
             every=run.every,
@@ -250,8 +308,27 @@ def learn(
             accelerator=run.accelerator,
             after_step=adapter.after_step,
             groups=adapter.groups(),
+            replan=replan if plans else None,
+            watch=watch,
+            until=run.until,
             decides=key,
         )
+        if plans:
+            adapter.only(parts)
+        if run.meter is not None:
+            size = min(recipe.batch_size, len(encoded))
+            batch = recipe.rows(0, len(encoded), run.seed)[: recipe.micro_batch]
+            run.meter.note(
+                lambda: loss_of(batch, 0),
+                base.network,
+                adapter,
+                parts=parts.values(),
+                dropout=recipe.dropout,
+                steps=len(history) * size / len(batch),
+                seconds=time.perf_counter() - begun,
+            )
+            run.meter.steps.append(len(history))
+    return history
 
 
 @cache

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,11 +52,8 @@ def top_k(
     if any(torch.isnan(scores[name]).any() for name in names):
         raise InputError("selector: a score is not a number")
     if level == "scalar":
-        flat = torch.cat([scores[name].flatten() for name in names])
-        chosen = torch.zeros(len(flat), dtype=torch.bool)
-        chosen[flat.sort(descending=True, stable=True).indices[:budget].cpu()] = True
-        parts = zip(names, chosen.split(sizes), strict=True)
-        return {name: part.view(scores[name].shape) for name, part in parts if part.any()}
+        best = _best_scalars([scores[name] for name in names], budget)
+        return {name: mask for name, mask in zip(names, best, strict=True) if mask.any()}
     groups: dict[str, list[str]] = {}
     for name in names:
         inside = (path for path in blocks if name.startswith(f"{path}."))
@@ -75,6 +73,28 @@ def top_k(
                 masks[name] = torch.ones(scores[name].shape, dtype=torch.bool)
     if not masks:
         raise InputError(f"selector: no {level} is as small as the budget of {budget} scalars")
+    return masks
+
+
+def _best_scalars(scores: Sequence[Tensor], budget: int) -> list[Tensor]:
+    """Masks of the `budget` highest; one copy of the scores is partitioned, and nothing sorted."""
+    flat = np.empty(sum(score.numel() for score in scores), dtype=np.float32)
+    at = 0
+    for score in scores:
+        flat[at : at + score.numel()] = score.detach().cpu().flatten().numpy()
+        at += score.numel()
+    flat.partition(len(flat) - budget)
+    least = flat[len(flat) - budget]
+    ties = budget - int((flat[len(flat) - budget :] > least).sum())
+    del flat
+    masks: list[Tensor] = []
+    for score in scores:
+        part = score.detach().cpu().float().flatten()
+        mask = part > float(least)
+        equal = (part == float(least)).nonzero().flatten()[:ties]  # the first of equals
+        mask[equal] = True
+        ties -= len(equal)
+        masks.append(mask.view(score.shape))
     return masks
 
 

@@ -5,11 +5,9 @@ What is trained, on what, and with which loss are arguments; a method is a few l
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +19,48 @@ from torch import Tensor, nn
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
 from fewfit.tuning.adapter import Group
+from fewfit.tuning.checkpoint import digest, resume, save
+from fewfit.tuning.optimizer import average_and_clip, grouped, make_optimizer
 
 Progress = Callable[[int], object]
 """Called with the number of steps made since the last call."""
 
+Replan = Callable[[int, Collection[str]], Collection[str] | None]
+"""Given the step that comes and what is trained at present, by name: what is trained from now on.
+
+None is what is trained at present.
+"""
+
 _HALF_SCALE = 1024.0
 """The loss is multiplied by it where weights are float16, whose gradients would round to zero."""
+
+
+@dataclass
+class Watch:
+    """Rows that are kept apart, by whose loss a training ends and its best parameters are taken.
+
+    Parameters
+    ----------
+    loss : callable
+        Their mean loss now.
+    every : int
+        Steps between two looks; there is one after the last step too.
+    patience : int
+        So many looks without a lower loss end the training.
+    looks : list of float, optional
+        Is given the losses.
+    """
+
+    loss: Callable[[], float]
+    every: int
+    patience: int
+    looks: list[float] | None = None
+
+    def over(self, watched: Sequence[float]) -> bool:
+        """Whether these losses end a training."""
+        if not watched:
+            return False
+        return len(watched) - 1 - int(np.argmin(watched)) >= self.patience
 
 
 @dataclass(frozen=True)
@@ -85,6 +119,14 @@ class Recipe:
             return self.learning_rate * step / rising
         return self.learning_rate * max(0, self.steps - step) / max(1, self.steps - rising)
 
+    def skips(self, loss: float) -> bool:
+        """Whether a step of this loss changes nothing."""
+        return False
+
+    def done(self, history: Sequence[float]) -> bool:
+        """Whether the steps that were made, with these losses, are enough."""
+        return False
+
     def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
         """Return the rows of a step: each epoch a new order, its last partial batch dropped.
 
@@ -111,6 +153,9 @@ def train(
     accelerator: Any = None,
     after_step: Callable[[], object] | None = None,
     groups: Sequence[Group] = (),
+    replan: Replan | None = None,
+    watch: Watch | None = None,
+    until: int | None = None,
     decides: Mapping[str, str] = {},
 ) -> list[float]:
     """Train `parameters`; nothing else changes.
@@ -138,6 +183,15 @@ def train(
         Called after each update, for methods that constrain it.
     groups : sequence of Group
         Parameters with a rate or a decay of their own.
+    replan : callable, optional
+        Called before each step, the gradients of the one before still there; says which of the
+        parameters are trained from now on. The optimiser is made anew then: parameters that stay
+        keep its state, those that leave lose it. It depends on the step and the parameters alone.
+    watch : Watch, optional
+        Ends the training early, and puts back the parameters that were best. A group of processes
+        watches together.
+    until : int, optional
+        Ends the training after so many of its steps, at the rates that it has.
     decides : mapping of str to str
         What else decides the result: texts, model, loss, ... A checkpoint of another training is
         refused by it.
@@ -165,7 +219,6 @@ def train(
         raise InputError(f"training: a batch of {size} rows cannot be shared by {world} processes")
     half = any(p.dtype == torch.float16 for p in network.parameters())
     scale = _HALF_SCALE if half else 1.0
-    optimizer = _optimizer(recipe, _grouped(parameters, groups))
     key = {
         **decides,
         "recipe": asdict(recipe),
@@ -175,16 +228,29 @@ def train(
         "groups": digest([group._asdict() for group in groups]),
     }
     file = None if checkpoint is None else Path(checkpoint)
-    history = _resume(file, key, parameters, optimizer)
+    state, kept = resume(file, key, parameters)
+    optimizer = make_optimizer(recipe.optimizer, grouped(parameters, groups, state.active))
+    if kept is not None:
+        optimizer.load_state_dict(kept)
+    history = state.history
     if history and after_step is not None:
         after_step()  # what it keeps beside the parameters is that of a fresh run
     if progress is not None and history:
         progress(len(history))
-    with _training(network, dropout=recipe.dropout):
-        for step in range(len(history), recipe.steps):
+    end = recipe.steps if until is None else min(until, recipe.steps)
+    with training_mode(network, dropout=recipe.dropout):
+        for step in range(len(history), end):
+            if recipe.done(state.history) or (watch is not None and watch.over(state.watched)):
+                break
+            planned = None if replan is None else replan(step, state.active)
+            if planned is not None and set(planned) != set(state.active):
+                state.active = tuple(sorted(planned))
+                plan = grouped(parameters, groups, state.active)
+                optimizer = make_optimizer(recipe.optimizer, plan, optimizer)
             rows = recipe.rows(step, n_rows, seed)[me::world]
             torch.manual_seed(int(np.random.default_rng([seed, step, me]).integers(2**63)))
-            optimizer.zero_grad(set_to_none=True)
+            for parameter in parameters.values():
+                parameter.grad = None
             part = recipe.micro_batch or len(rows)
             loss = torch.zeros((), device=accelerator.device)
             for start in range(0, len(rows), part):
@@ -193,7 +259,8 @@ def train(
                 accelerator.backward(share * scale)
                 loss += share.detach().to(loss.device)
             value = float(accelerator.reduce(loss, "mean"))
-            norm = _average_and_clip(parameters, scale, recipe.clip, accelerator)
+            active = [parameters[name] for name in state.active]
+            norm = average_and_clip(active, scale, recipe.clip, accelerator)
             if not (math.isfinite(value) and math.isfinite(norm)):
                 raise ModelError(
                     f"training: the loss is {value} and its gradient's norm {norm} at step {step} "
@@ -202,19 +269,34 @@ def train(
                 )
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(step) * group["factor"]
-            optimizer.step()
+            if not recipe.skips(value):
+                optimizer.step()
             if after_step is not None:
                 after_step()
             history.append(value)
-            last = step + 1 == recipe.steps
+            last = step + 1 == end
+            if watch is not None and ((step + 1) % watch.every == 0 or last):
+                with training_mode(network, dropout=False), torch.no_grad():
+                    state.watched.append(watch.loss())
+                if min(state.watched) == state.watched[-1]:
+                    state.best = {n: p.detach().clone() for n, p in parameters.items()}
+                last = last or watch.over(state.watched)
             if (
                 file is not None
                 and accelerator.is_main_process
                 and ((step + 1) % every == 0 or last)
             ):
-                _save(file, key, parameters, optimizer, history)
+                save(file, key, state, parameters, optimizer)
             if progress is not None:
                 progress(1)
+    if watch is not None and watch.looks is not None:
+        watch.looks[:] = state.watched
+    if watch is not None and state.best:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state.best[name])
+        if after_step is not None:
+            after_step()
     accelerator.wait_for_everyone()
     return history
 
@@ -229,65 +311,8 @@ def make_accelerator() -> Any:
     return Accelerator(cpu=together and not torch.cuda.is_available())  # gloo, or each is alone
 
 
-def digest(value: Any) -> str:
-    """Return a hash of a tensor, or of what JSON can hold."""
-    if isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous().flatten()
-        data = plain.view(torch.uint8).numpy().tobytes()
-        return hashlib.sha256(f"{plain.dtype}{tuple(value.shape)}".encode() + data).hexdigest()
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def _grouped(
-    parameters: Mapping[str, nn.Parameter], groups: Sequence[Group]
-) -> list[dict[str, Any]]:
-    """What an optimiser takes: each parameter in exactly one group."""
-    named = [name for group in groups for name in group.names]
-    unknown = [name for name in named if name not in parameters]
-    if unknown or len(set(named)) < len(named):
-        raise InputError(
-            f"groups: each parameter is in one group, {unknown[:1] or 'one'} is in none or several"
-        )
-    rest = [p for name, p in parameters.items() if name not in set(named)]
-    found = [{"params": rest, "factor": 1.0, "weight_decay": 0.0}] if rest else []
-    for group in groups:
-        members = [parameters[name] for name in group.names]
-        found.append({"params": members, "factor": group.factor, "weight_decay": group.decay})
-    return found
-
-
-def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> Any:
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups, lr=0.0, scale_parameter=True, relative_step=False, warmup_init=False)
-
-
-def _average_and_clip(
-    parameters: Mapping[str, nn.Parameter], scale: float, clip: float, accelerator: Any
-) -> float:
-    """Average gradients over processes and clip their common norm; returns the norm before.
-
-    `scale` is what the loss was multiplied by.
-    """
-    with_grad = [p for p in parameters.values() if p.grad is not None]
-    if scale != 1:
-        for p in with_grad:
-            p.grad /= scale  # pyright: ignore[reportOperatorIssue]
-    if accelerator.num_processes > 1:
-        flat = torch.cat([p.grad.flatten() for p in with_grad])  # pyright: ignore[reportOptionalMemberAccess]
-        flat = accelerator.reduce(flat, "mean")
-        at = 0
-        for p in with_grad:
-            p.grad = flat[at : at + p.numel()].view_as(p).clone()
-            at += p.numel()
-    return float(nn.utils.clip_grad_norm_(with_grad, clip))
-
-
 @contextmanager
-def _training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
+def training_mode(network: nn.Module, *, dropout: bool) -> Iterator[None]:
     """Switch dropout on if wanted, and put it and the random state back at the end."""
     modes = {module: module.training for module in network.modules()}
     devices = sorted({p.device.index for p in network.parameters() if p.device.type == "cuda"})
@@ -298,47 +323,3 @@ def _training(network: nn.Module, *, dropout: bool) -> Iterator[None]:
         finally:
             for module, mode in modes.items():
                 module.training = mode
-
-
-def _save(
-    file: Path,
-    key: Any,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: Any,
-    history: list[float],
-) -> None:
-    """Write a checkpoint beside the old one, then replace it."""
-    state = {
-        "key": key,
-        "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
-        "optimizer": optimizer.state_dict(),
-        "history": history,
-    }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    torch.save(state, fresh)
-    fresh.replace(file)
-
-
-def _resume(
-    file: Path | None, key: Any, parameters: Mapping[str, nn.Parameter], optimizer: Any
-) -> list[float]:
-    """Take up a checkpoint, if there is one; returns the losses of the steps already made."""
-    if file is None or not file.exists():
-        return []
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        known, values, history = state["key"], state["parameters"], state["history"]
-    except Exception as error:  # whatever a damaged file makes torch raise
-        raise InputError(f"checkpoint: {file} cannot be read ({error}); delete it") from error
-    if known != key:
-        differs = sorted(n for n in {**key, **known} if known.get(n) != key.get(n))
-        raise InputError(
-            f"checkpoint: {file} is of another training ({', '.join(differs)} differ); delete it "
-            "or name another file"
-        )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])
-    optimizer.load_state_dict(state["optimizer"])
-    return list(history)

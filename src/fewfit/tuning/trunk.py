@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
+from fewfit.tuning import ENCODERS
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -47,11 +48,12 @@ class Trunk:
 
     Attributes
     ----------
-    kind : {"seq2seq", "causal", "masked"}
+    kind : {"seq2seq", "causal", "masked", "encoder"}
     encoder : ChoiceEncoder or WordEncoder
     reading : {"answers", "words"}
         How choices are read and scored; :meth:`reads` changes it.
     pack : Packer
+    max_tokens, positions : int, int or None
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Trunk:
         self.reading: Reading = "answers"
         self._encoders: dict[Reading, Any] = {"answers": self.encoder}
         self._limits = {"max_tokens": max_tokens, "positions": positions}
+        self.max_tokens, self.positions = max_tokens, positions
 
     def reads(self, reading: Reading) -> Trunk:
         """Return the same network, whose choices are read and scored in this way.
@@ -125,7 +128,8 @@ class Trunk:
         ----------
         spec : str
             ``"hf:NAME_OR_PATH[@REVISION]"``, as for :func:`fewfit.load_model`; its options `dtype`
-            and `max_tokens` go before the arguments.
+            and `max_tokens` go before the arguments. A sentence encoder, ``"embedded"`` or
+            ``"encoder:NAME_OR_PATH"``, gives an :class:`~fewfit.tuning.encoder.EncoderTrunk`.
         dtype : {"float32", "bfloat16", "float16"}, default="float32"
             Of the frozen weights; what is trained is always float32.
         device : str, optional
@@ -140,6 +144,10 @@ class Trunk:
         InputError, ModelError
             If there is no such checkpoint, or no language model can be read from it.
         """
+        if is_encoder(spec):
+            from fewfit.tuning.encoder import EncoderTrunk
+
+            return EncoderTrunk.open(spec, dtype=dtype, device=device, layout=layout)
         name, options = parse_spec(spec)
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
@@ -171,6 +179,14 @@ class Trunk:
         other.layout = layout
         return other
 
+    def make_room(self, m: int) -> None:
+        """Refuse `m` tokens in front of a prompt where that leaves no position for it."""
+        if self.positions is not None and m >= self.positions:
+            raise InputError(
+                f"m: {m} tokens in front of a prompt leave no position for it; this network has "
+                f"{self.positions}"
+            )
+
     @property
     def body(self) -> Any:
         """The module whose last hidden layer the head reads."""
@@ -195,15 +211,29 @@ class Trunk:
             if value.ndim == 4:
                 lowest = torch.finfo(self.network.dtype).min
                 inputs[name] = value.clamp(min=lowest).to(self.network.dtype)
+        if self.positions is not None:
+            own = inputs.get("position_ids")
+            last = inputs["input_ids"].shape[1] if own is None else int(own.max()) + 1
+            if last > self.positions:
+                raise InputError(
+                    f"model: a row takes {last} positions, with what stands in front of it, and "
+                    f"this network has {self.positions}; lower max_tokens"
+                )
         if self.kind != "masked":
             inputs["use_cache"] = False
         output, states = self._narrowed(inputs, *batch.at)
         logits = output.logits[0]
         log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
         mean = self.reading == "answers"
-        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean)
         counts = torch.bincount(batch.example[batch.choice])
-        return tokens, states[counts.cumsum(0) - counts]
+        hidden = states[counts.cumsum(0) - counts]
+        tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean, hidden)
+        return tokens, hidden
+
+
+def is_encoder(spec: str) -> bool:
+    """Return whether a spec names a sentence encoder, which has no choices to score."""
+    return spec.partition(":")[0] in ENCODERS
 
 
 def kind_of(network: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -11,7 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fewfit.errors import ArtifactError, InputError, ModelError
+from fewfit.artifacts.schema import CARRIED
+from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
+from fewfit.models import named_model
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.costs import Size
 from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
@@ -19,12 +22,25 @@ from fewfit.models.trust import check_unnamed
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 from fewfit.tuning.adapter import Adapter
-from fewfit.tuning.artifact import MANIFEST, identity_of, load_adapter, read_manifest, restore
+from fewfit.tuning.artifact import (
+    MANIFEST,
+    Manifest,
+    identity_of,
+    parse_adapter,
+    parse_manifest,
+    read_files,
+    read_manifest,
+    restore,
+)
 from fewfit.tuning.choices import ChoiceExample, Encoded
+from fewfit.tuning.encoder import EncoderTrunk
 from fewfit.tuning.layouts import Stack
 from fewfit.tuning.sites_file import layout_from
-from fewfit.tuning.trunk import Trunk
+from fewfit.tuning.trunk import Trunk, is_encoder
 from fewfit.tuning.words import Reading
+
+ENCODER = "sentence-encoder"
+"""What the identity of a sentence encoder has as its kind."""
 
 
 class _Row(NamedTuple):
@@ -47,7 +63,9 @@ class _Row(NamedTuple):
 class TunedModel(FrozenModel):
     """The adapter of a folder, in the network that it was trained on.
 
-    It is merged into the weights where it is a change of weights, and attached where it is not.
+    It is merged into the weights where it is a change of weights, and attached where it is not. A
+    tuned sentence encoder is one still: what it says is what
+    :class:`~fewfit.models.local.SentenceEncoder` says of other weights. Of a language model:
 
     Score of a label word, space ``logprob``
         Where it was trained to write answers, T-Few's beta: the length-normalised log-likelihood,
@@ -79,18 +97,65 @@ class TunedModel(FrozenModel):
     slot as the first label word has tokens.
     """
 
+    carried: Mapping[str, bytes] = {}
+    """The files of an artifact that lies in no folder of its own: whatever is saved holds them."""
+
     def __init__(self, folder: str | Path, *, base: str | None = None) -> None:
-        self.folder = Path(folder)
-        self.manifest = read_manifest(folder)
-        self._base = base if base is not None else self.manifest.base_spec
-        self.spec = f"tuned:{folder}"
+        self._begin(Path(folder), read_manifest(folder), base, f"tuned:{folder}")
+
+    @classmethod
+    def of(
+        cls,
+        files: Mapping[str, bytes],
+        *,
+        base: str | None = None,
+        trunk: Trunk | None = None,
+        shared: bool = True,
+        folder: Path | None = None,
+    ) -> TunedModel:
+        """Return the model of an artifact's files, which is saved together with what reads it.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+            From :func:`fewfit.tuning.artifact.adapter_files` or `read_files`.
+        base : str, optional
+        trunk : Trunk, optional
+            The network, if it is at hand.
+        shared : bool, default=True
+            Whether the network stays the caller's, too: the adapter is in it only while it is
+            asked, by one thread at a time. If not, it is taken over.
+        folder : path, optional
+            Where the files were, for messages.
+        """
+        model = cls.__new__(cls)
+        folder = folder or Path()
+        manifest = parse_manifest(files[MANIFEST], folder / MANIFEST)
+        model._begin(folder, manifest, base, CARRIED)
+        model.carried = dict(files)
+        model._given, model._shared = trunk, shared and trunk is not None
+        return model
+
+    def _begin(self, folder: Path, manifest: Manifest, base: str | None, spec: str) -> None:
+        self.folder, self.manifest, self.spec = folder, manifest, spec
+        self._base = base if base is not None else manifest.base_spec
+        self._given: Trunk | None = None
+        self._shared = False
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.carried:
+            return partial(TunedModel.of, self.carried, base=self._base, folder=self.folder), ()
         return partial(TunedModel, self.folder, base=self._base), ()
 
     @property
     def capabilities(self) -> Capabilities:
+        if self._encoder:
+            return named_model(str(self.manifest.base_spec)).capabilities
         return Capabilities(scores=ScoreSpace.LOGPROB, hidden=True)
+
+    @property
+    def _encoder(self) -> bool:
+        return self.manifest.base_identity.get("kind") == ENCODER
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -101,13 +166,23 @@ class TunedModel(FrozenModel):
         costs = self.manifest.costs
         if costs is None:
             return None
-        kept = (self.folder / self.manifest.tensors_file).stat().st_size
+        name = self.manifest.tensors_file
+        kept = len(self.carried.get(name, b"")) or (self.folder / name).stat().st_size
         return Size(costs.n_parameters, costs.encoder_decoder, costs.training_flops, kept)
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         if len(words) < 2:
             raise InputError("labels: a tuned model ranks at least two label words")
         trunk, adapter = self._loaded
+        with adapter.on(trunk.network) if self._shared else nullcontext():
+            yield from self._stream(trunk, adapter, prompts, words)
+
+    def _stream(
+        self, trunk: Trunk, adapter: Adapter, prompts: Sequence[Prompt], words: Sequence[str]
+    ) -> Iterator[Batch]:
+        if isinstance(trunk, EncoderTrunk):
+            yield from trunk.model.stream(prompts, words)
+            return
         sizes = [len(prompt.user_text) for prompt in prompts]
 
         def encode(window: NDArray[np.intp]) -> list[_Row]:
@@ -131,9 +206,12 @@ class TunedModel(FrozenModel):
     @cached_property
     def _loaded(self) -> tuple[Trunk, Adapter]:
         """The network with the adapter in it, and the adapter, for what it rewrites."""
-        manifest, tensors = load_adapter(self.folder)
-        trunk = self._load()
+        content = self.carried or read_files(self.folder)
+        manifest, tensors = parse_adapter(content, self.folder)
+        trunk = self._given or self._load()
         adapter = restore(manifest, tensors, trunk)
+        if self._shared:
+            return trunk, adapter
         if adapter.mergeable:
             adapter.merge(trunk.network)
         else:
@@ -148,6 +226,11 @@ class TunedModel(FrozenModel):
         if self._base is None:
             raise ModelError(
                 f"{self.folder / MANIFEST} names no checkpoint; give the one it was tuned on"
+            )
+        if is_encoder(self._base) != self._encoder:
+            raise ModelMismatchError(
+                f"model: {self._base!r} is not the kind of model that was tuned, which is "
+                f"{self.manifest.base_spec!r}"
             )
         if self._base == self.manifest.base_spec:
             check_unnamed(self._base, self.folder / MANIFEST)
@@ -183,9 +266,14 @@ class TunedModel(FrozenModel):
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} is not an empty folder; name another one")
+        if self._encoder:
+            raise InputError(
+                "merge: a sentence encoder is more than its network; name the folder as the model, "
+                "tuned:FOLDER"
+            )
         trunk, adapter = self._loaded
         if not adapter.mergeable:
             adapter.merge(trunk.network)  # refuses, and says why
         with no_progress_bar():
-            self._trunk.network.save_pretrained(folder)
-            self._trunk.tokenizer.save_pretrained(folder)
+            trunk.network.save_pretrained(folder)
+            trunk.tokenizer.save_pretrained(folder)

@@ -33,7 +33,7 @@ def directly(minilm, text: str) -> np.ndarray:
 
 
 def test_the_size_of_minilm_is_that_of_its_file(minilm):
-    n = sum(p.numel() for p in minilm._network.network.parameters())
+    n = sum(p.numel() for p in minilm.network.network.parameters())
     assert minilm.size == Size(n, encoder_decoder=False)
 
 

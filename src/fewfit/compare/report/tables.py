@@ -28,7 +28,15 @@ def flops_table(summaries: Sequence[Summary]) -> Table | None:
     return Table(FLOPS_HEADER, rows) if rows else None
 
 
-FLOPS_HEADER = ("FLOPs", "fit", "per row", "kept", "in context, per row", "kept in context")
+FLOPS_HEADER = (
+    "FLOPs",
+    "fit",
+    "per row",
+    "kept",
+    "a step keeps",
+    "in context, per row",
+    "kept in context",
+)
 """Columns of :func:`flops_rows`."""
 
 
@@ -41,6 +49,7 @@ def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
             flops(item.fit_flops),
             flops(item.predict_flops),
             size(item.artifact_bytes),
+            size(item.saved_bytes),
             flops(item.in_context_flops),
             size(None if item.in_context_bytes is None else round(item.in_context_bytes)),
         ]
@@ -129,7 +138,9 @@ def write_csv(comparison: Comparison, path: str | Path) -> None:
 FLOPS_NOTE = (
     "FLOPs of the frozen model, by its size and the tokens that it read (Liu et al. 2022): in "
     "fitting, a tuned model's training included, and for one row; beside them what a row would "
-    "take with the same examples in its context."
+    "take with the same examples in its context. Those of a tuning method are counted as it runs, "
+    "trials of rates included, and so are the bytes that one of its steps keeps for the backward "
+    "pass."
 )
 
 

@@ -52,12 +52,22 @@ class PromptEncoder(TextEncoder):
     kind : {"masked", "causal", "seq2seq"}
     name : str
         For messages.
+    chat : bool, default=False
+        Whether prompts bring the special tokens in front of them, as :meth:`stand_ins` writes them.
     answers : bool, default=False
         Whether an encoder-decoder reads the prompt up to the slot and answers from its start token
         on, as it learned from tasks, and not at a sentinel in the slot, as it learned from gaps.
     """
 
-    def __init__(self, tokenizer: Any, kind: Kind, name: str, *, answers: bool = False) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        kind: Kind,
+        name: str,
+        *,
+        chat: bool = False,
+        answers: bool = False,
+    ) -> None:
         from tokenizers import AddedToken
 
         wrapper, backend = tokenizer, tokenizer.backend_tokenizer
@@ -91,9 +101,24 @@ class PromptEncoder(TextEncoder):
                 ]
             )
             self._stand_in_id = backend.token_to_id(self._stand_in)
-        marks = backend.encode("a").special_tokens_mask
+        self._adds = not chat
+        self._special: dict[int, int] = {}
+        marks = backend.encode("a", add_special_tokens=self._adds).special_tokens_mask
         self._suffix = len(list(takewhile(bool, reversed(marks))))
         self.front = len(list(takewhile(bool, marks)))
+
+    def stand_ins(self) -> dict[str, str]:
+        """Return what a prompt has to hold where a special token is meant; nobody can guess it."""
+        from tokenizers import AddedToken
+
+        found: dict[str, str] = {}
+        for i, token in self.backend.get_added_tokens_decoder().items():
+            if token.special:
+                name = found[token.content] = f"\ue000{secrets.token_hex(16)}\ue000"
+                like = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": False}
+                self.backend.add_tokens([AddedToken(name, special=False, **like)])
+                self._special[self.backend.token_to_id(name)] = i
+        return found
 
     def check(self, frame: Frame, limit: int) -> None:
         """Refuse a template that this model cannot read (InputError)."""
@@ -111,7 +136,7 @@ class PromptEncoder(TextEncoder):
                     f"template: {_NAMES[self.kind]} model would never read {lost.strip()!r} after "
                     "{mask}, where it writes its answer; move {mask} to the end"
                 )
-        length = len(self._ids(self.backend.encode(joined(self._prepared(frame)))))
+        length = len(self._spelled(self._prepared(frame))[0])
         if length > limit:
             raise InputError(
                 f"template: {length} tokens without any text, but {self.name} reads {limit}; "
@@ -126,7 +151,8 @@ class PromptEncoder(TextEncoder):
         which some networks count positions.
         """
         prepared = [self._prepared(prompt.parts) for prompt in prompts]
-        encodings = self.backend.encode_batch_fast([joined(parts) for parts in prepared])
+        texts = [joined(parts) for parts in prepared]
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=self._adds)
         out: list[Encoded] = []
         for parts, encoding in zip(prepared, encodings, strict=True):
             ids = self._ids(encoding)
@@ -240,9 +266,11 @@ class PromptEncoder(TextEncoder):
         return out
 
     def _ids(self, encoding: Any) -> list[int]:
-        ids = encoding.ids
+        ids: list[int] = encoding.ids
         if self.kind != "causal":
             return ids
+        if self._special:
+            ids = [self._special.get(i, i) for i in ids]
         ids = ids[: len(ids) - self._suffix]  # an end-of-text token would come before the slot
         if ids:
             return ids
@@ -254,6 +282,6 @@ class PromptEncoder(TextEncoder):
         return [self._first_id]
 
     def _spelled(self, parts: Sequence[Part]) -> tuple[list[int], int, list[tuple[int, int]]]:
-        encoding = self.backend.encode(joined(parts))
+        encoding = self.backend.encode(joined(parts), add_special_tokens=self._adds)
         ids = self._ids(encoding)
         return ids, len(ids), encoding.offsets

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewfit.errors import InputError, MissingExtraError, ModelError
+from fewfit.models.local.packaged import PACKAGES, packaged_folder
 
 Kind = Literal["masked", "causal", "seq2seq", "encoder"]
 
@@ -27,6 +28,7 @@ TOKENIZER = (
     "*.model",
 )
 CONFIG = ("config.json",)
+CHAT = ("chat_template.jinja", "chat_template.json")
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel", "ModelWithLMHead", "ForConditionalGeneration")
 
@@ -81,6 +83,11 @@ class Checkpoint:
         """Pickle where it lies, at the commit that was found; the files are read again."""
         return type(self), (self.name, vars(self).get("commit", self.revision))
 
+    @cached_property
+    def packaged(self) -> Path | None:
+        """The folder of a checkpoint that ``fewfit download`` has fetched under this name."""
+        return None if self.local_folder or self.revision else packaged_folder(self.name)
+
     @property
     def local_folder(self) -> bool:
         """Whether there is a folder of this name."""
@@ -96,6 +103,10 @@ class Checkpoint:
             if self.revision is not None:
                 raise InputError(f"model: the folder {self.name!r} has no revision; leave out '@'")
             return True
+        if self.packaged is not None:
+            return True
+        if self.name in PACKAGES and self.revision is None:
+            raise ModelError(f"model: {self.name!r} is not here: run 'fewfit download {self.name}'")
         if self.name.startswith((".", "/", "~")) or "\\" in self.name or self.name.count("/") > 1:
             raise ModelError(f"model: there is no folder {self.name!r}")
         return False
@@ -113,12 +124,12 @@ class Checkpoint:
     @cached_property
     def description(self) -> Path:
         """The folder with config and tokenizer."""
-        return self._folder((*CONFIG, *TOKENIZER))
+        return self._folder((*CONFIG, *TOKENIZER, *CHAT))
 
     @cached_property
     def everything(self) -> Path:
         """The folder with the weights too, which are safetensors or are refused."""
-        return self._checked(self._folder((*CONFIG, *TOKENIZER, *WEIGHTS)))
+        return self._checked(self._folder((*CONFIG, *TOKENIZER, *CHAT, *WEIGHTS)))
 
     def _checked(self, folder: Path) -> Path:
         """Refuse weights that are not safetensors, or not a network's."""
@@ -186,6 +197,9 @@ class Checkpoint:
         """What names the files: a commit of the hub, or their sha256. Holds no path."""
         if not self.local:
             return {"repository": self.name, "commit": self.commit}
+        if self.packaged is not None:
+            package = PACKAGES[self.name]
+            return {"package": f"{package.project} {package.version}", "sha256": package.sha256}
         folder = self.everything
         return {
             f"{role}_sha256": digest(matching(folder, patterns))
@@ -198,7 +212,7 @@ class Checkpoint:
 
     def _folder(self, patterns: Sequence[str]) -> Path:
         if self.local:
-            return Path(self.name).expanduser()
+            return self.packaged or Path(self.name).expanduser()
         try:
             return Path(
                 _hub().snapshot_download(

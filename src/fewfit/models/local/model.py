@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from fewfit.errors import InputError
 from fewfit.models.base import Capabilities, Check, FrozenModel
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
+from fewfit.models.local.chat import ChatTemplate, read_template, template_digest
 from fewfit.models.local.cutting import Frame, frame_of
 from fewfit.models.local.encoding import PromptEncoder
 from fewfit.models.local.files import Checkpoint
@@ -22,9 +23,9 @@ from fewfit.models.local.network import Network
 from fewfit.models.local.plan import Plan, make_plan, slot_alone
 from fewfit.models.local.scores import observe
 from fewfit.models.local.soft import SoftPromptModel
-from fewfit.models.local.specs import parse_spec
+from fewfit.models.local.specs import CHAT_OPTIONS, OPTIONS, parse_spec
 from fewfit.models.local.texts import Encoded
-from fewfit.models.probe import check_mass
+from fewfit.models.probe import LITTLE_MASS, check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -42,7 +43,8 @@ class TransformersModel(LocalModel):
         The slot is the mask token; its last hidden state and the head's scores there.
     causal
         The model reads the prompt up to the slot; the state of the last token and the scores of
-        the next. Nothing but punctuation may stand behind the slot: it is left out.
+        the next. Nothing but punctuation may stand behind the slot: it is left out. With `chat`
+        the prompt is the user's turn, and the slot is where the model begins to speak.
     encoder-decoder
         The slot is the sentinel ``<extra_id_0>`` of T5's family. The decoder is fed its start token
         and that sentinel, as when T5 learned to fill gaps, and is read there.
@@ -73,6 +75,13 @@ class TransformersModel(LocalModel):
     max_tokens : int, optional
         Longer prompts are cut (the longest field first, from its end; never the template); left
         out, what config and tokenizer declare.
+    chat : bool, default=False
+        Whether prompts are put into the checkpoint's own chat template, as an instruct model was
+        taught to read them (:class:`fewfit.models.local.chat.ChatTemplate`); causal models alone.
+    system : str, optional
+        The system's message of the chat; left out, what the template has for that.
+    prefix : str, optional
+        What the model has said already before the slot, for example "It is".
     device : str, optional
         Left out, "cuda" or "mps" where there is one, else "cpu". Not part of the identity.
 
@@ -93,7 +102,7 @@ class TransformersModel(LocalModel):
     A causal or encoder-decoder score is that of the word's tokens, whatever comes next: of "New"
     and "New York" the first is never the less probable.
 
-    Prompts are sent as they are; the chat template of a chat model is not applied.
+    Without `chat` prompts are read as they are.
     """
 
     def __init__(
@@ -105,6 +114,9 @@ class TransformersModel(LocalModel):
         multi_token: Literal["sum", "first"] = "sum",
         dtype: str | None = None,
         max_tokens: int | None = None,
+        chat: bool = False,
+        system: str | None = None,
+        prefix: str | None = None,
         device: str | None = None,
     ) -> None:
         for option, value, allowed in (
@@ -117,6 +129,10 @@ class TransformersModel(LocalModel):
         super().__init__(point, dtype=dtype, max_tokens=max_tokens, device=device)
         self.space = ScoreSpace(space)
         self.multi_token = multi_token
+        for option, value in (("system", system), ("prefix", prefix)):
+            if value is not None and not chat:
+                raise InputError(f"model: {option} is of a chat; add chat=true")
+        self.chat, self.system, self.prefix = chat, system, prefix
 
     @classmethod
     def from_spec(cls, rest: str) -> TransformersModel:
@@ -124,7 +140,7 @@ class TransformersModel(LocalModel):
 
         Options are those of the constructor but `device`.
         """
-        name, options = parse_spec(rest)
+        name, options = parse_spec(rest, (*OPTIONS, *CHAT_OPTIONS))
         return cls(name, **options)
 
     @cached_property
@@ -138,6 +154,9 @@ class TransformersModel(LocalModel):
             options["multi_token"] = self.multi_token
         if self._max_tokens is not None:
             options["max_tokens"] = str(self._max_tokens)
+        if self.chat:
+            told = {"system": self.system, "prefix": self.prefix}
+            options |= {"chat": "true", **{k: v for k, v in told.items() if v is not None}}
         return f"hf:{self.checkpoint.name}{at}?{urlencode(options)}"
 
     @property
@@ -160,7 +179,26 @@ class TransformersModel(LocalModel):
             "space": self.space.value,
             "multi_token": self.multi_token,
             "reading": _READING,
+            **self._chat_identity,
         }
+
+    @cached_property
+    def _chat_identity(self) -> dict[str, str]:
+        if not self.chat:
+            return {}
+        told = {"system": self.system, "prefix": self.prefix}
+        source = template_digest(self._chat_source)
+        return {"chat": source, **{k: v for k, v in told.items() if v is not None}}
+
+    @cached_property
+    def _chat_source(self) -> str:
+        point = self.checkpoint
+        if point.kind != "causal":
+            raise InputError(f"model: {point.name} is no causal model, which alone can chat")
+        source = read_template(point.description, point.name)
+        if source is None:
+            raise InputError(f"model: {point.name} has no chat template; leave out chat=true")
+        return source
 
     def input_embeddings(self) -> NDArray[np.float32]:
         return self._network.input_embeddings
@@ -170,7 +208,29 @@ class TransformersModel(LocalModel):
         return prompted if len(vectors) else self
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        yield from self._answers(prompts, words, None)
+        yield from self._answers(self._read(prompts), words, None)
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        """Return the prompt as it is read up to the slot, special tokens by their names."""
+        if not self.chat:
+            return prompt.text("{mask}")
+        return self._template.wrap(prompt, {}).text("")
+
+    def _read(self, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """Return prompts as the network reads them."""
+        if not self.chat:
+            return prompts
+        template, stand_ins = self._once(
+            "chat", lambda: (self._template, self._encoder.stand_ins())
+        )
+        return [template.wrap(prompt, stand_ins) for prompt in prompts]
+
+    @property
+    def _template(self) -> ChatTemplate:
+        point, source = self.checkpoint, self._chat_source
+        tokenizer = load_tokenizer(point.description, point.name)
+        told = {"system": self.system, "prefix": self.prefix}
+        return ChatTemplate(tokenizer, source, point.name, **told)
 
     def _answers(
         self, prompts: Sequence[Prompt], words: Sequence[str], vectors: NDArray[np.float32] | None
@@ -198,13 +258,45 @@ class TransformersModel(LocalModel):
             yield from self._batches(prompts, positions, plan.limit, answer, n)
 
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
-        """Say how much probability the words carry, which logits do not show."""
-        if self.space is not ScoreSpace.LOGIT:
-            return []
+        """Say how much probability the words carry, which logits do not show, and as a chat."""
+        mass = self._mass(prompt, words)
+        checks = [check_mass(mass)] if self.space is ScoreSpace.LOGIT else []
+        point = self.checkpoint
+        if self.chat or point.kind != "causal":
+            return checks
+        if read_template(point.description, point.name) is None:
+            return checks
+        found = {"chat=true": self._as_chat(None)._mass(prompt, words)}
+        if lead := prompt.lead.strip():
+            name = f"chat=true&prefix={quote_plus(lead)}"
+            found[name] = self._as_chat(lead)._mass(prompt, words)
+        told = ", ".join(f"with {option} {other:.2%}" for option, other in found.items())
+        detail = (
+            f"the checkpoint has one, and prompts are read without: label mass {mass:.2%}; {told}"
+        )
+        best = max(found.values())
+        outcome = "problem" if mass < LITTLE_MASS <= best else "note"
+        return [*checks, Check("chat template", outcome, detail, best)]
+
+    def _as_chat(self, prefix: str | None) -> TransformersModel:
+        """Return the same model, on the same weights, asked through its chat template."""
+        chat = TransformersModel(
+            self.checkpoint.name,
+            revision=self.checkpoint.revision,
+            dtype=self.dtype,
+            max_tokens=self._max_tokens,
+            chat=True,
+            prefix=prefix,
+            device=self._device,
+        )
+        chat._made = {k: v for k, v in self._made.items() if k in ("network", "budget")}
+        return chat
+
+    def _mass(self, prompt: Prompt, words: Sequence[str]) -> float:
         normalised = type(self).__new__(type(self))
         vars(normalised).update(vars(self))  # on the same weights
         normalised.space = ScoreSpace.LOGPROB
-        return [check_mass(float(normalised.observe([prompt], words).label_mass[0]))]
+        return float(normalised.observe([prompt], words).label_mass[0])
 
     def vocabulary_log_probs(
         self, prompts: Sequence[Prompt]
@@ -216,6 +308,7 @@ class TransformersModel(LocalModel):
         (positions, log_probs)
             Where in `prompts` the rows belong, and an array of shape (B, V), float32, in nats.
         """
+        prompts = self._read(prompts)
         groups = self._groups(prompts)
         for frame in groups:
             self._encoder.check(frame, self.max_tokens)
@@ -269,7 +362,7 @@ class TransformersModel(LocalModel):
 
         def make() -> PromptEncoder:
             words = load_tokenizer(point.description, point.name)
-            return PromptEncoder(words, point.kind, point.name)
+            return PromptEncoder(words, point.kind, point.name, chat=self.chat)
 
         return self._once("encoder", make)
 

@@ -113,17 +113,22 @@ class SentenceEncoder(TextVectors, LocalModel):
 
     def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         """Yield (positions, (tokens, vectors)), longest texts first."""
-        network, words, layout = self._network, self._encoder, self._layout
+        network = self.network
 
         def encode(window: NDArray[np.intp]) -> list[Encoded]:
-            some = [f"{layout.prefix}{texts[i]}" for i in window]
-            return words.encode_texts([text.lower() for text in some] if layout.lower else some)
+            return self.tokens([texts[int(i)] for i in window])
 
         def ask(items: Sequence[Encoded]) -> tuple[Sequence[Encoded], NDArray[np.float32]]:
             return items, network.vectors(items)
 
         sizes = [len(text) for text in texts]
         yield from read_in_batches(sizes, encode, ask, self._budget, pads=network.pads)
+
+    def tokens(self, texts: Sequence[str]) -> list[Encoded]:
+        """Return texts as the network reads them."""
+        some = [f"{self._layout.prefix}{text}" for text in texts]
+        lower = self._layout.lower
+        return self._encoder.encode_texts([text.lower() for text in some] if lower else some)
 
     @property
     def _layout(self) -> Layout:
@@ -139,7 +144,8 @@ class SentenceEncoder(TextVectors, LocalModel):
         return TextEncoder(words.backend_tokenizer, limit=self.max_tokens)
 
     @property
-    def _network(self) -> VectorNetwork:
+    def network(self) -> VectorNetwork:
+        """The network, loaded when first asked for."""
         return self._once("network", self._load_network)
 
     def _load_network(self) -> VectorNetwork:

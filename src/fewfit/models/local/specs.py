@@ -10,6 +10,7 @@ from fewfit.errors import InputError
 from fewfit.models.local.files import Checkpoint
 
 OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
+CHAT_OPTIONS = ("chat", "system", "prefix")
 
 
 def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[str, Any]]:
@@ -49,6 +50,10 @@ def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[s
             if not given["max_tokens"].isdecimal():
                 raise InputError(f"model: max_tokens in {spec!r} is not a number")
             given["max_tokens"] = int(given["max_tokens"])
+        if "chat" in given:
+            if given["chat"] not in ("true", "false"):
+                raise InputError(f"model: chat in {spec!r} is true or false")
+            given["chat"] = given["chat"] == "true"
     if not Checkpoint(name).local_folder and "@" in name:
         name, _, given["revision"] = name.rpartition("@")
     if not name or given.get("revision") == "":

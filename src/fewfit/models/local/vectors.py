@@ -23,17 +23,18 @@ class VectorNetwork:
     ----------
     pads : bool
         Whether texts of unequal length may be padded to one batch.
+    pad_id : int
     """
 
     def __init__(
         self, network: Any, layout: Layout, name: str, folders: Sequence[Path] = ()
     ) -> None:
         self.network, self._layout, self._name = network, layout, name
-        self._pad_id = padding(network, None)
+        self.pad_id = padding(network, None)
         dense = zip(folders, layout.dense, strict=True)
         self._dense = [_DenseLayer.load(folder, d.activation, name) for folder, d in dense]
         n = len(network.get_input_embeddings().weight)
-        some = [i for i in range(3, 9) if i != self._pad_id and i < n]
+        some = [i for i in range(3, 9) if i != self.pad_id and i < n]
         probes = [Encoded(some, 0, False), Encoded(some[:2], 0, False)]
         alone = np.concatenate([self.vectors([item]) for item in probes])
         near = 1e-4 if str(network.dtype) == "torch.float32" else 3e-2
@@ -45,7 +46,7 @@ class VectorNetwork:
         import torch
 
         check_ids(items, len(self.network.get_input_embeddings().weight), self._name)
-        ids, mask = pad([item.ids for item in items], self._pad_id)
+        ids, mask = pad([item.ids for item in items], self.pad_id)
         device = self.network.device
         with torch.inference_mode():
             return self(ids.to(device), mask.to(device)).cpu().numpy()

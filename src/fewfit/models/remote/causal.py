@@ -16,12 +16,13 @@ from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.guard import Silence
 from fewfit.models.remote.listing import Listing, matched, overlooked, why_unlisted
 from fewfit.models.remote.replies import label_scores
-from fewfit.models.remote.slot import before_slot, by_template, context, first_tokens, spellings
+from fewfit.models.remote.slot import before_slot, by_template, first_tokens, spellings
 from fewfit.models.remote.transport import Session
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 Vector = NDArray[np.float32]
+Sent = str | list[int]
 
 
 class TopTokens(RemoteModel):
@@ -58,9 +59,9 @@ class TopTokens(RemoteModel):
         silence = Silence(self.scheme)
 
         def ask(prompt: Prompt) -> Answer:
-            text = before_slot(prompt)
+            text = self._sent(session, prompt)
             listing = self._listed(session, text)
-            wanted = targets[context(prompt)]
+            wanted = targets[prompt.lead]
             pairs = matched(listing.pairs, wanted, fold=self._folds)
             scores, censored, mass = label_scores(pairs, wanted, self.top_k)
             if censored.all():
@@ -124,12 +125,16 @@ class TopTokens(RemoteModel):
             checks.append(Check("words not listed", "note", f"{', '.join(missing)}: {details}"))
         return checks
 
-    @abstractmethod
-    def _listed(self, session: Session, text: str) -> Listing:
-        """Ask for the next token."""
+    def _sent(self, session: Session, prompt: Prompt) -> Sent:
+        """Return what is sent of a prompt: its text, or its tokens."""
+        return before_slot(prompt)
 
     @abstractmethod
-    def _embedding(self, session: Session, text: str) -> Vector:
+    def _listed(self, session: Session, text: Any) -> Listing:
+        """Ask for the token after what is sent."""
+
+    @abstractmethod
+    def _embedding(self, session: Session, text: Any) -> Vector:
         """Ask the server at ``hidden=`` for the vector of a prompt."""
 
 
@@ -148,7 +153,7 @@ class ChosenTokens(RemoteModel):
 
         def ask(prompt: Prompt) -> Answer:
             text = before_slot(prompt)
-            scores, hidden, n_tokens = self._scored(session, second, text, ids[context(prompt)])
+            scores, hidden, n_tokens = self._scored(session, second, text, ids[prompt.lead])
             hidden = None if hidden is None else self._checked(hidden)
             return Answer(scores, None, hidden, float(np.exp(scores).sum()), n_tokens)
 

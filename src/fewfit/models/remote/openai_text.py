@@ -67,6 +67,7 @@ class OpenAIChatText(TextAnswers, OpenAIChat):
                 answers.append(text)
             except Unusable as error:
                 answers.append(error)
+        structured &= any(isinstance(answer, str) for answer in answers)
         return Said(answers, _billed(reply), reasoned(reply), structured)
 
     def _text(self, choice: Mapping[str, Any]) -> tuple[str, bool]:

@@ -84,6 +84,11 @@ class Options(Limits):
         What stands before the text in words' stead of a slot; ``{labels}`` is the list of labels.
     system : str or None
         The system's message.
+    chat : bool
+        Whether the prompt is put into the server's own chat template, with the slot where the model
+        begins to speak.
+    prefix : str or None
+        What the model has said already, in such a chat, before the slot.
     max_tokens, max_completion_tokens : int or None
         Under which name, and with what value, the answer's length is limited. ``max_tokens`` where
         neither is given: 1 where the first token is scored, 64 for answers in words.
@@ -111,6 +116,8 @@ class Options(Limits):
     output: str | None = None
     instruction: str | None = None
     system: str | None = None
+    chat: bool = False
+    prefix: str | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     temperature: float | None = 0.0
@@ -144,6 +151,8 @@ _DECIDING = (
     "output",
     "instruction",
     "system",
+    "chat",
+    "prefix",
     "max_tokens",
     "max_completion_tokens",
     "temperature",

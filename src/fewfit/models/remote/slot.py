@@ -32,19 +32,13 @@ def before_slot(prompt: Prompt) -> str:
     return "".join(part.text for part in prompt.parts[:slot]).rstrip(" ")
 
 
-def context(prompt: Prompt) -> str:
-    """Return the template's own text just before the slot, the same for every row."""
-    slot = next(i for i, part in enumerate(prompt.parts) if part.kind == "mask")
-    return prompt.parts[slot - 1].text if prompt.parts[slot - 1].kind == "literal" else ""
-
-
 def spellings(prompt: Prompt, words: Sequence[str]) -> list[set[str]]:
     """For each word the token texts that spell it at the slot.
 
     The word as it stands, and with the space before the slot if there is one: servers that rebuild
     token text from a sentencepiece vocabulary drop it.
     """
-    spaced = context(prompt).endswith(" ")
+    spaced = prompt.lead.endswith(" ")
     return [{word, " " + word} if spaced else {word} for word in words]
 
 
@@ -61,7 +55,7 @@ def first_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> li
     InputError
         If two words begin with the same token, or a word melts into the text before it.
     """
-    text = context(prompt)
+    text = prompt.lead
     before = text.rstrip(" ")
     start = tokenize(before) if before else []
     found: dict[int, str] = {}
@@ -97,5 +91,5 @@ def by_template(prompts: Sequence[Prompt]) -> dict[str, Prompt]:
     found: dict[str, Prompt] = {}
     for prompt in prompts:
         before_slot(prompt)
-        found.setdefault(context(prompt), prompt)
+        found.setdefault(prompt.lead, prompt)
     return found

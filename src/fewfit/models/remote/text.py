@@ -18,7 +18,6 @@ from fewfit.models.remote.answers import Answer
 from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.fields import tried
 from fewfit.models.remote.guard import Silence
-from fewfit.models.remote.slot import context
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.words import FIELD, Labels, Unusable
 from fewfit.observations import ScoreSpace
@@ -134,11 +133,11 @@ class TextAnswers(RemoteModel):
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
     ) -> Callable[[Prompt], Answer]:
         silence = Silence(self.scheme)
-        labels = {lead: Labels(words, lead) for lead in {context(p) for p in prompts}}
+        labels = {lead: Labels(words, lead) for lead in {p.lead for p in prompts}}
 
         def ask(prompt: Prompt) -> Answer:
             said = self._all(session, prompt, words)
-            return silence(self._scored(said, labels[context(prompt)], len(words)))
+            return silence(self._scored(said, labels[prompt.lead], len(words)))
 
         return ask
 
@@ -172,7 +171,7 @@ class TextAnswers(RemoteModel):
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         model, said, checks = tried(self, lambda m: m._all(session, prompt, words))
-        answer = model._scored(said, Labels(words, context(prompt)), len(words))
+        answer = model._scored(said, Labels(words, prompt.lead), len(words))
         shown = "; ".join(
             a.reason + a.details if isinstance(a, Unusable) else repr(a[:60]) for a in said.answers
         )

@@ -37,6 +37,9 @@ class TokenLogProbs:
         One choice of each example.
     mean : bool, default=True
         Whether a choice's score is the mean over its tokens, or their sum.
+    states : Tensor of shape (B, H), optional
+        What the network makes of each example: the last hidden state that predicts the first token
+        of the answer, or a sentence encoder's vector.
     """
 
     log_probs: Tensor
@@ -44,6 +47,7 @@ class TokenLogProbs:
     example: Tensor
     correct: Tensor
     mean: bool = True
+    states: Tensor | None = None
 
     @property
     def n_examples(self) -> int:
@@ -123,7 +127,13 @@ def length_normalised_loss(tokens: TokenLogProbs) -> Tensor:
     return cross_entropy(tokens.grid(tokens.beta), _answers(tokens))
 
 
-def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: float) -> Tensor:
+def distillation_loss(
+    tokens: TokenLogProbs,
+    teacher: Tensor,
+    *,
+    temperature: float,
+    weights: Tensor | None = None,
+) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(beta / T)) over the choices, mean over examples.
 
     Zero where beta is the teacher plus a constant of the example. The factor T^2 keeps the size of
@@ -135,6 +145,8 @@ def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: fl
         Logits of soft labels; every example of the batch has K choices.
     temperature : float
         T.
+    weights : Tensor of shape (B,), optional
+        Of the examples, in place of 1 / B each.
 
     Raises
     ------
@@ -148,7 +160,10 @@ def distillation_loss(tokens: TokenLogProbs, teacher: Tensor, *, temperature: fl
             f"with {len(tokens.example)} choices in all"
         )
     p, q = ((logits / temperature).log_softmax(dim=1) for logits in (teacher, student))
-    return temperature**2 * kl_div(q, p, reduction="batchmean", log_target=True)
+    if weights is None:
+        return temperature**2 * kl_div(q, p, reduction="batchmean", log_target=True)
+    each = kl_div(q, p, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * (weights * each).sum()
 
 
 def rank(tokens: TokenLogProbs, *, normalise: bool = True) -> Tensor:

@@ -52,6 +52,7 @@ class PromptTuning(TuningMethod):
     m: Annotated[int, Field(ge=0, le=4096)] = 20
 
     def build(self, base: Trunk, seed: int) -> Adapter:
+        base.make_room(self.m)
         path = base.sites.select("embeddings")[0].module
         E = base.network.get_submodule(path).weight.detach().float().cpu()
         g = torch.Generator().manual_seed(seed)

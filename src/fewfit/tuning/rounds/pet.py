@@ -8,7 +8,7 @@ Rieger et al. 2023, arXiv 2312.16975.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -20,15 +20,16 @@ from torch import Tensor
 from fewfit.decoders.ipet import check_generations, in_generations
 from fewfit.decoders.pet import accuracies
 from fewfit.errors import InputError
-from fewfit.tuning import make_method
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.adapters.ia3 import IA3
+from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import Encoded
+from fewfit.tuning.inner import WithAdapter
 from fewfit.tuning.losses import TokenLogProbs, distillation_loss, length_normalised_loss
-from fewfit.tuning.method import Data, Rows, Run, TuningMethod, learn
+from fewfit.tuning.method import Data, Rows, Run, learn
 from fewfit.tuning.reading import encode_rows, scored
 from fewfit.tuning.sites import Stack
-from fewfit.tuning.training import Progress, Recipe, digest
+from fewfit.tuning.training import Progress, Recipe
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
 
@@ -36,15 +37,11 @@ Ints = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class PET(TuningMethod):
-    """Patterns label texts for one student; all are the same small adapter.
+class PET(WithAdapter):
+    """Patterns label texts for one student; all are the same small adapter, with its own recipe.
 
     Parameters
     ----------
-    adapter : str, default="ia3"
-        The tuning method that builds it, with its recipe.
-    adapter_options : mapping, default={}
-        Its options.
     repetitions : int, default=3
         Trainings per pattern. They differ in the order of the rows and the dropout.
     generations : int, default=0
@@ -64,8 +61,6 @@ class PET(TuningMethod):
     unlabelled: ClassVar[bool] = True
     reading: ClassVar[Reading] = "answers"
 
-    adapter: str = "ia3"
-    adapter_options: dict[str, Any] = field(default_factory=dict)
     repetitions: int = 3
     generations: int = 0
     weights: Literal["accuracy", "uniform"] = "accuracy"
@@ -78,18 +73,9 @@ class PET(TuningMethod):
         check_generations(self.generations, self.factor, self.share)
         if self.repetitions < 1:
             raise InputError(f"repetitions: at least 1, not {self.repetitions}")
-        if type(self.inner).fit is not TuningMethod.fit:
-            raise InputError(
-                f"adapter: {self.adapter} has trainings of its own; name one that builds an adapter"
-            )
 
-    @property
-    def inner(self) -> TuningMethod:
-        """The method that builds the adapters."""
-        return make_method(self.adapter, self.adapter_options)
-
-    def build(self, base: Trunk, seed: int) -> Adapter:
-        return self.inner.build(base, seed)
+    def usual(self) -> Recipe:
+        return self.inner.usual()
 
     def trainings(self, n_templates: int) -> int:
         return 1 + n_templates * self.repetitions * (1 + self.generations)
@@ -112,7 +98,7 @@ class PET(TuningMethod):
         rng = np.random.RandomState(run.seed)
         adapter = self.fresh(base, run)
         first = {name: tensor.clone() for name, tensor in adapter.tensors().items()}
-        recipe, n_done = self.inner.recipe, 0
+        recipe, n_done = self.usual(), 0
 
         def train(examples: Sequence[Encoded], teacher: Tensor | None = None) -> None:
             """Train the adapter from its start, on soft labels (N, K) where they are given."""
@@ -132,7 +118,7 @@ class PET(TuningMethod):
 
         def opinions(rows: Sequence[Encoded]) -> NDArray[np.float32]:
             with adapter.on(base.network):
-                return scored(base, rows, adapter=adapter)
+                return scored(base, rows, adapter=adapter, meter=run.meter)
 
         def teach(model: int, drawn: Ints, labels: Ints) -> NDArray[np.float32]:
             p = model % P

@@ -144,8 +144,9 @@ class SparseDelta:
         return SparseDelta(index, value, None if self.base is None else base)
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
-        tables = {"index": self.index, "value": self.value, "base": self.base or {}}
+        """Write one safetensors file; an index takes two bytes where none is far from the last."""
+        gaps = {name: gaps_of(where) for name, where in self.index.items()}
+        tables = {"gaps": gaps, "value": self.value, "base": self.base or {}}
         save_file(
             {
                 f"{kind}.{k}": v.contiguous()
@@ -162,16 +163,29 @@ class SparseDelta:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{path} cannot be read as a sparse delta: {error}") from error
-        tables: dict[str, dict[str, Tensor]] = {"index": {}, "value": {}, "base": {}}
+        tables: dict[str, dict[str, Tensor]] = {"index": {}, "gaps": {}, "value": {}, "base": {}}
         for name, tensor in tensors.items():
             kind, _, parameter = name.partition(".")
             if kind not in tables:
                 raise ArtifactError(f"{path} is not a sparse delta: what is {name!r}?")
             tables[kind][parameter] = tensor
         try:
-            return cls(tables["index"], tables["value"], tables["base"] or None)
+            index = tables["index"] | {n: index_of(gaps) for n, gaps in tables["gaps"].items()}
+            return cls(index, tables["value"], tables["base"] or None)
         except ArtifactError as error:
             raise ArtifactError(f"{path} is not a sparse delta: {error}") from None
+
+
+def gaps_of(index: Tensor) -> Tensor:
+    """Return an ascending index as differences, the first from 0, in uint16 where they fit."""
+    gaps = torch.diff(index, prepend=index.new_zeros(1)) if len(index) else index
+    far = bool(len(gaps)) and int(gaps.max()) > torch.iinfo(torch.uint16).max
+    return gaps.to(torch.int64 if far else torch.uint16)
+
+
+def index_of(gaps: Tensor) -> Tensor:
+    """Return what :func:`gaps_of` was given."""
+    return gaps.to(torch.int64).cumsum(0) if gaps.ndim == 1 else gaps
 
 
 def check_index(name: str, index: Tensor, value: Tensor, size: int | None = None) -> None:

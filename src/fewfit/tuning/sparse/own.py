@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from fewfit.errors import ArtifactError, InputError
-from fewfit.tuning.adapter import Adapter, Handle, check_names
-from fewfit.tuning.sparse.delta import check_index
+from fewfit.tuning.adapter import Adapter, Group, Handle, check_names
+from fewfit.tuning.sparse.delta import check_index, gaps_of, index_of
 
 
 class OwnScalars(Adapter):
@@ -25,17 +25,33 @@ class OwnScalars(Adapter):
         Whose values they start from.
     masks : mapping of str to Tensor or None
         For some of its parameters a bool tensor of their shape; None is all of it.
+    factors : mapping of str to float, optional
+        Of the rate at which the scalars of a parameter are trained; 1 where there is none.
+
+    Attributes
+    ----------
+    flexible : bool
+        Whether :meth:`restore` takes other scalars than these, and other numbers of them: where
+        the training decides how many there are.
     """
 
     mergeable = True
 
-    def __init__(self, network: nn.Module, masks: Mapping[str, Tensor | None]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        masks: Mapping[str, Tensor | None],
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
+        self._factors = dict(factors or {})
+        self.flexible = False
         named = dict(network.named_parameters())
         self._sizes = {name: p.numel() for name, p in named.items()}
         unknown = sorted(masks.keys() - named)
         if unknown:
             raise InputError(f"scalars: the network has no parameter {unknown[0]!r}")
+        masks = {name: masks[name] for name in named if name in masks}  # one order, one rounding
         self.index: dict[str, Tensor] = {
             name: mask.flatten().nonzero().flatten().cpu()
             for name, mask in masks.items()
@@ -57,6 +73,12 @@ class OwnScalars(Adapter):
     def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
         return self.value
 
+    def groups(self) -> Sequence[Group]:
+        by_factor: dict[float, list[str]] = {}
+        for name in self.value:
+            by_factor.setdefault(self._factors.get(name, 1.0), []).append(name)
+        return [Group(tuple(names), factor) for factor, names in by_factor.items() if factor != 1]
+
     @torch.no_grad()
     def act(self, network: nn.Module) -> list[Handle]:
         named = dict(network.named_parameters())
@@ -71,6 +93,10 @@ class OwnScalars(Adapter):
 
     def after_step(self) -> None:
         self._write(self._named)
+
+    def only(self, names: Collection[str]) -> None:
+        for name, parameter in self._named.items():
+            parameter.requires_grad_(name in names)
 
     def merge(self, network: nn.Module) -> None:
         self._write(dict(network.named_parameters()))
@@ -95,16 +121,17 @@ class OwnScalars(Adapter):
         put(named, self.index, self.value)
 
     def tensors(self) -> dict[str, Tensor]:
-        found = {f"index.{name}": index for name, index in self.index.items()}
+        found = {f"gaps.{name}": gaps_of(index) for name, index in self.index.items()}
         kept = {f"value.{name}": v.detach().cpu().contiguous() for name, v in self.value.items()}
         return found | kept
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
-        index = {k[6:]: t for k, t in tensors.items() if k.startswith("index.")}
+        index = {k[6:]: t for k, t in tensors.items() if k.startswith("index.")}  # version 0.1.0
+        index |= {k[5:]: index_of(t) for k, t in tensors.items() if k.startswith("gaps.")}
         value = {k[6:]: t for k, t in tensors.items() if k.startswith("value.")}
         whole = self.value.keys() - self.index.keys()
         check_names(dict.fromkeys(whole), dict.fromkeys(value.keys() - index.keys()))
-        strange = [k for k in tensors if not k.startswith(("index.", "value."))]
+        strange = [k for k in tensors if not k.startswith(("index.", "gaps.", "value."))]
         strange += [name for name in value if name not in self._sizes]
         if strange or not index.keys() <= value.keys():
             raise ArtifactError(f"adapter: indices and values do not match: {strange[:1]}")
@@ -116,12 +143,12 @@ class OwnScalars(Adapter):
                 raise ArtifactError(
                     f"adapter: {name} has shape {tuple(new.shape)}, not ({self._sizes[name]},)"
                 )
-        if sum(map(len, index.values())) != sum(map(len, self.index.values())):
+        counts = [sum(map(len, of.values())) for of in (index, self.index)]
+        if counts[0] != counts[1] and not self.flexible:
             raise ArtifactError(
-                f"adapter: {sum(map(len, index.values()))} scalars are chosen, and these options "
-                f"choose {sum(map(len, self.index.values()))}"
+                f"adapter: {counts[0]} scalars are chosen, and these options choose {counts[1]}"
             )
-        device = next(iter(self.value.values())).device
+        device = next((v.device for v in self.value.values()), torch.device("cpu"))
         for name in self.value:
             delattr(self, name.replace(".", "/"))
         self.index, self.value = index, {}

@@ -1,0 +1,284 @@
+"""Whether to tune the model or to leave it frozen: decided on the labelled examples alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from fewfit.decoders import Decoder
+from fewfit.decoders.base import tell_views
+from fewfit.errors import InputError, MissingExtraError
+from fewfit.estimators.examples import fit_decoder
+from fewfit.estimators.expected import Training, assign_folds
+from fewfit.models import FrozenModel
+from fewfit.models.base import Progress
+from fewfit.models.paired import JOINT
+from fewfit.prompts import Row, Template
+from fewfit.task import Task
+from fewfit.tuning import ENCODERS
+
+if TYPE_CHECKING:
+    from fewfit.tuning import Trunk, TunedModel, TuningMethod
+
+METHOD = "contrastive"
+N_FOLDS = 2
+ALPHAS = (0.5, 1.0)
+"""How far to go from the frozen model to the trained one, beside not at all."""
+_LEAST = 1e-6  # probability, so that one row cannot decide
+_SHORTER = 0.5  # of the steps, on half of the rows
+_TUNABLE = (*ENCODERS, "hf")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What ``tune="auto"`` chose, and what that cost.
+
+    Attributes
+    ----------
+    chosen : {"frozen", "tuned"}
+    reason : str
+        Why, in words.
+    alpha : float
+        How far the model is from the frozen one, 0, on the way to what was trained, 1.
+    frozen, tuned : float or None
+        Share of the labelled examples that were given their class by a classifier that had not
+        seen them; None where none could be held out.
+    gain : float or None
+        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides. Of the
+        candidates that are not frozen it is the best's.
+    n_trainings, steps : int
+        Trainings, those for the decision among them, and the steps of all.
+    queries : int
+        Texts that tuned models were asked about.
+    seconds : float
+    values : int
+        Numbers that were learnt in the model, and are kept.
+    """
+
+    chosen: str
+    reason: str
+    alpha: float = 0.0
+    frozen: float | None = None
+    tuned: float | None = None
+    gain: float | None = None
+    n_trainings: int = 0
+    steps: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+    values: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON keeps it."""
+        return asdict(self)
+
+
+def check_tunable(
+    model: str | FrozenModel,
+    hidden: str | FrozenModel | None,
+    views: Sequence[Any],
+    max_queries: int | None,
+) -> str:
+    """Return the spec of a model whose weights are at hand, or refuse it before anything is asked.
+
+    Raises
+    ------
+    InputError
+        For a server, a template that shows examples, or a budget.
+    MissingExtraError
+        Without torch.
+    """
+    from fewfit.tuning import load
+
+    spec = model if isinstance(model, str) else model.spec
+    if (spec or "").partition(":")[0] not in _TUNABLE:
+        raise InputError(
+            f"tune: 'auto' trains beside a model's weights, those of {', '.join(_TUNABLE)}, and "
+            f"has none of {spec or type(model).__name__}; leave it out"
+        )
+    if hidden is not None or JOINT in str(spec):
+        raise InputError("tune: 'auto' tunes one model, and hidden= names a second; leave one out")
+    if any(type(view) is not Template for view in views):
+        raise InputError("tune: 'auto' reads templates without examples in them; leave it out")
+    if max_queries is not None:
+        raise InputError("tune: 'auto' reads the texts as often as it takes; leave out max_queries")
+    load(METHOD)
+    if find_spec("accelerate") is None:
+        raise MissingExtraError('tuning needs accelerate: pip install "fewfit[tune]"')
+    return str(spec)
+
+
+@dataclass
+class Tuner:
+    """Tunes a frozen model on parts of the examples, and on all of them.
+
+    Parameters
+    ----------
+    spec : str
+        Of the model.
+    training : Training
+        What the frozen model's decoder was fitted on.
+    task : Task
+        Of the frozen model.
+    decoder : Decoder
+        Of its parameters, copies are fitted.
+    progress : callable, optional
+        Called with the steps made since the last call.
+    """
+
+    spec: str
+    training: Training
+    task: Task
+    decoder: Decoder
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        self.queries = self.n_trainings = self.steps = self.values = 0
+        self.right = np.zeros(len(self.training.codes), dtype=bool)
+        self._trunk: Trunk | None = None
+
+    def decide(self) -> tuple[Tuning, TunedModel | None]:
+        """Return what is chosen, and the model tuned on all examples where that is it.
+
+        :attr:`right` then says which of them the tuned candidate got right without having seen it.
+        """
+        begun, codes = time.perf_counter(), self.training.codes
+        folds = assign_folds(self.training.rows, codes, N_FOLDS, 0)
+        alone = [k for k in np.unique(codes) if len(np.unique(folds[codes == k])) < 2]
+        if alone or len(np.unique(codes)) < 2:
+            name = self.task.verbalizer.classes[int(alone[0]) if alone else 0]
+            why = (
+                f"class {str(name)!r} has no two different examples, one of which could be held out"
+            )
+            return Tuning("frozen", why), None
+        if self._pairs():
+            why = "a sentence encoder embeds the template's two fields one by one"
+            return Tuning("frozen", why), None
+        proba = np.empty((1 + len(ALPHAS), len(codes), len(self.task.verbalizer.classes)))
+        for fold in range(N_FOLDS):
+            held = folds == fold
+            proba[0, held] = self._frozen(~held, held)
+            proba[1:, held] = self._tuned(~held, held)
+        right = proba.argmax(axis=2) == codes
+        likely = np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
+        best = 1 + int(likely[1:].argmax())
+        gain = float(likely[best] - likely[0])
+        yes, alpha = gain > 0, ALPHAS[best - 1]
+        self.right = right[best]
+        every = np.ones(len(codes), dtype=bool)
+        model = self._models(every, (alpha,), 1.0, shared=False)[0] if yes else None
+        told = Tuning(
+            "tuned" if yes else "frozen",
+            f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned",
+            alpha if yes else 0.0,
+            frozen=float(right[0].mean()),
+            tuned=float(right[best].mean()),
+            gain=gain,
+            n_trainings=self.n_trainings,
+            steps=self.steps,
+            queries=self.queries,
+            seconds=time.perf_counter() - begun,
+            values=self.values if yes else 0,
+        )
+        self._trunk = None
+        return told, model
+
+    @property
+    def _method(self) -> TuningMethod:
+        from fewfit.tuning import make_method
+
+        return make_method(METHOD)
+
+    def _pairs(self) -> bool:
+        given = self.task.model.capabilities
+        return given.pairs and any(len(view.fields) == 2 for view in self.task.template.views)
+
+    def _frozen(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> NDArray[Any]:
+        hidden, scores = self.training.hidden, self.training.scores
+        own = None if scores is None else (scores[kept], scores[held])
+        return self._decoded(kept, hidden[kept], hidden[held], own)
+
+    def _tuned(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> list[NDArray[Any]]:
+        """Return the probabilities of held rows for each of ALPHAS."""
+        found, rows = [], self.training.rows
+        for model in self._models(kept, ALPHAS, _SHORTER):
+            task = replace(self.task, model=model, prior=None)
+            task, seen, n = task.begin([rows[i] for i in np.flatnonzero(kept).tolist()])
+            new = task.observe([rows[i] for i in np.flatnonzero(held).tolist()])
+            self.queries += n + new.queries
+            (h, s), (g, t) = task.features(seen), task.features(new)
+            found.append(self._decoded(kept, h, g, None if s is None or t is None else (s, t)))
+        return found
+
+    def _decoded(
+        self,
+        kept: NDArray[np.bool_],
+        hidden: NDArray[np.float32],
+        new: NDArray[np.float32],
+        scores: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    ) -> NDArray[Any]:
+        """Return probabilities of `new` rows, of a decoder fitted to the rows that are kept."""
+        copy = clone(self.decoder)
+        tell_views(copy, self.training.n_views)
+        known, unknown = scores or (None, None)
+        classes = self.task.verbalizer.classes
+        weight = None if self.training.weight is None else self.training.weight[kept]
+        fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {}, weight)
+        return copy.predict_proba(new, scores=unknown)
+
+    def _models(
+        self,
+        kept: NDArray[np.bool_],
+        alphas: Sequence[float],
+        share: float,
+        *,
+        shared: bool = True,
+    ) -> list[TunedModel]:
+        """Return the model tuned on some rows, for each alpha.
+
+        Parameters
+        ----------
+        share : float
+            Of the method's steps.
+        shared : bool, default=True
+            If not, the one model takes the network over.
+        """
+        from fewfit.tuning import Data, Run, Trunk, TunedModel
+        from fewfit.tuning.artifact import adapter_files
+        from fewfit.tuning.losses.contrastive import between
+
+        if self._trunk is None:
+            self._trunk = Trunk.load(self.spec).reads(self._method.reading)
+        trunk, method = self._trunk, self._method
+        recipe = replace(method.recipe, steps=max(1, round(share * method.recipe.steps)))
+        codes, texts = self.training.codes, self.training.rows
+        rows = [self._wordings(texts[i], int(codes[i])) for i in np.flatnonzero(kept).tolist()]
+        run = Run(recipe, progress=self.progress)
+        adapter, start = method.fit(trunk, Data(rows), run), method.fresh(trunk, run).tensors()
+        trained = adapter.tensors()
+        self.n_trainings, self.steps = self.n_trainings + 1, self.steps + recipe.steps
+        self.values, made = adapter.count, []
+        for alpha in alphas:
+            files = adapter_files(
+                adapter.restore(between(start, trained, alpha)),
+                method=replace(method, alpha=alpha),
+                base_spec=trunk.spec,
+                base_identity=trunk.identity,
+                recipe=recipe,
+                n_examples=len(rows),
+                seed=run.seed,
+            )
+            made.append(TunedModel.of(files, trunk=trunk, shared=shared))
+        return made
+
+    def _wordings(self, row: Row, answer: int) -> list[Any]:
+        from fewfit.tuning import ChoiceExample
+
+        words = tuple(self.task.verbalizer.first)
+        return [ChoiceExample(v.render(row), words, answer) for v in self.task.template.views]

@@ -1,0 +1,43 @@
+"""Methods around an adapter that another method builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fewfit.errors import InputError
+from fewfit.tuning import make_method
+from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.method import TuningMethod
+from fewfit.tuning.trunk import Trunk
+
+
+@dataclass(frozen=True)
+class WithAdapter(TuningMethod):
+    """Base of methods that train another's adapter in their own way.
+
+    Parameters
+    ----------
+    adapter : str, default="ia3"
+        The tuning method that builds it.
+    adapter_options : mapping, default={}
+        Its options.
+    """
+
+    adapter: str = "ia3"
+    adapter_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.inner).fit is not TuningMethod.fit:
+            raise InputError(
+                f"adapter: {self.adapter} has trainings of its own; name one that builds an adapter"
+            )
+
+    @property
+    def inner(self) -> TuningMethod:
+        """The method that builds the adapters."""
+        return make_method(self.adapter, self.adapter_options)
+
+    def build(self, base: Trunk, seed: int) -> Adapter:
+        return self.inner.build(base, seed)

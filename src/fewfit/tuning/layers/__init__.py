@@ -1,0 +1,1 @@
+"""Methods that train whole layers, some at a time."""

@@ -1,0 +1,117 @@
+"""A learning rate by trial: a few rates, each judged on labelled rows that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from fewfit.errors import InputError
+from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.method import LOOKS, Data, Rows, Run, TuningMethod
+from fewfit.tuning.reading import encode_rows, scored
+from fewfit.tuning.trunk import Trunk
+
+FACTORS = (1 / 3, 1.0, 3.0)
+"""The rates that are tried, as shares of the recipe's."""
+
+HELD_OUT = 0.25
+"""Share of each class that is held out; one row at least, where there are two."""
+
+
+class Try(NamedTuple):
+    """A rate, what it led to on the rows that were held out, and where its training ended.
+
+    Attributes
+    ----------
+    rate : float
+    loss : float
+        Mean cross-entropy, nats.
+    accuracy : float
+    steps : int
+        Until the loss was lowest; those of the recipe for a method of several trainings.
+    """
+
+    rate: float
+    loss: float
+    accuracy: float
+    steps: int
+
+
+class Chosen(NamedTuple):
+    """An adapter trained on all rows, the try that it follows, and all of them."""
+
+    adapter: Adapter
+    best: Try
+    tries: list[Try]
+    n_held_out: int
+
+
+def fit_at_best_rate(
+    method: TuningMethod, base: Trunk, data: Data, run: Run, factors: Sequence[float] = FACTORS
+) -> Chosen:
+    """Fit a method at the best of a few rates.
+
+    A quarter of each class is held out. At each rate the method is trained on the others, and ends
+    early where the held-out loss has stopped to fall; the rate with the lowest loss is taken. The
+    method is then trained on all rows at this rate, and ends after as many steps as were best. A
+    method of several trainings makes all their steps each time.
+
+    Parameters
+    ----------
+    method : TuningMethod
+    base : Trunk
+    data : Data
+    run : Run
+        Its recipe's rate is the middle of the grid. A meter is told of all trainings.
+    factors : sequence of float
+        Of the recipe's rate.
+
+    Raises
+    ------
+    InputError
+        If no class has two rows.
+    """
+    held = held_out([row[0].answer for row in data.rows], run.seed)
+    if not held:
+        raise InputError(
+            "rate: to choose one, rows are held out, and no class has two; give more, or name the "
+            "rate"
+        )
+    kept: Rows = [data.rows[i] for i in held]
+    rest: Rows = [row for i, row in enumerate(data.rows) if i not in set(held)]
+    truth = torch.tensor([row[0].answer for row in kept])
+    encoded = [row[0] for row in encode_rows(base, kept)]
+    recipe, plain = run.recipe or method.usual(), type(method).fit is TuningMethod.fit
+    tries: list[Try] = []
+    for i, factor in enumerate(factors):
+        rate = recipe.learning_rate * factor
+        part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
+        looks: list[float] = []
+        if plain:
+            part = replace(part, held_out=kept, looks=looks)
+        adapter = method.fit(base, data._replace(rows=rest), part)
+        with adapter.on(base.network):
+            beta = torch.from_numpy(scored(base, encoded, adapter=adapter, meter=run.meter))
+        right = float((beta.argmax(1) == truth).float().mean())
+        steps = recipe.steps
+        if looks:
+            steps = min(steps, (1 + int(np.argmin(looks))) * max(1, recipe.steps // LOOKS))
+        tries.append(Try(rate, float(cross_entropy(beta, truth)), right, steps))
+    best = min(tries, key=lambda one: one.loss)
+    final = replace(run, recipe=replace(recipe, learning_rate=best.rate), until=best.steps)
+    return Chosen(method.fit(base, data, final), best, tries, len(kept))
+
+
+def held_out(answers: Sequence[int], seed: int) -> list[int]:
+    """Return which rows are held out: a share of each class, drawn with the seed."""
+    y, found = np.asarray(answers), []
+    for k in np.unique(y):
+        mine = np.random.default_rng([seed, int(k)]).permutation(np.flatnonzero(y == k))
+        n = max(1, round(HELD_OUT * len(mine))) if len(mine) > 1 else 0
+        found += mine[:n].tolist()
+    return sorted(found)

@@ -1,0 +1,133 @@
+"""Frozen or tuned: decided on the labelled rows, and said."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from typer.testing import CliRunner
+
+from fewfit import FewShotClassifier, load
+from fewfit.cli import app
+from fewfit.errors import InputError, MissingExtraError
+from fewfit.prompts import InContext
+from tests.models.local.test_sentences import save
+
+X = ["so fun", "a great film", "really great fun", "so dull", "a bad movie", "really bad and sad"]
+Y = ["yes", "yes", "yes", "no", "no", "no"]
+LABELS = {"yes": "great", "no": "bad"}
+FILES = ["README.md", "adapter.safetensors", "decoder.safetensors", "manifest.json"]
+FILES += ["tuning.json"]
+NEW = ["great fun", "a sad film", "the movie was so bad"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return f"encoder:{save(tmp_path_factory.mktemp('encoder') / 'base')}"
+
+
+def classifier(model, **options):
+    return FewShotClassifier(model, labels=LABELS, tune="auto", store=None, **options)
+
+
+def same(one, other):
+    return np.allclose(one.predict_proba(NEW), other.predict_proba(NEW), atol=1e-5)
+
+
+def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
+    clf = classifier(encoder).fit(X, Y)
+    told = clf.tuning_
+    assert (told.chosen, told.n_trainings, told.steps) == ("tuned", 3, 2 * 40 + 80)
+    assert told.gain > 0
+    assert told.alpha in (0.5, 1)
+    assert told.values == 2 * (32 + 32 + 48)
+    # Rows in both folds, for each alpha: kept ones, the empty text, and held ones.
+    assert told.queries == 2 * 2 * (6 + 1)
+    assert clf.n_queries_ == 2 * (6 + 1) + told.queries
+    assert clf.get_params()["model"] == encoder
+    expected = clf.expected_accuracy()
+    assert (expected.accuracy, expected.n_folds) == (told.tuned, 2)
+    frozen = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)
+    assert np.abs(frozen.predict_proba(NEW) - clf.predict_proba(NEW)).max() > 0.01
+    clf.save(tmp_path / "task")
+    names = sorted(path.name for path in (tmp_path / "task").iterdir())
+    assert names == [
+        "README.md",
+        "adapter.safetensors",
+        "decoder.safetensors",
+        "manifest.json",
+        "tuning.json",
+    ]
+    assert same(load(tmp_path / "task", store=None, verify=True), clf)
+    assert same(pickle.loads(pickle.dumps(clf)), clf)
+
+
+def test_frozen_where_nothing_can_be_held_out(encoder):
+    clf = classifier(encoder).fit(X[2:4], Y[2:4])
+    assert (clf.tuning_.chosen, clf.tuning_.n_trainings) == ("frozen", 0)
+    assert "no two different examples" in clf.tuning_.reason
+    pairs = [{"a": x, "b": x} for x in X]
+    clf = classifier(encoder, template="{a} ? {mask} {b}").fit(pairs, Y)
+    assert clf.tuning_.chosen == "frozen"
+    assert "two fields one by one" in clf.tuning_.reason
+
+
+def test_frozen_where_the_labels_say_nothing(encoder):
+    clf = classifier(encoder).fit(X, ["yes", "no", "yes", "no", "yes", "no"])
+    frozen = FewShotClassifier(encoder, labels=LABELS, store=None)
+    frozen.fit(X, ["yes", "no", "yes", "no", "yes", "no"])
+    assert clf.tuning_.gain <= 0
+    assert (clf.tuning_.chosen, clf.tuning_.alpha, clf.tuning_.values) == ("frozen", 0, 0)
+    assert same(clf, frozen)
+
+
+def test_what_cannot_be_tuned_is_refused_before_anything_is_asked(encoder, monkeypatch):
+    with pytest.raises(InputError, match="has none of fake"):
+        classifier("fake").fit(X, Y)
+    with pytest.raises(InputError, match="names a second"):
+        classifier(encoder, hidden="fake").fit(X, Y)
+    with pytest.raises(InputError, match="leave out max_queries"):
+        classifier(encoder, max_queries=9).fit(X, Y)
+    with pytest.raises(InputError, match="without examples in them"):
+        classifier(encoder, template=InContext("{text} {mask}")).fit(X, Y)
+    with pytest.raises(InputError, match="tune"):
+        FewShotClassifier(encoder, tune="always").fit(X, Y)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "fewfit.estimators.tuning.find_spec",
+        lambda name: None if name == "accelerate" else found(name),
+    )
+    with pytest.raises(MissingExtraError, match=r"needs accelerate: .*fewfit\[tune\]"):
+        classifier(encoder).fit(X, Y)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"needs torch: .*fewfit\[tune\]"):
+        classifier(encoder).fit(X, Y)
+
+
+def test_from_the_command_line(encoder, tmp_path):
+    lines = ["text,label", *(f"{x},{y}" for x, y in zip(X, Y, strict=True))]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+
+    def run(*more, code=0):
+        command = ["fit", str(tmp_path / "train.csv"), "-o", str(tmp_path / "task"), *more]
+        result = CliRunner().invoke(app, [*command, "--store", "none"])
+        assert result.exit_code == code, result.output
+        return result.output
+
+    how = ["--model", encoder, "--label", "yes=great", "--label", "no=bad", "--tune"]
+    told = json.loads(run(*how, "auto", "--json").splitlines()[-1])
+    assert told["tuning"]["chosen"] == "tuned"
+    assert told["expected_accuracy"]["accuracy"] == told["tuning"]["tuned"]
+    assert "is not one of" in run(*how, "always", code=2)
+    assert "--tune: has no use" in run("--tune", "auto", "--multi-label", code=2)
+    (tmp_path / "train.csv").write_text("text,label\nso fun,yes\nso dull,no\n")
+    assert "model: frozen, since class" in run(*how, "auto")
+    assert (tmp_path / "task" / "tuning.json").exists() is False
