@@ -24,6 +24,7 @@ from fewfit.errors import FewfitError, InputError
 PROGRAMS = {
     "start-up": "speed.start_up",
     "speed": "speed.speed",
+    "installed": "speed.installed",
     "grid": "speed.grid",
     "growth": "speed.growth",
     "hf_speed": "speed.hf_speed",
@@ -31,6 +32,7 @@ PROGRAMS = {
     "tuning_speed": "speed.tuning_speed",
     "searchers": "searchers",
     "ablation": "ablation",
+    "embedded": "embedded",
     "unlabelled": "unlabelled",
     "suggest": "suggest",
     "setfit_grid": "setfit_grid",

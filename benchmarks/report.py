@@ -23,11 +23,89 @@ INTRODUCTION = """# Results
 Made by `python -m benchmarks report` from the files in `results/`, each written by the command that
 stands above its table; what is run is said in `experiments/`. Accuracy is the mean ± standard
 deviation over samples of the training split, all methods on the same samples. A star marks the
-best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md). DIR
-is a folder with `<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and
-`label` per line. A model that is not in an experiment's file was named by `--model SPEC`, on all
-test rows.
+best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md).
+Tables that name `embedded-en-float32` were made when that model, all-MiniLM-L6-v2 in float32, was
+`embedded`; they were not made again with what `embedded` is now. DIR is a folder with
+`<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and `label` per line. A
+model that is not in an experiment's file was named by `--model SPEC`, on all test rows.
 """
+
+
+def embedded(path: Path) -> str:
+    """The section on which model `embedded` is."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    cells = {tuple(key.split(" ")): row for key, row in content["rows"].items()}
+    models = list(dict.fromkeys(model for model, _ in cells))
+    names = list(dict.fromkeys(name for _, name in cells if name != "languages"))
+    complete = [name for name in names if all((model, name) in cells for model in models)]
+
+    def mean(model: str, name: str, n: str) -> float:
+        values = cells[model, name]["accuracy"][n]
+        return 100 * sum(values) / len(values)
+
+    shots = ("1", "4", "16")
+    header = ["set", *(f"{model}, {' / '.join(shots)}" for model in models)]
+    rows = [
+        [name, *(" / ".join(f"{mean(model, name, n):.1f}" for n in shots) for model in models)]
+        for name in complete
+    ]
+    average = [
+        " / ".join(
+            f"{sum(mean(model, name, n) for name in complete) / len(complete):.1f}" for n in shots
+        )
+        for model in models
+    ]
+    ms = [
+        f"{sum(cells[model, name]['cpu_ms_per_text'] for name in complete) / len(complete):.1f}"
+        for model in models
+    ]
+    rows += [["mean", *average], ["CPU ms of a text, mean", *ms]]
+    spoken = {model: cells[model, "languages"] for model in models if (model, "languages") in cells}
+    tongues = list(dict.fromkeys(one for row in spoken.values() for one in row["own"]))
+    foreign = [
+        [
+            one,
+            *(
+                f"{100 * row['own'][one]:.0f} / "
+                + (f"{100 * row['english'][one]:.0f}" if one in row["english"] else "-")
+                for row in spoken.values()
+            ),
+        ]
+        for one in tongues
+    ]
+    return (
+        "\n## Which model `embedded` is\n\n`OMP_NUM_THREADS=1 python -m benchmarks embedded`\n\n"
+        f"Accuracy of the default decoder, %, at {', '.join(shots)} labels of each class: the "
+        f"mean of {content['draws']} samples, at most {content['test']} test rows, the same for "
+        "each model.\n\n"
+        + markdown_table(header, rows)
+        + "\n\nTwelve messages in each of six languages (`languages.toml`), three classes, "
+        "accuracy in %: fitted on eleven of the language itself / fitted on the English ones.\n\n"
+        + markdown_table(["language", *spoken], foreign)
+        + "\n"
+    )
+
+
+def installed(path: Path) -> str:
+    """The section on sizes and cold starts."""
+    rows = [
+        [
+            "`pip install fewfit`" if extra == "base" else f"`fewfit[{extra}]`",
+            f"{row['mb']:,} MB",
+            f"{row['bytecode_mb']:,} MB",
+            f"{row['seconds']:.1f} s / {row['cpu_seconds']:.1f} s" if "seconds" in row else "",
+        ]
+        for extra, row in json.loads(path.read_text(encoding="utf-8"))["rows"].items()
+    ]
+    header = ["installed", "on disk, with pip", "of it bytecode", "first answer, wall / CPU"]
+    return (
+        "\n## What is installed, and how long the first answer takes\n\n"
+        "`OMP_NUM_THREADS=1 python -m benchmarks installed`\n\n"
+        "Fresh environments, torch without CUDA; `fewfit predict` of one text from a cold start on "
+        "a busy machine: CPU seconds count. `fewfit[minilm]` is what the embedded model needed "
+        "before."
+        f"\n\n{markdown_table(header, rows)}\n"
+    )
 
 
 def grid(path: Path) -> str:
@@ -134,7 +212,7 @@ def ablation(path: Path) -> str:
     ]
     return (
         "\n## The default decoder, part by part\n\n"
-        f"`python -m benchmarks ablation --seeds {content['seeds']}`\n\n"
+        f"`python -m benchmarks ablation --model {content['model']} --seeds {content['seeds']}`\n\n"
         f"Rows of the training splits of {content['sets']} that the sample did not draw; "
         f"{content['seeds']} samples. Accuracy in %, log loss, calibration error.\n\n"
         + markdown_table(["variant", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
@@ -358,7 +436,9 @@ def main(argv: Sequence[str] = ()) -> None:
             if path.stem == "default_decoder":
                 sections.append(averages(found))
     programs = {
-        "ablation_embedded": ablation,
+        "embedded": embedded,
+        "installed": installed,
+        "ablation_embedded-en-float32": ablation,
         "unlabelled": unlabelled,
         "suggest": suggest,
         "pairs": pairs,

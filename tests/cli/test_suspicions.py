@@ -40,12 +40,12 @@ def test_fit_names_lines_of_clashing_texts_and_small_classes(fit):
     assert f"Look at this: {first}" in fit(rows)
 
 
-def test_other_scripts_are_said_of_the_embedded_encoder_only():
+def test_other_scripts_are_said_of_the_english_encoders_only():
     from fewfit.cli.columns import Examples
     from fewfit.cli.suspicions import _language
 
     class Model:
-        spec = "embedded"
+        spec = "embedded-en"
 
     class Task:
         model = Model()
@@ -59,7 +59,9 @@ def test_other_scripts_are_said_of_the_embedded_encoder_only():
     assert "another script" in said("это хорошо", "плохо")
     assert not said("Das ist schön", "a note on λ and π")
     assert not said("123", "")
-    Model.spec = "fake"
+    Model.spec = "embedded-en-float32"
+    assert "another script" in said("это хорошо", "плохо")
+    Model.spec = "embedded"
     assert not said("это хорошо")
 
 

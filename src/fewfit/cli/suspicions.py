@@ -69,16 +69,17 @@ def _mass(classifier: TextEstimator) -> str:
 
 
 def _language(classifier: TextEstimator, examples: Examples) -> str:
-    """Say what is certain: a script that the vocabulary of the embedded encoder hardly has."""
-    if classifier.task_.model.spec != "embedded":
+    """Say what is certain: a script that the vocabulary of an English encoder hardly has."""
+    spec = classifier.task_.model.spec
+    if spec not in ("embedded-en", "embedded-en-float32"):
         return ""
     letters = [c for own in examples.texts.values() for t in own for c in t if c.isalpha()]
     foreign = sum(not unicodedata.name(c, "LATIN").startswith("LATIN") for c in letters)
     if not letters or foreign / len(letters) <= _FOREIGN:
         return ""
     return (
-        f"{foreign / len(letters):.0%} of the letters are of another script than Latin, and the "
-        "embedded encoder reads English; take another --model"
+        f"{foreign / len(letters):.0%} of the letters are of another script than Latin, and "
+        f"{spec} reads English; take --model embedded"
     )
 
 

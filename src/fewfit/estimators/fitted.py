@@ -20,6 +20,7 @@ from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
 from fewfit.estimators.opening import open_model, pair
 from fewfit.models import FrozenModel
+from fewfit.models.embedded import renamed
 from fewfit.models.optional import carried_by
 from fewfit.models.paired import JOINT, PairedModel
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
@@ -219,6 +220,8 @@ def _named(
         raise ModelError(
             f"{folder} was fitted on a model that only code can make; pass it as model=..."
         )
+    if isinstance(scores, str) and state is None:
+        return renamed(scores, identity)
     return pair(scores, state)
 
 

@@ -20,7 +20,8 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     Parameters
     ----------
     spec : str or FrozenModel
-        ``"embedded"``, the sentence encoder that needs no network;
+        ``"embedded"``, the multilingual sentence encoder that needs no network;
+        ``"embedded-en"``, ``"embedded-en-float32"``, English ones;
         ``"hf:NAME_OR_PATH[@REVISION][?option=value&...]"``, a language model of transformers, from
         a folder or the hub (:meth:`TransformersModel.from_spec`);
         ``"encoder:NAME_OR_PATH[@REVISION][?option=value&...]"``, a sentence encoder likewise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fewfit.models.base import Capabilities, FrozenModel
-from fewfit.models.embedded import EmbeddedEncoder
+from fewfit.models.embedded import EmbeddedEncoder, EnglishEncoder, Float32Encoder
 from fewfit.models.fake import FakeModel
 from fewfit.models.local import SentenceEncoder, TransformersModel
 from fewfit.models.remote import DIALECTS
@@ -12,7 +12,9 @@ from fewfit.registry import Registry
 __all__ = [
     "Capabilities",
     "EmbeddedEncoder",
+    "EnglishEncoder",
     "FakeModel",
+    "Float32Encoder",
     "FrozenModel",
     "SentenceEncoder",
     "TransformersModel",
@@ -23,6 +25,8 @@ KINDS = Registry(
     "fewfit.models",
     {
         "embedded": "embedded:EmbeddedEncoder",
+        "embedded-en": "embedded:EnglishEncoder",
+        "embedded-en-float32": "embedded:Float32Encoder",
         "encoder": "local:SentenceEncoder",
         "fake": "fake:FakeModel",
         "hf": "local:TransformersModel",

@@ -20,7 +20,7 @@ from fewfit.models.local.packaged import PACKAGES, packaged_folder
 from fewfit.models.paired import JOINT
 from fewfit.models.remote import DIALECTS, RemoteModel
 
-_HARMLESS = ("embedded", "fake")
+_HARMLESS = ("embedded", "embedded-en", "embedded-en-float32", "fake")
 """Kinds of models that have no options and come with an installed package."""
 
 _SYSTEM = ("/proc", "/dev", "/sys", "/net", "/run")

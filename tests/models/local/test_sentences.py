@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from fewfit import FewShotClassifier, Template, load_model
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.models import EmbeddedEncoder, SentenceEncoder
-from fewfit.models import embedded as embedded_module
+from fewfit.models import Float32Encoder, SentenceEncoder
+from fewfit.models.embedded import minilm as minilm_module
 from fewfit.observations import Status
 from fewfit.testing import check_frozen_model
 from tests.conftest import prompts
@@ -265,26 +265,26 @@ def test_a_hub_name_is_pinned_to_the_cached_commit(bare, tmp_path, monkeypatch):
     np.testing.assert_allclose(found.hidden[0], states(bare, TEXTS[0])[0], atol=1e-5)
 
 
-def test_embedded_is_the_same_reading_of_the_packaged_weights(embedded):
-    folder = embedded_module.find_files()["config.json"].parent
+def test_minilm_is_the_same_reading_of_the_packaged_weights(minilm):
+    folder = minilm_module.find_files()["config.json"].parent
     packaged = SentenceEncoder(folder)
     assert packaged.max_tokens == 256
     texts = prompts(*TEXTS, "word " * 300)
-    mine, theirs = embedded.observe(texts, WORDS), packaged.observe(texts, WORDS)
+    mine, theirs = minilm.observe(texts, WORDS), packaged.observe(texts, WORDS)
     np.testing.assert_allclose(theirs.hidden, [unit(row) for row in mine.hidden], atol=1e-5)
     np.testing.assert_allclose(theirs.scores, mine.scores, atol=1e-5)
     assert theirs.status.tolist() == mine.status.tolist()
-    assert isinstance(EmbeddedEncoder(), SentenceEncoder)
+    assert isinstance(Float32Encoder(), SentenceEncoder)
 
 
-def test_nothing_but_files_of_known_hash_decides_what_embedded_reads(tmp_path, monkeypatch):
+def test_nothing_but_files_of_known_hash_decides_what_minilm_reads(tmp_path, monkeypatch):
     folder = tmp_path / "model"
-    shutil.copytree(embedded_module.find_files()["config.json"].parent, folder)
+    shutil.copytree(minilm_module.find_files()["config.json"].parent, folder)
     save(folder / "0_Other")
     describe(folder, ("Transformer", "0_Other"), POOL, **{"1_Pooling__config": {}})
-    files = {name: folder / name for name in embedded_module.SHA256}
-    monkeypatch.setattr(embedded_module, "find_files", lambda: files)
-    found = EmbeddedEncoder().observe(prompts("great fun"), WORDS)
+    files = {name: folder / name for name in minilm_module.SHA256}
+    monkeypatch.setattr(minilm_module, "find_files", lambda: files)
+    found = Float32Encoder().observe(prompts("great fun"), WORDS)
     assert found.hidden.shape == (1, 384)
 
 

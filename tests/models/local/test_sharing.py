@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fewfit.errors import MissingExtraError
-from fewfit.models import EmbeddedEncoder, SentenceEncoder, TransformersModel
+from fewfit.models import EmbeddedEncoder, Float32Encoder, SentenceEncoder, TransformersModel
 from fewfit.models.local import model as model_module
 from tests.conftest import prompts
 from tests.hf_checkpoints import build
@@ -31,6 +31,7 @@ def models(checkpoints):
     for name in ("bert", "gpt2", "t5"):
         yield TransformersModel(checkpoints[name], space="logprob", device="cpu", max_tokens=40)
     yield SentenceEncoder(checkpoints["bert"], max_tokens=40)
+    yield Float32Encoder()
     yield EmbeddedEncoder()
 
 
@@ -123,12 +124,12 @@ FewShotClassifier({model!r}, store=None).fit(["good", "bad"], ["p", "n"])
 """
 
 
-@pytest.mark.parametrize("kind", ["embedded", "hf", "encoder"])
+@pytest.mark.parametrize("kind", ["embedded-en-float32", "hf", "encoder"])
 def test_without_the_extra_there_is_one_clean_error(checkpoints, kind):
-    spec = kind if kind == "embedded" else f"{kind}:{checkpoints['bert']}"
+    spec = kind if kind.startswith("embedded") else f"{kind}:{checkpoints['bert']}"
     script = SCRIPT.format(model=spec)
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    extra = "embedded" if kind == "embedded" else "hf"
+    extra = "minilm" if kind.startswith("embedded") else "hf"
     last = found.stderr.strip().splitlines()[-1]
     assert f'pip install "fewfit[{extra}]"' in last
     assert MissingExtraError.__name__ in last

@@ -5,7 +5,8 @@ loads it, ``texts`` turns whole texts into tokens and ``encoding`` prompts, by t
 ``cutting`` where they are too long, ``batching`` asks about rows of similar length together,
 ``narrowing`` lets the head see only what is read. ``plan``, ``network`` and ``scores`` read label
 words at a slot; ``model`` is a masked, causal or encoder-decoder language model, ``sentences`` an
-encoder of texts, whose ``vectors`` are made as the ``layout`` of its own files says.
+encoder of texts, whose ``vectors`` are made as the ``layout`` of its own files says;
+``reading`` is what it shares with the embedded models.
 """
 
 from fewfit.models.local.batching import Budget, in_batches, pad, read_in_batches, windows

@@ -24,7 +24,39 @@ from fewfit.models.local.loading import (
 Made = TypeVar("Made")
 
 
-class LocalModel(FrozenModel):
+class LazyModel(FrozenModel):
+    """A model that loads what it needs when it is first asked, once, whichever thread asks.
+
+    A pickle holds nothing that was loaded: it is loaded again where it is read.
+    """
+
+    _unsaved: ClassVar[tuple[str, ...]] = ("_made", "_making", "spec")
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+        self._making = threading.RLock()
+
+    def _once(self, name: str, make: Callable[[], Made]) -> Made:
+        """Return what `make` made when it was first asked for `name`."""
+        if name not in self._made:
+            with self._making:
+                if name not in self._made:
+                    self._made[name] = make()
+        return self._made[name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copyreg.__newobj__, (type(self),), self.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What the model was made from; nothing that was read."""
+        return {name: value for name, value in vars(self).items() if name not in self._unsaved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._made, self._making = {}, threading.RLock()
+
+
+class LocalModel(LazyModel):
     """Base of the models whose weights are read from a checkpoint.
 
     Weights and tokenizer are loaded when the model is first asked, once, whichever thread asks. A
@@ -44,6 +76,7 @@ class LocalModel(FrozenModel):
     """
 
     _extra: ClassVar = "hf"
+    _unsaved: ClassVar = (*LazyModel._unsaved, "device", "dtype", "max_tokens")
 
     def __init__(
         self,
@@ -53,14 +86,13 @@ class LocalModel(FrozenModel):
         max_tokens: int | None = None,
         device: str | None = None,
     ) -> None:
+        super().__init__()
         if dtype not in (None, "auto", *DTYPES):
             raise InputError(f"model: dtype is one of {(*DTYPES, 'auto')}, not {dtype!r}")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
         self.checkpoint = checkpoint
         self._dtype, self._max_tokens, self._device = dtype, max_tokens, device
-        self._made: dict[str, Any] = {}
-        self._making = threading.RLock()
 
     @property
     def size(self) -> Size | None:
@@ -96,14 +128,6 @@ class LocalModel(FrozenModel):
             raise InputError(f"model: max_tokens is {limit}, but it reads at most {declared}")
         return limit
 
-    def _once(self, name: str, make: Callable[[], Made]) -> Made:
-        """Return what `make` made when it was first asked for `name`."""
-        if name not in self._made:
-            with self._making:
-                if name not in self._made:
-                    self._made[name] = make()
-        return self._made[name]
-
     @property
     def _budget(self) -> Budget:
         large = {} if self.device == "cpu" else {"tokens": 16_384, "rows": 512}
@@ -112,15 +136,6 @@ class LocalModel(FrozenModel):
     def check_installed(self) -> None:
         check_extra("this model", self._extra)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return copyreg.__newobj__, (type(self),), self.__getstate__()  # pyright: ignore[reportAttributeAccessIssue]
-
     def __getstate__(self) -> dict[str, Any]:
         """What the model was made from, and the dtype that this came to; nothing that was read."""
-        left = ("_made", "_making", "device", "dtype", "max_tokens", "spec")
-        state = {name: value for name, value in vars(self).items() if name not in left}
-        return {**state, "_dtype": vars(self).get("dtype", self._dtype)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._made, self._making = {}, threading.RLock()
+        return {**super().__getstate__(), "_dtype": vars(self).get("dtype", self._dtype)}

@@ -9,26 +9,21 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import ModelError
-from fewfit.models.base import Capabilities, Check
+from fewfit.models.base import Check
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
 from fewfit.models.local.layout import EncoderCheckpoint, Layout
 from fewfit.models.local.loading import load_network, load_tokenizer
-from fewfit.models.local.scores import finish
+from fewfit.models.local.reading import TextVectors
 from fewfit.models.local.specs import parse_spec
 from fewfit.models.local.texts import Encoded, TextEncoder
 from fewfit.models.local.vectors import VectorNetwork
-from fewfit.models.similarity import LabelSentences, is_pair, read_pair
-from fewfit.observations import Batch, ScoreSpace
 from fewfit.prompts import Prompt
 
-SCORE_SCALE = 20.0
 OPTIONS = ("dtype", "max_tokens")
-_PAIRS = 64  # are encoded before their answers are handed on
 
 
-class SentenceEncoder(LocalModel):
+class SentenceEncoder(TextVectors, LocalModel):
     """An encoder of texts in the layout of sentence-transformers, run in this process.
 
     Hidden state
@@ -99,12 +94,6 @@ class SentenceEncoder(LocalModel):
         return f"encoder:{self.checkpoint.name}{at}?{urlencode(options)}"
 
     @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(
-            scores=ScoreSpace.SIMILARITY, hidden=True, score_scale=SCORE_SCALE, pairs=True
-        )
-
-    @property
     def identity(self) -> Mapping[str, str]:
         return {
             "kind": "sentence-encoder",
@@ -115,55 +104,12 @@ class SentenceEncoder(LocalModel):
             "max_tokens": str(self.max_tokens),
         }
 
-    def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        labels = LabelSentences(words, self._directions)
-        columns = tuple(words)
-        for positions, items, hidden, vectors in self._read(prompts):
-            scores = labels.scores([prompts[i] for i in positions], vectors)
-            yield positions, finish(items, columns, ScoreSpace.SIMILARITY, scores, hidden)
-
     def check_fields(self, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         """Say how a vector is made of a text."""
         detail = self._layout.text
         if not self._layout.declared:
             detail += ": there is no modules.json that says how a text becomes one vector"
         return [Check("pooling", "ok" if self._layout.declared else "note", detail)]
-
-    def _read(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Any, list[Encoded], Any, Any]]:
-        """Yield (positions, tokens, hidden states, what label sentences meet)."""
-        pairs = np.flatnonzero([is_pair(prompt) for prompt in prompts])
-        single = np.setdiff1d(np.arange(len(prompts)), pairs)
-        texts = [prompts[i].user_text for i in single]
-        for positions, (items, hidden) in self._embedded(texts):
-            yield single[positions], items, hidden, hidden
-        lengths = [len(prompts[i].user_text) for i in pairs.tolist()]
-        order = pairs[np.argsort(-np.array(lengths, dtype=np.intp), kind="stable")]
-        for start in range(0, len(order), _PAIRS):
-            some = order[start : start + _PAIRS]
-            first, second = zip(*(prompts[i].fields for i in some), strict=True)
-            (a, u), (b, v) = self._in_order(first), self._in_order(second)
-            both = [
-                Encoded([*x.ids, *y.ids], 0, x.truncated or y.truncated)
-                for x, y in zip(a, b, strict=True)
-            ]
-            yield some, both, *read_pair(u, v)
-
-    def _directions(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        vectors = self._in_order(texts)[1]
-        if not np.isfinite(vectors).all():
-            raise ModelError(
-                f"model: the numbers for a label sentence such as {texts[0]!r} are not finite (NaN "
-                "or infinite); take a wider dtype or another checkpoint"
-            )
-        return vectors
-
-    def _in_order(self, texts: Sequence[str]) -> tuple[list[Encoded], NDArray[np.float32]]:
-        """Return tokens and vectors in the order of the texts."""
-        found = list(self._embedded(texts))
-        order = np.argsort(np.concatenate([positions for positions, _ in found]))
-        items = [item for _, (items, _) in found for item in items]
-        vectors = np.concatenate([vectors for _, (_, vectors) in found])[order]
-        return [items[i] for i in order], vectors
 
     def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         """Yield (positions, (tokens, vectors)), longest texts first."""

