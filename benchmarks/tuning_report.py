@@ -23,9 +23,9 @@ others; all weights now means those of the blocks.
 
 What stayed was compared on a base of 150 steps, draw 0, the same rows through the code of then
 and of now: zero-shot gives 0.580 and 0.300 (agnews, trec) in both, and T-Few after 60 steps
-0.330 in both on trec, whose texts are short. On agnews it gives 0.590 then and 0.610 now: long
+0.330 in both on trec, whose texts are short. On agnews it gives 0.590 then and 0.610 now. Long
 texts are cut by another rule since, and 15 of the 64 training prompts of the two sets are other
-tokens."""
+tokens; that this is the reason was not tried."""
 
 
 def speed(path: Path) -> str:
