@@ -34,6 +34,7 @@ PROGRAMS = {
     "ablation": "ablation",
     "embedded": "embedded",
     "unlabelled": "unlabelled",
+    "suggest": "suggest",
     "setfit_grid": "setfit_grid",
     "pairs": "pairs",
     "chat": "chat",

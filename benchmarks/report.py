@@ -248,16 +248,75 @@ def unlabelled(path: Path) -> str:
         rows += [[name, *(cell([name], n) for n in shots)] for name in names]
         rows.append([f"mean, {group}", *(cell(names, n) for n in shots)])
     rows.append(["mean of all", *(cell(sets, n) for n in shots)])
+    size, said = content.get("large"), ""
+    if size:
+        said = (
+            f"; {size['texts']:,} texts of {size['hidden']:,} numbers take {size['seconds']:.0f} "
+            f"processor seconds and {size['peak_mb']:,} MB, the texts included"
+        )
     slowest = max(row["seconds"] for row in content["rows"] if row["used"] > 0)
     return (
         "\n## Texts without labels\n\n`python -m benchmarks unlabelled`\n\n"
         f"The default decoder without and with up to 1,000 other rows of the training split, their "
         f"labels left out; {content['model']} model, 1,000 rows of the test split, "
-        f"{content['seeds']} samples. Accuracy in % (difference, that in macro F1), log loss, "
-        "calibration error. The rule was chosen on the sets of the upper part, those of the lower "
-        "were looked at once, with the rule fixed. Where nothing changes, the texts were not "
-        f"believed. A fit with them takes {slowest:.2f} s at most, as a median of the samples.\n\n"
+        f"{content['seeds']} samples; without labels, the model's own scores. Accuracy in % "
+        "(difference, that in macro F1), log loss, calibration error. The rule was chosen on other "
+        "rows of the training splits of the upper part; all figures are of test rows, looked at "
+        "once, with the rule fixed. Where nothing changes, the texts were not believed. What they "
+        f"add takes {slowest:.2f} s at most on a busy machine, as a median of the samples"
+        + said
+        + ".\n\n"
         + markdown_table(["set", *(f"{n} shot{'s' * (n > 1)}" for n in shots)], rows)
+        + "\n"
+    )
+
+
+def suggest(path: Path) -> str:
+    """The section on which texts to label: labels needed, and accuracy, for each rule."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    cells = {(row["set"], row["rule"]): row for row in content["rows"]}
+    sets = list(dict.fromkeys(name for name, _ in cells))
+    rules = list(dict.fromkeys(rule for _, rule in cells))
+    most = content["per_class"][-1]
+
+    def shown(value: float | None) -> str:
+        return f"> {most}" if value is None or value > most else f"{value:.1f}"
+
+    def table(key: str) -> str:
+        rows = []
+        for rule in rules:
+            found = {name: cells[name, rule][key] for name in sets if (name, rule) in cells}
+            middle = median([most + 1.0 if n is None else n for n in found.values()])
+            own = [shown(found[name]) if name in found else "" for name in sets]
+            rows.append([rule, shown(middle), *own])
+        return markdown_table(["labels per class", "median", *sets], rows)
+
+    def accuracy(way: str) -> str:
+        rows = []
+        for rule in rules:
+            if any((name, rule) not in cells for name in sets):
+                continue
+            curves = [cells[name, rule][way] for name in sets]
+            means = [sum(column) / len(sets) for column in zip(*curves, strict=True)]
+            rows.append([rule, *(f"{100 * value:.1f}" for value in means)])
+        return markdown_table(["mean accuracy, %", "0", *map(str, content["per_class"])], rows)
+
+    return (
+        "\n## Which texts to label\n\n`python -m benchmarks suggest`\n\n"
+        f"From no label on, a rule chooses texts of a pool of 1,000; {content['model']} model, "
+        f"1,000 rows of the test split, mean of {content['seeds']} pools. Labels per class until "
+        f"the mean accuracy is that of random choice with {most} per class and no other texts; the "
+        "fit learns from the pool too.\n\n"
+        + table("needed_with")
+        + "\n\nThe same where the fit learns from the labels alone:\n\n"
+        + table("needed_without")
+        + f"\n\nLabels per class until it is that of random choice with {most} per class *and* the "
+        "pool:\n\n"
+        + table("needed_alike")
+        + "\n\nMean accuracy over the sets by labels per class, with the pool, then without:\n\n"
+        + accuracy("with")
+        + "\n\n"
+        + accuracy("without")
         + "\n"
     )
 
@@ -381,6 +440,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "installed": installed,
         "ablation_embedded-en-float32": ablation,
         "unlabelled": unlabelled,
+        "suggest": suggest,
         "pairs": pairs,
         "setfit_grid": setfit_grid.section,
         "chat": chat,

@@ -19,7 +19,13 @@ split ({options}). The base: `python -m benchmarks tfew_base benchmarks/base --d
 FOLDER --steps {steps} --vector-steps {vectors}`. The same rows are now experiments, `python -m
 benchmarks tfew_small --data DIR` and `tfew_in_context`, in the samples that all experiments have: 8
 rows of each class, 32 and 48 in all. They have not been run at this length, and their draws are
-others; all weights now means those of the blocks."""
+others; all weights now means those of the blocks.
+
+What stayed was compared on a base of 150 steps, draw 0, the same rows through the code of then
+and of now: zero-shot gives 0.580 and 0.300 (agnews, trec) in both, and T-Few after 60 steps
+0.330 in both on trec, whose texts are short. On agnews it gives 0.590 then and 0.610 now: long
+texts are cut by another rule since, and 15 of the 64 training prompts of the two sets are other
+tokens."""
 
 
 def speed(path: Path) -> str:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
+from fewfit import load
 from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.cli.loading import Answering
 from fewfit.cli.tables import open_table
@@ -322,3 +324,40 @@ def test_one_label_is_not_several(artifact, tmp_path, flag):
             "fit it again with --multi-label"
             in run(command, artifact, tmp_path / "a.csv", *flag, code=2).stderr
         )
+
+
+@pytest.mark.parametrize("decoder", ["offset-regression", "zero-shot"])
+def test_the_rows_themselves_correct_the_classifier_at_no_further_query(
+    tmp_path, monkeypatch, decoder
+):
+    rows = [["text", "label"], *([f"{w} day {i}", w] for i in range(8) for w in ("good", "bad"))]
+    (tmp_path / "train.csv").write_bytes(csv_bytes(rows=rows))
+    run(
+        "fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--model", "fake", "--decoder", decoder
+    )
+    files = {f.name: f.read_bytes() for f in (tmp_path / "t").iterdir()}
+    texts = [[f"{w} thing {i}"] for i in range(25) for w in ("so good", "quite bad")]
+    texts[3] = [" "]
+    (tmp_path / "new.csv").write_bytes(csv_bytes(rows=[["text"], *texts]))
+    args = ("predict", tmp_path / "t", tmp_path / "new.csv")
+    plain = rows_of(run(*args).stdout)
+    monkeypatch.setattr("fewfit.cli.loading.FIRST", 3)
+    done = run(*args, "--adapt", "-o", tmp_path / "out.csv")
+    told = rows_of((tmp_path / "out.csv").read_text())
+    assert "0 queries asked" in done.stderr
+    assert told[3]["prediction"] == plain[3]["prediction"] == ""
+    assert [r["probability"] for r in told] != [r["probability"] for r in plain]
+    clf = load(tmp_path / "t")
+    given = [t for (t,) in texts if t.strip()]
+    want = clf.adapt(given).predict_proba(given).max(axis=1)
+    got = [float(r["probability"]) for r in told if r["probability"]]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+    assert {f.name: f.read_bytes() for f in (tmp_path / "t").iterdir()} == files
+
+
+def test_what_cannot_adapt_says_so_before_anything_is_asked(tmp_path):
+    (tmp_path / "train.csv").write_bytes(csv_bytes())
+    args = ["--model", "fake", *WORDS, "--decoder", "dect"]
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", *args)
+    done = run("predict", tmp_path / "t", tmp_path / "none.csv", "--adapt", code=2)
+    assert "--adapt: the artifact's decoder, DecT" in done.stderr

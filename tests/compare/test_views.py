@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -15,8 +16,8 @@ from fewfit.calibration import BatchCalibration, ContextualCalibration, DomainCo
 from fewfit.compare import DecoderMethod, Method, compare, measure, sample_shots
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import report
-from fewfit.decoders import IPET, MPD, PET, OffsetLogisticRegression, ParaphraseMean, PromptBoosting
-from fewfit.errors import InputError
+from fewfit.decoders import MPD, PET, OffsetLogisticRegression, ParaphraseMean, PromptBoosting
+from fewfit.errors import InputError, ModelWarning
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
 from fewfit.prompts import Conjugate, InContext, Template, paraphrased
@@ -282,12 +283,47 @@ def test_the_number_of_views_of_a_decoder_is_checked_before_any_query():
     assert model.queries == 0
 
 
-def test_ipet_is_refused_since_there_are_no_unlabelled_texts_for_it():
-    model = Reader()
-    for methods in (["linear-probe", "ipet"], {"mine": IPET()}, ["ipet+none"]):
-        with pytest.raises(InputError, match="learns from texts without labels"):
-            make(model, methods=methods, template=VIEWS)
-    assert model.queries == 0
+def rest_of(sample):
+    rows = [i for i in range(len(TRAIN[0])) if i not in set(sample.tolist())]
+    return [TRAIN[0][i] for i in rows]
+
+
+@pytest.mark.parametrize("name", ["offset-regression", "ipet", "zero-shot"])
+def test_a_pooled_method_is_given_the_rest_of_the_training_pool_and_pays_for_it(name):
+    method = {"mine": {"decoder": name, "unlabelled": True}}
+    options = {"methods": method, "template": ONE, "shots": [4], "seeds": [2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelWarning)
+        model = Reader()
+        experiment = make(model, **options)
+        planned = sum(cost.queries for cost in experiment.cost())
+        (cell,) = experiment.run().cells
+        sample = sample_shots(TRAIN[1], 4, seed=2)
+        rows = [] if name == "zero-shot" else sample
+        clf = FewShotClassifier(
+            Reader(), template=ONE, labels=LABELS, decoder=name, store=None
+        ).fit([TRAIN[0][i] for i in rows], [TRAIN[1][i] for i in rows], unlabelled=rest_of(sample))
+    found = measure(np.array(TEST[1]), clf.predict_proba(TEST[0]), clf.classes_)
+    assert cell.log_loss == pytest.approx(found.log_loss, rel=1e-4)
+    assert cell.ledger.queries == clf.n_queries_
+    assert model.queries == planned
+    assert cell.ledger.queries > len(rest_of(sample))
+
+
+def test_a_pool_that_is_not_there_and_methods_without_use_for_one_are_refused():
+    for methods, said in (
+        (["dect+unlabelled"], "DecT does not learn"),
+        (["tfidf+unlabelled"], "tfidf does not learn"),
+        ({"x": {"decoder": "dect", "unlabelled": "yes"}}, "expected true or false"),
+    ):
+        with pytest.raises(InputError, match=said):
+            make(Reader(), methods=methods)
+    few = ["good fun", "bad fun"], ["pos", "neg"]
+    with pytest.raises(InputError, match="1 per class leaves none of the pool"):
+        compare(
+            *few, *TEST, labels=LABELS, models=[Reader()], shots=[1], seeds=1,
+            methods=["offset-regression+unlabelled"], store=None,
+        )  # fmt: skip
 
 
 def columns(texts):

@@ -7,10 +7,13 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from fewfit import FewShotClassifier, OffsetLogisticRegression
-from fewfit.decoders.pool import learn_from_pool
+from fewfit.decoders import DecT, ZeroShot
+from fewfit.decoders.pool import Labelled, learn_from_pool
 from fewfit.errors import InputError, ModelWarning
+from fewfit.estimators.examples import fit_decoder
 from fewfit.models import FakeModel
 
 ARRAYS = ("coef_", "intercept_", "strength_")
@@ -60,12 +63,93 @@ def test_two_planted_gaussians_are_found(seed, dtype):
     assert direction[0] / np.linalg.norm(direction) > 0.9
 
 
-def test_confidence_and_shares_of_the_classes_are_those_of_the_fit_without():
+def test_it_is_surer_than_the_fit_without_but_far_less_than_the_mixture():
     X, y, m, pool, pool_m, *_ = planted()
     before = OffsetLogisticRegression().fit(X, y, scores=m).predict_proba(pool, scores=pool_m)
     after = fit(X, y, m, pool, pool_m).predict_proba(pool, scores=pool_m)
+    a, b = before.max(axis=1).mean(), after.max(axis=1).mean()
+    assert a < b < (a + 1) / 2
+
+
+def test_it_is_the_mixture_that_its_fixed_point_says():
+    """Means and covariance of the last assignment, written down as one would on paper."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    pool = rng.normal(size=(400, 5)) + np.outer(2 * y - 1, [2, 0, 0, 0, 0])
+    f = 0.5 * np.outer(2 * y - 1, [-1, 1]) + 0.3 * rng.normal(size=(400, 2))
+    at = np.array([[-2.0, 0, 0, 0, 0], [2.0, 1, 0, 0, 0]])
+    labelled = Labelled(
+        np.array([[-1.0, 0, 1, 0, 0], [-3.0, 0, -1, 0, 0], at[0], at[1]]), [0, 0, 0, 1]
+    )
+    scale, coef, bias = learn_from_pool(pool, f, labelled)
+    z = softmax(f + (pool @ coef.T + bias) / scale, axis=1)
+    rows = np.vstack([pool, np.repeat(at, [6, 2], axis=0)])
+    z = np.vstack([z, np.repeat(np.eye(2), [6, 2], axis=0)])
+    mean = z.T @ rows / z.sum(axis=0)[:, None]
+    total = np.cov(rows.T, bias=True)
+    between = sum(
+        n * np.outer(d, d) for n, d in zip(z.sum(axis=0), mean - rows.mean(axis=0), strict=True)
+    ) / len(rows)
+    sphere = np.trace(total) / 5 * np.eye(5)
+    within = (total + sphere) / 2 - between / 2
+    want = np.linalg.solve(within, (mean[1] - mean[0])) / 2 * scale
+    np.testing.assert_allclose(coef[1] - coef[0], want, rtol=1e-3)
+
+
+def test_fewer_texts_than_dimensions_are_dealt_with_in_their_span():
+    _, _, _, pool, f, *_ = planted(M=60, H=200)
+    short = learn_from_pool(pool, f)
+    long = learn_from_pool(np.tile(pool, (4, 1)), np.tile(f, (4, 1)))
+    assert short is not None
+    assert long is not None
+    for a, b in zip(short, long, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_mixture_that_gives_labelled_rows_other_classes_is_not_believed():
+    X, y, m, pool, pool_m, *_ = planted()
+    f = OffsetLogisticRegression().fit(X, y, scores=m)._log_odds(pool, pool_m)
+    side = np.repeat([-1.0, 1.0], 5)[:, None] * np.eye(30)[0]  # where the two groups are
+    for wrong, believed in ((0, True), (2, True), (3, False)):
+        labels = np.repeat([0, 1], 5)
+        labels[:wrong] = 1
+        assert (learn_from_pool(pool, f, Labelled(side, labels)) is not None) == believed
+
+
+def test_where_the_rows_are_a_sample_the_shares_stay():
+    X, y, m, pool, pool_m, *_ = planted()
+    plain = OffsetLogisticRegression(prior="frequencies").fit(X, y, scores=m)
+    before = plain.predict_proba(pool, scores=pool_m)
+    after = plain.adapt(pool, scores=pool_m).predict_proba(pool, scores=pool_m)
     np.testing.assert_allclose(after.mean(axis=0), before.mean(axis=0), atol=1e-3)
-    assert after.max(axis=1).mean() == pytest.approx(before.max(axis=1).mean(), abs=0.01)
+    even = fit(X, y, m, pool, pool_m).predict_proba(pool, scores=pool_m)
+    assert abs(even.mean(axis=0) - before.mean(axis=0)).max() > 0.02
+
+
+def test_a_fitted_decoder_adapts_and_stays_as_it_is():
+    X, y, m, pool, pool_m, X_new, m_new, y_new = planted(M=300)
+    plain = OffsetLogisticRegression().fit(X, y, scores=m)
+    kept = {name: getattr(plain, name).copy() for name in ARRAYS}
+    told = plain.adapt(pool, scores=pool_m, labelled=(X, y))
+    fitted = fit(X, y, m, pool, pool_m)
+    restored = OffsetLogisticRegression().restore(kept, plain.classes_)
+    alone = restored.adapt(pool, scores=pool_m)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(plain, name), kept[name])
+        np.testing.assert_array_equal(getattr(told, name), getattr(fitted, name))
+    assert alone.pool_used_
+    right = (alone.predict(X_new, scores=m_new) == y_new).mean()
+    assert right > (plain.predict(X_new, scores=m_new) == y_new).mean() + 0.05
+
+
+def test_scores_alone_are_a_start():
+    _, _, _, pool, pool_m, X_new, m_new, y_new = planted()
+    zero = ZeroShot().fit(np.zeros((2, 30)), [0, 1], scores=np.zeros((2, 2)))
+    after = zero.adapt(pool, scores=pool_m)
+    right = (after.predict(X_new, scores=m_new) == y_new).mean()
+    assert right > (zero.predict(X_new, scores=m_new) == y_new).mean() + 0.1
+    with pytest.raises(InputError, match="DecT does not learn from texts without labels once"):
+        DecT().fit(X_new, y_new, scores=m_new).adapt(pool)
 
 
 def test_order_units_and_rotation_do_not_matter():
@@ -117,10 +201,9 @@ def test_a_mixture_that_claims_much_more_than_the_fit_is_not_believed():
     topic = rng.integers(0, 2, 500)
     pool = 0.01 * rng.normal(size=(500, 30))
     pool[:, 1] += 2 * topic - 1
-    x = pool[[topic.argmin(), topic.argmax()]]
     weak = 0.1 * np.outer(2 * topic - 1, [-1, 1])
-    assert learn_from_pool(pool, weak, x, np.array([0, 1])) is None
-    assert learn_from_pool(pool, 20 * weak, x, np.array([0, 1])) is not None
+    assert learn_from_pool(pool, weak) is None
+    assert learn_from_pool(pool, 20 * weak) is not None
 
 
 def test_the_same_text_many_times_does_no_harm():
@@ -178,11 +261,100 @@ def test_a_thousand_texts_take_no_time():
     assert time.process_time() - start < 1.0  # about 0.1 s
 
 
-def test_a_class_without_an_example_is_refused_before_anything_is_asked():
+def test_a_class_without_an_example_is_found_among_the_texts():
+    """Three Gaussians; of one there is a word, which the scores know a little, and no example."""
+    rng = np.random.default_rng(0)
+    centre = 3 * np.eye(3, 20)
+
+    def draw(y):
+        return rng.normal(size=(len(y), 20)) + centre[y], np.eye(3)[y] + rng.normal(
+            size=(len(y), 3)
+        )
+
+    y, y_new = np.array([0, 1] * 4), rng.integers(0, 3, 900)
+    (X, m), (pool, pool_m), (X_new, m_new) = draw(y), draw(rng.integers(0, 3, 900)), draw(y_new)
+    recall = []
+    for further in ({}, {"pool": pool, "pool_scores": pool_m}):
+        found = fit_decoder(OffsetLogisticRegression(), y, X, m, ["a", "b", "c"], further)
+        p = found.predict_proba(X_new, scores=m_new)
+        assert found.classes_.tolist() == ["a", "b", "c"]
+        recall.append(float((p.argmax(axis=1) == 2)[y_new == 2].mean()))
+    assert recall[1] > max(recall[0], 0.8)
+
+
+def test_rows_that_are_a_sample_say_how_frequent_a_class_is():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1], [9, 1])
+    X, m = rng.normal(size=(10, 5)), rng.normal(size=(10, 2))  # which say nothing
+    X_new, m_new = rng.normal(size=(500, 5)), rng.normal(size=(500, 2))
+    share = [
+        OffsetLogisticRegression(prior=prior)
+        .fit(X, y, scores=m)
+        .predict_proba(X_new, scores=m_new)
+        .mean(axis=0)[1]
+        for prior in ("balanced", "frequencies")
+    ]
+    assert share[1] == pytest.approx(2 / 12, abs=0.06)
+    assert share[0] > share[1] + 0.03
+    one = [
+        OffsetLogisticRegression(prior=prior).fit(X[[0, 9]], [0, 1], scores=m[[0, 9]])
+        for prior in ("balanced", "frequencies")
+    ]
+    for name in ARRAYS:
+        np.testing.assert_allclose(getattr(one[0], name), getattr(one[1], name))
+    with pytest.raises(ValueError, match="prior"):
+        OffsetLogisticRegression(prior="even").fit(X, y, scores=m)
+
+
+def test_a_class_without_an_example_is_rare_where_the_rows_are_a_sample():
+    y, scores = np.repeat([0, 1], [9, 9]), np.tile(np.eye(3)[:2], (9, 1))
+    X = np.random.default_rng(0).normal(size=(18, 4))
+    proba = [
+        fit_decoder(OffsetLogisticRegression(prior=prior), y, X, scores, [0, 1, 2], {})
+        .predict_proba(X, scores=np.zeros((18, 3)))
+        .mean(axis=0)
+        for prior in ("balanced", "frequencies")
+    ]
+    assert proba[1][2] < 0.7 * proba[0][2]
+
+
+def test_no_label_some_labels_and_a_loaded_artifact_learn_from_texts(tmp_path):
+    labels = {"neg": "bad", "pos": "good"}
+    pool = [f"{w} {i}" for i in range(30) for w in ("so good", "quite bad")]
     model = FakeModel()
-    classifier = FewShotClassifier(
-        model, labels={"neg": "bad", "pos": "good", "meh": "so"}, store=None
-    )
-    with pytest.raises(InputError, match="unlabelled: class 'meh' has no example"):
-        classifier.fit(["good", "bad day"], ["pos", "neg"], unlabelled=["so so"])
-    assert model.queries == 0
+    with pytest.warns(ModelWarning, match="texts without labels are all there is"):
+        zero = FewShotClassifier(model, labels=labels, store=None).fit([], [], unlabelled=pool)
+    assert zero.n_queries_ == model.queries == 61  # the empty text, for the calibration
+    assert zero.decoder_.pool_used_
+    with pytest.raises(InputError, match="DecT"):
+        FewShotClassifier(model, labels=labels, decoder="dect", store=None).fit(
+            [], [], unlabelled=pool
+        )
+
+    rows = [f"{w} day {i}" for i in range(8) for w in ("good", "bad")]
+    clf = FewShotClassifier(model, labels=labels, store=None).fit(rows, ["pos", "neg"] * 8)
+    clf.save(tmp_path / "a")
+    loaded = FewShotClassifier.load(tmp_path / "a", model=model, store=None)
+    asked = model.queries
+    adapted = loaded.adapt(pool)
+    assert adapted.n_queries_ == model.queries - asked == 61
+    want = clf.adapt(pool, answers=clf.observe(pool)).predict_proba(pool)
+    np.testing.assert_allclose(adapted.predict_proba(pool), want, atol=1e-6)
+    before = loaded.predict_proba(pool)
+    assert not np.allclose(before, want)
+    np.testing.assert_array_equal(before, clf.predict_proba(pool))
+    adapted.save(tmp_path / "b")
+    again = FewShotClassifier.load(tmp_path / "b", model=model, store=None, verify=True)
+    np.testing.assert_allclose(again.predict_proba(pool), want, atol=1e-6)
+
+
+def test_what_cannot_adapt_is_refused_before_anything_is_asked():
+    model = FakeModel()
+    clf = FewShotClassifier(model, decoder="nearest-mean", store=None)
+    clf = clf.fit(["good", "bad"], ["pos", "neg"])
+    asked = model.queries
+    with pytest.raises(InputError, match="adapt: NearestMean"):
+        clf.adapt(["so"])
+    with pytest.raises(InputError, match="X: no examples"):
+        FewShotClassifier(model, store=None).fit(["good", "bad"], ["pos", "neg"]).adapt([])
+    assert model.queries - asked <= 3

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from fewfit.errors import ArtifactError
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
-    from fewfit.models.base import Progress
+    from fewfit.estimators.classifier import FewShotClassifier
     from fewfit.observations import Observations
+    from fewfit.progress import Progress
 
 FIRST, LARGEST = 64, 10_000
 """Rows of a part: what is written and kept in memory at once."""
@@ -85,6 +86,8 @@ class Answering:
 
     Attributes
     ----------
+    adapt : bool
+        Whether the classifier learns from all rows before it labels any.
     queries : int
         Paid for so far.
     stored : int
@@ -95,6 +98,7 @@ class Answering:
     table: Table
     places: Places
     progress: Progress | None = None
+    adapt: bool = False
     queries: int = 0
     stored: int = 0
     _has_store: bool = field(init=False)
@@ -104,7 +108,7 @@ class Answering:
 
     def __iter__(self) -> Iterator[Part]:
         """Yield the rows in order, each part as soon as it is answered."""
-        if self.classifier.task_.calibration.row_independent:
+        if self.classifier.task_.calibration.row_independent and not self.adapt:
             for rows, texts, there, seen in self._observed():
                 proba = self._spread(there, None if seen is None else self.classifier.decode(seen))
                 yield Part(rows, texts, proba, there, self._failures(there, seen))
@@ -112,27 +116,38 @@ class Answering:
             yield from self._together()
 
     def _together(self) -> Iterator[Part]:
-        """Answers to all rows are needed to calibrate any: these are kept, the texts are not."""
+        """Answers to all rows are needed to calibrate or to adapt: these are kept."""
         from fewfit.gathering import concatenate
 
         if self.table.n > LARGEST:
             name = self.classifier.task_.calibration.name
+            who = "--adapt" if self.adapt else f"the calibration {name!r}"
             note(
-                f"the calibration {name!r} looks at all rows at once: nothing is written before "
-                f"all {self.table.n:,} are answered"
+                f"{who} looks at all rows at once: nothing is written before all {self.table.n:,} "
+                "are answered"
             )
         seen: list[Observations] = []
         flags: list[NDArray[np.bool_]] = []
-        hidden = bool(self.classifier.decoder_.fitted_arrays)  # else nothing reads them
+        learnt = self.classifier.decoder_.fitted_arrays
+        hidden = self.adapt or bool(learnt)  # else nothing reads them
         failures: list[str] = []
-        for _, _, there, answers in self._observed():
+        asked: dict[str, list[str]] = {name: [] for name in self.places}
+        for _, texts, there, answers in self._observed():
             flags.append(there)
+            if self.adapt:
+                for name, column in asked.items():
+                    column += [t for t, yes in zip(texts[name], there, strict=True) if yes]
             failures += self._failures(there, answers)
             if answers is not None:
                 keep = hidden or answers.scores is None
                 seen.append(answers if keep else replace(answers, hidden=None))
         there = np.concatenate(flags)
-        decoded = self.classifier.decode(concatenate(seen)) if seen else None
+        decoded = None
+        if seen:
+            together, classifier = concatenate(seen), self.classifier
+            if self.adapt:
+                classifier = cast("FewShotClassifier", classifier).adapt(asked, answers=together)
+            decoded = classifier.decode(together)
         proba = self._spread(there, decoded)
         done = 0
         for rows in self.table.chunks(LARGEST):

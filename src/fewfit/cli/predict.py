@@ -42,6 +42,14 @@ def predict(
     output: Annotated[str, typer.Option("--output", "-o", help="File to write; - prints.")] = "-",
     text_column: TextColumn = None,
     proba: Annotated[bool, typer.Option(help="Add a column for each class.")] = False,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt",
+            help="Let the rows themselves, all together, correct the classifier first; the "
+            "artifact stays as it is. No further query.",
+        ),
+    ] = False,
     model: Model = None,
     hidden: Hidden = None,
     store: Store = "default",
@@ -59,12 +67,16 @@ def predict(
     Rows are written as they are answered, with memory that does not grow with the file. A row
     without a text has no label: the cells stay empty. So has, with --errors nan, a row that the
     model cannot answer, and a further column 'prediction_status' says 'ok', or 'failed' and why.
+
+    With --adapt nothing is written before all rows are answered, and memory grows with the file.
     """
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
 
     classifier = load_classifier(artifact, model, store, max_queries, errors, hidden)
     separator = separator_of(classifier, multi_label, label_separator)
+    if adapt:
+        check_adapts(classifier)
     fields = classifier.task_.template.fields
     remembered = classifier.columns_.fields if classifier.columns_ else None
     names = [n for own in column_names(fields, text_column, remembered).values() for n in own]
@@ -85,7 +97,7 @@ def predict(
     views = len(classifier.task_.template.views)
     try:
         with bar("asking", table.n * views) as progress, out:
-            answering = Answering(classifier, table, places, progress)
+            answering = Answering(classifier, table, places, progress, adapt)
             for part in answering:
                 told = list(_predicted(classifier, part, separator))
                 tally.add(part, told)
@@ -142,6 +154,16 @@ class Tally:
                     f"warning: {count(len(rows), 'row')} without a {why}, and so without a label "
                     f"({named(self.table, rows)})"
                 )
+
+
+def check_adapts(classifier: TextEstimator) -> None:
+    """Refuse --adapt where nothing is learnt from texts without labels (InputError)."""
+    decoder = classifier.decoder_
+    if not getattr(decoder, "adapts", False):
+        raise InputError(
+            f"--adapt: the artifact's decoder, {type(decoder).__name__}, does not learn from texts "
+            "without labels once it is fitted; offset-regression, the default, and zero-shot do"
+        )
 
 
 def separator_of(classifier: TextEstimator, multi_label: bool, given: str | None) -> str | None:

@@ -61,6 +61,7 @@ class Answers:
         classes: NDArray[Any],
         *,
         reads_words: bool = False,
+        pool: tuple[Places, Sequence[Row]] | None = None,
     ) -> tuple[Features, Features]:
         """Return a sample and the test set as a method under this calibration sees them.
 
@@ -80,6 +81,8 @@ class Answers:
         classes : ndarray of shape (K,)
         reads_words : bool
             As in :class:`Task`.
+        pool : (ndarray of shape (M, P), rows), optional
+            Texts without labels that go with the sample.
         """
         here, _, y = sample
         task = replace(
@@ -90,7 +93,10 @@ class Answers:
             blank, told = self.observations[free.ravel()], self.observations[here.ravel()]
             task = task.estimate(blank, told, y=codes)
         seen = self._features(task, *test)
-        return self._features(task, *sample) if len(here) else seen[:0], seen
+        own = self._features(task, *sample) if len(here) else seen[:0]
+        if pool is not None:
+            own = replace(own, pool=self._features(task, *pool, y[:0]))
+        return own, seen
 
     def tokens(self, queries: Places) -> dict[int, int]:
         """Return the length of each of these queries, in the frozen model's tokens."""

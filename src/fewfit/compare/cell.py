@@ -62,7 +62,8 @@ def run_cell(
         method.predict_proba(method.fit(sample, classes), test)
 
     if meter is None or searched is None:
-        fit, predict = _bill({**sample.tokens, **free}), _bill(test.tokens)
+        texts = {} if sample.pool is None else sample.pool.tokens
+        fit, predict = _bill({**sample.tokens, **texts, **free}), _bill(test.tokens)
     else:
         fit, predict = searched, meter.bill.since(searched)
     asked = Load(test.n_asked if meter is None else predict.queries, _known(predict.tokens))

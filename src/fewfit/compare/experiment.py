@@ -232,6 +232,9 @@ class Experiment:
                 tested[job.way] = answers.where(self.plan.queries(job, data.test))
             blank = answers.where(job.free)
             seen = answers.where(self.plan.queries(job, job.rows))
+            pool = None
+            if job.pool:
+                pool = answers.where(self.plan.queries(job, job.pool)), job.pool
             sample, test = answers.cell(
                 job.views,
                 job.calibration,
@@ -240,6 +243,7 @@ class Experiment:
                 (tested[job.way], data.test, data.y_test),
                 data.classes,
                 reads_words="word_scores" in job.method.requires,
+                pool=pool,
             )
             free = answers.tokens(blank)
         model, task = self.plan.sources[job.source]

@@ -36,6 +36,8 @@ class Job:
         How it asks about a row.
     rows : list of Row
         Those of the sample, if the method or its calibration looks at them.
+    pool : list of Row
+        Texts without labels that it is given, where they are asked about for all.
     free : list of tuple of Query
         The content-free prompts of its calibration, P each.
     max_queries : int
@@ -53,6 +55,7 @@ class Job:
     views: tuple[View, ...]
     sample: Sample
     rows: list[Row]
+    pool: list[Row]
     free: list[tuple[Query, ...]]
     max_queries: int
     key: str

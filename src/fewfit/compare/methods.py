@@ -42,6 +42,8 @@ class Features:
         P is 0 where nothing was asked.
     n_tokens : ndarray of shape (N, P), int
         Length of each prompt, in the frozen model's tokens; -1 where it does not say.
+    pool : Features, optional
+        Of a sample: texts without labels beside it, whose `y` is empty.
     """
 
     hidden: NDArray[np.float32]
@@ -50,6 +52,7 @@ class Features:
     rows: Sequence[Row]
     queries: NDArray[np.intp]
     n_tokens: NDArray[np.integer]
+    pool: Features | None = None
 
     @classmethod
     def unasked(cls, rows: Sequence[Row], y: NDArray[Any]) -> Features:
@@ -182,13 +185,15 @@ class DecoderMethod(Method):
     """One of fewfit's decoders, or yours, with a calibration or a template of its own if given.
 
     With `demonstrations` the question is another: so many examples of the cell's sample stand,
-    answered, in front of every prompt (:class:`fewfit.prompts.InContext`).
+    answered, in front of every prompt (:class:`fewfit.prompts.InContext`). A `pooled` one is given
+    the rest of the training pool too, without the labels.
     """
 
     decoder: Decoder
     calibration: Calibration | None = None
     demonstrations: int = 0
     template: str | View | Views | Sequence[str | View] | None = None
+    pooled: bool = False
     asks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -204,7 +209,13 @@ class DecoderMethod(Method):
         if self.template is not None:
             object.__setattr__(self, "template", make_views(self.template))
         object.__setattr__(self, "requires", self.decoder.requires)
-        object.__setattr__(self, "unlabelled", self.decoder.needs_unlabelled)
+        if self.pooled and not (self.decoder.unlabelled or self.decoder.adapts):
+            raise InputError(
+                f"methods: {type(self.decoder).__name__} does not learn from texts without labels; "
+                "offset-regression, zero-shot and ipet do"
+            )
+        needs = self.decoder.needs_unlabelled
+        object.__setattr__(self, "unlabelled", self.pooled or needs)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
     def key(self) -> str:
@@ -214,14 +225,19 @@ class DecoderMethod(Method):
         return f"{kind.__module__}.{kind.__qualname__} {parameters}{shown}"
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> Decoder:
+        pool = sample.pool
         decoder: Any = self.told(max(1, sample.queries.shape[1]))
         if self.learns:
-            return decoder.fit(sample.hidden, sample.y, scores=sample.scores)
+            more: dict[str, Any] = {}
+            if pool is not None:
+                more = {"pool": pool.hidden, "pool_scores": pool.scores}
+            return decoder.fit(sample.hidden, sample.y, scores=sample.scores, **more)
         # It is told the names of the classes, and nothing about the examples.
         K = len(classes)
         scores = None if sample.scores is None else np.zeros((K, K), np.float32)
         hidden = np.zeros((K, sample.hidden.shape[1]), np.float32)
-        return decoder.fit(hidden, classes, scores=scores)
+        fitted = decoder.fit(hidden, classes, scores=scores)
+        return fitted if pool is None else fitted.adapt(pool.hidden, scores=pool.scores)
 
     def check(self, task: Task, *, who: str) -> None:
         self.told(len(task.template.views))

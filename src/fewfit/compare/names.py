@@ -23,10 +23,15 @@ TFIDF = "tfidf"
 
 TUNE = "tune:"
 
+UNLABELLED = "+unlabelled"
+
 _OTHERS = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
 
 METHODS: tuple[str, ...] = (*_OTHERS, *(n if n not in _OTHERS else f"{TUNE}{n}" for n in TUNERS))
 """Names that :func:`make_methods` knows; decoders and searchers take a ``+CALIBRATION`` behind.
+
+Decoders that learn from texts without labels take ``+unlabelled`` last: then they are given the
+rest of the training pool, without its labels, and its queries are counted.
 
 A tuning method whose name a decoder has too is called ``tune:NAME``; that way of writing names any.
 """
@@ -90,7 +95,10 @@ def _made(name: str, method: Any) -> Method:
     decoder, calibration = options.pop("decoder", name), options.pop("calibration", None)
     shown = options.pop("demonstrations", 0)
     own = None if calibration is None else make_calibration(calibration)
-    return DecoderMethod(make_decoder(decoder, options=options), own, shown)
+    pooled = options.pop("unlabelled", False)
+    if not isinstance(pooled, bool):
+        raise InputError(f"methods: {name!r}: unlabelled: expected true or false, got {pooled!r}")
+    return DecoderMethod(make_decoder(decoder, options=options), own, shown, pooled=pooled)
 
 
 def _tuner(name: str) -> str | None:
@@ -103,7 +111,8 @@ def _named(name: str) -> Method:
     tuner = _tuner(name)
     if tuner is not None:
         return TuningRow(tuner)
-    plain, plus, calibration = name.partition("+")
+    pooled = name.endswith(UNLABELLED)
+    plain, plus, calibration = name.removesuffix(UNLABELLED).partition("+")
     if plain not in _OTHERS or (plus and plain == TFIDF):
         raise InputError(
             f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
@@ -111,10 +120,15 @@ def _named(name: str) -> Method:
             f"{did_you_mean(plain, dict.fromkeys(METHODS))}"
         )
     own = make_calibration(calibration) if plus else None
+    if pooled and plain not in DECODERS:
+        raise InputError(
+            f"methods: {plain} does not learn from texts without labels; offset-regression, "
+            "zero-shot and ipet do"
+        )
     if plain == TFIDF:
         return Tfidf()
     if plain in SEARCHERS:
         return SearcherMethod(plain, own)
     if plain == IN_CONTEXT:
         return DecoderMethod(make_decoder("zero-shot"), own, DEMONSTRATIONS)
-    return DecoderMethod(make_decoder(plain), own)
+    return DecoderMethod(make_decoder(plain), own, pooled=pooled)

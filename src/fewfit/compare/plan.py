@@ -59,11 +59,13 @@ class Plan:
         self.calibration = calibration
         self.search_trials = search_trials
         for name, method in methods.items():
-            if method.unlabelled and not method.alone:
-                raise InputError(
-                    f"methods: {name} learns from texts without labels, and a comparison has none "
-                    "to give it; leave it out"
-                )
+            for sample in data.samples if method.unlabelled else ():
+                if not data.rest(sample):
+                    raise InputError(
+                        f"methods: {name} learns from texts without labels, and a sample of "
+                        f"{sample.shots} per class leaves none of the pool; give more rows or "
+                        "fewer shots"
+                    )
         self.sources: dict[str | None, Source] = {**self._open(models, store), None: NOBODY}
         self._spelled = _once(lambda view: tuple(map(view.spell, data.verbalizer.words)))
         self._tested = _once(lambda view: _shown(view, data.test, self._spelled(view)))
@@ -84,6 +86,8 @@ class Plan:
         asked: dict[Query, None] = {}
         for group in filter(None, groups.values()):
             drawn = {int(i) for job in group if job.rows for i in job.sample.rows}
+            if any(job.pool for job in group):
+                drawn = set(range(len(self.data.train)))
             rows = [*self.data.test, *(self.data.train[i] for i in sorted(drawn))]
             for found in [*self.queries(group[0], rows), *(q for job in group for q in job.free)]:
                 asked.update(dict.fromkeys(found))
@@ -220,6 +224,7 @@ class Plan:
                         views,
                         sample,
                         seen if learns else [],
+                        [] if method.alone else pool,
                         free,
                         max_queries,
                         digest(decides),

@@ -99,6 +99,9 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     """Whether :meth:`fit` takes the hidden states and scores of texts without labels, ``pool=`` and
     ``pool_scores=``."""
 
+    adapts: ClassVar[bool] = False
+    """Whether :meth:`adapt` learns from texts without labels, once it is fitted."""
+
     needs_unlabelled: ClassVar[bool] = False
     """Whether they have to be given where the texts are a user's (:func:`check_unlabelled`)."""
 
@@ -204,6 +207,33 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
                 setattr(self, name, wide)
         self.classes_ = np.arange(K)
         return self
+
+    def adapt(
+        self,
+        X: ArrayLike,
+        *,
+        scores: ArrayLike | None = None,
+        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Decoder:
+        """Return a fitted decoder that has learnt from texts without labels too.
+
+        Parameters
+        ----------
+        X : array-like of shape (M, H)
+            Hidden states of the texts.
+        scores : array-like of shape (M, K) or (M, P, K), optional
+        labelled : (array-like of shape (N, H), array-like of shape (N,)), optional
+            Hidden states of the rows of the fit and the positions of their classes.
+
+        Raises
+        ------
+        InputError
+            If this decoder does not :attr:`adapt <adapts>`.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not learn from texts without labels once it is fitted; "
+            "OffsetLogisticRegression and ZeroShot do"
+        )
 
     def predict_proba(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> Floats:
         """Return the probability of each class, shape (N, K), columns as in ``classes_``."""

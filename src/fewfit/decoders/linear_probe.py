@@ -37,6 +37,7 @@ class LinearProbe(OffsetLogisticRegression):
     """
 
     unlabelled: ClassVar[bool] = False
+    adapts: ClassVar[bool] = False
     requires: ClassVar[frozenset[str]] = frozenset({"hidden"})
     unseen: ClassVar[bool] = False
 

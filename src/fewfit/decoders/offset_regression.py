@@ -7,6 +7,7 @@ offset, t prior variance of the weights, N labelled examples, n_k of them in cla
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -14,11 +15,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
-from sklearn.utils.validation import check_array
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from fewfit.decoders.base import Floats, WeightedDecoder
 from fewfit.decoders.duplicates import distinct
-from fewfit.decoders.pool import learn_from_pool, warn_of_useless
+from fewfit.decoders.pool import Labelled, learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
 from fewfit.decoders.threads import one_thread
 from fewfit.errors import InputError
@@ -73,9 +75,17 @@ class OffsetLogisticRegression(WeightedDecoder):
     label count once, and with several labels each counts by its share of the copies. To take all
     examples twice, or those of a rare class, changes nothing.
 
-    Texts without labels may be given too. A Gaussian mixture over them, which starts at f, adds a
-    linear term; see ``docs/default-decoder.md``. Where it cannot be believed the fit is the one
-    without them, and a warning says so.
+    Texts without labels may be given too, with the fit or later (:meth:`adapt`). A Gaussian mixture
+    over them, which starts at f, adds a linear term; see ``docs/unlabelled.md``. Where it cannot be
+    believed the fit is the one without them, and a warning says so.
+
+    Parameters
+    ----------
+    prior : {"balanced", "frequencies"}, default="balanced"
+        What the numbers of labelled rows say of how frequent the classes are: nothing, as where
+        some of each class were picked out; or, with "frequencies", what they say if the rows are a
+        random sample. Then log((n_k + 1) / (N + K)) is added to f, in the fit and ever after, and
+        texts without labels leave the mean probability of each class as it is.
 
     Attributes
     ----------
@@ -108,6 +118,7 @@ class OffsetLogisticRegression(WeightedDecoder):
     """
 
     unlabelled: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
     unseen: ClassVar[bool] = True
     """Weights of a class without examples are the mean of their prior, 0, so f = b (m - c)."""
 
@@ -116,6 +127,13 @@ class OffsetLogisticRegression(WeightedDecoder):
         "intercept_": ("K",),
         "strength_": (),
     }
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "prior": [StrOptions({"balanced", "frequencies"})]
+    }
+
+    def __init__(self, *, prior: str = "balanced") -> None:
+        self.prior = prior
 
     def fit(
         self,
@@ -162,30 +180,61 @@ class OffsetLogisticRegression(WeightedDecoder):
         super().fit(X, y, scores=scores, sample_weight=sample_weight)
         self.pool_used_ = False
         if pool is not None:
-            rows = slice(None) if self._distinct is None else self._distinct
-            self._learn(np.asarray(X)[rows], np.asarray(y)[rows], pool, pool_scores)
+            codes = np.searchsorted(self.classes_, y)
+            found = self.adapt(pool, scores=pool_scores, labelled=(X, codes))
+            self.__dict__.update(found.__dict__)
         return self
 
-    def _learn(
-        self, X: Floats, y: NDArray[Any], pool: ArrayLike, pool_scores: ArrayLike | None
-    ) -> None:
-        """Add what texts without labels say."""
-        dtype = self.coef_.dtype
-        texts: Floats = check_array(pool, dtype=dtype, input_name="pool", ensure_min_features=0)
+    def adapt(
+        self,
+        X: ArrayLike,
+        *,
+        scores: ArrayLike | None = None,
+        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> Self:
+        """Return the decoder with what texts without labels add to it; it stays as it is itself.
+
+        Nothing but the decoder and these texts is needed. With many labels and a rare class it
+        does better if it is also told which rows it was fitted on.
+
+        Parameters
+        ----------
+        X : array-like of shape (M, H)
+            Hidden states of the texts.
+        scores : array-like of shape (M, K) or (M, P, K), optional
+            Their scores, where the decoder was fitted on scores.
+        labelled : (array-like of shape (N, H), array-like of shape (N,)), optional
+            Hidden states of the rows of the fit and the positions of their classes.
+
+        Raises
+        ------
+        InputError
+            If they have another shape than what the decoder was fitted on.
+        """
+        check_is_fitted(self)
+        found, dtype = copy.copy(self), self.coef_.dtype
+        texts: Floats = check_array(X, dtype=dtype, input_name="pool", ensure_min_features=0)
         if texts.shape[1] != self.coef_.shape[1]:
             raise InputError(f"pool: expected shape (M, {self.coef_.shape[1]}), got {texts.shape}")
-        codes = np.searchsorted(self.classes_, y)
         with one_thread():
-            f = self._log_odds(texts, self._checked(pool_scores, texts))
-            found = learn_from_pool(_unit(texts), f, _unit(X.astype(dtype)), codes)
-        if found is None:
+            f = self._log_odds(texts, self._checked(scores, texts))
+            known = None
+            if labelled is not None:
+                x, y = np.asarray(labelled[0], dtype), np.asarray(labelled[1])
+                some = getattr(self, "_distinct", None)  # a restored decoder does not know
+                rows = slice(None) if some is None else some
+                known = Labelled(_unit(x[rows]), y[rows])
+            shares = self.prior == "frequencies"
+            learnt = learn_from_pool(_unit(texts), f, known, keep_shares=shares)
+        found.pool_used_ = learnt is not None
+        if learnt is None:
             warn_of_useless(len(texts), len(self.classes_))
-            return
-        scale, coef, bias = found
-        self.coef_ = np.ascontiguousarray(scale * self.coef_ + coef).astype(dtype)
-        self.intercept_ = (scale * self.intercept_ + bias).astype(dtype)
-        self.strength_ = np.asarray(scale * self.strength_, dtype)
-        self.pool_used_ = True
+            return found
+        scale, coef, bias = learnt
+        found.coef_ = np.ascontiguousarray(scale * self.coef_ + coef).astype(dtype)
+        found.intercept_ = (scale * self.intercept_ + bias).astype(dtype)
+        found.strength_ = np.asarray(scale * self.strength_, dtype)
+        return found
 
     def _fit(
         self,
@@ -206,7 +255,8 @@ class OffsetLogisticRegression(WeightedDecoder):
                 weight, answer = found.weight.astype(X.dtype), found.answer
         if weight is not None:
             N = float(weight.sum())
-        balance = (1 / (K * np.bincount(y, weight)[y])).astype(X.dtype)
+        counts = np.bincount(y, weight)
+        balance = (1 / (K * counts[y])).astype(X.dtype)
         if weight is not None:
             balance *= weight  # sums to 1, every class alike
 
@@ -221,12 +271,20 @@ class OffsetLogisticRegression(WeightedDecoder):
         a = a - bias
         unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
 
+        known = self.prior == "frequencies"
+        often = (np.log(counts + 1) if known else np.zeros(K)).astype(X.dtype)
+        rare = -float(often.mean())  # log-odds of a class without rows
+        often += X.dtype.type(rare)
         with one_thread():
-            b, t, W = _average(x, a / unit, y, weight, answer, has_scores=scores is not None)
+            b, t, s, W = _average(
+                x, a / unit, often, y, weight, answer, has_scores=scores is not None
+            )
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
         self.coef_ = np.ascontiguousarray(W[:-1].T / size)
         self.intercept_ = W[-1] * _BIAS - self.coef_ @ centre - self.strength_ * bias
+        self.intercept_ += X.dtype.type(s) * often
+        self._rare = s * rare
 
     def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
         """Put in classes k that had no example.
@@ -245,7 +303,7 @@ class OffsetLogisticRegression(WeightedDecoder):
         unseen = np.setdiff1d(np.arange(len(total)), seen)
         c = total[unseen] + above / S - total[seen].mean()
         c *= len(y) / (len(y) + _EMPTY)
-        self.intercept_[unseen] = -self.strength_ * c
+        self.intercept_[unseen] = self._rare - self.strength_ * c
         return self
 
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
@@ -258,13 +316,14 @@ class OffsetLogisticRegression(WeightedDecoder):
 def _average(
     x: Floats,
     a: Floats,
+    often: Floats,
     y: NDArray[np.intp],
     weight: Floats | None,
     answer: NDArray[np.intp] | None,
     *,
     has_scores: bool,
-) -> tuple[float, float, Floats]:
-    """Return b, t and W (H + 1, K) of eq. 5 and 6."""
+) -> tuple[float, float, float, Floats]:
+    """Return b, t, s and W (H + 1, K) of eq. 5 and 6; `often` (K,) is added to all log-odds."""
     K = a.shape[1]
     root = 1 if weight is None else np.sqrt(weight)[:, None]
     Z, d, B = basis(root * x, y, K, max(K, _RANK))
@@ -276,11 +335,12 @@ def _average(
     evidence: list[float] = []
 
     def add(b: float, t: float, start: Floats | None) -> None:
-        V = minimise(Z, d, y, b * a, t, start, weight)
+        offset = b * a + often
+        V = minimise(Z, d, y, offset, t, start, weight)
         prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / median) / np.log(4)) ** 2) / 2
         pairs.append((b, t))
         fits.append(V)
-        held_out.append(leave_one_out(Z, y, b * a, t, V, weight, answer))
+        held_out.append(leave_one_out(Z, y, offset, t, V, weight, answer))
         evidence.append(prior + _log_likelihood(held_out[-1], y, weight))
 
     for t in _VARIANCES:
@@ -294,7 +354,7 @@ def _average(
     s = _geometric(_SHARPNESS, softmax([_log_likelihood(s * f, y, weight) for s in _SHARPNESS]))
     b, t = zip(*pairs, strict=True)
     V = np.tensordot((s * share).astype(Z.dtype), fits, axes=1)
-    return s * (share @ b), _geometric(t, share), B @ V
+    return s * (share @ b), _geometric(t, share), s, B @ V
 
 
 def _log_likelihood(f: Floats, y: NDArray[np.intp], weight: Floats | None) -> float:

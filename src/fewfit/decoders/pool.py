@@ -1,12 +1,13 @@
 """What texts without labels add to a linear classifier: a Gaussian mixture that it starts.
 
 Symbols: x hidden state of unit length (H), f log-odds of the classifier (K), M texts without
-labels, N labelled rows.
+labels, N labelled rows, if they are there.
 """
 
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +19,44 @@ from fewfit.decoders.base import Floats
 from fewfit.errors import ModelWarning
 
 _STEP = 0.5  # what a log-odds of the mixture counts for beside one of the classifier
-_SHRINK = 0.5  # of the covariance, towards a sphere of the same trace
+_SHRINK = 0.5  # of the covariance, towards a sphere of the same trace, with many texts per class
+_MANY = 20  # texts per class
 _WORTH = 2.0  # texts without labels that a labelled row counts for
 _ROUNDS = 12
-_MATCHES = 30  # rounds in which the biases are fitted
+_SURER = 0.8  # power of the temperature at which the mean confidence is kept
+_MATCHES = 30  # rounds in which shares are fitted
+_RIGHT = 0.8  # least share of the labelled rows to which the mixture has to give their class
+_ALREADY = 2  # rows to which it has, before any is seen
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
-_TEXTS = 20  # least texts without labels per class
+_LEAST = 5  # texts per class
+_TEXTS = 40  # least texts in all
+_CHUNK = 8192  # texts of which a product is taken at once
+
+
+class Labelled(NamedTuple):
+    """The rows that a classifier was fitted on.
+
+    Attributes
+    ----------
+    x : ndarray of shape (N, H)
+        Of unit length.
+    y : ndarray of shape (N,)
+        Positions of their classes; not all need occur.
+    """
+
+    x: Floats
+    y: NDArray[np.intp]
+
+    def groups(self, K: int) -> tuple[Floats, Floats]:
+        """Return the number of rows of each class (K,), and their mean (K, H), 0 without any."""
+        counts = np.bincount(self.y, minlength=K).astype(self.x.dtype)
+        sums = np.zeros((K, self.x.shape[1]), self.x.dtype)
+        np.add.at(sums, self.y, self.x)
+        return counts, sums / np.maximum(counts, 1)[:, None]
 
 
 def learn_from_pool(
-    pool: Floats, f: Floats, x: Floats, y: NDArray[np.intp]
+    pool: Floats, f: Floats, labelled: Labelled | None = None, *, keep_shares: bool = False
 ) -> tuple[float, Floats, Floats] | None:
     """Fit the mixture, and decide whether it is to be believed.
 
@@ -37,10 +66,10 @@ def learn_from_pool(
         Texts without labels, of unit length.
     f : ndarray of shape (M, K)
         The classifier's log-odds of them.
-    x : ndarray of shape (N, H)
-        Labelled rows, of unit length.
-    y : ndarray of shape (N,)
-        Their classes; each class occurs.
+    labelled : Labelled, optional
+        Of the rows that the classifier was fitted on.
+    keep_shares : bool, default=False
+        Whether the mean probability of each class stays what it was under f.
 
     Returns
     -------
@@ -48,23 +77,26 @@ def learn_from_pool(
         ``scale * f(x) + coef @ x + bias`` are the new log-odds; None where the pool says too little
         or claims too much.
     """
-    K = f.shape[1]
-    if len(pool) < _TEXTS * K or not x.shape[1]:
+    if len(pool) < max(_LEAST * f.shape[1], _TEXTS) or not pool.shape[1]:
         return None
-    found = _mixture(pool, f, x, y)
+    found = _mixture(pool, f, labelled)
     if found is None:
         return None
     coef, bias = found
-    both = f + _STEP * (pool @ coef.T + bias)
+    if labelled is not None:
+        right = (labelled.x @ coef.T + bias).argmax(axis=1) == labelled.y
+        if (right.sum() + _ALREADY) / (len(right) + _ALREADY) < _RIGHT:
+            return None
     before = softmax(f, axis=1)
+    both = f + _STEP * (pool @ coef.T + bias)
     scale = _temperature(both, float(before.max(axis=1).mean()))
     if scale < _LOUD:
         return None
-    both = scale * both
-    shift = np.zeros(K, both.dtype)
-    for _ in range(_MATCHES):
-        shift += np.log(before.mean(axis=0) / softmax(both + shift, axis=1).mean(axis=0))
-    return scale, scale * _STEP * coef, scale * _STEP * bias + shift - shift.mean()
+    scale **= _SURER
+    coef, bias = scale * _STEP * coef, scale * _STEP * bias
+    if keep_shares:
+        bias += _shift(scale * both, before.mean(axis=0))
+    return scale, coef, bias
 
 
 def warn_of_useless(M: int, K: int) -> None:
@@ -77,39 +109,62 @@ def warn_of_useless(M: int, K: int) -> None:
     )
 
 
-def _mixture(
-    pool: Floats, f: Floats, x: Floats, y: NDArray[np.intp]
-) -> tuple[Floats, Floats] | None:
+def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats, Floats] | None:
     """Return the linear discriminant, (K, H) and (K,), of one Gaussian a class with one covariance.
 
     Total covariance T = within + between, and T does not depend on who belongs where. So it is
-    factorised once, and the within-class part differs from it by K directions.
+    factorised once, and the within-class part differs from it by K directions. Fewer texts than
+    dimensions span a space that holds all means; what is perpendicular to it says nothing.
     """
-    K, H = f.shape[1], x.shape[1]
-    total = len(pool) + _WORTH * len(x)
-    centre = (pool.sum(axis=0) + _WORTH * x.sum(axis=0)) / total
-    texts, rows = pool - centre, x - centre
-    T = (texts.T @ texts + _WORTH * (rows.T @ rows)) / total
+    (M, K), H = f.shape, pool.shape[1]
+    shrink = 1 - (1 - _SHRINK) * min(M / K / _MANY, 1)
+    own, at = np.zeros(K, f.dtype), np.zeros((K, H), f.dtype)
+    if labelled is not None:
+        own, at = labelled.groups(K)
+    own *= _WORTH
+    total, basis = M + own.sum(), None
+    if M + K < H:
+        basis, corner = np.linalg.qr(np.vstack([pool, at]).T)
+        pool, at = corner[:, :M].T, corner[:, M:].T
+    centre = (pool.sum(axis=0) + own @ at) / total
+    T = (_scatter(pool, centre) + ((at - centre).T * own) @ (at - centre)) / total
     size = np.trace(T) / H
     if size <= np.finfo(T.dtype).eps:
         return None
-    root = cholesky((1 - _SHRINK) * T + _SHRINK * size * np.eye(H, dtype=T.dtype), lower=True)
-    texts = solve_triangular(root, texts.T, lower=True).T
-    rows = solve_triangular(root, rows.T, lower=True).T
+    T *= 1 - shrink
+    T[np.diag_indices_from(T)] += shrink * size
+    root = cholesky(T, lower=True, overwrite_a=True)
 
     prior = log_softmax(f, axis=1)
-    own = _WORTH * np.eye(K, dtype=T.dtype)[y]
-    coef, bias = np.zeros((K, H), T.dtype), np.zeros(K, T.dtype)
+    coef, bias = np.zeros((K, len(root)), T.dtype), np.zeros(K, T.dtype)
     for _ in range(_ROUNDS):
-        z = softmax(prior + _STEP * (texts @ coef.T + bias), axis=1)
-        n = z.sum(axis=0) + own.sum(axis=0)
-        mean = (z.T @ texts + own.T @ rows) / n[:, None]
+        z = softmax(prior + _STEP * (pool @ coef.T + bias), axis=1)
+        n = z.sum(axis=0) + own
+        mean = (z.T @ pool + own[:, None] * at) / n[:, None] - centre
+        mean = solve_triangular(root, mean.T, lower=True).T
         gram = mean @ mean.T
-        inner = np.diag(total / ((1 - _SHRINK) * n)) - gram
-        coef = mean + gram @ np.linalg.solve(inner, mean)
-        bias = -np.einsum("kh,kh->k", coef, mean) / 2
-    coef = solve_triangular(root, coef.T, lower=True, trans="T").T
-    return coef, bias - coef @ centre
+        inner = np.diag(total / ((1 - shrink) * n)) - gram
+        white = mean + gram @ np.linalg.solve(inner, mean)
+        coef = solve_triangular(root, white.T, lower=True, trans="T").T
+        bias = -np.einsum("kh,kh->k", white, mean) / 2 - coef @ centre
+    return (coef if basis is None else coef @ basis.T), bias
+
+
+def _scatter(pool: Floats, centre: Floats) -> Floats:
+    """Return the scatter matrix of the rows, without a second copy of them."""
+    T = np.zeros((pool.shape[1],) * 2, pool.dtype)
+    for start in range(0, len(pool), _CHUNK):
+        rows = pool[start : start + _CHUNK] - centre
+        T += rows.T @ rows
+    return T
+
+
+def _shift(f: Floats, shares: Floats) -> Floats:
+    """Return what to add to f, (K,), for the mean probabilities to be the given ones."""
+    shift = np.zeros(f.shape[1], f.dtype)
+    for _ in range(_MATCHES):
+        shift += np.log(shares / softmax(f + shift, axis=1).mean(axis=0))
+    return shift - shift.mean()
 
 
 def _temperature(f: Floats, confidence: float) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_array
 
 from fewfit.decoders.base import Decoder, Floats
+from fewfit.decoders.offset_regression import OffsetLogisticRegression
 
 
 class ZeroShot(Decoder):
@@ -32,6 +34,29 @@ class ZeroShot(Decoder):
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
     labels_needed: ClassVar[str] = "none"
     unseen: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
+
+    def adapt(
+        self,
+        X: ArrayLike,
+        *,
+        scores: ArrayLike | None = None,
+        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> OffsetLogisticRegression:
+        """Return the model's scores with what texts without labels add to them.
+
+        It is :meth:`OffsetLogisticRegression.adapt` of a decoder whose log-odds are the scores, and
+        looks at no label, here neither.
+        """
+        H = check_array(X, input_name="pool", ensure_min_features=0).shape[1]
+        K = len(self.classes_)
+        arrays = {
+            "coef_": np.zeros((K, H), np.float32),
+            "intercept_": np.zeros(K, np.float32),
+            "strength_": np.ones((), np.float32),
+        }
+        plain = OffsetLogisticRegression().restore(arrays, self.classes_)
+        return plain.adapt(X, scores=scores)
 
     def _fit(self, X: Floats, y: NDArray[np.intp], scores: Floats | None) -> None:
         pass

@@ -412,16 +412,6 @@ class TextEstimator(BaseEstimator):
         return Example(row=dict(row), probabilities=probabilities)
 
 
-def report_left_out(there: NDArray[np.bool_], what: str) -> None:
-    """Warn of examples that got no usable answer; `there` are those that did, shape (N,)."""
-    if not there.all():
-        warnings.warn(
-            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
-            ModelWarning,
-            stacklevel=3,
-        )
-
-
 def check_labelled(probabilities: NDArray[np.float64]) -> None:
     """Refuse to give a label to a row of NaN (ModelError)."""
     failed = int(np.isnan(probabilities[:, 0]).sum())

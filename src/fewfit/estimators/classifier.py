@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,26 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
 from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
+from fewfit.estimators.base import TextEstimator, check_labelled
 from fewfit.estimators.examples import (
     check_kept,
     check_unseen,
     fit_decoder,
     positions,
+    read_pool,
     read_weights,
+    report_left_out,
+    usable,
 )
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
+from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
 from fewfit.estimators.tuning import N_FOLDS, Tuner, Tuning, check_tunable
 from fewfit.models import FrozenModel
 from fewfit.models.optional import check_installed, retries_of, show
+from fewfit.observations import Observations
 from fewfit.parameters import check_parameters
 from fewfit.progress import Progress, showing
 from fewfit.prompts import (
@@ -210,8 +217,9 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             about. Calibrations do not look at it. To the default, copies of a text are one row,
             with the mean of their weights.
         unlabelled : like X, optional
-            Further examples, for a decoder that learns from texts without labels, as the default
-            does; one query each and view.
+            Further texts, without labels, one query each and view. The default decoder learns from
+            them, and so do :class:`fewfit.decoders.IPET` and those that declare it; others refuse
+            them. Without any example the model's own scores are what they add to.
         progress : callable or bool, optional
             True shows a bar; a function is called with the number of prompts newly answered.
 
@@ -227,9 +235,10 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         rows = read_rows(X, template.fields)
         y = read_labels(y, len(rows))
         self.tuning_ = None
-        if not rows and unlabelled is None:
-            with showing(progress, len(template.views)) as told:
-                return self._fit_nothing(template, told)
+        if not rows:
+            pool = [] if unlabelled is None else read_pool(unlabelled, template.fields)
+            with showing(progress, (1 + len(pool)) * len(template.views)) as told:
+                return self._fit_nothing(template, pool, told)
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
@@ -242,20 +251,10 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             codes, weight = codes[weight > 0], weight[weight > 0]
         tell_views(decoder, len(template.views))
         check_unlabelled(decoder, given=unlabelled is not None)
-        pool_rows = []
-        if unlabelled is not None:
-            pool_rows = read_rows(unlabelled, template.fields, name="unlabelled")
-            if len(np.unique(codes)) < len(verbalizer.classes):
-                lacking = sorted(set(range(len(verbalizer.classes))) - set(codes.tolist()))
-                raise InputError(
-                    f"unlabelled: class {str(verbalizer.classes[lacking[0]])!r} has no example, "
-                    "so nothing tells its texts from the others; label one, or leave these out"
-                )
-            if not pool_rows:
-                raise InputError("unlabelled: no examples")
+        pool_rows = [] if unlabelled is None else read_pool(unlabelled, template.fields)
         task = self._task(template, verbalizer, decoder)
         scored = task.model.capabilities.scores is not None
-        check_unseen(verbalizer, codes, decoder, scored=scored)
+        check_unseen(verbalizer, codes, decoder, scored=scored, pool=bool(pool_rows))
         if self.labels is None and scored and decoder.requires != {"hidden"}:
             warn_of_numbers(verbalizer.classes)
         if pool_rows:
@@ -276,7 +275,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
             further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
+        decoder = fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
         counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
         self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
@@ -289,6 +288,136 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if spec is not None:
             self._tune(spec, X, y, sample_weight, unlabelled)
         return self
+
+    def adapt(
+        self,
+        X: Any,
+        *,
+        answers: Observations | None = None,
+        progress: Progress | bool | None = None,
+    ) -> Self:
+        """Return a classifier that has learnt from texts without labels too.
+
+        The texts may be those that are to be labelled. Of the rows of `fit` nothing is needed, so
+        a classifier that was loaded can do it. This one stays as it is.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The texts; one query each and view.
+        answers : Observations, optional
+            What :meth:`observe` returned for them, if they were asked about before.
+        progress : callable or bool, optional
+
+        Returns
+        -------
+        FewShotClassifier
+            Its `n_queries_` are those of the texts, and of the empty text by which an artifact of
+            it can be verified; with `answers` given it has none such.
+
+        Raises
+        ------
+        InputError
+            Before any query, if the decoder does not learn from texts without labels once it is
+            fitted, as the default and zero-shot do.
+        ModelError
+            If no text got a usable answer.
+        """
+        check_is_fitted(self, "classes_")
+        if not self.decoder_.adapts:
+            raise InputError(
+                f"adapt: {type(self.decoder_).__name__} does not learn from texts without labels "
+                "once it is fitted; fit with the default decoder, or with ZeroShot"
+            )
+        task, probe = self.task_, None
+        P = len(task.template.views)
+        rows = read_pool(X, task.template.fields, name="X")
+        if answers is None:
+            both = self.observe([*rows, task.probe], progress=progress)
+            queries, answers, probe = both.queries, both[:-P], both[-P:]
+        else:
+            queries = answers.queries
+        pool = usable(task, answers)
+        decoder = self.decoder_.adapt(pool["pool"], scores=pool["pool_scores"])
+        was = {"doctor": self.doctor_, "columns": self.columns_, "counts": self._counts}
+        found = copy.copy(self)
+        found.n_queries_ = queries
+        found._keep(Fitted(task, decoder, self.n_examples_, example=None, **was))
+        if probe is not None:
+            found._probe = found._recorded(task.probe, probe)
+        return found
+
+    def suggest(
+        self,
+        X: Any,
+        n: int = 10,
+        *,
+        labelled: tuple[Any, Any] | None = None,
+        progress: Progress | bool | None = None,
+    ) -> Suggestions:
+        """Return which texts of a pool to label next.
+
+        It needs no label to begin with: ``fit([], [])`` with label words is enough.
+
+        Parameters
+        ----------
+        X : sequence of str, sequence of mapping, or table
+            The pool; one query each and view. Of equal texts the first is taken.
+        n : int, default=10
+            How many; all that there are, if there are fewer.
+        labelled : (like X, sequence), optional
+            What has a label already, where this is not the object that was fitted on it. It is not
+            suggested again, and counts as what need not be learnt twice; one query each and view.
+        progress : callable or bool, optional
+
+        Returns
+        -------
+        Suggestions
+            A list of :class:`Suggestion`, the most useful first; its `queries` say what they cost.
+
+        Raises
+        ------
+        InputError
+            Before any query, if `n` is not at least 1 or nothing in the pool is without a label.
+        """
+        check_is_fitted(self, "classes_")
+        if type(n) is not int or n < 1:
+            raise InputError(f"n: expected an integer from 1 on, got {n!r:.50}")
+        fields = self.task_.template.fields
+        rows, known, codes = read_pool(X, fields, name="X"), [], np.empty(0, np.intp)
+        if labelled is not None:
+            known = read_rows(labelled[0], fields, name="labelled")
+            codes = positions(self.task_.verbalizer, read_labels(labelled[1], len(known)))
+        elif self._training is not None:
+            known, codes = list(self._training.rows), self._training.codes
+        taken = {tuple(row.items()) for row in known}
+        places: dict[tuple[tuple[str, str], ...], int] = {}
+        for i, row in enumerate(rows):
+            if tuple(row.items()) not in taken:
+                places.setdefault(tuple(row.items()), i)
+        if not places:
+            raise InputError("X: every text of the pool has a label already")
+        asked = [rows[i] for i in places.values()]
+        answers = self.observe([*asked, *known], progress=progress)
+        there = self.task_.answered(answers)
+        if not there[: len(asked)].any():
+            raise ModelError("X: the model gave no usable answer to any example")
+        report_left_out(there[: len(asked)], "texts of the pool")
+        hidden, scores = self.task_.features(self.task_.select(answers, there))
+        m = int(there[: len(asked)].sum())
+        pool, told = hidden[:m], None if scores is None else scores[:m]
+        decoder = self.decoder_
+        if decoder.adapts:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ModelWarning)
+                decoder = decoder.adapt(pool, scores=told)
+        f = np.log(np.maximum(decoder.predict_proba(pool, scores=told), 1e-30))
+        found = choose(pool, f, n, (hidden[m:], codes[there[len(asked) :]]))
+        origin = np.array(list(places.values()))[there[: len(asked)]]
+        return Suggestions(
+            (Suggestion(int(origin[i]), rows[origin[i]], reason) for i, reason in found),
+            queries=answers.queries,
+        )
 
     def _tune(self, spec: str, X: Any, y: Any, weight: Any, unlabelled: Any) -> None:
         """Decide whether to tune the model; where that is better, be fitted on the tuned one."""
@@ -310,22 +439,21 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         """Return the hidden states and scores of unlabelled texts."""
         pool = task.observe(rows, progress=progress)
         self.n_queries_ += pool.queries
-        kept = task.answered(pool)
-        if not kept.any():
-            raise ModelError("unlabelled: the model gave no usable answer to any example")
-        report_left_out(kept, "unlabelled examples")
-        hidden, scores = task.features(task.select(pool, kept))
-        return {"pool": hidden, "pool_scores": scores}
+        return usable(task, pool)
 
-    def _fit_nothing(self, template: View | Views, progress: Progress | None) -> Self:
+    def _fit_nothing(
+        self, template: View | Views, pool: list[Row], progress: Progress | None
+    ) -> Self:
         """Fit without examples."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
         decoder = make_decoder(self.decoder, ZeroShot)
         if self.decoder is None:
+            what = "and the texts without labels are all there is"
             warnings.warn(
-                "no examples: the model's own scores are believed as they are; decoder=ZeroShot() "
-                "says that this is meant",
+                "no examples: the model's own scores "
+                f"{what if pool else 'are believed as they are'}; decoder=ZeroShot() says that "
+                "this is meant",
                 ModelWarning,
                 stacklevel=3,
             )
@@ -334,11 +462,18 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
                 f"y: no examples, and {type(decoder).__name__} needs {decoder.labels_needed}; "
                 "leave decoder out to believe the model's own scores"
             )
+        if pool and not decoder.adapts:
+            check_unlabelled(decoder, given=True)
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
+        if pool:
+            check_budget(task.model, "texts without labels")
         retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
-        self.n_retries_ = retries_of(task.model) - retries
         decoder.restore({}, class_array(task.verbalizer.classes))
+        if pool:
+            further = self._pool(task, pool, progress)
+            decoder = decoder.adapt(further["pool"], scores=further["pool_scores"])
+        self.n_retries_ = retries_of(task.model) - retries
         counts = [0] * len(task.verbalizer.classes)
         self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
         self._probe = self._recorded(row, answers)

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.decoders import Decoder
-from fewfit.errors import InputError, InputWarning, ModelError
-from fewfit.prompts import Verbalizer
+from fewfit.errors import InputError, InputWarning, ModelError, ModelWarning
+from fewfit.observations import Observations
+from fewfit.prompts import Row, Verbalizer, read_rows
 from fewfit.prompts.containers import row_name, shown
 from fewfit.prompts.labels import Label, class_array
+from fewfit.task import Task
 
 
 def positions(verbalizer: Verbalizer, y: Sequence[Label]) -> NDArray[np.intp]:
@@ -46,7 +48,12 @@ def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
 
 
 def check_unseen(
-    verbalizer: Verbalizer, codes: NDArray[np.intp], decoder: Decoder, *, scored: bool
+    verbalizer: Verbalizer,
+    codes: NDArray[np.intp],
+    decoder: Decoder,
+    *,
+    scored: bool,
+    pool: bool = False,
 ) -> None:
     """Refuse classes without an example where nothing would speak for them, else warn."""
     seen = set(codes.tolist())
@@ -61,7 +68,7 @@ def check_unseen(
         )
     warnings.warn(
         f"{what} ({len(unseen)} of {len(verbalizer.classes)} classes have none): only the model's "
-        "own scores speak for it",
+        f"own scores{' and the texts without labels' if pool else ''} speak for it",
         InputWarning,
         stacklevel=3,
     )
@@ -85,7 +92,7 @@ def fit_decoder(
     classes: Sequence[Label],
     further: Mapping[str, Any],
     weight: NDArray[Any] | None = None,
-) -> None:
+) -> Decoder:
     """Fit on positions, which are alike for classes of any kind, and name the classes then.
 
     Parameters
@@ -96,18 +103,58 @@ def fit_decoder(
         As :meth:`Decoder.fit` takes them, scores of all K classes.
     classes : sequence, length K
     further : mapping
-        Other arguments of the decoder's `fit`.
+        Texts without labels, as the decoder's `fit` takes them.
     weight : ndarray of shape (N,), optional
         Of the examples.
+
+    Returns
+    -------
+    Decoder
+        `decoder`, or what it has become by texts without labels: those speak of all classes, so
+        that they come last.
     """
     seen = np.unique(codes)
+    later = decoder.adapts and bool(further)
     if len(seen) < len(classes) and not decoder.fitted_arrays:
         decoder.restore({}, class_array(classes))
-        return
-    own = scores if scores is None else scores[..., seen]
-    if weight is not None and decoder.fitted_arrays:
-        further = {**further, "sample_weight": weight}
-    decoder.fit(hidden, codes, scores=own, **further)
-    if scores is not None and len(seen) < len(classes):
-        decoder.add_unseen(seen, codes, scores)
-    decoder.classes_ = class_array(classes)
+    else:
+        own = scores if scores is None else scores[..., seen]
+        more: dict[str, Any] = {} if later else dict(further)
+        if weight is not None and decoder.fitted_arrays:
+            more["sample_weight"] = weight
+        decoder.fit(hidden, codes, scores=own, **more)
+        if scores is not None and len(seen) < len(classes):
+            decoder.add_unseen(seen, codes, scores)
+        decoder.classes_ = class_array(classes)
+    if not later:
+        return decoder
+    pool, pool_scores = further["pool"], further["pool_scores"]
+    return decoder.adapt(pool, scores=pool_scores, labelled=(hidden, codes))
+
+
+def read_pool(X: Any, fields: Sequence[str], *, name: str = "unlabelled") -> list[Row]:
+    """Return the rows of texts without labels, of which there has to be one (InputError)."""
+    rows = read_rows(X, fields, name=name)
+    if not rows:
+        raise InputError(f"{name}: no examples")
+    return rows
+
+
+def usable(task: Task, answers: Observations) -> dict[str, Any]:
+    """Return what a decoder learns of those texts without labels that were answered."""
+    there = task.answered(answers)
+    if not there.any():
+        raise ModelError("unlabelled: the model gave no usable answer to any example")
+    report_left_out(there, "unlabelled examples")
+    hidden, scores = task.features(task.select(answers, there))
+    return {"pool": hidden, "pool_scores": scores}
+
+
+def report_left_out(there: NDArray[np.bool_], what: str) -> None:
+    """Warn of examples that got no usable answer; `there` are those that did, shape (N,)."""
+    if not there.all():
+        warnings.warn(
+            f"{(~there).sum()} of {len(there)} {what} got no usable answer and are left out",
+            ModelWarning,
+            stacklevel=3,
+        )

@@ -163,7 +163,9 @@ def cross_validate(
         try:
             own = None if scores is None else scores[kept]
             weight = None if training.weight is None else training.weight[kept]
-            fit_decoder(copy, codes[kept], hidden[kept], own, classes, training.further, weight)
+            copy = fit_decoder(
+                copy, codes[kept], hidden[kept], own, classes, training.further, weight
+            )
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
             return _none(n_folds, [classes[k] for k in seen], why)

@@ -15,8 +15,8 @@ from fewfit.asking import Policy
 from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
-from fewfit.estimators.base import TextEstimator, check_labelled, report_left_out
-from fewfit.estimators.examples import read_weights
+from fewfit.estimators.base import TextEstimator, check_labelled
+from fewfit.estimators.examples import read_weights, report_left_out
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model

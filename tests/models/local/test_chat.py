@@ -20,7 +20,7 @@ from fewfit.observations import Status
 from fewfit.prompts import InContext
 from tests.fake_server import SPECIAL, FakeServer, log_probabilities, tokenize
 from tests.hf_checkpoints import build
-from tests.models.remote.test_remote import ids, model_of
+from tests.models.remote.test_base import ids, model_of
 
 # With a first token of its own, which the tokenizer would put there too, and a default system.
 SOURCE = (

@@ -1,0 +1,93 @@
+"""``fewfit suggest``: a file to fill in."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from tests.cli.helpers import WORDS, csv_bytes, run
+
+POOL = [[str(i), f"{w} day {i}", ""] for i in range(12) for w in ("good", "bad")]
+HEADER = ["id", "text", "label"]
+
+
+@pytest.fixture
+def pool(tmp_path):
+    path = tmp_path / "pool.csv"
+    path.write_bytes(csv_bytes(rows=[HEADER, *POOL, ["99", " ", ""], POOL[0]]))
+    return path
+
+
+def read(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_from_a_model_and_words_to_an_artifact(tmp_path, pool):
+    todo = tmp_path / "todo.csv"
+    said = run("suggest", "fake", pool, "-n", 4, "-o", todo, *WORDS)
+    assert f"4 texts to label in {todo}, 25 queries asked; fill in 'label'" in said.stderr
+    rows = read(todo)
+    assert list(rows[0]) == [*HEADER, "reason"]
+    assert [row["label"] for row in rows] == [""] * 4
+    assert {row["reason"] for row in rows} <= {"typical", "uncertain", "new class suspected"}
+    assert all([row["id"], row["text"], ""] in POOL for row in rows)
+    again = run("suggest", "fake", pool, "-n", 4, *WORDS)
+    assert again.stdout == todo.read_text()
+
+    done = [[r["id"], r["text"], "pos" if "good" in r["text"] else "neg"] for r in rows]
+    (tmp_path / "done.csv").write_bytes(csv_bytes(rows=[HEADER, *done]))
+    run("fit", tmp_path / "done.csv", "-o", tmp_path / "task", "--model", "fake", *WORDS)
+    rest = [row for row in POOL if row[1] not in {d[1] for d in done}]
+    pool.write_bytes(csv_bytes(rows=[HEADER, *rest, *done]))
+    more = run("suggest", tmp_path / "task", pool, "-n", 50, "-o", tmp_path / "more.csv")
+    assert "20 texts to label" in more.stderr
+    assert ", 0 queries asked" in more.stderr
+    assert {row["text"] for row in read(tmp_path / "more.csv")} == {row[1] for row in rest}
+    model = run("suggest", "fake", pool, "-n", 50, *WORDS)
+    assert len(model.stdout.splitlines()) == 21
+
+
+def test_a_file_without_a_label_column_gets_one_and_lines_of_json_say_null(tmp_path):
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=[["text"], *([row[1]] for row in POOL)]))
+    run("suggest", "fake", tmp_path / "pool.csv", "-n", 2, "-o", tmp_path / "a.csv", *WORDS)
+    assert list(read(tmp_path / "a.csv")[0]) == ["text", "label", "reason"]
+    said = run("suggest", "fake", tmp_path / "pool.csv", "-n", 2, "--json", *WORDS)
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [line["label"] for line in lines] == [None, None]
+    assert set(lines[0]) == {"text", "label", "reason"}
+
+
+def test_one_label_of_one_class_is_known_too(tmp_path):
+    rows = [["1", POOL[0][1], "pos"], *POOL[1:]]
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=[HEADER, *rows]))
+    said = run("suggest", "fake", tmp_path / "pool.csv", "-n", 1, *WORDS)
+    assert ",bad day" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("rows", "args", "said"),
+    [
+        ([HEADER, *POOL], [], "the classes have to be named"),
+        ([HEADER, *POOL], [*WORDS, "--label-column", "class"], "--label-column: no column 'class'"),
+        ([[*HEADER, "reason"], *([*r, ""] for r in POOL)], WORDS, "has a column 'reason' already"),
+        ([HEADER, ["1", "good", "pos"]], WORDS, "every row has a label already"),
+        ([HEADER, *POOL], [*WORDS, "--errors", "no"], "--errors"),
+        ([HEADER, *POOL, ["9", "so", "meh"]], WORDS, "'meh' has no label words"),
+    ],
+)
+def test_what_cannot_be_suggested_from_is_refused(tmp_path, rows, args, said):
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=rows))
+    assert said in run("suggest", "fake", tmp_path / "pool.csv", *args, code=2).stderr
+
+
+def test_artifacts_have_their_own_words_and_one_label_a_row(tmp_path, pool):
+    (tmp_path / "train.csv").write_bytes(csv_bytes())
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "one", "--model", "fake", *WORDS)
+    assert (
+        "an artifact has its own" in run("suggest", tmp_path / "one", pool, *WORDS, code=2).stderr
+    )
+    args = ["-o", tmp_path / "many", "--model", "fake", "--multi-label"]
+    run("fit", tmp_path / "train.csv", *args)
+    assert "several labels" in run("suggest", tmp_path / "many", pool, code=2).stderr
