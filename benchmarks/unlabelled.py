@@ -1,6 +1,6 @@
 """What texts without labels bring the default decoder, on rows of the test splits.
 
-    python -m benchmarks unlabelled [--model embedded-en-float32] [--seeds 10] [--store default] [--large]
+    python -m benchmarks unlabelled [--model embedded-en-float32] [--seeds 10] [--large]
 
 A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far
 as there are so many. The same fit without them is beside it; with 0 labels it is the model's own
