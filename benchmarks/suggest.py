@@ -1,6 +1,6 @@
 """Which texts to label: labels needed to reach what random choice reaches with 16 per class.
 
-    python -m benchmarks suggest [--model embedded] [--seeds 5] [--store default] [--rules A,B]
+    python -m benchmarks suggest [--model SPEC] [--seeds 5] [--store default] [--rules A,B]
 
 From no label on, a rule chooses texts of a pool of `POOL` training rows, which are then labelled;
 the default decoder is fitted on them, with the pool as texts without labels and without, and judged
@@ -234,7 +234,7 @@ def needed(accuracy: Sequence[float], target: float) -> float | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model", default="embedded-en-float32")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--store", default="default")
     parser.add_argument("--sets", default=",".join(SETS))
