@@ -196,7 +196,7 @@ def test_ratio_calibration_is_for_safely_positive_logits():
 
 
 def test_long_texts_are_reported():
-    with pytest.warns(TruncationWarning, match="1 of 8 texts"):
+    with pytest.warns(TruncationWarning, match="1 of 7 texts"):
         make(FakeModel(max_words=5)).fit(["good " * 9, *TEXTS[1:]], Y)
 
 

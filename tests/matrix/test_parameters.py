@@ -25,6 +25,7 @@ MAYBE_COUNT = ([None, 1, 7], [k for k in _KINDS if k is not None] + [0, -1, 2.0]
 POSITIVE = ([1e-300, 1, 0.5, 1e300, np.float32(2)], [*_KINDS, 0, 0.0, -1e-300, -1])
 FINITE = [0, -1.5, 1e300, np.float64(0.5)]
 YES_NO = ([True, False, np.True_], [0, 1, "yes", None, NAN, [True]])
+PRIOR = (["balanced", "frequencies"], [*_KINDS, "Frequencies", "", "odd"])
 SEED = ([0, 2**32 - 1, None, np.random.RandomState(0)], [-1, 2**32, 0.5, "0", True, NAN])
 WHOLE_SEED = ([0, 2**32 - 1], [*_KINDS, -1, 2**32, 0.5])
 
@@ -47,7 +48,7 @@ BOUNDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "random_state": SEED,
     },
     "knn-prompting": {"k": COUNT},
-    "linear-probe": {},
+    "linear-probe": {"prior": PRIOR},
     "mpd": {
         "n_views": MAYBE_COUNT,
         "n_prototypes": COUNT,
@@ -61,7 +62,7 @@ BOUNDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "random_state": SEED,
     },
     "nearest-mean": {},
-    "offset-regression": {},
+    "offset-regression": {"prior": PRIOR},
     "paraphrase-mean": {},
     "pet": {"weights": (["accuracy", "uniform"], [*_KINDS, "Accuracy", "", "odd"])},
     "prompt-boosting": {

@@ -8,6 +8,7 @@ nothing is unpickled.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +139,7 @@ class Manifest(Strict):
 
 def files_of(folder: str | Path) -> tuple[str, ...]:
     """Return the names of the files that an artifact at `folder` may have."""
-    tuned = MODEL_FILES if (Path(folder) / MANIFEST).is_file() else ()
+    tuned = MODEL_FILES if os.path.isfile(Path(folder) / MANIFEST) else ()  # False, never an error
     return (MANIFEST, TENSORS, *tuned)
 
 

@@ -137,8 +137,7 @@ def tune(
     from fewfit.artifacts.files import check_folder
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
-    from fewfit.tuning import make_method
-    from fewfit.tuning.trunk import is_encoder
+    from fewfit.tuning import is_encoder, make_method
 
     if method not in METHODS:  # not by choose(), which a type checker cannot look into
         raise InputError(

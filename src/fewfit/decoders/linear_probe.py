@@ -18,6 +18,11 @@ class LinearProbe(OffsetLogisticRegression):
     closed-form leave-one-out likelihood on the labelled examples and the fits averaged, so that
     no validation set is needed.
 
+    Parameters
+    ----------
+    prior : {"balanced", "frequencies"}, default="balanced"
+        As for :class:`OffsetLogisticRegression`.
+
     Attributes
     ----------
     classes_ : ndarray of shape (K,)

@@ -131,6 +131,12 @@ ENCODERS = ("embedded", "embedded-en", "embedded-en-float32", "encoder")
 Of what a package carries it is the one in float32 that is tuned, whichever is named.
 """
 
+
+def is_encoder(spec: str) -> bool:
+    """Return whether a spec names a sentence encoder, which has no choices to score."""
+    return spec.partition(":")[0] in ENCODERS
+
+
 METHODS = Registry(__name__, {name: entry.where for name, entry in ENTRIES.items()})
 """Name -> class, the house's and those of installed packages; imported when looked up."""
 

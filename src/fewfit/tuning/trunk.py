@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
-from fewfit.tuning import ENCODERS
+from fewfit.tuning import is_encoder
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.packing import ChoiceBatch, Packer
@@ -229,11 +229,6 @@ class Trunk:
         hidden = states[counts.cumsum(0) - counts]
         tokens = TokenLogProbs(log_probs, batch.choice, batch.example, batch.correct, mean, hidden)
         return tokens, hidden
-
-
-def is_encoder(spec: str) -> bool:
-    """Return whether a spec names a sentence encoder, which has no choices to score."""
-    return spec.partition(":")[0] in ENCODERS
 
 
 def kind_of(network: Any) -> str:

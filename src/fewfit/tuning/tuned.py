@@ -21,6 +21,7 @@ from fewfit.models.local import Budget, finish, no_progress_bar, read_in_batches
 from fewfit.models.trust import check_unnamed
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
+from fewfit.tuning import is_encoder
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.artifact import (
     MANIFEST,
@@ -36,7 +37,7 @@ from fewfit.tuning.choices import ChoiceExample, Encoded
 from fewfit.tuning.encoder import EncoderTrunk
 from fewfit.tuning.layouts import Stack
 from fewfit.tuning.sites_file import layout_from
-from fewfit.tuning.trunk import Trunk, is_encoder
+from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
 
 ENCODER = "sentence-encoder"

@@ -307,7 +307,7 @@ def test_numbers_that_are_not_finite_are_a_failed_answer(folder):
 
 def test_gradients_pass_through_a_vector_for_whoever_trains_an_adapter(folder):
     describe(folder, BODY, POOL, LAST, **{"1_Pooling__config": {"pooling_mode": "cls"}})
-    network = SentenceEncoder(folder)._network
+    network = SentenceEncoder(folder).network
     weight = network.network.get_input_embeddings().weight.requires_grad_(True)
     ids = torch.tensor([[2, 9, 8, 3], [2, 7, 3, 0]])
     network(ids, (ids != 0).long())[:, 0].sum().backward()

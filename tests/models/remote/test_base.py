@@ -290,7 +290,7 @@ def test_failed_rows_raise_by_default_and_are_all_that_is_asked_again(tmp_path):
         classifier = classifier_of(server, tmp_path / "s.sqlite")
         with (
             pytest.warns(ModelWarning, match="HTTP 400"),
-            pytest.raises(ModelError, match="1 of 6"),
+            pytest.raises(ModelError, match="1 of 5"),
         ):
             classifier.fit(texts, y)
         server.script = None

@@ -101,7 +101,7 @@ def test_in_fit_and_predict_such_a_row_has_no_label(scheme):
         with pytest.warns(ModelWarning), pytest.raises(ModelError, match="no label"):
             clf.predict(["e", "f HIDE"])
         strict = classifier_of(scheme, server)
-        with pytest.warns(ModelWarning), pytest.raises(ModelError, match=r"1 of 6 .*'<think>'"):
+        with pytest.warns(ModelWarning), pytest.raises(ModelError, match=r"1 of 5 .*'<think>'"):
             strict.fit(texts, y)
 
 
