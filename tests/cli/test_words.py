@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+
+pytest.importorskip("torch")
+
 from typer.testing import CliRunner
 
 from fewfit.cli import app

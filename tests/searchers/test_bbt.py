@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+
 from fewfit.calibration import ContextualCalibration, NoCalibration
 from fewfit.errors import CapabilityError, InputError, MissingExtraError
 from fewfit.models import FakeModel, TransformersModel
