@@ -47,6 +47,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider tests \
 		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers \
+		--ignore=tests/benchmarks \
 		--ignore=tests/hf_checkpoints.py
 
 fuzz: setup

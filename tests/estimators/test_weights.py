@@ -12,6 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -223,14 +224,15 @@ def test_metadata_is_routed_where_it_is_asked_for():
 
     with sklearn.config_context(enable_metadata_routing=True):
         clf = make("fake", decoder=Watched()).set_fit_request(sample_weight=True)
-        clf = clf.set_score_request(sample_weight=True)
         pipe = make_pipeline(FunctionTransformer(), clf)
         params = {"sample_weight": np.arange(1.0, 13.0)}
-        cross_validate(pipe, TEXTS * 2, Y * 2, cv=2, params=params, error_score="raise")
+        scoring = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        how = {"cv": 2, "params": params, "scoring": scoring, "error_score": "raise"}
+        cross_validate(pipe, TEXTS * 2, Y * 2, **how)
         assert sorted(np.concatenate(seen)) == list(range(1, 13))
         silent = make_pipeline(FunctionTransformer(), make("fake"))
         with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
-            cross_validate(silent, TEXTS * 2, Y * 2, cv=2, params=params, error_score="raise")
+            cross_validate(silent, TEXTS * 2, Y * 2, **how)
 
 
 def test_a_classifier_has_no_set_output():
