@@ -22,22 +22,11 @@ from fewfit.errors import CapabilityError, InputError
 from fewfit.prompts import Template
 from fewfit.tuning import ENTRIES, make_method
 from tests.matrix.test_tuning import SMALL
-from tests.tuning_models import checkpoint, tokenizer
+from tests.tuning_models import checkpoint, tokenizer, trunk
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
 Y = ["pos", "pos", "neg", "neg", "pos", "neg"]
 TEMPLATE, LABELS = "{text} it was {mask}", {"neg": "awful", "pos": "good"}
-
-BESIDE = {
-    "prefix-tuning",
-    "ladder",
-    "list",
-    "parallel-adapter",
-    "pet",
-    "prompt-tuning",
-    "series-adapter",
-}
-"""What is no change of weights, with the options of the matrix."""
 
 
 def run(*args, code: int = 0):
@@ -89,9 +78,11 @@ def test_from_a_file_to_a_model_like_any_other(name, folder):
     prompts = [Template(TEMPLATE).render({"text": text}) for text in TEXTS]
     answers = tuned.observe(prompts, ("awful", "good"))
     assert np.isfinite(answers.scores).all()
-    merged = run("merge", out, "-o", folder / f"{name}-merged", code=2 * (name in BESIDE))
-    if name not in BESIDE:
-        other = load_model(f"hf:{folder / f'{name}-merged'}?space=logprob")
+    built = make_method(name, SMALL.get(name)).build(trunk("bert"), 0)
+    target = folder / f"{name}-merged"
+    merged = run("merge", out, "-o", target, code=0 if built.mergeable else 2)
+    if built.mergeable:
+        other = load_model(f"hf:{target}?space=logprob")
         # A word of one token: its log-probability, whoever reads it.
         assert np.allclose(
             other.observe(prompts, ("awful", "good")).scores, answers.scores, atol=1e-4
