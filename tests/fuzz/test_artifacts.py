@@ -1,6 +1,7 @@
 """Artifacts of every kind, damaged and sealed again: loaded, or refused in words, and nothing else.
 
-Nothing outside the folder is opened, nobody is called, and no environment variable is read.
+Nothing outside the folder is opened, nobody is called, and no environment variable is read. Run by
+``test_audited.py`` in a process of its own.
 """
 
 from __future__ import annotations
