@@ -37,6 +37,7 @@ PROGRAMS = {
     "suggest": "suggest",
     "setfit_grid": "setfit_grid",
     "pairs": "pairs",
+    "vectors": "vectors",
     "chat": "chat",
     "tfew_base": "tfew_base",
     "walk": "walk",

@@ -452,6 +452,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "hf_speed": hf,
         "http_throughput": http,
         "tuning_speed": tuning_report.speed,
+        "vectors": tuning_report.vectors,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
     }
