@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
-from fewfit.errors import InputError, ModelError, ModelWarning
-from fewfit.estimators.base import TextEstimator, check_labelled
+from fewfit.errors import InputError, ModelWarning
+from fewfit.estimators.base import check_labelled
 from fewfit.estimators.examples import (
     check_kept,
     check_unseen,
@@ -35,11 +33,10 @@ from fewfit.estimators.examples import (
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model, pair
-from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
+from fewfit.estimators.pooled import Pooled
 from fewfit.estimators.tuning import N_FOLDS, Tuner, Tuning, check_tunable
 from fewfit.models import FrozenModel
 from fewfit.models.optional import check_installed, retries_of, show
-from fewfit.observations import Observations
 from fewfit.parameters import check_parameters
 from fewfit.progress import Progress, showing
 from fewfit.prompts import (
@@ -57,7 +54,7 @@ from fewfit.prompts.verbalizer import Words, warn_of_numbers
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
 
-class FewShotClassifier(ClassifierMixin, TextEstimator):
+class FewShotClassifier(ClassifierMixin, Pooled):
     """Adapt a frozen model to a classification task: one query per example, then milliseconds.
 
     Parameters
@@ -155,7 +152,7 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
     tuning_: Tuning | None = None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        **TextEstimator._parameter_constraints,
+        **Pooled._parameter_constraints,
         "hidden": [str, FrozenModel, None],
         "labels": [Mapping, list, tuple, None],
         "calibration": [str, Calibration, None],
@@ -288,136 +285,6 @@ class FewShotClassifier(ClassifierMixin, TextEstimator):
         if spec is not None:
             self._tune(spec, X, y, sample_weight, unlabelled)
         return self
-
-    def adapt(
-        self,
-        X: Any,
-        *,
-        answers: Observations | None = None,
-        progress: Progress | bool | None = None,
-    ) -> Self:
-        """Return a classifier that has learnt from texts without labels too.
-
-        The texts may be those that are to be labelled. Of the rows of `fit` nothing is needed, so
-        a classifier that was loaded can do it. This one stays as it is.
-
-        Parameters
-        ----------
-        X : sequence of str, sequence of mapping, or table
-            The texts; one query each and view.
-        answers : Observations, optional
-            What :meth:`observe` returned for them, if they were asked about before.
-        progress : callable or bool, optional
-
-        Returns
-        -------
-        FewShotClassifier
-            Its `n_queries_` are those of the texts, and of the empty text by which an artifact of
-            it can be verified; with `answers` given it has none such.
-
-        Raises
-        ------
-        InputError
-            Before any query, if the decoder does not learn from texts without labels once it is
-            fitted, as the default and zero-shot do.
-        ModelError
-            If no text got a usable answer.
-        """
-        check_is_fitted(self, "classes_")
-        if not self.decoder_.adapts:
-            raise InputError(
-                f"adapt: {type(self.decoder_).__name__} does not learn from texts without labels "
-                "once it is fitted; fit with the default decoder, or with ZeroShot"
-            )
-        task, probe = self.task_, None
-        P = len(task.template.views)
-        rows = read_pool(X, task.template.fields, name="X")
-        if answers is None:
-            both = self.observe([*rows, task.probe], progress=progress)
-            queries, answers, probe = both.queries, both[:-P], both[-P:]
-        else:
-            queries = answers.queries
-        pool = usable(task, answers)
-        decoder = self.decoder_.adapt(pool["pool"], scores=pool["pool_scores"])
-        was = {"doctor": self.doctor_, "columns": self.columns_, "counts": self._counts}
-        found = copy.copy(self)
-        found.n_queries_ = queries
-        found._keep(Fitted(task, decoder, self.n_examples_, example=None, **was))
-        if probe is not None:
-            found._probe = found._recorded(task.probe, probe)
-        return found
-
-    def suggest(
-        self,
-        X: Any,
-        n: int = 10,
-        *,
-        labelled: tuple[Any, Any] | None = None,
-        progress: Progress | bool | None = None,
-    ) -> Suggestions:
-        """Return which texts of a pool to label next.
-
-        It needs no label to begin with: ``fit([], [])`` with label words is enough.
-
-        Parameters
-        ----------
-        X : sequence of str, sequence of mapping, or table
-            The pool; one query each and view. Of equal texts the first is taken.
-        n : int, default=10
-            How many; all that there are, if there are fewer.
-        labelled : (like X, sequence), optional
-            What has a label already, where this is not the object that was fitted on it. It is not
-            suggested again, and counts as what need not be learnt twice; one query each and view.
-        progress : callable or bool, optional
-
-        Returns
-        -------
-        Suggestions
-            A list of :class:`Suggestion`, the most useful first; its `queries` say what they cost.
-
-        Raises
-        ------
-        InputError
-            Before any query, if `n` is not at least 1 or nothing in the pool is without a label.
-        """
-        check_is_fitted(self, "classes_")
-        if type(n) is not int or n < 1:
-            raise InputError(f"n: expected an integer from 1 on, got {n!r:.50}")
-        fields = self.task_.template.fields
-        rows, known, codes = read_pool(X, fields, name="X"), [], np.empty(0, np.intp)
-        if labelled is not None:
-            known = read_rows(labelled[0], fields, name="labelled")
-            codes = positions(self.task_.verbalizer, read_labels(labelled[1], len(known)))
-        elif self._training is not None:
-            known, codes = list(self._training.rows), self._training.codes
-        taken = {tuple(row.items()) for row in known}
-        places: dict[tuple[tuple[str, str], ...], int] = {}
-        for i, row in enumerate(rows):
-            if tuple(row.items()) not in taken:
-                places.setdefault(tuple(row.items()), i)
-        if not places:
-            raise InputError("X: every text of the pool has a label already")
-        asked = [rows[i] for i in places.values()]
-        answers = self.observe([*asked, *known], progress=progress)
-        there = self.task_.answered(answers)
-        if not there[: len(asked)].any():
-            raise ModelError("X: the model gave no usable answer to any example")
-        report_left_out(there[: len(asked)], "texts of the pool")
-        hidden, scores = self.task_.features(self.task_.select(answers, there))
-        m = int(there[: len(asked)].sum())
-        pool, told = hidden[:m], None if scores is None else scores[:m]
-        decoder = self.decoder_
-        if decoder.adapts:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ModelWarning)
-                decoder = decoder.adapt(pool, scores=told)
-        f = np.log(np.maximum(decoder.predict_proba(pool, scores=told), 1e-30))
-        found = choose(pool, f, n, (hidden[m:], codes[there[len(asked) :]]))
-        origin = np.array(list(places.values()))[there[: len(asked)]]
-        return Suggestions(
-            (Suggestion(int(origin[i]), rows[origin[i]], reason) for i, reason in found),
-            queries=answers.queries,
-        )
 
     def _tune(self, spec: str, X: Any, y: Any, weight: Any, unlabelled: Any) -> None:
         """Decide whether to tune the model; where that is better, be fitted on the tuned one."""
