@@ -101,8 +101,8 @@ def installed(path: Path) -> str:
     return (
         "\n## What is installed, and how long the first answer takes\n\n"
         "`OMP_NUM_THREADS=1 python -m benchmarks installed`\n\n"
-        "Fresh environments, torch without CUDA; `fewfit predict` of one text from a cold start on "
-        "a busy machine: CPU seconds count. `fewfit[minilm]` is what the embedded model needed "
+        "Fresh environments, torch without CUDA; `fewfit predict` of one text from a cold start, "
+        "the median of five. `fewfit[minilm]` is what the embedded model needed "
         "before."
         f"\n\n{markdown_table(header, rows)}\n"
     )
