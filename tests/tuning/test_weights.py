@@ -604,7 +604,7 @@ def test_facts_are_learnt_breadth_first_and_the_answer_ends():
     assert item.choices[0][-1] == base.tokenizer.eos_token_id
     assert sum(recalled(base, facts)) < 3
     recipe = BreadthFirst(
-        steps=1, batch_size=6, learning_rate=0.02, epochs=150, optimizer="adamw", dropout=False
+        steps=10**6, batch_size=6, learning_rate=0.02, epochs=150, optimizer="adamw", dropout=False
     )
     broad, deep = (
         make_method("locft", {"depth_first": deep, "block": 1}).fit(base, Data(rows), Run(recipe))
@@ -620,13 +620,16 @@ def test_facts_are_learnt_breadth_first_and_the_answer_ends():
 
 def test_a_batch_that_is_known_changes_nothing_and_ends_the_training():
     base = trunk("gpt2", dropout=0.0).reads("answers")
-    easy = BreadthFirst(steps=1, batch_size=2, known=1e9, epochs=5, optimizer="adamw")
+    easy = BreadthFirst(batch_size=2, known=1e9, epochs=5, optimizer="adamw")
     made = []
     method = make_method("locft")
     adapter = method.fit(base, Data(ROWS), Run(easy, progress=made.append))
     name, value = next(iter(adapter.value.items()))
     assert torch.equal(value, base.network.get_parameter(name).detach().flatten())
     assert sum(made) == 1, "an epoch of one batch, whose mean is enough"
+    three = BreadthFirst(steps=3, batch_size=2, known=0.0, optimizer="adamw", learning_rate=1e-6)
+    method.fit(base, Data(ROWS), Run(three, progress=made.append))
+    assert sum(made) == 1 + 3, "no more steps than were asked for"
     assert easy.rate(0) == easy.rate(100) == easy.learning_rate
 
 

@@ -34,7 +34,7 @@ class BreadthFirst(Recipe):
     known : float, default=0.01
         Loss of a batch below which it is skipped, and of an epoch's mean that is enough.
     epochs : int, default=25
-        At most.
+        At most; so are the recipe's steps.
     """
 
     known: float = 0.01
@@ -69,7 +69,7 @@ class LocFT(Weights):
     """
 
     recipe: ClassVar[Recipe] = BreadthFirst(
-        batch_size=100, learning_rate=5e-4, warmup=0, optimizer="adamw", dropout=False
+        steps=10**6, batch_size=100, learning_rate=5e-4, warmup=0, optimizer="adamw", dropout=False
     )
     reading: ClassVar[Reading] = "answers"
 
@@ -107,7 +107,7 @@ class LocFT(Weights):
         if isinstance(given, BreadthFirst):
             n = 1 if self.depth_first else len(data.rows)
             epoch = max(1, n // min(given.batch_size, n))
-            recipe = replace(given, steps=given.epochs * epoch, n_rows=n)
+            recipe = replace(given, steps=min(given.steps, given.epochs * epoch), n_rows=n)
         adapter = self.fresh(base, run)
         parts = (
             [[i] for i in range(len(data.rows))] if self.depth_first else [range(len(data.rows))]
