@@ -9,7 +9,7 @@ import pytest
 
 from fewfit import load_model
 from fewfit.errors import BudgetExceededError, CapabilityError, InputError, ModelError
-from fewfit.models.generation import Writing, writes
+from fewfit.models.generation import Writing, Written, writes
 from fewfit.prompts import Template, Urial
 from fewfit.store import StoredModel, statistics
 from fewfit.store.texts import write_texts
@@ -34,7 +34,7 @@ def named(scheme, server, more=""):
 
 
 def texts_of(model, asked, how, **options):
-    found = dict[int, object]()
+    found: dict[int, Written] = {}
     for where, written in write_texts(model, asked, how, **{"store": None, **options}):
         found |= dict(zip(where.tolist(), written, strict=True))
     return [found[i] for i in range(len(asked))]

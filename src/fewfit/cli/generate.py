@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
-from fewfit.cli.columns import column_names, count, find_texts, has_text, named, texts_of
+from fewfit.choices import choose
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -24,8 +23,9 @@ from fewfit.cli.options import (
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.tables import Row, open_table
 from fewfit.errors import BudgetExceededError, InputError, ModelError
+from fewfit.tables import Row, open_table
+from fewfit.tables.columns import column_names, count, find_texts, has_text, named, texts_of
 
 if TYPE_CHECKING:
     from fewfit.models.base import FrozenModel

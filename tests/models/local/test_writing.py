@@ -10,7 +10,7 @@ import transformers
 from fewfit import Template, load_model
 from fewfit.analysis.local import answer_and_rank, shares, shifted_tokens
 from fewfit.errors import InputError, TruncationWarning
-from fewfit.models.generation import Writing
+from fewfit.models.generation import Writing, Written
 from fewfit.store.texts import write_texts
 from tests.hf_checkpoints import build
 
@@ -32,7 +32,7 @@ def prompts(*texts):
 
 
 def texts_of(model, how):
-    found = dict[int, object]()
+    found: dict[int, Written] = {}
     for where, written in write_texts(model, prompts(*TEXTS), how, store=None):
         found |= dict(zip(where.tolist(), written, strict=True))
     return [found[i] for i in range(len(TEXTS))]
