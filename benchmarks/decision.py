@@ -25,6 +25,7 @@ from fewfit import FewShotClassifier
 from fewfit.compare import sample_shots
 from fewfit.estimators.expected import assign_folds
 from fewfit.estimators.tuning import ALPHAS, N_FOLDS, Tuner
+from fewfit.markdown import markdown_table
 
 MODEL = "embedded-en-float32"
 CHOSEN_ON, CONFIRMED_ON = ("trec", "sst2", "mpqa"), ("subj", "agnews", "tweet_irony")
@@ -91,3 +92,71 @@ def run(name: str, shots: int, seed: int) -> dict[str, Any]:
 
 def _right(cell: dict[str, Any]) -> NDArray[Any]:
     return np.array([[int(r) for r in row] for row in cell["right"]])
+
+
+def _by_likelihood(right: NDArray[Any], log_p: NDArray[Any]) -> int:
+    return int(log_p.mean(axis=1).argmax())
+
+
+def _by_accuracy(right: NDArray[Any], log_p: NDArray[Any]) -> int:
+    return max(range(len(right)), key=lambda i: (right[i].sum(), log_p[i].mean()))
+
+
+def _unless_worse(right: NDArray[Any], log_p: NDArray[Any]) -> int:
+    """Tuned, unless the frozen model is better by more than a standard error of the difference."""
+    best = 1 + _by_accuracy(right[1:], log_p[1:])
+    apart = right[0] - right[best]
+    error = apart.std() / np.sqrt(len(apart))
+    return 0 if apart.mean() > error else best
+
+
+RULES: dict[str, Callable[[NDArray[Any], NDArray[Any]], int]] = {
+    "frozen": lambda right, log_p: 0,
+    "half the way": lambda right, log_p: 1,
+    "the whole way": lambda right, log_p: 2,
+    "likelihood": _by_likelihood,
+    "accuracy, likelihood where equal": _by_accuracy,
+    "tuned unless clearly worse": _unless_worse,
+}
+"""Name -> the candidate that is chosen by what held-out examples say: 0 is the frozen model."""
+
+
+def section(path: Path) -> str:
+    """The section on what to decide by: the rules, on the sets of the choice and on the others."""
+    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [json.loads(line) for line in lines]
+    header = ["", "chosen on: gain", "to the best", "confirmed on: gain", "to the best", "worst"]
+    rows = []
+    for name, rule in RULES.items():
+        row, worst = [name], 0.0
+        for sets in (CHOSEN_ON, CONFIRMED_ON):
+            found = []
+            for cell in (cell for cell in cells if cell["set"] in sets):
+                log_p = np.log(np.maximum(cell["p"], 1e-6))
+                taken = cell["accuracy"][rule(_right(cell), log_p)]
+                found.append((taken - cell["accuracy"][0], max(cell["accuracy"]) - taken))
+            gain, regret = 100 * np.mean(found, axis=0)
+            worst = min(worst, 100 * min(gained for gained, _ in found))
+            row += [f"{gain:+.1f}", f"{regret:.1f}"]
+        rows.append([*row, f"{worst:+.1f}"])
+    n = {sets: sum(cell["set"] in sets for cell in cells) for sets in (CHOSEN_ON, CONFIRMED_ON)}
+    each = [
+        [
+            f"{cell['set']}, {cell['shots']} shots, {cell['seed']}",
+            *(f"{100 * x:.1f}" for x in cell["accuracy"]),
+            *(f"{100 * x:.0f}" for x in _right(cell).mean(axis=1)),
+        ]
+        for cell in sorted(cells, key=lambda c: (c["shots"], c["set"], c["seed"]))
+    ]
+    parts = ["frozen", "half", "whole"]
+    return (
+        "\n## Frozen or tuned\n\n`python -m benchmarks decision`\n\n"
+        f"{MODEL}, samples and {JUDGES} judging rows of the training split. What a rule gains over "
+        "the frozen model, points of accuracy, and what it lacks to the best candidate, mean over "
+        f"samples; chosen on {', '.join(CHOSEN_ON)} ({n[CHOSEN_ON]} samples), confirmed on "
+        f"{', '.join(CONFIRMED_ON)} ({n[CONFIRMED_ON]}); the worst sample is of both.\n\n"
+        + markdown_table(header, rows)
+        + "\n\nEach sample: accuracy on the judging rows, and on held-out examples, percent.\n\n"
+        + markdown_table(["", *parts, *(f"{part}, held out" for part in parts)], each)
+        + "\n"
+    )

@@ -13,11 +13,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+import safetensors.torch
+import torch
 from typer.testing import CliRunner
 
 from fewfit import FewShotClassifier, load
 from fewfit.cli import app
 from fewfit.errors import InputError, MissingExtraError
+from fewfit.estimators.tuning import ALPHAS, Tuner
 from fewfit.prompts import InContext
 from tests.models.local.test_sentences import save
 
@@ -45,7 +48,7 @@ def same(one, other):
 def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     clf = classifier(encoder).fit(X, Y)
     told = clf.tuning_
-    assert (told.chosen, told.n_trainings, told.steps) == ("tuned", 3, 2 * 40 + 80)
+    assert (told.chosen, told.n_trainings, told.steps) == ("tuned", 3, 2 * 10 + 20)
     assert told.gain > 0
     assert told.alpha in (0.5, 1)
     assert told.values == 2 * (32 + 32 + 48)
@@ -68,6 +71,18 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     ]
     assert same(load(tmp_path / "task", store=None, verify=True), clf)
     assert same(pickle.loads(pickle.dumps(clf)), clf)
+
+
+def test_what_is_held_against_the_frozen_model_lies_half_the_way_and_at_the_end(encoder):
+    clf = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)
+    tuner = Tuner(encoder, clf._training, clf.task_, clf.decoder_)
+    half, whole = (
+        safetensors.torch.load(m.carried["adapter.safetensors"]) for m in tuner.models(ALPHAS)
+    )
+    assert ALPHAS == (0.5, 1.0)
+    assert any((t - 1).abs().max() > 0.01 for t in whole.values())
+    for name, tensor in whole.items():
+        assert torch.allclose(half[name], (1 + tensor) / 2)
 
 
 def test_frozen_where_nothing_can_be_held_out(encoder):

@@ -84,7 +84,7 @@ class Contrastive(WithAdapter):
             raise InputError("micro_batch: contrast is between all rows of a batch; leave it out")
         run, rows = self.named(run), self._encoded(base, data.rows)
         adapter = self.fresh(base, run)
-        start = {name: tensor.clone() for name, tensor in adapter.tensors().items()}
+        start = adapter.tensors()
         loss = self._contrast(base, adapter, data.rows)
         learn(base, adapter, rows, loss, run, self.recipe)
         return adapter.restore(between(start, adapter.tensors(), self.alpha))
