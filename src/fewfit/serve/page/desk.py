@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any, Protocol
 
 from fastapi import HTTPException
 
+from fewfit.errors import FewfitError
 from fewfit.models import FrozenModel
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Job, Jobs
 from fewfit.serve.page.records import Kept, Records
+
+_log = logging.getLogger(__name__)
 
 LISTED = 50
 """Rows that are shown at once."""
@@ -56,6 +60,15 @@ class Desk:
         """Return where the artifact of a task is."""
         return self.workspace / "tasks" / name
 
+    def serve(self) -> None:
+        """Serve what was fitted before this process began; what cannot be loaded is reported."""
+        for name in self.records.names():
+            if name not in self.tasks.names() and self.folder(name).is_dir():
+                try:
+                    self.tasks.add(name, self.folder(name))
+                except FewfitError as error:
+                    _log.warning("task %r is not served until it is fitted again: %s", name, error)
+
     def get(self, name: str) -> Kept:
         """Return a task (HTTPException 404)."""
         try:
@@ -80,22 +93,24 @@ class Desk:
             text_columns=text,
             label_column=label or _free("label", columns),
         )
-        return {**self.state(task), "without_text": without}
+        return {**self.state(task.name), "without_text": without}
 
     def changed(self, task: Kept) -> dict[str, Any]:
         """Fit again what was fitted before, and return the state."""
         job = self.jobs.get(task.name)
         if task.fitted != task.revision and (task.fitted is not None or (job and job.active)):
             self.jobs.start(task.name)
-        return self.state(task)
+        return self.state(task.name)
 
     def summary(self, name: str) -> dict[str, Any]:
         """Return a line about a task."""
         task = self.get(name)
-        counts = self.records.counts(task)
+        return self._summary(task, self.records.counts(task))
+
+    def _summary(self, task: Kept, counts: dict[str | None, int]) -> dict[str, Any]:
         expected = (task.result or {}).get("expected") or {}
         return {
-            "name": name,
+            "name": task.name,
             "mine": True,
             "classes": len(task.words),
             "labelled": sum(n for label, n in counts.items() if label is not None),
@@ -105,12 +120,15 @@ class Desk:
             "high": expected.get("high"),
         }
 
-    def state(self, task: Kept) -> dict[str, Any]:
+    def state(self, name: str) -> dict[str, Any]:
         """Return everything that the page shows of a task, but its rows."""
+        job = self.jobs.get(name)
+        # Before the task, so that what a job that has ended has found is there.
+        work = None if job is None else job.to_dict()
+        task = self.get(name)
         counts = self.records.counts(task)
-        job = self.jobs.get(task.name)
         return {
-            **self.summary(task.name),
+            **self._summary(task, counts),
             "model": task.model,
             "words": task.words,
             "counts": {label: n for label, n in counts.items() if label is not None},
@@ -120,7 +138,7 @@ class Desk:
             "label_column": task.label_column,
             "fitted": task.fitted is not None,
             "stale": task.fitted != task.revision,
-            "job": None if job is None else job.to_dict(),
+            "job": work,
             "result": self._current(task),
             "python": _python(task.name),
         }
@@ -186,8 +204,8 @@ class Desk:
             store=self.store,
             progress=job.progress,
         )
-        self.records.set_result(task, result)
         self.tasks.add(name, self.folder(name))
+        self.records.set_result(task, result)
 
 
 def _free(name: str, columns: Sequence[str]) -> str:

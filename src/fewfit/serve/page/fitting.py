@@ -74,10 +74,10 @@ def fit(
             if pool
             else []
         )
+        expected = clf.expected_accuracy() if learns else None
     clf.columns_ = ColumnsEntry(
         fields={"text": task.text_columns}, label=task.label_column, separator=None
     )
-    expected = clf.expected_accuracy() if learns else None
     progress(0)  # the last chance to be cancelled
     clf.save(folder)
     return {

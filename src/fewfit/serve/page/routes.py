@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,11 +69,18 @@ def page_router(
     store : "default", path or None
         Where answers are kept.
     """
-    router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    _add_files(router)
     desk = Desk(tasks, workspace, models, store) if allow_fit else None
-    if desk is not None:
-        router.add_event_handler("shutdown", desk.jobs.close)
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        if desk is not None:
+            await run_in_threadpool(desk.serve)
+        yield
+        if desk is not None:
+            await run_in_threadpool(desk.jobs.close)
+
+    router = APIRouter(route_class=PageRoute, include_in_schema=False, lifespan=lifespan)
+    _add_files(router)
 
     def mine() -> Desk:
         if desk is None:
@@ -112,7 +120,7 @@ def page_router(
     @router.get("/page/tasks/{name}")
     def state(name: str) -> dict[str, Any]:
         if desk is not None and name in desk.records.names():
-            return desk.state(desk.get(name))
+            return desk.state(name)
         if name not in tasks.names():
             raise HTTPException(404, f"There is no task {name!r:.80}")
         return {"name": name, "mine": False, "served": True, "off": "" if allow_fit else _OFF}
@@ -154,12 +162,12 @@ def page_router(
     @router.post("/page/tasks/{name}/fit", status_code=202)
     def fit(name: str) -> dict[str, Any]:
         mine().jobs.start(mine().get(name).name)
-        return mine().state(mine().get(name))
+        return mine().state(name)
 
     @router.delete("/page/tasks/{name}/fit")
     def cancel(name: str) -> dict[str, Any]:
         mine().jobs.cancel(mine().get(name).name)
-        return mine().state(mine().get(name))
+        return mine().state(name)
 
     @router.post("/page/tasks/{name}/try")
     async def attempt(name: str, given: Text) -> dict[str, Any]:
