@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("fastapi", exc_type=ImportError)
-pytest.importorskip("httpx", exc_type=ImportError)
+pytest.importorskip("httpx2", exc_type=ImportError)
 
 
 @pytest.fixture
