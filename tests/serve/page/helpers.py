@@ -37,7 +37,7 @@ class Tasks:
         return load_model(spec)
 
     def add(self, name: str, folder: Path) -> None:
-        self.fitted[name] = FewShotClassifier.load(folder, model="fake", store=None)
+        self.fitted[name] = FewShotClassifier.load(folder, store=None)
 
 
 class Queue:
@@ -49,7 +49,13 @@ class Queue:
         return clf.classes_.tolist(), await asyncio.to_thread(clf.predict_proba, texts)
 
 
-def app(workspace: Path, *, allow_fit: bool = True, tasks: Tasks | None = None) -> FastAPI:
+def app(
+    workspace: Path,
+    *,
+    allow_fit: bool = True,
+    tasks: Tasks | None = None,
+    model: str = "fake",
+) -> FastAPI:
     tasks = tasks or Tasks()
     made = FastAPI()
     made.include_router(
@@ -58,7 +64,7 @@ def app(workspace: Path, *, allow_fit: bool = True, tasks: Tasks | None = None) 
             Queue(tasks),
             workspace=workspace,
             allow_fit=allow_fit,
-            models=("fake",),
+            models=(model,),
             store=workspace / "answers.sqlite3",
         )
     )

@@ -136,6 +136,7 @@ class Desk:
             "pool": fitting.POOL,
             "text_columns": task.text_columns,
             "label_column": task.label_column,
+            "revision": task.revision,
             "fitted": task.fitted is not None,
             "stale": task.fitted != task.revision,
             "job": work,
