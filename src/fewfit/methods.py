@@ -233,6 +233,7 @@ _COMMANDS = {
     "urial-prefix": "fewfit generate --prompt urial",
     "token-shift": "fewfit analyse token-shift BASE ALIGNED QUESTIONS",
     "retrieved-words": "fewfit words TERMS",
+    "trie": "fewfit fit --taxonomy FILE",
 }
 """What is neither decoder nor calibration, and has a command of its own."""
 
