@@ -63,10 +63,11 @@ class VLLM(ChosenTokens, WritesTexts):
     def _scored(
         self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
-        found: dict[Any, float] = {}
-        for start in range(0, len(ids), MAX_LABELS):
-            reply = self._complete(session, text, ids[start : start + MAX_LABELS])
-            found |= dict(self._listed(reply))
+        reply = self._complete(session, text, ids[:MAX_LABELS])
+        found = dict(self._listed(reply))
+        for start in range(MAX_LABELS, len(ids), MAX_LABELS):
+            more = self._complete(session, text, ids[start : start + MAX_LABELS])
+            found |= dict(self._listed(more))
         missing = [i for i in ids if f"token_id:{i}" not in found]
         if missing:
             raise ModelError(
@@ -75,7 +76,7 @@ class VLLM(ChosenTokens, WritesTexts):
                 "for its most probable tokens with openai: in place of vllm:"
             )
         hidden = None if second is None else self._pooled(second, str(text))
-        usage = reply.get("usage")  # of the last, which read the same prompt
+        usage = reply.get("usage")
         n_tokens = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1
         return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
 
