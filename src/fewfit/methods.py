@@ -236,9 +236,10 @@ _USES = {
 
 
 _COMMANDS = {
-    "urial-prefix": "fewfit generate --prompt urial",
-    "token-shift": "fewfit analyse token-shift BASE ALIGNED QUESTIONS",
-    "retrieved-words": "fewfit words TERMS",
+    "urial-prefix": "fewfit generate FILE --prompt urial",
+    "token-shift": "fewfit analyse token-shift BASE ALIGNED FILE",
+    "retrieved-words": "fewfit words FILE",
+    "trie": "fewfit fit FILE --taxonomy FILE",
 }
 """What is neither decoder nor calibration, and has a command of its own."""
 
