@@ -41,6 +41,7 @@ PROGRAMS = {
     "chat": "chat",
     "tfew_base": "tfew_base",
     "walk": "walk",
+    "scale_cost": "scale_cost",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""
