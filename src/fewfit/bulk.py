@@ -17,11 +17,10 @@ from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.multi_label import MultiLabelClassifier
 from fewfit.prompts import read_rows
 from fewfit.prompts.containers import is_missing
+from fewfit.tables.columns import JOINED, has_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_JOINED = "\n"  # as the command line joins the columns of one field
 
 
 class Predictor:
@@ -107,7 +106,7 @@ class Predictor:
         if taken is not None:
             raise InputError(f"the table has a column {taken!r} already; rename it")
         texts = self._texts(table)
-        there = np.array([any(t.strip() for t in row) for row in zip(*texts.values(), strict=True)])
+        there = np.array(has_text(texts), dtype=bool)
         probabilities = np.full((table.num_rows, len(self.classifier.classes_)), np.nan)
         failures = ["no text"] * table.num_rows
         if there.any():
@@ -140,7 +139,7 @@ class Predictor:
                 ]
                 rows = read_rows(values, [name], name=f"column {name!r}")
                 parts.append([row[name] for row in rows])
-            texts[field] = [_JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
+            texts[field] = [JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
         return texts
 
     def _added(
