@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,6 +107,8 @@ def _described(method: Method) -> str:
         lines.append(f"  known as  {', '.join(known)}")
     lines += [f"  option    {name}={_value(v)}" for name, v in options_of(method).items()]
     if method.kind == "tuning":
+        if find_spec("torch") is None:
+            lines.append("  option    its own are shown where fewfit[tune] is installed")
         lines.append("  training  has options too: fewfit tune --help")
     return "\n".join(lines)
 
