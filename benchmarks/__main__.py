@@ -39,6 +39,7 @@ PROGRAMS = {
     "pairs": "pairs",
     "vectors": "vectors",
     "chat": "chat",
+    "token_shift": "token_shift",
     "tfew_base": "tfew_base",
     "walk": "walk",
     "report": "report",

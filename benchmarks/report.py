@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS, searchers_report, setfit_grid, tuning_report
+from benchmarks import RESULTS, searchers_report, setfit_grid, token_shift, tuning_report
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
@@ -444,6 +444,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "pairs": pairs,
         "setfit_grid": setfit_grid.section,
         "chat": chat,
+        "token_shift": token_shift.section,
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,

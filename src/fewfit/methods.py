@@ -262,10 +262,20 @@ _USES = {
 }
 
 
+_COMMANDS = {
+    "urial-prefix": "fewfit generate --prompt urial",
+    "token-shift": "fewfit analyse token-shift BASE ALIGNED QUESTIONS",
+    "retrieved-words": "fewfit words TERMS",
+}
+"""What is neither decoder nor calibration, and has a command of its own."""
+
+
 def use_of(method: Method) -> str:
     """Return how one comes to use it: a command, or where it is in Python."""
     if method.kind in _USES:
         return _USES[method.kind].format(method.name)
+    if method.name in _COMMANDS:
+        return _COMMANDS[method.name]
     name = _item(method).__name__
     return f"from fewfit.{method.room.partition('/')[0]} import {name}"
 

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from fewfit._version import __version__
+from fewfit.cli.analyse import analyse
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
@@ -19,6 +20,7 @@ from fewfit.cli.download import download
 from fewfit.cli.edit import edit
 from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
+from fewfit.cli.generate import generate
 from fewfit.cli.methods import methods
 from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors
@@ -77,8 +79,9 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-FROZEN = (fit, suggest, predict, evaluate, compare, doctor, download, words, methods)
+FROZEN = (fit, suggest, predict, evaluate, compare, doctor, download, words, generate, methods)
 WEIGHTS = (tune, merge, compose, edit, pretrain)
 for command in (*FROZEN, *WEIGHTS):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")
+app.add_typer(analyse, name="analyse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -10,8 +11,9 @@ from urllib.parse import quote_plus, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, TruncationWarning
 from fewfit.models.base import Capabilities, Check, FrozenModel
+from fewfit.models.generation import Texts, Writing, Written
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
 from fewfit.models.local.chat import ChatTemplate, read_template, template_digest
@@ -19,12 +21,13 @@ from fewfit.models.local.cutting import Frame, frame_of
 from fewfit.models.local.encoding import PromptEncoder
 from fewfit.models.local.files import Checkpoint
 from fewfit.models.local.loading import load_network, load_tokenizer
-from fewfit.models.local.network import Network
+from fewfit.models.local.network import Network, padding
 from fewfit.models.local.plan import Plan, make_plan, slot_alone
 from fewfit.models.local.scores import observe
 from fewfit.models.local.soft import SoftPromptModel
 from fewfit.models.local.specs import CHAT_OPTIONS, OPTIONS, parse_spec
 from fewfit.models.local.texts import Encoded
+from fewfit.models.local.writing import next_scores, write_batch, write_tokens
 from fewfit.models.probe import LITTLE_MASS, check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
@@ -319,6 +322,58 @@ class TransformersModel(LocalModel):
 
         for positions in groups.values():
             yield from self._batches(prompts, positions, self.max_tokens, answer)
+
+    def write(self, prompts: Sequence[Prompt], how: Writing) -> Iterator[Texts]:
+        """Write a text for each prompt, from the slot on; of a causal model alone.
+
+        Raises
+        ------
+        InputError
+            If the model is of another kind, or there is no room for what is to be written.
+        """
+        point = self.checkpoint
+        if point.kind != "causal":
+            raise InputError(f"model: {point.name} is no causal model, which alone writes texts")
+        limit = self.max_tokens - how.max_tokens
+        prompts = self._read(prompts)
+        encoder, network = self._encoder, self._network
+        for frame, positions in self._groups(prompts).items():
+            encoder.check(frame, limit)
+
+            def answer(batch: Sequence[Encoded]) -> list[Written]:
+                if lost := sum(item.truncated for item in batch):
+                    warnings.warn(
+                        f"{lost} of {len(batch)} texts were cut to the {limit} tokens that are "
+                        "left beside what is written",
+                        TruncationWarning,
+                        stacklevel=2,
+                    )
+                pad = padding(network.model, encoder.pad_id)
+                return write_batch(network.model, encoder.decode, batch, how, pad, point.name)
+
+            yield from self._batches(prompts, positions, limit, answer)
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """The number of each token."""
+        return self._encoder.backend.get_vocab(with_added_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        return self._encoder.decode(ids)
+
+    def write_tokens(self, prompt: Prompt, how: Writing) -> tuple[list[int], list[int]]:
+        """Return a prompt's tokens, and those that this causal model writes behind them."""
+        [read] = self._read([prompt])
+        [item] = self._encoder.encode([read], self.max_tokens - how.max_tokens)
+        network, encoder = self._network.model, self._encoder
+        pad, name = padding(network, encoder.pad_id), self.checkpoint.name
+        [ids], _ = write_tokens(network, encoder.decode, [item.ids], how, pad, name)
+        return item.ids, ids
+
+    def next_scores(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the scores of the token after each of a text's tokens, (T, V), float32."""
+        return next_scores(self._network.model, ids, self.checkpoint.name)
 
     def output_vectors(self) -> tuple[list[str], NDArray[np.float32]]:
         """Return words and their rows of the output matrix: :func:`expand_words` takes both.

@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Check
+from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import Sent, TopTokens, Vector
 from fewfit.models.remote.listing import Listing, read_tokens
 from fewfit.models.remote.replies import count, field, last_vector, token_ids
 from fewfit.models.remote.slot import before_slot, first_tokens
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, written
 from fewfit.prompts import Part, Prompt
 
 
-class LlamaCpp(TopTokens):
+class LlamaCpp(TopTokens, WritesTexts):
     """``llamacpp:URL``: ``/completion`` and ``/tokenize``, and ``/embedding`` if asked for.
 
     Scores are log-probabilities before sampling of the label words' first tokens among the `top_k`
@@ -134,6 +136,23 @@ class LlamaCpp(TopTokens):
             raise RowError("completion_probabilities without top_logprobs: an older llama.cpp")
         pairs, texts = read_tokens(top["top_logprobs"], by_id=True)
         return Listing(pairs, count(reply.get("tokens_evaluated")), texts)
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        body = {
+            "prompt": self._sent(session, prompt),
+            "n_predict": how.max_tokens,
+            "temperature": 0,
+            "stop": list(how.stop),
+            "cache_prompt": False,
+            "stream": False,
+        }
+        reply = self.send(session, "/completion", body)
+        self.check_name(reply)
+        text = field(reply, "content")
+        if reply.get("truncated"):
+            raise RowError("prompt and text are longer than the server's context")
+        tokens = reply.get("tokens_evaluated"), reply.get("tokens_predicted")
+        return written(text, how, *tokens, is_whole=reply.get("stop_type") != "limit")
 
     def _embedding(self, session: Session, text: Sent) -> Vector:
         reply = session.post("/embedding", {"content": text, "embd_normalize": -1})

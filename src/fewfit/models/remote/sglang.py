@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
+from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import ChosenTokens, Vector
 from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, written
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 
-class SGLang(ChosenTokens):
+class SGLang(ChosenTokens, WritesTexts):
     """``sglang:URL``: ``/generate`` with ``token_ids_logprob`` and ``return_hidden_states``.
 
     Scores are log-probabilities of the label words' first tokens; the hidden state is the last
@@ -84,6 +86,22 @@ class SGLang(ChosenTokens):
                 "return_hidden_states": "last",
             },
         )
+        return self._meta(reply)
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        sampled: dict[str, Any] = {"max_new_tokens": how.max_tokens, "temperature": 0}
+        if how.stop:
+            sampled["stop"] = list(how.stop)
+        body = {"text": before_slot(prompt), "sampling_params": sampled}
+        reply = self.send(session, "/generate", body)
+        meta = self._meta(reply)
+        ended = meta.get("finish_reason")
+        cut = isinstance(ended, dict) and ended.get("type") == "length"
+        tokens = meta.get("prompt_tokens"), meta.get("completion_tokens")
+        return written(field(reply, "text"), how, *tokens, is_whole=not cut)
+
+    def _meta(self, reply: Any) -> Any:
+        """Return what a reply says beside its text, if it is no failure."""
         meta = field(reply, "meta_info")
         if not isinstance(meta, dict):
             raise RowError("meta_info is not an object")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
+from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import ChosenTokens, Vector
 from fewfit.models.remote.replies import (
     count,
@@ -22,13 +23,14 @@ from fewfit.models.remote.replies import (
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, completion, of_choice
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 MAX_LABELS = 128
 
 
-class VLLM(ChosenTokens):
+class VLLM(ChosenTokens, WritesTexts):
     """``vllm:URL?model=NAME``: ``/v1/completions`` with ``logprob_token_ids``, and ``/tokenize``.
 
     Scores are log-probabilities of the label words' first tokens, at most 128 words. With
@@ -95,6 +97,13 @@ class VLLM(ChosenTokens):
         if not isinstance(top, dict):
             raise RowError("logprobs.top_logprobs is not a list of objects")
         return log_probabilities(top.items())
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        body = completion(self.options.model, before_slot(prompt), how, 0.0)
+        reply = self.send(session, "/v1/completions", body)
+        self.check_name(reply)
+        [choice] = items(field(reply, "choices"), 1, "choices")
+        return of_choice(reply, choice, field(choice, "text"), how)
 
     def _pooled(self, session: Session, text: str) -> Vector:
         reply = session.post(
