@@ -262,7 +262,7 @@ _USES = {
 }
 
 
-_COMMANDS = {
+COMMANDS = {
     "urial-prefix": "fewfit generate --prompt urial",
     "token-shift": "fewfit analyse token-shift BASE ALIGNED QUESTIONS",
     "retrieved-words": "fewfit words TERMS",
@@ -274,8 +274,8 @@ def use_of(method: Method) -> str:
     """Return how one comes to use it: a command, or where it is in Python."""
     if method.kind in _USES:
         return _USES[method.kind].format(method.name)
-    if method.name in _COMMANDS:
-        return _COMMANDS[method.name]
+    if method.name in COMMANDS:
+        return COMMANDS[method.name]
     name = _item(method).__name__
     return f"from fewfit.{method.room.partition('/')[0]} import {name}"
 

@@ -20,7 +20,7 @@ SAID = {
     "Italian": "Il pacco non è arrivato e questo mi sembra strano, anche per una ditta della zona.",
     "Polish": "Nie dostałem paczki, ale rachunek jest na stole. Czy to się da zmienić przez sieć?",
     "Portuguese": "O pacote não chegou e a conta é muito alta para uma casa com os preços em dia.",
-    "Romanian": "Pachetul nu a ajuns și factura este prea mare pentru mine, sunt client cu abonament.",
+    "Romanian": "Pachetul nu a ajuns și factura este prea mare pentru mine, sunt client cu acte.",
     "Spanish": "El paquete no llegó y la factura es muy alta, pero mi banco lo pagó por una vez.",
     "Swedish": "Jag har inte fått paketet och det är för sent att skicka med ett nytt på måndag.",
     "Turkish": "Paket gelmedi ve bu çok kötü bir durum, ama fatura için daha fazla ödedim gibi.",
