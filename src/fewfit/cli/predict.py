@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,7 +94,7 @@ def predict(
             f"{input}: has a column {taken[0]!r} already, which predict would write; rename it, or "
             "write JSON lines with --json"
         )
-    tally = Tally(table)
+    tally = Tally(table, several=separator is not None)
     views = len(classifier.task_.template.views)
     try:
         with bar("asking", table.n * views) as progress, out:
@@ -118,8 +119,8 @@ def predict(
 class Tally:
     """What is said at the end: how sure, and which rows have no label."""
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    def __init__(self, table: Table, *, several: bool) -> None:
+        self.table, self.several = table, several
         self.empty: list[int] = []
         self.unanswered: list[int] = []
         self.labelled, self.total, self.below = 0, 0.0, 0
@@ -142,7 +143,8 @@ class Tally:
             return ""
         p, number = self.least
         return (
-            f"; mean probability {self.total / self.labelled:.2f}, {count(self.below, 'row')} "
+            f"; mean probability {'of all labels of a row ' * self.several}"
+            f"{self.total / self.labelled:.2f}, {count(self.below, 'row')} "
             f"below 0.50, the least sure {self.table.where(number)} ({p:.2f})"
         )
 
@@ -237,7 +239,11 @@ class Shown:
 def _predicted(
     classifier: TextEstimator, part: Part, separator: str | None
 ) -> Iterator[tuple[Any, float]]:
-    """Yield the label of each row and its probability; None for a row without one."""
+    """Yield the label of each row and its probability; None for a row without one.
+
+    Of several labels it is that of all being right, those left out among them, as if they were
+    independent.
+    """
     names = classifier.classes_.tolist()
     several = separator is not None
     thresholds = classifier.decoder_.threshold_ if several else None
@@ -245,8 +251,10 @@ def _predicted(
         if row[0] != row[0]:
             yield None, float("nan")
         elif several:
-            own = [name for name, yes in zip(names, row > thresholds, strict=True) if yes]
-            yield own, float("nan")
+            given = row > thresholds
+            own = [name for name, yes in zip(names, given, strict=True) if yes]
+            right = (p if yes else 1 - p for p, yes in zip(row.tolist(), given, strict=True))
+            yield own, math.prod(right)
         else:
             best = int(row.argmax())
             yield names[best], float(row[best])
