@@ -271,6 +271,8 @@ class Task:
         return array.reshape(len(array) // P, P, *array.shape[1:])
 
     def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
+        for view in self.template.views:
+            view.prepare(rows)
         return [[view.render(row) for view in self.template.views] for row in rows]
 
 
