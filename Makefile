@@ -2,6 +2,7 @@
 # make test   the test suite
 # make test-servers  real servers, built and started here; not part of make test
 # make test-page  the page in a headless Chromium; not part of make test
+# make test-ray  bulk prediction on a local Ray of two workers; not part of make test
 # make check  lint, format, types
 # make test-oldest  the suite without torch, on the oldest versions that pyproject.toml allows
 # make fuzz   the fuzzers and kill loops with many cases: FEWFIT_FUZZ=100000
@@ -19,7 +20,7 @@ OLDEST ?= .venv-oldest
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-page test-servers test-oldest fuzz check docs bench clean
+.PHONY: setup demo test test-page test-servers test-ray test-oldest fuzz check docs bench clean
 
 setup: $(STAMP)
 
@@ -75,5 +76,9 @@ test-page: setup
 	@FEWFIT_CHROMIUM=$${FEWFIT_CHROMIUM:-$$(command -v chromium || command -v chromium-browser || \
 		command -v google-chrome)} $(BIN)/python -m pytest -v tests/browser
 
+# Ray is 600 MB, and has an environment of its own.
+test-ray: setup
+	@tests/ray/run.sh $(BIN)/python
+
 clean:
-	rm -rf $(VENV) $(OLDEST) demo-output
+	rm -rf $(VENV) .venv-ray $(OLDEST) demo-output

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fewfit.cli.languages import other_language
 from fewfit.tables import Table
 from fewfit.tables.columns import LISTED, Examples, count, listed, named
 
@@ -67,15 +68,20 @@ def _mass(classifier: TextEstimator) -> str:
 
 
 def _language(classifier: TextEstimator, examples: Examples) -> str:
-    """Say what is certain: a script that the vocabulary of an English encoder hardly has."""
+    """Say where an English encoder is given texts in another script, or another language."""
     spec = classifier.task_.model.spec
     if spec not in ("embedded-en", "embedded-en-float32"):
         return ""
-    letters = [c for own in examples.texts.values() for t in own for c in t if c.isalpha()]
+    texts = [text for own in examples.texts.values() for text in own]
+    letters = [c for text in texts for c in text if c.isalpha()]
     foreign = sum(not unicodedata.name(c, "LATIN").startswith("LATIN") for c in letters)
-    if not letters or foreign / len(letters) <= _FOREIGN:
+    guess = other_language(texts)
+    if letters and foreign / len(letters) > _FOREIGN:
+        what = f"{foreign / len(letters):.0%} of the letters are of another script than Latin"
+    elif guess is not None:
+        what = (
+            f"{guess.share:.0%} of the small words look {guess.language} ({', '.join(guess.words)})"
+        )
+    else:
         return ""
-    return (
-        f"{foreign / len(letters):.0%} of the letters are of another script than Latin, and "
-        f"{spec} reads English; take --model embedded"
-    )
+    return f"{what}, and {spec} reads English; take --model embedded"

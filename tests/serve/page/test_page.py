@@ -16,7 +16,7 @@ from fewfit import FewShotClassifier
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Cancelled
 from fewfit.store import StoredModel
-from tests.serve.page.helpers import FILE, Page, Tasks, app
+from tests.serve.page.helpers import FILE, Page, app
 
 # A fit keeps the library's warnings to itself, by a filter that all threads share.
 pytestmark = pytest.mark.filterwarnings("ignore::fewfit.errors.FewfitWarning")
@@ -55,7 +55,7 @@ def test_a_task_from_a_file_to_an_artifact(page, tmp_path):
     assert len(result["suggestions"]) == 3
 
     told = page.send("POST", "/tasks/mood/try", {"text": "so bad"})["classes"]
-    clf = FewShotClassifier.load(tmp_path / "tasks" / "mood", store=None)
+    clf = FewShotClassifier.load(tmp_path / "mood", store=None)
     proba = clf.predict_proba(["so bad"])[0]
     assert told[0]["label"] == clf.predict(["so bad"])[0]
     assert told[0]["probability"] == pytest.approx(proba.max())
@@ -83,7 +83,7 @@ def test_a_label_is_given_taken_back_and_downloaded(page):
     assert (state["row"]["place"], state["row"]["label"]) == (1, "neg")
     state = page.send("POST", "/tasks/mood/undo")
     assert (state["row"]["place"], state["row"]["label"], state["blank"]) == (6, None, 3)
-    assert "no label was changed" in page.send("POST", "/tasks/mood/undo", code=422)["detail"]
+    assert "no label was changed" in page.send("POST", "/tasks/mood/undo", code=422)["error"]["message"]
 
 
 def test_what_was_fitted_is_fitted_again_when_a_label_changes(page):
@@ -290,24 +290,22 @@ def test_a_file_that_is_no_task_is_refused(page):
     for change, said in NO_TASK:
         given = {"file": "mood.csv", "text": "text", "label": "label", "name": "other", **change}
         data = given.pop("data", FILE)
-        assert said in page.upload("/tasks", data, 422, **given)["detail"], change
+        assert said in page.upload("/tasks", data, 422, **given)["error"]["message"], change
     assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["mood"]
 
 
 def test_files_are_bounded(page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 20)
-    assert "at most" in page.upload("/read", FILE, 413, file="mood.csv")["detail"]
+    assert "at most" in page.upload("/read", FILE, 413, file="mood.csv")["error"]["message"]
     monkeypatch.setattr(uploads, "MAX_BYTES", 10**6)
     monkeypatch.setattr(uploads, "MAX_ROWS", 3)
-    assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["detail"]
+    assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["error"]["message"]
 
 
 def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
     page.create()
     page.fitted()
-    tasks = Tasks()
-    tasks.add("mood", tmp_path / "tasks" / "mood")
-    with TestClient(app(tmp_path, allow_fit=False, tasks=tasks)) as client:
+    with TestClient(app(tmp_path, allow_fit=False)) as client:
         other = Page(client)
         listed = other.get("/tasks")
         assert listed["tasks"] == [{"name": "mood", "mine": False}]
@@ -326,7 +324,7 @@ def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
             body = {"words": {}} if method != "GET" else None
             answer = client.request(method, f"/page{path}", json=body)
             assert answer.status_code == 403
-            assert "--allow-fit" in answer.json()["detail"]
+            assert "--allow-fit" in answer.json()["error"]["message"]
 
 
 def test_the_page_is_whole_and_asks_nobody_else(page):

@@ -5,32 +5,36 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import HTTPException
 
-from fewfit.errors import FewfitError
-from fewfit.models import FrozenModel
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Job, Jobs
 from fewfit.serve.page.records import Kept, Records
-
-_log = logging.getLogger(__name__)
+from fewfit.serve.tasks import Tasks
 
 LISTED = 50
 """Rows that are shown at once."""
 
 
-class Tasks(Protocol):
-    """What the page needs of the tasks that are served."""
+class Desk:
+    """What the page works on: the tasks that it keeps, and their fits."""
 
-    def names(self) -> Sequence[str]:
-        """Return the names of all tasks."""
-        ...
+    def __init__(
+        self, tasks: Tasks, workspace: Path, models: Sequence[str], store: str | Path | None
+    ) -> None:
+        self.tasks, self.models, self.store = tasks, models, store
+        self.workspace = workspace
+        self.records = Records(workspace)
+        self.jobs = Jobs(self._fit)
+
+    def folder(self, name: str) -> Path:
+        """Return where the artifact of a task is."""
+        return self.workspace / name
 
     def get(self, name: str) -> Any:
         """Return a task."""
@@ -58,7 +62,7 @@ class Desk:
 
     def folder(self, name: str) -> Path:
         """Return where the artifact of a task is."""
-        return self.workspace / "tasks" / name
+        return self.workspace / name
 
     def serve(self) -> None:
         """Serve what was fitted before this process began; what cannot be loaded is reported."""

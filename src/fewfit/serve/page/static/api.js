@@ -43,8 +43,7 @@ async function answered(method, path, body) {
   if (response.ok) return response;
   let detail = `The server answered ${response.status}`;
   try {
-    const told = (await response.json()).detail;
-    detail = typeof told === "string" ? told : told.map((item) => `${item.loc.at(-1)}: ${item.msg}`).join("; ");
+    detail = (await response.json()).error.message;
   } catch { /* not one of ours */ }
   throw new Error(detail);
 }
