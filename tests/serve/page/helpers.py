@@ -13,7 +13,6 @@ from fastapi.testclient import TestClient
 from fewfit.serve.app import create_app
 from fewfit.serve.tasks import Tasks
 
-
 FILE = (
     b"id;text;label\n1;good fun;pos\n2;bad taste;neg\n3;quite good;pos\n4;so bad;neg\n"
     b"5;fine good;pos\n6;bad bad;neg\n7;a good day;\n8;a bad day;\n9;so so;\n10;;pos\n"

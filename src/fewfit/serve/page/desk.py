@@ -36,43 +36,6 @@ class Desk:
         """Return where the artifact of a task is."""
         return self.workspace / name
 
-    def get(self, name: str) -> Any:
-        """Return a task."""
-        ...
-
-    def open_model(self, spec: str) -> FrozenModel:
-        """Return the one copy of a frozen model."""
-        ...
-
-    def add(self, name: str, folder: Path) -> Any:
-        """Serve the artifact in a folder under a name, in place of an older one."""
-        ...
-
-
-class Desk:
-    """What the page works on: the tasks that it keeps, and their fits."""
-
-    def __init__(
-        self, tasks: Tasks, workspace: Path, models: Sequence[str], store: str | Path | None
-    ) -> None:
-        self.tasks, self.models, self.store = tasks, models, store
-        self.workspace = workspace
-        self.records = Records(workspace)
-        self.jobs = Jobs(self._fit)
-
-    def folder(self, name: str) -> Path:
-        """Return where the artifact of a task is."""
-        return self.workspace / name
-
-    def serve(self) -> None:
-        """Serve what was fitted before this process began; what cannot be loaded is reported."""
-        for name in self.records.names():
-            if name not in self.tasks.names() and self.folder(name).is_dir():
-                try:
-                    self.tasks.add(name, self.folder(name))
-                except FewfitError as error:
-                    _log.warning("task %r is not served until it is fitted again: %s", name, error)
-
     def get(self, name: str) -> Kept:
         """Return a task (HTTPException 404)."""
         try:
@@ -88,6 +51,8 @@ class Desk:
             raise HTTPException(422, f"model: {model!r:.80} is not one of {list(self.models)}")
         if name in self.tasks.names():
             raise HTTPException(422, f"name: {name!r:.80} is served already; take another")
+        if self.folder(name).exists():
+            raise HTTPException(422, f"name: there is a folder {name!r:.80} already; take another")
         columns, rows, without = uploads.read_rows(data, file, text, label)
         task = self.records.create(
             name,
