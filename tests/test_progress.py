@@ -21,7 +21,7 @@ def test_a_bar_ends_full_but_for_an_error(capsys):
     with bar("asking", 5) as told:
         time.sleep(0.11)  # after which tqdm shows it again
         told(8)
-    assert "8prompt" not in capsys.readouterr().err, "what calibrates comes on top"
+    assert "asking: 8prompt" not in capsys.readouterr().err, "what calibrates comes on top"
     with pytest.raises(TypeError), bar("asking", 5) as told:
         told("two")  # pyright: ignore[reportArgumentType]
     assert "5/5" not in capsys.readouterr().err
