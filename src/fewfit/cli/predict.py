@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +70,7 @@ def predict(
 
     With --adapt nothing is written before all rows are answered, and memory grows with the file.
     """
+    from fewfit.bulk import labels_of
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
 
@@ -100,7 +100,7 @@ def predict(
         with bar("asking", table.n * views) as progress, out:
             answering = Answering(classifier, table, places, progress, adapt)
             for part in answering:
-                told = list(_predicted(classifier, part, separator))
+                told = list(labels_of(classifier, part.probabilities))
                 tally.add(part, told)
                 out.write(shown.rows(part, told), shown.objects(classifier, part, told))
     except BaseException:
@@ -205,11 +205,9 @@ class Shown:
 
     def columns(self, classifier: TextEstimator) -> list[str]:
         """Return the columns beside those of the input."""
-        names = ["prediction"] if self.separator is not None else ["prediction", "probability"]
-        names += ["prediction_status"] * self.status
-        if self.proba:
-            names += [f"probability_{name}" for name in classifier.classes_.tolist()]
-        return names
+        from fewfit.bulk import added_columns
+
+        return added_columns(classifier, proba=self.proba)
 
     def rows(self, part: Part, told: Sequence[tuple[Any, float]]) -> Iterator[list[Any]]:
         """Yield the rows of a part as CSV has them."""
@@ -234,30 +232,6 @@ class Shown:
             if self.status:
                 item |= {"status": "failed", "reason": why} if why else {"status": "ok"}
             yield item
-
-
-def _predicted(
-    classifier: TextEstimator, part: Part, separator: str | None
-) -> Iterator[tuple[Any, float]]:
-    """Yield the label of each row and its probability; None for a row without one.
-
-    Of several labels it is that of all being right, those left out among them, as if they were
-    independent.
-    """
-    names = classifier.classes_.tolist()
-    several = separator is not None
-    thresholds = classifier.decoder_.threshold_ if several else None
-    for row in part.probabilities:
-        if row[0] != row[0]:
-            yield None, float("nan")
-        elif several:
-            given = row > thresholds
-            own = [name for name, yes in zip(names, given, strict=True) if yes]
-            right = (p if yes else 1 - p for p, yes in zip(row.tolist(), given, strict=True))
-            yield own, math.prod(right)
-        else:
-            best = int(row.argmax())
-            yield names[best], float(row[best])
 
 
 def _shown(probability: float) -> str:

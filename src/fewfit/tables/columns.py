@@ -13,7 +13,8 @@ from fewfit.tables import Row, Table
 from fewfit.tables.names import find, position
 
 SEPARATOR = ";"
-_JOINED = "\n"  # between the texts of several columns
+JOINED = "\n"
+"""Between the texts of several columns of one field."""
 _NAMED = 5
 
 Places = Mapping[str, Sequence[int]]
@@ -114,7 +115,7 @@ def texts_of(table: Table, rows: Sequence[Row], places: Places) -> dict[str, lis
     texts: dict[str, list[str]] = {}
     for field, own in places.items():
         parts = [[_text(table, row, values[i], i) for row, values in rows] for i in own]
-        texts[field] = [_JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
+        texts[field] = [JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
     return texts
 
 
