@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from fewfit.cli.languages import other_language
 from fewfit.tables import Table
-from fewfit.tables.columns import Examples, count, named
+from fewfit.tables.columns import LISTED, Examples, count, listed, named
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
-    from fewfit.estimators.expected import ExpectedAccuracy
 
 _FEW = 2
-_LISTED = 3
 _FOREIGN = 0.5  # of the letters; names and quotations in another script stay well below
 
 
@@ -43,8 +41,8 @@ def _clashes(table: Table, examples: Examples, y: Sequence[Any]) -> str:
     clashing = [own for own in seen.values() if any(y[i] != y[own[0]] for i in own)]
     if not clashing:
         return ""
-    where = "; ".join(named(table, [examples.lines[i] for i in own]) for own in clashing[:_LISTED])
-    more = f"; and {len(clashing) - _LISTED:,} more" if len(clashing) > _LISTED else ""
+    where = "; ".join(named(table, [examples.lines[i] for i in own]) for own in clashing[:LISTED])
+    more = f"; and {len(clashing) - LISTED:,} more" if len(clashing) > LISTED else ""
     verb = "has" if len(clashing) == 1 else "have"
     return f"{count(len(clashing), 'text')} {verb} more than one label ({where}{more})"
 
@@ -54,7 +52,7 @@ def _small(y: Sequence[Any]) -> str:
     if not few:
         return ""
     verb = "has" if len(few) == 1 else "have"
-    return f"{count(len(few), 'class', 'classes')} {verb} two examples or fewer ({_listed(few)})"
+    return f"{count(len(few), 'class', 'classes')} {verb} two examples or fewer ({listed(few)})"
 
 
 def _mass(classifier: TextEstimator) -> str:
@@ -87,34 +85,3 @@ def _language(classifier: TextEstimator, examples: Examples) -> str:
     else:
         return ""
     return f"{what}, and {spec} reads English; take --model embedded"
-
-
-def expectation(expected: ExpectedAccuracy, *, several: bool = False) -> list[str]:
-    """Return what a person wants to read of an expected accuracy."""
-    what = "Rows with all labels right, to expect" if several else "Accuracy to expect"
-    if expected.accuracy is None or expected.interval is None:
-        return [f"{what}: cannot be estimated ({expected.reason})"]
-    low, high = expected.interval
-    lines = [
-        f"{what}: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
-        f"Wilson; {count(expected.n, 'row')}, {expected.n_folds}-fold cross-validation)"
-    ]
-    if not expected.recall:
-        return lines
-    largest, share = expected.largest
-    if low <= share and len(expected.recall) > 1 and not several:
-        lines.append(
-            f"That may be no better than always saying {largest}, which is right for {share:.0%}"
-        )
-    right, n = expected.recall[expected.weakest]
-    if right < n:
-        lines.append(f"Weakest class: {expected.weakest} ({right} of {n} found)")
-    if expected.not_estimated:
-        names = _listed([str(name) for name in expected.not_estimated])
-        lines.append(f"Not estimated, for want of two different texts: {names}")
-    return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
