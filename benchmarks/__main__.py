@@ -43,6 +43,7 @@ PROGRAMS = {
     "token_shift": "token_shift",
     "tfew_base": "tfew_base",
     "walk": "walk",
+    "scale_cost": "scale_cost",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

@@ -9,10 +9,13 @@ from typer.testing import CliRunner
 
 from fewfit.cli import app
 from fewfit.decoders import DECODERS
+from fewfit.errors import InputError
 from fewfit.methods import (
     ALIASES,
     FIRST,
+    NOT_HELD,
     TABLES,
+    _folded,
     find_methods,
     list_methods,
     meanings_of,
@@ -122,6 +125,18 @@ def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
     assert all(f"{found}:" in out or f"{found}\n" in out for found in methods)
 
 
+@pytest.mark.parametrize("name", [*NOT_HELD, "One-Token Rollout", "2402.02887", "losa"])
+def test_of_what_is_not_here_that_is_said(name):
+    with pytest.raises(InputError, match=r"\(.*\) is not among the methods of fewfit"):
+        find_methods(name)
+
+
+def test_what_is_said_not_to_be_here_is_not():
+    held = {method.name for method in list_methods()} | set(ALIASES)
+    alike = {_folded(name) for name in held} & {_folded(name) for name in NOT_HELD}
+    assert not alike, "a method has come: take it out of NOT_HELD"
+
+
 def test_every_alias_names_methods_that_there_are():
     listed = {method.name for method in list_methods()}
     assert set(FIRST) <= listed
@@ -144,10 +159,14 @@ def test_what_a_method_is_used_by_is_there(method):
     if use.startswith("from"):
         exec(use, {})
         return
-    _, command, option, *value = use.split()
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [command, "--help"]).output
-    assert option in shown
-    assert value in ([method.name], [])
+    said = [part for part in use.split()[1:] if not part.isupper()]  # FILE is the user's
+    options = [part for part in said if part.startswith("--")]
+    names = said[: said.index(options[0])] if options else said
+    commands = names[: 1 + (names[0] == "analyse")]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*commands, "--help"])
+    assert done.exit_code == 0
+    assert all(option in done.output for option in options)
+    assert said[len(names) + len(options) :] in ([method.name], [], ["urial"])
 
 
 def test_methods_are_filtered():
