@@ -206,7 +206,7 @@ class TunedModel(FrozenModel):
             yield from self._stream(trunk, adapter, prompts, words)
 
     @property
-    def network(self) -> str:
+    def network_key(self) -> str:
         """What is the same of all tuned models of one base model."""
         known = {k: v for k, v in self.manifest.base_identity.items() if k != "reading"}
         return json.dumps(known, sort_keys=True)
@@ -217,10 +217,10 @@ class TunedModel(FrozenModel):
         Parameters
         ----------
         networks : dict of str to Network
-            By :attr:`network`; one that is missing is added, and loaded when it is first asked.
+            By :attr:`network_key`; one that is missing is added, and loaded when it is first asked.
         """
         if self._given is None and "_loaded" not in vars(self):
-            self._network = networks.setdefault(self.network, Network())
+            self._network = networks.setdefault(self.network_key, Network())
 
     @property
     def mixture(self) -> str | None:
@@ -228,7 +228,7 @@ class TunedModel(FrozenModel):
         adapter = self._loaded[1]
         if self._network is None or type(adapter) is not IA3:
             return None
-        return json.dumps([self.network, self._loaded[0].reading, self.manifest.sites])
+        return json.dumps([self.network_key, self._loaded[0].reading, self.manifest.sites])
 
     def mixed(
         self, groups: Sequence[tuple[TunedModel, Sequence[Prompt], Sequence[str]]]
