@@ -26,6 +26,7 @@ from fewfit.serve.api import api_router
 from fewfit.serve.batching import BusyError, LateError, Limits, Queue
 from fewfit.serve.guard import Bounds, Guard
 from fewfit.serve.metrics import Metrics
+from fewfit.serve.page import page_router
 from fewfit.serve.tasks import Tasks
 
 LOG = logging.getLogger("fewfit.serve")
@@ -102,12 +103,22 @@ def create_app(
             fit_store=fit_store,
         )
     )
+    app.include_router(
+        page_router(
+            tasks,
+            queue,
+            workspace=tasks.folders[0],
+            allow_fit=allow_fit,
+            models=models,
+            store=fit_store,
+        )
+    )
     app.add_exception_handler(FewfitError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(
-        Guard,  # pyright: ignore[reportArgumentType]
+        Guard,
         metrics=metrics,
         bounds=bounds or Bounds(),
         key=api_key,
