@@ -116,7 +116,6 @@ def create_app(
     app.add_exception_handler(FewfitError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(
         Guard,
         metrics=metrics,
@@ -144,7 +143,7 @@ def _ours(request: Request, error: Any) -> JSONResponse:
 def _invalid(request: Request, error: Any) -> JSONResponse:
     told = []
     for one in error.errors()[:5]:  # what was sent is not repeated: it may be a user's text
-        where = ".".join(str(part) for part in one["loc"] if part != "body")
+        where = ".".join(_plain(part) for part in one["loc"] if part != "body")
         told.append(f"{where}: {one['msg']}" if where else str(one["msg"]))
     return problem(422, "invalid", "; ".join(told))
 
@@ -154,10 +153,10 @@ def _http(request: Request, error: Any) -> JSONResponse:
     return problem(error.status_code, code, str(error.detail), **(error.headers or {}))
 
 
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    LOG.error("%s %s", request.method, _route(request), exc_info=error)
-    return problem(500, "failed", "the server failed; its log says where")
-
-
 def _route(request: Request) -> str:
     return getattr(request.scope.get("route"), "path", "-")
+
+
+def _plain(part: Any) -> str:
+    """Return a key of a body as text that can be sent."""
+    return str(part)[:80].encode("ascii", "backslashreplace").decode()

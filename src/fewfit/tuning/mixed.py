@@ -92,4 +92,7 @@ def observe_mixed(
                     read.hidden[own],
                 )
                 found[g].append((np.array([flat[places[j]][1] for j in own]), answers))
-    return [gather(batches, len(prompts)) for batches, (_, prompts, _) in zip(found, groups, strict=True)]
+    return [
+        gather(batches, len(prompts))
+        for batches, (_, prompts, _) in zip(found, groups, strict=True)
+    ]
