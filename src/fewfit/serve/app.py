@@ -27,7 +27,7 @@ from fewfit.serve.batching import BusyError, LateError, Limits, Queue
 from fewfit.serve.guard import Bounds, Guard
 from fewfit.serve.metrics import Metrics
 from fewfit.serve.page import page_router
-from fewfit.serve.tasks import Tasks
+from fewfit.serve.tasks import MANIFESTS, Tasks
 
 LOG = logging.getLogger("fewfit.serve")
 
@@ -80,6 +80,12 @@ def create_app(
     FastAPI
         ``state.tasks`` and ``state.queue`` are what routes ask.
     """
+    first = tasks.folders[0]
+    if allow_fit and any((first / name).exists() for name in MANIFESTS):
+        raise InputError(
+            f"--allow-fit: {first} is an artifact itself, and new tasks go beside one; name the "
+            "folder that holds it first"
+        )
     metrics = Metrics(
         lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
     )

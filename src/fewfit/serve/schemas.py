@@ -223,7 +223,7 @@ class SystemOneRequest(BaseModel):
                     "questions": {
                         "label": {
                             "type": "choice",
-                            "criteria": {"billing": None, "delivery": None},
+                            "criteria": {"billing": "about money", "delivery": "about parcels"},
                         }
                     },
                 }

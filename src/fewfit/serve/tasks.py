@@ -19,7 +19,9 @@ from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
 from fewfit.models.optional import check_installed, network_of, share_network
 
-TUNED = "tuning.json"
+MANIFESTS = (schema.MANIFEST, "tuning.json")
+"""One of which every artifact has."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a task: what is safe in a path and in an address."""
 
@@ -202,7 +204,7 @@ class Tasks:
     def _artifacts(self) -> Iterator[Path]:
         seen: set[Path] = set()
         for root in self.folders:
-            for pattern in (schema.MANIFEST, TUNED):
+            for pattern in MANIFESTS:
                 for file in sorted(root.resolve().rglob(pattern)):
                     hidden = any(
                         part.startswith(".") for part in file.relative_to(root.resolve()).parts
@@ -261,7 +263,7 @@ def check_name(name: str) -> str:
 def _stamp(folder: Path) -> tuple[Any, ...]:
     """What changes when an artifact is replaced: it is written whole, in one rename."""
     kept = []
-    for name in (schema.MANIFEST, TUNED):
+    for name in MANIFESTS:
         if (folder / name).is_file():
             state = (folder / name).stat()
             kept.append((name, state.st_ino, state.st_mtime_ns, state.st_size))
