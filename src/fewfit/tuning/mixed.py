@@ -82,8 +82,8 @@ def observe_mixed(
     with network.lock:
         for places, read in read_in_batches(sizes, encode, ask, first._budget):
             owners = np.array([flat[place][0] for place in places])
-            for g in np.unique(owners):
-                own = np.flatnonzero(owners == g)
+            for g in np.unique(owners).tolist():
+                own = np.flatnonzero(owners == g).tolist()
                 answers = finish(
                     [read.rows[j] for j in own],
                     tuple(groups[g][2]),
