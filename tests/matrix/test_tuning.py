@@ -22,7 +22,10 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, kind, trunk
 
 SMALL = {
+    "dept": {"m": 3, "r": 2, "offset_rate": 1.0},
     "diff-pruning": {"budget": 50},
+    "ept": {"m": 3, "r": 2, "fusion": 2, "spaces": 2, "width": 2, "offset_rate": 1.0},
+    "mam": {"l": 3, "r": 4},
     "hft": {"rounds": 2},
     "swr": {"share": 0.5},
     "fish": {"budget": 50},

@@ -80,10 +80,12 @@ ENTRIES: dict[str, Entry] = {
         "Khosla et al. 2020, arXiv 2004.11362",
         "1 per class",
     ),
+    "dept": Entry("prompts.dept:DePT", "Shi & Lipani 2024, arXiv 2309.05173"),
     "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
     "embeddings-head": Entry(
         "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
     ),
+    "ept": Entry("prompts.ept:EPT", "Lan et al. 2025, arXiv 2405.11464"),
     "fish": Entry("sparse.fish:FISH", "Sung et al. 2021, arXiv 2111.09839"),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
     "full": Entry("sparse.parts:FullTuning", ""),
@@ -103,6 +105,7 @@ ENTRIES: dict[str, Entry] = {
     "lora": Entry("adapters.peft:LoRA", "Hu et al. 2022, arXiv 2106.09685"),
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
     "magnitude-mask": Entry("sparse.masks:MagnitudeMask", ""),
+    "mam": Entry("adapters.mam:MAM", "He et al. 2022, arXiv 2110.04366"),
     "parallel-adapter": Entry(
         "adapters.bottleneck:ParallelAdapter", "He et al. 2021, arXiv 2110.04366"
     ),
