@@ -74,6 +74,7 @@ class Entry(NamedTuple):
 _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
+    "apt": Entry("adapters.apt:APT", "Wu et al. 2023, arXiv 2306.15706"),
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
     "contrastive": Entry(
         "losses.contrastive:Contrastive",
@@ -106,6 +107,7 @@ ENTRIES: dict[str, Entry] = {
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
     "magnitude-mask": Entry("sparse.masks:MagnitudeMask", ""),
     "mam": Entry("adapters.mam:MAM", "He et al. 2022, arXiv 2110.04366"),
+    "panda": Entry("prompts.panda:PANDA", "Zhong et al. 2024, arXiv 2208.10160"),
     "parallel-adapter": Entry(
         "adapters.bottleneck:ParallelAdapter", "He et al. 2021, arXiv 2110.04366"
     ),
@@ -114,6 +116,7 @@ ENTRIES: dict[str, Entry] = {
     "prefix-tuning": Entry(
         "prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"
     ),
+    "promot": Entry("prompts.promot:ProMoT", "Wang et al. 2024, arXiv 2211.00635"),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),
