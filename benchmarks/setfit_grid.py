@@ -155,10 +155,10 @@ def section(path: Path) -> str:
     ]
     return (
         "\n## Tuned where that pays, beside SetFit\n\n`python -m benchmarks setfit_grid`\n\n"
-        "The embedded model; accuracy on 500 rows of the test split, mean over as many samples as "
-        "stand behind the stroke; in brackets how far `auto` tuned in each, 0 being frozen. SetFit "
-        "1.2.0 with its own defaults. The command's grid is six sets, 4, 8, 16 and 64 shots, three "
-        "samples, with and without a pool of 1,000 texts; what is not here was not run.\n\n"
+        "On embedded-en-float32; accuracy on 500 rows of the test split, mean over as many samples "
+        "as stand behind the stroke; in brackets how far `auto` tuned in each, 0 being frozen. "
+        "SetFit 1.2.0 with its own defaults. The command's grid: six sets, 4, 8, 16 and 64 shots, "
+        "three samples, with and without a pool of 1,000 texts; what is not here was not run.\n\n"
         + markdown_table(["accuracy, %", *methods], rows)
         + "\n\nWhat a fit takes, in a process of its own on one thread; the processor's seconds, "
         "since other programs ran.\n\n"
