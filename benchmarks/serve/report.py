@@ -1,0 +1,91 @@
+"""What RESULTS.md says of the server under load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fewfit.markdown import markdown_table
+
+
+def section(path: Path) -> str:
+    """The section of RESULTS.md."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        "\n## The server under load\n",
+        "`OMP_NUM_THREADS=1 python -m benchmarks serve_load --locust PYTHON`\n",
+        f"`fewfit serve` on {content['machine']}, which the client shares, over the loopback; no "
+        "store, the embedded model on one thread. Schemas: `python -m benchmarks serve_schema`.\n",
+    ]
+    parts = {
+        "users": _users,
+        "overload": _overload,
+        "tasks": _tasks,
+        "endurance": _endurance,
+        "reload": _reload,
+    }
+    lines += [parts[name](content[name]) for name in parts if name in content]
+    return "\n".join(lines)
+
+
+def _users(found: dict[str, Any]) -> str:
+    header = ["users", "requests/s", "p50 ms", "p99 ms", "replies", "server CPU s"]
+    rows = [
+        [
+            n,
+            f"{row['per_second']:,.0f}",
+            f"{row['p50_ms']:.0f}",
+            f"{row['p99_ms']:.0f}",
+            _statuses(row),
+            f"{row['server_cpu_seconds']:.1f}",
+        ]
+        for n, row in found["rows"].items()
+    ]
+    return (
+        f"Users of {found['client']}, one text of 13 words a request, one of 20 tasks, ten "
+        f"seconds:\n\n{markdown_table(header, rows)}\n"
+    )
+
+
+def _overload(found: dict[str, Any]) -> str:
+    no, yes, one = found["rejected"], found["accepted"], found["unloaded"]
+    return (
+        f"Ten times too much: texts of 221 words, of which it answers "
+        f"{found['capacity_per_second']:.0f} a second, {found['rate']:.0f} a second for ten "
+        f"seconds. {100 * no['share']:.0f} % are rejected with 429, {no['with_retry_after']:,} of "
+        f"them with `Retry-After`, after {no['p50_ms']:.0f} ms (p50) and {no['p99_ms']:.0f} ms "
+        f"(p99); the accepted take {yes['p50_ms']:.0f} ms and {yes['p99_ms']:.0f} ms, at "
+        f"{yes['per_second']:.0f} a second; one user alone {one['p50_ms']:.0f} ms and "
+        f"{one['p99_ms']:.0f} ms: {found['ratio_p99']:.1f} times. Replies: {_statuses(yes)}.\n"
+    )
+
+
+def _tasks(found: dict[str, Any]) -> str:
+    own = found["p50_ms"]
+    return (
+        f"{found['tasks']:,} tasks on one model, and one: {own['many']:.1f} ms and "
+        f"{own['one']:.1f} ms for the same texts, turn by turn, {found['ratio']:.2f} times (median "
+        f"of {len(found['ratios'])} rounds); {found['more_mb']:.0f} MB more.\n"
+    )
+
+
+def _endurance(found: dict[str, Any]) -> str:
+    first, last = found["memory_mb"][0], found["memory_mb"][-1]
+    return (
+        f"{found['requests']:,} requests of a toy model in {found['seconds']:.0f} s: "
+        f"{first[1]:.0f} MB after {first[0]:,}, {last[1]:.0f} MB after {last[0]:,}; "
+        f"{found['grown_mb_from_a_fifth_on']:+.1f} MB from a fifth on.\n"
+    )
+
+
+def _reload(found: dict[str, Any]) -> str:
+    return (
+        f"{found['reloads']} reloads with replaced artifacts while ten users ask: replies "
+        f"{_statuses(found)}, p99 {found['p99_ms']:.0f} ms.\n"
+    )
+
+
+def _statuses(row: dict[str, Any]) -> str:
+    named = {"0": "none"}
+    return ", ".join(f"{n:,} of {named.get(key, key)}" for key, n in row["statuses"].items())
