@@ -215,7 +215,7 @@ class FakeServer:
             usage = {"prompt_tokens": len(tokenize(text)), "completion_tokens": len(said.split())}
             return {"id": digest(text), "model": self.model, "choices": [choice], "usage": usage}
         if "logprob_token_ids" in body:
-            values = log_probabilities(text)
+            values = log_probabilities(str(text))
             top = {f"token_id:{i}": float(values[i]) for i in body["logprob_token_ids"]}
         else:
             top = {TOKENS[i]: value for i, value in self._top(text, body["logprobs"])}
@@ -229,7 +229,7 @@ class FakeServer:
             "model": self.model,
             "system_fingerprint": "fp1",
             "choices": [choice],
-            "usage": self._usage(text),
+            "usage": self._usage(str(text)),
         }
 
     def _v1_chat_completions(self, body: Any) -> Any:
@@ -334,14 +334,15 @@ class FakeServer:
             said, reason = continued(body["text"], own["max_new_tokens"], own.get("stop", ()))
             meta = {"prompt_tokens": len(tokenize(body["text"])), "completion_tokens": 3}
             return {"text": said, "meta_info": {**meta, "finish_reason": {"type": reason}}}
-        values = log_probabilities(body["text"])
+        text = str(body.get("text", body.get("input_ids")))
+        values = log_probabilities(text)
         meta = {
-            "prompt_tokens": len(tokenize(body["text"])),
+            "prompt_tokens": len(tokenize(text)),
             "weight_version": "default",
             "output_token_ids_logprobs": [
                 [[float(values[i]), i, None] for i in body["token_ids_logprob"]]
             ],
-            "hidden_states": [hidden_state(body["text"]).tolist()],
+            "hidden_states": [hidden_state(text).tolist()],
         }
         return {"text": "", "meta_info": meta}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
@@ -220,6 +221,11 @@ def _item(method: Method) -> Any:
         return None
 
 
+_PARAMETERS = re.compile(
+    r"^Parameters\n-+\n(.*?)(?:\n\n\w[^\n]*\n-+\n|\Z)", re.DOTALL | re.MULTILINE
+)
+_ENTRY = re.compile(r"^(\w[\w, ]*?) : [^\n]*((?:\n+[ ]+[^\n]*)*)", re.MULTILINE)
+
 _USES = {
     "calibration": "fewfit fit --calibration {}",
     "decoder": "fewfit fit --decoder {}",
@@ -230,9 +236,10 @@ _USES = {
 
 
 _COMMANDS = {
-    "urial-prefix": "fewfit generate --prompt urial",
-    "token-shift": "fewfit analyse token-shift BASE ALIGNED QUESTIONS",
-    "retrieved-words": "fewfit words TERMS",
+    "urial-prefix": "fewfit generate FILE --prompt urial",
+    "token-shift": "fewfit analyse token-shift BASE ALIGNED FILE",
+    "retrieved-words": "fewfit words FILE",
+    "trie": "fewfit fit FILE --taxonomy FILE",
 }
 """What is neither decoder nor calibration, and has a command of its own."""
 
@@ -259,6 +266,29 @@ def options_of(method: Method) -> dict[str, Any]:
         if option.init and option.default_factory is not MISSING:
             found[name] = option.default_factory()
     return {name: value for name, value in found.items() if value is not Parameter.empty}
+
+
+def meanings_of(method: Method) -> dict[str, str]:
+    """Return what each option of a method means, from its numpydoc; what says nothing is empty."""
+    said: dict[str, str] = {}
+    item = _item(method)
+    for kind in item.__mro__ if isinstance(item, type) else (item,):
+        section = _PARAMETERS.search(getdoc(kind) or "")
+        entries = _ENTRY.findall(section.group(1)) if section else []
+        for names, text in entries:
+            for name in names.split(", "):
+                said.setdefault(name, " ".join(text.split()))
+    return {name: said.get(name, "") for name in options_of(method)}
+
+
+def options_table(method: Method) -> Table:
+    """Return the options of a method, their defaults and what they mean."""
+    meaning = meanings_of(method)
+    rows = [
+        (f"`{name}`", f"`{value}`", meaning[name].replace("``", "`"))
+        for name, value in options_of(method).items()
+    ]
+    return Table(("option", "default", "meaning"), rows, numbers=False)
 
 
 def first_table() -> Table:

@@ -19,6 +19,7 @@ from fewfit.cli.labels import (
     one_label,
     read_label_words,
     read_separator,
+    read_taxonomy,
 )
 from fewfit.cli.options import (
     AsJson,
@@ -36,6 +37,7 @@ from fewfit.cli.options import (
     MultiLabel,
     Separator,
     Store,
+    Taxonomy,
     TextColumn,
     store_path,
 )
@@ -75,6 +77,7 @@ def fit(
     ] = None,
     label: LabelWords = None,
     labels: LabelFile = None,
+    taxonomy: Taxonomy = None,
     decoder: Annotated[
         str | None,
         typer.Option(help="What is trained on the answers. [default: offset-regression]"),
@@ -158,7 +161,7 @@ def fit(
 
     separator = read_separator(multi_label, label_separator)
     choose("--errors", errors, ("raise", "nan"))
-    words = read_label_words(label, labels)
+    model, words = read_taxonomy(taxonomy, model, read_label_words(label, labels))
     kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
     choose("--tune", tune or "auto", ("auto",))
     source = template or [DEFAULT_TEMPLATE]
@@ -172,6 +175,7 @@ def fit(
             "--option": option,
             "--label": label,
             "--labels": labels,
+            "--taxonomy": taxonomy,
             "--shots": shots,
             "--unlabelled": unlabelled,
             "--tune": tune,

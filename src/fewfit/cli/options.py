@@ -55,6 +55,13 @@ LabelWords = Annotated[
 LabelFile = Annotated[
     Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
 ]
+Taxonomy = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of labels, one to a line: words of several tokens, scored token by token among "
+        "each other (hf:, llamacpp:, vllm:, sglang:)."
+    ),
+]
 Model = Annotated[str | None, typer.Option(help="The frozen model, if not the artifact's own.")]
 Hidden = Annotated[
     str | None,

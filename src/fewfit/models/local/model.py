@@ -65,12 +65,14 @@ class TransformersModel(LocalModel):
         Space of the scores. They differ by a constant per example, so that calibrated decisions are
         the same; "logprob" needs the whole vocabulary at the slot, and then also tells the label
         mass. In "logit" the label mass is NaN.
-    multi_token : {"sum", "first"}, default="sum"
+    multi_token : {"sum", "first", "trie"}, default="sum"
         The score of a word of several tokens. "sum": its log-probability, each token given the
         ones before (causal, encoder-decoder), or, for a masked model, the sum over as many masks as
         the word has tokens, all asked at once. In the space ``logit`` the log-normaliser of the
         slot is added to it, which makes it comparable to the others. "first": the first token
-        alone, as in DecT's code.
+        alone, as in DecT's code. "trie": its probability among the label words, which share all
+        of it wherever they go on in different ways (:class:`fewfit.prompts.Trie`); what a label
+        shares with all others, and how long it is, then counts for nothing.
     dtype : {"float32", "bfloat16", "float16", "auto"}, optional
         Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
         bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
@@ -114,7 +116,7 @@ class TransformersModel(LocalModel):
         *,
         revision: str | None = None,
         space: Literal["logit", "logprob"] = "logit",
-        multi_token: Literal["sum", "first"] = "sum",
+        multi_token: Literal["sum", "first", "trie"] = "sum",
         dtype: str | None = None,
         max_tokens: int | None = None,
         chat: bool = False,
@@ -124,7 +126,7 @@ class TransformersModel(LocalModel):
     ) -> None:
         for option, value, allowed in (
             ("space", space, ("logit", "logprob")),
-            ("multi_token", multi_token, ("sum", "first")),
+            ("multi_token", multi_token, ("sum", "first", "trie")),
         ):
             if value not in allowed:
                 raise InputError(f"model: {option} is one of {allowed}, not {value!r}")
@@ -249,6 +251,7 @@ class TransformersModel(LocalModel):
                 max_tokens=self.max_tokens - n,
                 first_only=self.multi_token == "first",
                 columns_suffice=self.space is ScoreSpace.LOGIT,
+                as_trie=self.multi_token == "trie",
             )
             for frame in groups
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.generation import Writing, Written
-from fewfit.models.remote.causal import ChosenTokens, Vector
+from fewfit.models.remote.causal import ChosenTokens, Sent, Vector
 from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
@@ -32,6 +32,7 @@ class SGLang(ChosenTokens, WritesTexts):
     """
 
     scheme = "sglang"
+    has: ClassVar[frozenset[str]] = frozenset({"multi_token"})
     needs_model = False
 
     @property
@@ -52,8 +53,13 @@ class SGLang(ChosenTokens, WritesTexts):
 
         return tokenize
 
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        return token_ids(
+            session.post("/tokenize", {"model": self.options.model or "default", "prompt": text})
+        )
+
     def _scored(
-        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+        self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
         meta = self._generate(session, text, ids)
         found = dict(_listed(meta))
@@ -74,12 +80,12 @@ class SGLang(ChosenTokens, WritesTexts):
         hidden = last_vector(steps[0] if nested else steps)
         return np.array([found[i] for i in ids]), hidden, count(meta.get("prompt_tokens"))
 
-    def _generate(self, session: Session, text: str, ids: Sequence[int]) -> Any:
+    def _generate(self, session: Session, text: Sent, ids: Sequence[int]) -> Any:
         reply = self.send(
             session,
             "/generate",
             {
-                "text": text,
+                "text" if isinstance(text, str) else "input_ids": text,
                 "sampling_params": {"max_new_tokens": 1, "temperature": 0},
                 "return_logprob": True,
                 "token_ids_logprob": list(ids),

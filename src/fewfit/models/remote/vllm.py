@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.generation import Writing, Written
-from fewfit.models.remote.causal import ChosenTokens, Vector
+from fewfit.models.remote.causal import ChosenTokens, Sent, Vector
 from fewfit.models.remote.replies import (
     count,
     field,
@@ -41,12 +41,13 @@ class VLLM(ChosenTokens, WritesTexts):
     """
 
     scheme = "vllm"
-    has: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    has: ClassVar[frozenset[str]] = frozenset({"hidden", "multi_token"})
 
     @property
     def capabilities(self) -> Capabilities:
+        most = MAX_LABELS if self.options.multi_token == "first" else None
         return Capabilities(
-            scores=ScoreSpace.LOGPROB, hidden=self._second is not None, max_labels=MAX_LABELS
+            scores=ScoreSpace.LOGPROB, hidden=self._second is not None, max_labels=most
         )
 
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
@@ -56,11 +57,17 @@ class VLLM(ChosenTokens, WritesTexts):
 
         return tokenize
 
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        return token_ids(session.post("/tokenize", {"model": self.options.model, "prompt": text}))
+
     def _scored(
-        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+        self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
-        reply = self._complete(session, text, ids)
+        reply = self._complete(session, text, ids[:MAX_LABELS])
         found = dict(self._listed(reply))
+        for start in range(MAX_LABELS, len(ids), MAX_LABELS):
+            more = self._complete(session, text, ids[start : start + MAX_LABELS])
+            found |= dict(self._listed(more))
         missing = [i for i in ids if f"token_id:{i}" not in found]
         if missing:
             raise ModelError(
@@ -68,12 +75,12 @@ class VLLM(ChosenTokens, WritesTexts):
                 "for and is not in the reply); it is older than July 2026. Upgrade it, or ask "
                 "for its most probable tokens with openai: in place of vllm:"
             )
-        hidden = None if second is None else self._pooled(second, text)
+        hidden = None if second is None else self._pooled(second, str(text))
         usage = reply.get("usage")
         n_tokens = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1
         return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
 
-    def _complete(self, session: Session, text: str, ids: Sequence[int]) -> Any:
+    def _complete(self, session: Session, text: Sent, ids: Sequence[int]) -> Any:
         reply = self.send(
             session,
             "/v1/completions",
