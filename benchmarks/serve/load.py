@@ -71,24 +71,35 @@ def users(folder: Path, python: str | None) -> dict[str, Any]:
 
 
 def overload(folder: Path) -> dict[str, Any]:
-    """Ten times the requests that it can answer, of long texts, which take the model its time."""
+    """Ten times the requests that it can answer, of long texts, which take the model its time.
+
+    With the queue as it is by default, and with one in which a single text waits: an answer is as
+    late as the queue is long.
+    """
     make_tasks(folder / "tasks", 20)
+    return {
+        "default queue": _overload(folder / "tasks", ()),
+        "queue of 2": _overload(folder / "tasks", ("--max-queue", "2")),
+    }
+
+
+def _overload(folder: Path, options: Sequence[str]) -> dict[str, Any]:
     texts = messages(20_000, words=220)
-    with Server(folder / "tasks") as server:
+    with Server(folder, options) as server:
         warm(server)
         unloaded = ask(server, asked(TASKS, texts), users=1, seconds=10)
-        capacity = ask(server, asked(TASKS, texts[5000:]), users=16, seconds=10).per_second()
+        capacity = unloaded.per_second()
         told = asyncio.run(
             open_loop(server.port, asked(TASKS, texts[9000:]), rate=10 * capacity, seconds=10)
         )
-        after = ask(server, asked(TASKS, texts[4000:]), users=1, seconds=5)
+        after = ask(server, asked(TASKS, texts[4000:]), users=1, seconds=3)
+    counts = told.counts()
     return {
         "unloaded": figures(unloaded),
-        "capacity_per_second": round(capacity, 1),
         "rate": round(10 * capacity, 1),
         "accepted": figures(told),
         "rejected": {
-            "share": round(told.counts().get(429, 0) / sum(told.counts().values()), 3),
+            "share": round(counts.get(429, 0) / sum(counts.values()), 3),
             "with_retry_after": told.retry_after,
             "p50_ms": round(told.percentile(50, 429), 2),
             "p99_ms": round(told.percentile(99, 429), 2),
@@ -173,9 +184,7 @@ def reload(folder: Path, times: int = 20) -> dict[str, Any]:
 
         thread = threading.Thread(target=replace)
         thread.start()
-        told = ask(
-            server, asked(TASKS[:10], messages(50_000)), users=10, seconds=8, check=is_answer
-        )
+        told = ask(server, asked(TASKS, messages(50_000)), users=10, seconds=8, check=is_answer)
         thread.join()
     return {"reloads": len(done), **figures(told)}
 
@@ -202,7 +211,7 @@ def take(requests: Iterator[bytes], n: int) -> list[bytes]:
 
 def warm(server: Server) -> None:
     """Let the model be loaded, and its buffers be what they will be."""
-    told = ask(server, take(asked(TASKS[:1], messages(200, words=30)), 200), users=4)
+    told = ask(server, take(asked(TASKS[:1], messages(100, words=30)), 100), users=1)
     assert not told.wrong, told.wrong
 
 

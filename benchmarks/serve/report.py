@@ -49,15 +49,31 @@ def _users(found: dict[str, Any]) -> str:
 
 
 def _overload(found: dict[str, Any]) -> str:
-    no, yes, one = found["rejected"], found["accepted"], found["unloaded"]
+    header = [
+        *("", "requests/s", "rejected", "of them with Retry-After", "429 p50 / p99 ms"),
+        *("answered/s", "accepted p50 / p99 ms", "alone p50 / p99 ms", "p99, times"),
+    ]
+    rows = []
+    for name in ("default queue", "queue of 2"):
+        row = found[name]
+        no, yes, one = row["rejected"], row["accepted"], row["unloaded"]
+        rejected = yes["statuses"].get("429", 0)
+        rows.append(
+            [
+                name,
+                f"{row['rate']:.0f}",
+                f"{100 * no['share']:.0f} %",
+                f"{no['with_retry_after'] / max(rejected, 1):.0%}",
+                f"{no['p50_ms']:.0f} / {no['p99_ms']:.0f}",
+                f"{yes['per_second']:.0f}",
+                f"{yes['p50_ms']:.0f} / {yes['p99_ms']:.0f}",
+                f"{one['p50_ms']:.0f} / {one['p99_ms']:.0f}",
+                f"{row['ratio_p99']:.1f}",
+            ]
+        )
     return (
-        f"Ten times too much: texts of 221 words, of which it answers "
-        f"{found['capacity_per_second']:.0f} a second, {found['rate']:.0f} a second for ten "
-        f"seconds. {100 * no['share']:.0f} % are rejected with 429, {no['with_retry_after']:,} of "
-        f"them with `Retry-After`, after {no['p50_ms']:.0f} ms (p50) and {no['p99_ms']:.0f} ms "
-        f"(p99); the accepted take {yes['p50_ms']:.0f} ms and {yes['p99_ms']:.0f} ms, at "
-        f"{yes['per_second']:.0f} a second; one user alone {one['p50_ms']:.0f} ms and "
-        f"{one['p99_ms']:.0f} ms: {found['ratio_p99']:.1f} times. Replies: {_statuses(yes)}.\n"
+        "Ten times the requests that one user after the other gets answered, of texts of 221 "
+        f"words, for ten seconds:\n\n{markdown_table(header, rows)}\n"
     )
 
 

@@ -68,10 +68,9 @@ class Server:
 
     def __enter__(self) -> Self:
         tree = str(Path(fewfit.__file__).parents[1])
+        own = {**os.environ, "PYTHONPATH": tree, "FEWFIT_CACHE": str(self._log.parent / "cache")}
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": tree}
-            )
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=own)
         begun = time.monotonic()
         while time.monotonic() - begun < 120 and self._process.poll() is None:
             try:
@@ -79,8 +78,10 @@ class Server:
                 return self
             except OSError:
                 time.sleep(0.05)
+        code = self._process.poll()
         self._process.kill()
-        raise ModelError(f"the server did not start: {self._log.read_text()[-2000:]}")
+        said = self._log.read_text()[-2000:]
+        raise ModelError(f"the server did not start (exit status {code}): {said}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
@@ -93,7 +94,8 @@ class Server:
 
     def get(self, path: str) -> Any:
         """Return the body at a path."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
             return reply.read()
 
     def memory_mb(self) -> float:
