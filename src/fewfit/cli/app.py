@@ -26,6 +26,7 @@ from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.serve import serve
 from fewfit.cli.suggest import suggest
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
@@ -79,7 +80,19 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-FROZEN = (fit, suggest, predict, evaluate, compare, doctor, download, words, generate, methods)
+FROZEN = (
+    fit,
+    suggest,
+    predict,
+    evaluate,
+    serve,
+    compare,
+    doctor,
+    download,
+    words,
+    generate,
+    methods,
+)
 WEIGHTS = (tune, merge, compose, edit, pretrain)
 for command in (*FROZEN, *WEIGHTS):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
