@@ -263,7 +263,7 @@ _USES = {
     "calibration": "fewfit fit --calibration {}",
     "decoder": "fewfit fit --decoder {}",
     "multi-label decoder": "fewfit fit --multi-label",
-    "searcher": "fewfit compare --methods {}",
+    "searcher": "fewfit search FILE --method {}",
     "tuning": "fewfit tune --method {}",
 }
 
@@ -273,6 +273,7 @@ COMMANDS = {
     "token-shift": "fewfit analyse token-shift BASE ALIGNED FILE",
     "retrieved-words": "fewfit words FILE",
     "trie": "fewfit fit FILE --taxonomy FILE",
+    "conjugate": "fewfit fit FILE --transform NAME",
 }
 """What is neither decoder nor calibration, and has a command of its own."""
 

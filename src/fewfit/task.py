@@ -277,6 +277,8 @@ class Task:
         return [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
 
     def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
+        for view in self.template.views:
+            view.prepare(rows)
         return [[view.render(row) for view in self.template.views] for row in rows]
 
 

@@ -26,6 +26,7 @@ from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.search import search
 from fewfit.cli.serve import serve
 from fewfit.cli.suggest import suggest
 from fewfit.cli.task_file import COMMANDS, takes_task
@@ -91,6 +92,7 @@ FROZEN = (
     download,
     words,
     generate,
+    search,
     methods,
 )
 WEIGHTS = (tune, merge, compose, edit, pretrain)

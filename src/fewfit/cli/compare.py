@@ -21,8 +21,10 @@ from fewfit.cli.options import (
     Store,
     Taxonomy,
     TextColumn,
+    Transforms,
     read_options,
     store_path,
+    through,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.terminal import show
@@ -84,6 +86,7 @@ def compare(
             "[default: '{text} This is about …']"
         ),
     ] = None,
+    transform: Transforms = None,
     label: LabelWords = None,
     labels: LabelFile = None,
     taxonomy: Taxonomy = None,
@@ -142,7 +145,7 @@ def compare(
     named, words = _names(models or model), read_label_words(label, labels)
     if taxonomy is not None:
         named, words = _over_taxonomy(taxonomy, named, words)
-    views = make_views(template or DEFAULT_TEMPLATE)
+    views = make_views(through(template or [DEFAULT_TEMPLATE], transform, store))
     names = [n for own in column_names(views.fields, text_column).values() for n in own]
     splits: list[Any] = []
     rows: list[Any] = []

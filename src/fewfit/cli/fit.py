@@ -39,7 +39,9 @@ from fewfit.cli.options import (
     Store,
     Taxonomy,
     TextColumn,
+    Transforms,
     store_path,
+    through,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.suspicions import suspicions
@@ -75,6 +77,7 @@ def fit(
             "[default: '{text} This is about …']"
         ),
     ] = None,
+    transform: Transforms = None,
     label: LabelWords = None,
     labels: LabelFile = None,
     taxonomy: Taxonomy = None,
@@ -165,7 +168,8 @@ def fit(
     kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
     choose("--tune", tune or "auto", ("auto",))
     source = template or [DEFAULT_TEMPLATE]
-    fields = make_views(source).fields
+    views = through(source, transform, store)
+    fields = make_views(views).fields
     if multi_label:
         given = {
             "--hidden": hidden,
@@ -181,10 +185,10 @@ def fit(
             "--tune": tune,
         }
         _refuse(given)
-        classifier = _several(model, source, kept)
+        classifier = _several(model, views, kept)
     else:
         more = {**kept, "hidden": hidden, "tune": tune}
-        classifier = _single(model, source, words, decoder, calibration, option or [], more)
+        classifier = _single(model, views, words, decoder, calibration, option or [], more)
     check_folder(output, schema.files_of(output))
 
     names, name = column_names(fields, text_column), label_column or "label"
@@ -229,7 +233,7 @@ def fit(
     report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
-    with bar("asking", (len(y) + len(texts)) * len(source)) as progress:
+    with bar("asking", (len(y) + len(texts)) * len(views)) as progress:
         given: dict[str, Any] = {"unlabelled": texts} if texts else {}
         classifier.fit(examples.texts, y, progress=progress, **given)
     seconds = time.perf_counter() - start
@@ -264,7 +268,7 @@ def fit(
 
 def _single(
     model: str,
-    template: list[str],
+    template: list[Any],
     words: Any,
     decoder: str | None,
     calibration: str | None,
@@ -305,7 +309,7 @@ def _options(given: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     return decoder, calibration
 
 
-def _several(model: str, template: list[str], kept: dict[str, Any]) -> TextEstimator:
+def _several(model: str, template: list[Any], kept: dict[str, Any]) -> TextEstimator:
     from fewfit.estimators.multi_label import MultiLabelClassifier
 
     return MultiLabelClassifier(model, template=template, **kept)

@@ -20,6 +20,7 @@ from fewfit.cli.options import (
     MaxQueries,
     Store,
     TextColumn,
+    Transforms,
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
@@ -52,6 +53,7 @@ def generate(
     template: Annotated[
         str, typer.Option(help="What is asked about a row: text with fields.")
     ] = "{text}",
+    transform: Transforms = None,
     column: Annotated[str, typer.Option(help="Column that is added.")] = "generated",
     max_tokens: Annotated[int, typer.Option(min=1, help="Where a text is cut.")] = 256,
     store: Store = "default",
@@ -79,7 +81,7 @@ def generate(
     choose("--errors", errors, ("raise", "nan"))
     asked = load_model(model)
     writes(asked)
-    view = _view(asked, prompt, template)
+    view = _view(asked, prompt, template, transform, store)
     how = Writing(max_tokens, view.stop)
     names = [n for own in column_names(view.fields, text_column).values() for n in own]
     table = open_table(
@@ -149,11 +151,20 @@ class _Tally:
             self.cut.append(row[0])
 
 
-def _view(model: FrozenModel, prompt: str | None, template: str) -> View:
-    from fewfit.prompts import Template, Urial
+def _view(
+    model: FrozenModel, prompt: str | None, template: str, transforms: list[str] | None, store: str
+) -> View:
+    from fewfit.estimators.transforms import read_transform
+    from fewfit.prompts import Conjugate, Template, Urial
 
     if "{mask}" in template:
         raise InputError("--template: the model writes behind it, so that it has no {mask}")
+    if transforms:
+        if prompt not in (None, "plain") or len(transforms) > 1:
+            raise InputError("--transform: one, and with the plain prompt alone")
+        way = read_transform(transforms[0], store_path(store))
+        source = f"{template}{{mask}}"
+        return Template(source) if way is None else Conjugate(source, way)
     name = prompt or ("plain" if _is_chat(model) else "urial")
     if name == "plain":
         return Template(f"{template}{{mask}}")

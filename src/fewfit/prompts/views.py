@@ -48,6 +48,10 @@ class View(ABC):
         """Return a label word as this view's prompts ask for it."""
         return word
 
+    def prepare(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Do at once what rendering these rows takes, where that is faster; most do nothing."""
+        return
+
     def read(self, written: str) -> str:
         """Return the answer in what a model wrote from the slot on."""
         return written.strip()
