@@ -44,7 +44,6 @@ PROGRAMS = {
     "walk": "walk",
     "scale_cost": "scale_cost",
     "serve_load": "serve.load",
-    "serve_schema": "serve.schema",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

@@ -16,7 +16,7 @@ def section(path: Path) -> str:
         "\n## The server under load\n",
         "`OMP_NUM_THREADS=1 python -m benchmarks serve_load --locust PYTHON`\n",
         f"`fewfit serve` on {content['machine']}, which the client shares, over the loopback; no "
-        "store, the embedded model on one thread. Schemas: `python -m benchmarks serve_schema`.\n",
+        "store, the embedded model on one thread. What its OpenAPI page promises: `make test-schema`.\n",
     ]
     parts = {
         "users": _users,
