@@ -42,7 +42,7 @@ test: setup
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable . pytest pytest-timeout hypothesis pandas datasets cma
+		--editable '.[serve]' pytest pytest-timeout hypothesis pandas datasets cma
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed

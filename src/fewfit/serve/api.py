@@ -207,7 +207,7 @@ def api_router(
     @router.get("/health/ready", responses={503: {"model": s.Health}})
     async def ready(response: Response) -> s.Health:
         """Say whether every frozen model has answered when it was last asked."""
-        first = {task.key: task for task in reversed(tasks.all())}
+        first = {task.network: task for task in reversed(tasks.all())}
         for key, task in first.items():
             engine = queue.engine(task)
             again = not engine.asked or engine.failing

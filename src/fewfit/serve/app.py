@@ -27,7 +27,7 @@ from fewfit.serve.batching import BusyError, LateError, Limits, Queue
 from fewfit.serve.guard import Bounds, Guard
 from fewfit.serve.metrics import Metrics
 from fewfit.serve.page import page_router
-from fewfit.serve.tasks import Tasks
+from fewfit.serve.tasks import MANIFESTS, Tasks
 
 LOG = logging.getLogger("fewfit.serve")
 
@@ -80,6 +80,12 @@ def create_app(
     FastAPI
         ``state.tasks`` and ``state.queue`` are what routes ask.
     """
+    first = tasks.folders[0]
+    if allow_fit and any((first / name).exists() for name in MANIFESTS):
+        raise InputError(
+            f"--allow-fit: {first} is an artifact itself, and new tasks go beside one; name the "
+            "folder that holds it first"
+        )
     metrics = Metrics(
         lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
     )
@@ -116,7 +122,6 @@ def create_app(
     app.add_exception_handler(FewfitError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(
         Guard,
         metrics=metrics,
@@ -144,7 +149,7 @@ def _ours(request: Request, error: Any) -> JSONResponse:
 def _invalid(request: Request, error: Any) -> JSONResponse:
     told = []
     for one in error.errors()[:5]:  # what was sent is not repeated: it may be a user's text
-        where = ".".join(str(part) for part in one["loc"] if part != "body")
+        where = ".".join(_plain(part) for part in one["loc"] if part != "body")
         told.append(f"{where}: {one['msg']}" if where else str(one["msg"]))
     return problem(422, "invalid", "; ".join(told))
 
@@ -154,10 +159,10 @@ def _http(request: Request, error: Any) -> JSONResponse:
     return problem(error.status_code, code, str(error.detail), **(error.headers or {}))
 
 
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    LOG.error("%s %s", request.method, _route(request), exc_info=error)
-    return problem(500, "failed", "the server failed; its log says where")
-
-
 def _route(request: Request) -> str:
     return getattr(request.scope.get("route"), "path", "-")
+
+
+def _plain(part: Any) -> str:
+    """Return a key of a body as text that can be sent."""
+    return str(part)[:80].encode("ascii", "backslashreplace").decode()
