@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,3 +97,8 @@ def serving(tasks: Tasks, **options: Any) -> Iterator[Site]:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+if __name__ == "__main__":
+    for i, one in enumerate(("mood", "topics")):
+        fitted(Path(sys.argv[1]), one, shift=i)

@@ -82,6 +82,7 @@ def test_what_is_wrong_with_a_request_is_said(site):
         reply = site.ask("POST", "/v1/predict", body)
         assert reply.status in (status, 400 if status == 422 else status), (body, reply)
         assert set(reply.body["error"]) == {"code", "message"}, body
+    assert site.ask("PUT", "/v1/tasks").headers["allow"] == "GET, POST"
     for method, path, status in (
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/predict", 405),

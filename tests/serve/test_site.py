@@ -187,7 +187,7 @@ def test_reloads_under_load_drop_nothing(folder, tmp_path):
 
 def test_a_full_server_says_when_to_come_again(folder):
     tasks = Tasks([folder])
-    slow(tasks, 0.1)
+    slow(tasks, 0.25)
     replies = []
     with serving(tasks, limits=Limits(batch=1, waiting=2)) as site:
         threads = [
@@ -198,7 +198,7 @@ def test_a_full_server_says_when_to_come_again(folder):
             thread.start()
         for thread in threads:
             thread.join()
-        late = site.predict(["late"], "mood", deadline=0.01)
+        late = site.predict(["late"], "mood", deadline=0.1)
         assert (late.status, late.body["error"]["code"]) == (504, "late")
     assert {reply.status for reply in replies} == {200, 429}
     for reply in replies:

@@ -28,6 +28,7 @@ _SELDOM = 5.0  # seconds between two tries of a frozen model that gave no answer
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": s.ErrorResponse, "description": text}
     for status, text in (
+        (400, "The body cannot be read."),
         (401, "The key is missing or wrong."),
         (404, "There is no such task."),
         (408, "The request did not arrive in time."),

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from fewfit._version import __version__
 from fewfit.errors import (
@@ -41,7 +42,13 @@ _STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
     (ModelError, 503, "model"),
     (FewfitError, 500, "failed"),
 )
-_CODES = {404: "not_found", 405: "wrong_method", 403: "not_allowed", 409: "conflict"}
+_CODES = {
+    400: "invalid",
+    404: "not_found",
+    405: "wrong_method",
+    403: "not_allowed",
+    409: "conflict",
+}
 
 
 def create_app(
@@ -98,7 +105,7 @@ def create_app(
 
     app = FastAPI(title="fewfit", version=__version__, lifespan=lifespan)
     app.state.tasks, app.state.queue, app.state.metrics = tasks, queue, metrics
-    app.include_router(
+    routers = (
         api_router(
             tasks,
             queue,
@@ -107,18 +114,19 @@ def create_app(
             allow_fit=allow_fit,
             models=models,
             fit_store=fit_store,
-        )
-    )
-    app.include_router(
+        ),
         page_router(
             tasks,
             queue,
-            workspace=tasks.folders[0],
+            workspace=first,
             allow_fit=allow_fit,
             models=models,
             store=fit_store,
-        )
+        ),
     )
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     app.add_exception_handler(FewfitError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -156,7 +164,12 @@ def _invalid(request: Request, error: Any) -> JSONResponse:
 
 def _http(request: Request, error: Any) -> JSONResponse:
     code = _CODES.get(error.status_code, "failed")
-    return problem(error.status_code, code, str(error.detail), **(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the framework names those of the first route alone
+        met = [r for r in request.app.state.routes if r.matches(request.scope)[0] != Match.NONE]
+        own = {name for route in met for name in getattr(route, "methods", None) or ()}
+        headers["Allow"] = ", ".join(sorted(own)) or headers.get("Allow", "")
+    return problem(error.status_code, code, str(error.detail), **headers)
 
 
 def _route(request: Request) -> str:
