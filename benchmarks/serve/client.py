@@ -18,6 +18,10 @@ from typing import Any
 import numpy as np
 
 
+IDLE_SECONDS = 3.0
+"""After which a connection is not used again: servers commonly close it after five."""
+
+
 @dataclass
 class Told:
     """What came back.
@@ -75,15 +79,14 @@ class Connections:
 
     def __init__(self, port: int, told: Told, check: Check | None = None) -> None:
         self.port, self.told, self.check = port, told, check
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def ask(self, data: bytes) -> None:
         """Send a request and note what came back."""
         begun = time.perf_counter()
         writer = None
         try:
-            pair = self._idle.pop() if self._idle else None
-            reader, writer = pair or await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = await self._take()
             writer.write(data)
             head = await reader.readuntil(b"\r\n\r\n")
             lines = head.decode("latin-1").lower().split("\r\n")
@@ -100,14 +103,22 @@ class Connections:
         if fields.get("connection") == "close":
             await _closed(writer)
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((reader, writer, time.monotonic()))
         if self.check and (said := self.check(status, body)):
             self.told.wrong.append(said)
 
     async def close(self) -> None:
         """Close what is idle."""
-        for _, writer in self._idle:
+        for _, writer, _ in self._idle:
             await _closed(writer)
+
+    async def _take(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer, since = self._idle.pop()
+            if time.monotonic() - since < IDLE_SECONDS:
+                return reader, writer
+            await _closed(writer)
+        return await asyncio.open_connection("127.0.0.1", self.port)
 
 
 async def _closed(writer: asyncio.StreamWriter | None) -> None:

@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import RESULTS
-from benchmarks.serve.client import Told, closed, open_loop, request
+from benchmarks.serve.client import Connections, Told, closed, open_loop, request
 from benchmarks.serve.server import PREDICT, Server, make_tasks, messages
 
 OUTPUT = RESULTS / "serve_load.json"
@@ -109,36 +109,45 @@ def _overload(folder: Path, options: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def tasks(folder: Path, n: int = 1000, rounds: int = 7, requests: int = 300) -> dict[str, Any]:
-    """One task or a thousand on one model: the same texts, the two servers turn by turn."""
+def tasks(folder: Path, n: int = 1000, requests: int = 1500) -> dict[str, Any]:
+    """One task or a thousand on one model: each text is asked of both servers, in turn."""
     names = make_tasks(folder / "many", n)
     make_tasks(folder / "one", 1)
-    texts = messages(rounds * requests + 100)
-    seconds: dict[str, list[list[float]]] = {"one": [], "many": []}
-    memory: dict[str, float] = {}
+    texts = messages(requests + 100)
     with Server(folder / "one") as one, Server(folder / "many") as many:
-        warm(one)
-        warm(many)
-        memory = {"one": one.memory_mb(), "many": many.memory_mb()}
-        for i in range(rounds):
-            own = texts[i * requests : (i + 1) * requests]
-            pair = [("one", one, names[:1]), ("many", many, names)]
-            for which, server, listed in pair if i % 2 else pair[::-1]:
-                told = ask(server, take(asked(listed, own), requests), users=1)
-                assert not told.wrong, told.wrong
-                seconds[which].append(told.seconds[200])
-        after = {"one": one.memory_mb(), "many": many.memory_mb()}
-    middle = {k: 1000 * median(median(own) for own in v) for k, v in seconds.items()}
-    ratios = [median(m) / median(o) for o, m in zip(seconds["one"], seconds["many"], strict=True)]
+        servers = {"one": one, "many": many}
+        asking = {"one": asked(names[:1], texts), "many": asked(names, texts)}
+        for server in servers.values():
+            warm(server)
+        before = {which: server.cpu_seconds() for which, server in servers.items()}
+        told = asyncio.run(_in_turn(servers, asking, requests))
+        cpu = {which: server.cpu_seconds() - before[which] for which, server in servers.items()}
+        memory = {which: server.memory_mb() for which, server in servers.items()}
+    seconds = {which: own.seconds[200] for which, own in told.items()}
+    assert not any(own.wrong for own in told.values()), told
+    pairs = zip(seconds["many"], seconds["one"], strict=True)
     return {
         "tasks": n,
-        "p50_ms": {k: round(v, 3) for k, v in middle.items()},
-        "ratio": round(median(ratios), 3),
-        "ratios": [round(r, 3) for r in ratios],
-        "memory_mb": {k: round(v, 1) for k, v in memory.items()},
-        "memory_after_mb": {k: round(v, 1) for k, v in after.items()},
-        "more_mb": round(after["many"] - after["one"], 1),
+        "requests": requests,
+        "p50_ms": {which: round(1000 * median(own), 3) for which, own in seconds.items()},
+        "ratio": round(median(m / o for m, o in pairs), 3),
+        "cpu_ms": {which: round(1000 * own / requests, 3) for which, own in cpu.items()},
+        "memory_mb": {which: round(mb, 1) for which, mb in memory.items()},
+        "more_mb": round(memory["many"] - memory["one"], 1),
     }
+
+
+async def _in_turn(
+    servers: dict[str, Server], asking: dict[str, Iterator[bytes]], requests: int
+) -> dict[str, Told]:
+    told = {which: Told() for which in servers}
+    own = {which: Connections(server.port, told[which]) for which, server in servers.items()}
+    for i in range(requests):
+        for which in list(servers)[:: 1 if i % 2 else -1]:
+            await own[which].ask(next(asking[which]))
+    for one in own.values():
+        await one.close()
+    return told
 
 
 def endurance(folder: Path, n: int = 100_000, parts: int = 10) -> dict[str, Any]:
@@ -227,15 +236,18 @@ def locust(python: str, port: int, n: int, prefix: Path) -> dict[str, Any]:
     command += ["--csv", str(prefix), "--only-summary", "--stop-timeout", "5"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     with Path(f"{prefix}_stats.csv").open(encoding="utf-8") as stream:
-        row = next(row for row in csv.DictReader(stream) if row["Name"] == "Aggregated")
+        rows = {row["Name"]: row for row in csv.DictReader(stream)}
+    row, busy = rows["answered"], rows.get("busy", {"Request Count": "0"})
+    statuses = {
+        "200": int(row["Request Count"]) - int(row["Failure Count"]),
+        "429": int(busy["Request Count"]),
+        "other": int(row["Failure Count"]),
+    }
     return {
         "p50_ms": float(row["50%"]),
         "p99_ms": float(row["99%"]),
         "per_second": round(float(row["Requests/s"]), 1),
-        "statuses": {
-            "200": int(row["Request Count"]) - int(row["Failure Count"]),
-            **({"failed": int(row["Failure Count"])} if int(row["Failure Count"]) else {}),
-        },
+        "statuses": {status: n for status, n in statuses.items() if n},
         "wrong": [] if done.returncode == 0 else [done.stderr[-300:]],
     }
 

@@ -15,8 +15,9 @@ def section(path: Path) -> str:
     lines = [
         "\n## The server under load\n",
         "`OMP_NUM_THREADS=1 python -m benchmarks serve_load --locust PYTHON`\n",
-        f"`fewfit serve` on {content['machine']}, which the client shares, over the loopback; no "
-        "store, the embedded model on one thread. What its OpenAPI page promises: `make test-schema`.\n",
+        f"`fewfit serve` on {content['machine']}, which the client and other programs share (each "
+        "part says the load average behind it), over the loopback; no store, the embedded model on "
+        "one thread. What its OpenAPI page promises: `make test-schema`.\n",
     ]
     parts = {
         "users": _users,
@@ -44,7 +45,8 @@ def _users(found: dict[str, Any]) -> str:
     ]
     return (
         f"Users of {found['client']}, one text of 13 words a request, one of 20 tasks, ten "
-        f"seconds:\n\n{markdown_table(header, rows)}\n"
+        f"seconds. Who gets 429 comes again when it says. Load average {found['load_average']}.\n\n"
+        f"{markdown_table(header, rows)}\n"
     )
 
 
@@ -73,16 +75,20 @@ def _overload(found: dict[str, Any]) -> str:
         )
     return (
         "Ten times the requests that one user after the other gets answered, of texts of 221 "
-        f"words, for ten seconds:\n\n{markdown_table(header, rows)}\n"
+        f"words, for ten seconds. Load average {found['load_average']}.\n\n"
+        f"{markdown_table(header, rows)}\n"
     )
 
 
 def _tasks(found: dict[str, Any]) -> str:
-    own = found["p50_ms"]
+    own, cpu = found["p50_ms"], found["cpu_ms"]
     return (
-        f"{found['tasks']:,} tasks on one model, and one: {own['many']:.1f} ms and "
-        f"{own['one']:.1f} ms for the same texts, turn by turn, {found['ratio']:.2f} times (median "
-        f"of {len(found['ratios'])} rounds); {found['more_mb']:.0f} MB more.\n"
+        f"{found['tasks']:,} tasks on one model, and one, in two servers, {found['requests']:,} "
+        f"texts, each asked of both, one after the other: {own['many']:.2f} ms and "
+        f"{own['one']:.2f} ms (medians; {found['ratio']:.3f} times, the median of the ratios), "
+        f"processor time of a request {cpu['many']:.2f} and {cpu['one']:.2f} ms "
+        f"({cpu['many'] / cpu['one']:.3f} times); {found['more_mb']:.0f} MB more memory. Load "
+        f"average {found['load_average']}.\n"
     )
 
 
