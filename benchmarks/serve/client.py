@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-
 IDLE_SECONDS = 3.0
 """After which a connection is not used again: servers commonly close it after five."""
 
