@@ -47,7 +47,7 @@ def test_the_key_is_asked_for_everywhere_but_for_the_health_and_the_empty_page(f
         guard.hmac, "compare_digest", lambda a, b: compared.append(a) or compare(a, b)
     )
     with serving(Tasks([folder]), api_key=KEY) as site:
-        for path in ("/v1/tasks", "/metrics", "/openapi.json", "/docs", "/page/tasks", "/v1/x"):
+        for path in ("/v1/tasks", "/metrics", "/openapi.json", "/page/x", "/page/tasks", "/v1/x"):
             for given in ({}, {"X_API_Key": KEY[:-1]}, {"Authorization": "Bearer \xe9"}):
                 reply = site.ask("GET", path, **given)
                 assert reply.status == 401, path
