@@ -191,6 +191,7 @@ class IAPT(TuningMethod):
     Parameters
     ----------
     m : int, default=4
+        Keys and values of each layer.
     r : int, default=32
         Width of the generators.
     shared : int, default=2
