@@ -20,7 +20,6 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
 
-from benchmarks import RESULTS
-from fewfit.markdown import markdown_table
+from benchmarks import RESULTS, prompt_report
 from fewfit.tuning import Adapter, Objective, Trunk, make_method
 from fewfit.tuning.choices import Encoded
 from fewfit.tuning.measure import forward_flops, saved_bytes, seconds
@@ -56,7 +54,7 @@ def network(kind: str, width: int, layers: int) -> Any:
         "pad_token_id": 0,
     }
     if kind == "masked":
-        still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        still: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         model = transformers.BertForMaskedLM(transformers.BertConfig(**size, **still))
     else:
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**size))
@@ -266,44 +264,6 @@ def serving(width: int, layers: int, rounds: int) -> dict[str, Any]:
 PARTS = {"reading": reading, "training": training, "serving": serving}
 
 
-def section(path: Path) -> str:
-    """The section of RESULTS.md."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    parts, header = content["parts"], ["what / against what", "figures", "ratio"]
-    rows: list[list[str]] = []
-
-    def row(part: str, one: str, other: str, key: str, unit: str, scale: float) -> None:
-        a, b = parts[part][one][key], parts[part][other][key]
-        figures = f"{a * scale:,.1f} {unit} / {b * scale:,.1f} {unit}"
-        rows.append([f"{part}: {one} / {other}", figures, f"{a / b:.2f}"])
-
-    if "reading" in parts:
-        more = f"bare, {FRONT} tokens more"
-        for name in ("prompt-tuning", "prefix-tuning"):
-            row("reading", name, "bare", "seconds", "ms", 1000)
-            row("reading", name, "bare", "flops", "GFLOP", 1e-9)
-        row("reading", "prompt-tuning", more, "seconds", "ms", 1000)
-    if "training" in parts:
-        for name in ("dept", "ept"):
-            row("training", name, "prompt-tuning", "seconds", "ms", 1000)
-            row("training", name, "prompt-tuning", "saved_bytes", "MB", 1e-6)
-            row("training", name, "prompt-tuning", "values", "thousand values", 1e-3)
-    if "serving" in parts:
-        for name in ("lora", "lora of peft", "bare"):
-            row("serving", "iapt", name, "tokens_per_second", "tokens/s", 1)
-    return (
-        "\n## What prompts cost\n\n`OMP_NUM_THREADS=1 python -m benchmarks prompt_speed`\n\n"
-        f"Random networks of {content['layers']} blocks of width {content['width']}, a BERT for "
-        f"reading and training and a Llama for serving; {BATCH} rows of {TOKENS} tokens, one "
-        f"thread, torch {content['torch']}, medians of {content['rounds']} runs in turn, "
-        f"processor time. Reading: {FRONT} vectors, or {FRONT} keys and values of each "
-        "attention. Training: values "
-        f"as those of a prompt of {LONG} vectors; DePT and EPT have a prompt of {FRONT} of them. "
-        f"Serving: {BATCH} tasks at once, {GENERATED} tokens behind each text, LoRA of rank {RANK} "
-        "on all layers of the blocks.\n\n" + markdown_table(header, rows) + "\n"
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -321,7 +281,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "width": args.width,
         "layers": args.layers,
         "rounds": args.rounds,
+        "rows": BATCH,
+        "tokens": TOKENS,
+        "front": FRONT,
+        "long": LONG,
+        "generated": GENERATED,
+        "rank": RANK,
         "parts": old | found,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(section(path))
+    print(prompt_report.speed(path))
