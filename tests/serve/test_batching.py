@@ -70,7 +70,7 @@ def run(tasks, work, limits=None, **options):
     ),
     batch=st.integers(1, 20),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_rows_never_swap_between_tasks_texts_and_requests(folder, plan, batch):
     """Each text is a tag of its own, and so has probabilities of its own in each task."""
     tasks = _once(folder)
@@ -110,7 +110,7 @@ def _expected(folder: Path) -> list[np.ndarray]:
 
 
 def test_a_text_for_many_tasks_that_ask_alike_is_one_query_however_small_a_batch(tmp_path):
-    for i in range(30):
+    for i in range(12):
         fitted(tmp_path, f"t{i}", shift=i)
     tasks = Tasks([tmp_path])
     model = slow(tasks, 0)
