@@ -117,6 +117,8 @@ def test_the_command_prints_the_same():
         ("DCPMI", {"pmi"}),
         ("MAM adapter", {"parallel-adapter"}),
         ("default", {"offset-regression"}),
+        ("decomposed prompt-tuning", {"dept"}),
+        ("P-tuning v2", {"prefix-tuning"}),
     ],
 )
 def test_a_method_is_found_by_the_name_of_its_paper(name, methods):

@@ -119,6 +119,7 @@ def _name_of(decoder: Any) -> str:
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "AdaBoost": ("prompt-boosting",),
+    "Approximated Prompt Tuning": ("apt",),
     "BBT": ("black-box-tuning",),
     "BC": ("batch",),
     "BDPL": ("prompt-search",),
@@ -127,10 +128,12 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "CC": ("contextual",),
     "Composable Sparse Fine-Tuning": ("lt-sft",),
     "Conjugate Prompting": ("conjugate",),
+    "Context-aware Prompt Tuning": ("cpt",),
     "contextual calibration": ("contextual",),
     "DC": ("domain-context",),
     "DCPMI": ("pmi",),
     "Decoder Tuning": ("dect", "ratio"),
+    "Decomposed Prompt Tuning": ("dept",),
     "default": ("offset-regression",),
     "domain-context calibration": ("domain-context",),
     "FISH mask": ("fish",),
@@ -152,6 +155,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "MAM adapter": ("parallel-adapter",),
     "Multi-Prompting Decoder": ("mpd", "neighbour-words"),
     "nearest centroid": ("nearest-mean",),
+    "P-tuning v2": ("prefix-tuning",),
     "Pattern-Exploiting Training": ("pet",),
     "PMI-DC": ("pmi",),
     "Prompt Tuned Embedding Classification": ("multi-label", "trie"),
