@@ -115,7 +115,7 @@ def test_the_command_prints_the_same():
         ("URIAL", {"urial-prefix", "token-shift"}),
         ("CC", {"contextual"}),
         ("DCPMI", {"pmi"}),
-        ("MAM adapter", {"parallel-adapter"}),
+        ("MAM adapter", {"mam", "parallel-adapter"}),
         ("default", {"offset-regression"}),
         ("decomposed prompt-tuning", {"dept"}),
         ("P-tuning v2", {"prefix-tuning"}),

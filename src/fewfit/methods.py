@@ -152,7 +152,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "lottery ticket": ("lt-sft",),
     "low-rank adaptation": ("lora",),
     "LST": ("ladder",),
-    "MAM adapter": ("parallel-adapter",),
+    "MAM adapter": ("mam", "parallel-adapter"),
     "Multi-Prompting Decoder": ("mpd", "neighbour-words"),
     "nearest centroid": ("nearest-mean",),
     "P-tuning v2": ("prefix-tuning",),
