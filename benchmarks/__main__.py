@@ -30,6 +30,8 @@ PROGRAMS = {
     "hf_speed": "speed.hf_speed",
     "http_throughput": "speed.http_throughput",
     "tuning_speed": "speed.tuning_speed",
+    "prompt_proofs": "prompt_proofs",
+    "prompt_speed": "speed.prompt_speed",
     "searchers": "searchers",
     "ablation": "ablation",
     "embedded": "embedded",
@@ -44,6 +46,7 @@ PROGRAMS = {
     "tfew_base": "tfew_base",
     "walk": "walk",
     "scale_cost": "scale_cost",
+    "serve_load": "serve.load",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""
