@@ -64,6 +64,7 @@ def main():
         elif "pool" in request:
             classifier, reply = with_pool(classifier, **request["pool"])
         else:  # always of the same texts, and of the same model since it was fitted
+            assert classifier is not None, "nothing was fitted"
             answers = answers or classifier.observe(request["predict"]["texts"])
             reply = {"probabilities": classifier.decode(answers).tolist()}
         REPLIES.write(json.dumps(reply) + "\n")
