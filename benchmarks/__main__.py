@@ -30,6 +30,8 @@ PROGRAMS = {
     "hf_speed": "speed.hf_speed",
     "http_throughput": "speed.http_throughput",
     "tuning_speed": "speed.tuning_speed",
+    "prompt_proofs": "prompt_proofs",
+    "prompt_speed": "speed.prompt_speed",
     "searchers": "searchers",
     "ablation": "ablation",
     "embedded": "embedded",

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import (
     RESULTS,
     decision,
+    prompt_report,
     scale_cost,
     searchers_report,
     setfit_grid,
@@ -470,6 +471,8 @@ def main(argv: Sequence[str] = ()) -> None:
         "scale_cost": scale_cost.section,
         "serve_load": serve_report.section,
         "tuning_speed": tuning_report.speed,
+        "prompt_speed": prompt_report.speed,
+        "prompt_proofs": prompt_report.proofs,
         "vectors": tuning_report.vectors,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
