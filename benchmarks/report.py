@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     RESULTS,
+    answers,
     scale_cost,
     searchers_report,
     setfit_grid,
@@ -451,6 +452,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "pairs": pairs,
         "setfit_grid": setfit_grid.section,
         "chat": chat,
+        "answers": answers.section,
         "token_shift": token_shift.section,
         "searchers": searchers_report.searchers,
         "grid": grid,
