@@ -302,6 +302,24 @@ class FakeServer:
         usage = {"input_tokens": len(body["state"].split()), "output_tokens": 0}
         return {"model": self.model, "answers": answers, "usage": usage}
 
+    def _v1_decisions(self, body: Any) -> Any:
+        answers = []
+        for question in body["questions"]:
+            p = probabilities(body["input"], [choice["value"] for choice in question["choices"]])
+            listed = [{"value": word, "probability": value} for word, value in p.items()]
+            best = max(p, key=lambda word: p[word])
+            answers.append(
+                {
+                    "type": "choice",
+                    "name": question["name"],
+                    "choice": best,
+                    "probabilities": listed,
+                    "confidence": p[best],
+                }
+            )
+        usage = {"input_tokens": len(body["input"].split()), "output_tokens": 0}
+        return {"model": self.model, "answers": answers, "usage": usage}
+
     def _v1_embeddings(self, body: Any) -> Any:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         data = [

@@ -1,4 +1,4 @@
-"""llama.cpp's own server out of the wheel of xllamacpp: ``python llama_server.py GGUF --port N``."""
+"""llama.cpp's own server, out of the wheel xllamacpp: ``python llama_server.py GGUF --port N``."""
 
 from __future__ import annotations
 
