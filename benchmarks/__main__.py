@@ -36,6 +36,7 @@ PROGRAMS = {
     "unlabelled": "unlabelled",
     "suggest": "suggest",
     "setfit_grid": "setfit_grid",
+    "decision": "decision",
     "pairs": "pairs",
     "vectors": "vectors",
     "chat": "chat",

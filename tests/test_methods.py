@@ -9,10 +9,13 @@ from typer.testing import CliRunner
 
 from fewfit.cli import app
 from fewfit.decoders import DECODERS
+from fewfit.errors import InputError
 from fewfit.methods import (
     ALIASES,
     FIRST,
+    NOT_HELD,
     TABLES,
+    _folded,
     find_methods,
     list_methods,
     meanings_of,
@@ -120,6 +123,18 @@ def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
     assert {method.name for method in find_methods(name)} == methods
     out = CliRunner().invoke(app, ["methods", name]).output
     assert all(f"{found}:" in out or f"{found}\n" in out for found in methods)
+
+
+@pytest.mark.parametrize("name", [*NOT_HELD, "One-Token Rollout", "2402.02887", "losa"])
+def test_of_what_is_not_here_that_is_said(name):
+    with pytest.raises(InputError, match=r"\(.*\) is not among the methods of fewfit"):
+        find_methods(name)
+
+
+def test_what_is_said_not_to_be_here_is_not():
+    held = {method.name for method in list_methods()} | set(ALIASES)
+    alike = {_folded(name) for name in held} & {_folded(name) for name in NOT_HELD}
+    assert not alike, "a method has come: take it out of NOT_HELD"
 
 
 def test_every_alias_names_methods_that_there_are():

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,8 @@ def labels_of(
 ) -> Iterator[tuple[Any, float]]:
     """Yield the label of each row and its probability; None and NaN for a row without one.
 
-    Where a row may have several labels, a list of them, and NaN.
+    Where a row may have several labels, a list of them, and the probability that all of it is
+    right, labels left out among them, as if they were independent.
 
     Parameters
     ----------
@@ -196,8 +198,10 @@ def labels_of(
         if row[0] != row[0]:
             yield None, float("nan")
         elif thresholds is not None:
-            own = [name for name, yes in zip(names, row > thresholds, strict=True) if yes]
-            yield own, float("nan")
+            given = row > thresholds
+            own = [name for name, yes in zip(names, given, strict=True) if yes]
+            right = (p if yes else 1 - p for p, yes in zip(row.tolist(), given, strict=True))
+            yield own, math.prod(right)
         else:
             best = int(row.argmax())
             yield names[best], float(row[best])

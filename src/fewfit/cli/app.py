@@ -27,6 +27,7 @@ from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
 from fewfit.cli.search import search
+from fewfit.cli.serve import serve
 from fewfit.cli.suggest import suggest
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
@@ -85,6 +86,7 @@ FROZEN = (
     suggest,
     predict,
     evaluate,
+    serve,
     compare,
     doctor,
     download,

@@ -44,7 +44,7 @@ from fewfit.cli.options import (
     through,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.suspicions import expectation, suspicions
+from fewfit.cli.suspicions import suspicions
 from fewfit.errors import InputError
 from fewfit.tables import open_table
 from fewfit.tables.columns import (
@@ -345,6 +345,8 @@ def _print(
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
     if expected is not None:
+        from fewfit.estimators.expected import expectation
+
         for line in expectation(expected, several=found["decoder"] == "multi-label"):
             say(line)
     for line in found["warnings"]:

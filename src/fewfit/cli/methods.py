@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +113,8 @@ def _described(method: Method) -> str:
         lines.append(f"  option    {name}={_value(value)}")
         lines += wrap(meaning[name], 100, initial_indent=_INDENT, subsequent_indent=_INDENT)
     if method.kind == "tuning":
+        if find_spec("torch") is None:
+            lines.append("  option    its own are shown where fewfit[tune] is installed")
         lines.append("  training  has options too: fewfit tune --help")
     return "\n".join(lines)
 

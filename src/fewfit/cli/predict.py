@@ -94,7 +94,7 @@ def predict(
             f"{input}: has a column {taken[0]!r} already, which predict would write; rename it, or "
             "write JSON lines with --json"
         )
-    tally = Tally(table)
+    tally = Tally(table, several=separator is not None)
     views = len(classifier.task_.template.views)
     try:
         with bar("asking", table.n * views) as progress, out:
@@ -119,8 +119,8 @@ def predict(
 class Tally:
     """What is said at the end: how sure, and which rows have no label."""
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    def __init__(self, table: Table, *, several: bool) -> None:
+        self.table, self.several = table, several
         self.empty: list[int] = []
         self.unanswered: list[int] = []
         self.labelled, self.total, self.below = 0, 0.0, 0
@@ -143,7 +143,8 @@ class Tally:
             return ""
         p, number = self.least
         return (
-            f"; mean probability {self.total / self.labelled:.2f}, {count(self.below, 'row')} "
+            f"; mean probability {'of all labels of a row ' * self.several}"
+            f"{self.total / self.labelled:.2f}, {count(self.below, 'row')} "
             f"below 0.50, the least sure {self.table.where(number)} ({p:.2f})"
         )
 

@@ -16,6 +16,8 @@ SEPARATOR = ";"
 JOINED = "\n"
 """Between the texts of several columns of one field."""
 _NAMED = 5
+LISTED = 3
+"""Names and examples that a sentence holds."""
 
 Places = Mapping[str, Sequence[int]]
 """Field of the template -> where its columns are in the table."""
@@ -191,6 +193,12 @@ def is_blank(value: Any) -> bool:
 def count(n: int, what: str, many: str | None = None) -> str:
     """Return a number with its noun."""
     return f"{n:,} {what if n == 1 else many or what + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def named(table: Table, numbers: Sequence[int]) -> str:
