@@ -77,6 +77,11 @@ class Adapter(nn.Module, ABC):
         """
         return None
 
+    @property
+    def replans(self) -> bool:
+        """Whether :meth:`replan` may ever answer."""
+        return type(self).replan is not Adapter.replan
+
     def only(self, names: Collection[str]) -> None:
         """Have gradients computed for these parts and no others."""
         for name, part in self.named_parameters():
@@ -184,6 +189,10 @@ class Together(Adapter):
     def after_step(self) -> None:
         for adapter in self.members:
             adapter.after_step()
+
+    @property
+    def replans(self) -> bool:
+        return any(adapter.replans for adapter in self.members)
 
     def replan(self, step: int, active: Collection[str]) -> Collection[str] | None:
         found: list[str] = []
