@@ -23,6 +23,7 @@ from tests.tuning_models import ARCHITECTURES, kind, trunk
 
 SMALL = {
     "apt": {"n": 4, "r": 2},
+    "cpt": {"k": 1, "eps": 10.0},
     "dept": {"m": 3, "r": 2, "offset_rate": 1.0},
     "diff-pruning": {"budget": 50},
     "ept": {"m": 3, "r": 2, "fusion": 2, "spaces": 2, "width": 2, "offset_rate": 1.0},
@@ -32,6 +33,7 @@ SMALL = {
     "fish": {"budget": 50},
     "gradient-mask": {"budget": 50, "layer_decay": 0.5},
     "gradual-unfreezing": {"every": 2},
+    "iapt": {"m": 2, "r": 4},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},
     "list": {"sessions": 1, "r": 4},
@@ -54,6 +56,7 @@ REFUSED = {
     ("bitfit", "t5-gated"): "no bias",
     ("bitfit", "t5-ungated"): "no bias",
     ("bitfit", "llama"): "no bias",
+    **{("cpt", a): "is for" for a in ARCHITECTURES if kind(a) != "causal"},
     ("peft", "gpt2"): "refuses it",
 }
 """What cannot be, and what is said then."""

@@ -81,6 +81,7 @@ ENTRIES: dict[str, Entry] = {
         "Khosla et al. 2020, arXiv 2004.11362",
         "1 per class",
     ),
+    "cpt": Entry("prompts.cpt:CPT", "Blau et al. 2024, arXiv 2410.17222"),
     "dept": Entry("prompts.dept:DePT", "Shi & Lipani 2024, arXiv 2309.05173"),
     "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
     "embeddings-head": Entry(
@@ -97,6 +98,7 @@ ENTRIES: dict[str, Entry] = {
         "layers.unfreezing:GradualUnfreezing", "Howard & Ruder 2018, arXiv 1801.06146"
     ),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
+    "iapt": Entry("prompts.iapt:IAPT", "Zhu et al. 2024, arXiv 2405.18203"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
     "last-blocks": Entry("sparse.parts:LastBlocks", "Zlotchevski et al. 2022, arXiv 2208.13928"),
