@@ -42,6 +42,7 @@ PROGRAMS = {
     "token_shift": "token_shift",
     "tfew_base": "tfew_base",
     "walk": "walk",
+    "prompt_claims": "prompt_claims",
     "scale_cost": "scale_cost",
     "report": "report",
 }
