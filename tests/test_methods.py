@@ -26,24 +26,31 @@ from fewfit.methods import (
 )
 from fewfit.tuning import METHODS as TUNED
 
-DOCUMENTS = {"methods.md": "", "contrast.md": "contrastive"}
+PROMPTS = ("prompt-tuning", "prefix-tuning", "apt", "cpt", "dept", "ept", "iapt", "mam", "panda")
+DOCUMENTS = {
+    "methods.md": ("",),
+    "contrast.md": ("contrastive",),
+    "tuning/prompts.md": (*PROMPTS, "promot"),
+}
 FOLDER = Path(__file__).parents[1] / "docs"
 
 
-def written(document, name):
-    """The page as it is, and as it is with the table of today."""
-    text = (FOLDER / document).read_text(encoding="utf-8")
-    mark = f"<!-- fewfit methods {name} -->".replace("  ", " ")
-    head, tail = text.split(mark)
-    table = options_table(find_methods(name)[0]) if name else methods_table()
-    return text, f"{head}{mark}\n{table}\n{tail[tail.index('<!-- end -->') :]}"
+def written(document, names):
+    """The page as it is, and as it is with the tables of today."""
+    text = today = (FOLDER / document).read_text(encoding="utf-8")
+    for name in names:
+        mark = f"<!-- fewfit methods {name} -->\n".replace("  ", " ")
+        head, tail = today.split(mark)
+        table = options_table(find_methods(name)[0]) if name else methods_table()
+        today = f"{head}{mark}{table}\n{tail[tail.index('<!-- end -->') :]}"
+    return text, today
 
 
-@pytest.mark.parametrize(("document", "name"), DOCUMENTS.items())
-def test_a_document_holds_the_table_of_today(document, name):
-    if name:
+@pytest.mark.parametrize(("document", "names"), DOCUMENTS.items())
+def test_a_document_holds_the_table_of_today(document, names):
+    if any(names):
         pytest.importorskip("torch")
-    found, today = written(document, name)
+    found, today = written(document, names)
     assert found == today, "run: python -m tests.test_methods"
 
 
@@ -115,7 +122,11 @@ def test_the_command_prints_the_same():
         ("URIAL", {"urial-prefix", "token-shift"}),
         ("CC", {"contextual"}),
         ("DCPMI", {"pmi"}),
-        ("MAM adapter", {"parallel-adapter"}),
+        ("MAM adapter", {"mam"}),
+        ("ptuning", {"prefix-tuning"}),
+        ("P-Tuning v2", {"prefix-tuning"}),
+        ("2405.18203", {"iapt"}),
+        ("decomposed prompt tuning", {"dept"}),
         ("default", {"offset-regression"}),
     ],
 )
@@ -224,5 +235,5 @@ def test_what_dect_takes_is_said_where_it_is_listed():
 
 
 if __name__ == "__main__":
-    for document, name in DOCUMENTS.items():
-        (FOLDER / document).write_text(written(document, name)[1], encoding="utf-8")
+    for document, names in DOCUMENTS.items():
+        (FOLDER / document).write_text(written(document, names)[1], encoding="utf-8")

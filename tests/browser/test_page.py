@@ -138,6 +138,16 @@ def unnamed(tab: Any) -> list[Any]:
     ]
 
 
+def dropped(tab: Any, data: str) -> Any:
+    """Return a file on its way into a page."""
+    make = """(t) => {
+        const data = new DataTransfer();
+        data.items.add(new File([t], "mails.csv"));
+        return data;
+    }"""
+    return tab.evaluate_handle(make, data)
+
+
 def said(tab: Any) -> str:
     return tab.locator(".advice").inner_text()
 
@@ -158,7 +168,8 @@ def idle(tab: Any) -> None:
 
 def test_from_a_file_to_a_classifier_by_keys(page, server, tmp_path):
     page.goto(server.url)
-    page.set_input_files("input[type=file]", server.workspace.parent / "mails.csv")
+    data = (server.workspace.parent / "mails.csv").read_text("utf-8")
+    page.locator(".drop").dispatch_event("drop", {"dataTransfer": dropped(page, data)})
     page.get_by_role("heading", name="mails.csv: 400 rows").wait_for()
     assert page.get_by_text("10 classes, 340 rows without a label").is_visible()
     assert page.get_by_label("The labels are in").input_value() == "2"
@@ -292,13 +303,28 @@ def test_without_a_label_and_by_keyboard_alone(page, server):
         page.keyboard.press("Enter")
         page.get_by_label(f"Label words of {name}").wait_for()
     page.get_by_role("button", name="Fit", exact=True).press("Enter")
-    page.get_by_role("group", name="Text to label").focus()
+    box = page.get_by_role("group", name="Text to label")
+    box.wait_for()
+    assert page.locator(".advice:focus-within, .advice:focus").count() == 1
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        if box.evaluate("(e) => e === document.activeElement"):
+            break
     page.keyboard.press("2")
     page.get_by_text("1 label, 2 texts without one").wait_for()
     page.get_by_label("Label words of money").fill("money, refund")
     page.keyboard.press("Enter")
     page.get_by_role("status").get_by_text("The classes are saved").wait_for()
+    assert page.locator(":focus").get_attribute("aria-label") == "Label words of money"
     shoot(page, "tiny")
+    page.get_by_text("Delete this task").press("Enter")
+    page.get_by_label("To delete the task").fill("other")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("is not the name").wait_for()
+    page.get_by_label("To delete the task").fill("tiny")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Your tasks").wait_for()
+    assert page.get_by_role("link", name="tiny").count() == 0
 
 
 def test_with_a_key_and_without_leave_to_fit(page, server, tmp_path):

@@ -53,8 +53,9 @@ def serve(
 ) -> None:
     """Serve fitted tasks over HTTP: one copy of each frozen model, all tasks on top of it.
 
-    GET /docs says what can be asked, GET / is a page for people. SIGHUP, or POST /v1/reload, looks
-    at the folders again; SIGTERM answers what was accepted, and ends.
+    GET / is a page for people, and docs/serve.md says what programs can ask, as /openapi.json does.
+    SIGHUP, or POST /v1/reload, looks at the folders again; SIGTERM answers what was accepted, and
+    ends.
     """
     try:
         import uvicorn

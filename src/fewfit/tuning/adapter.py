@@ -119,8 +119,10 @@ class Adapter(nn.Module, ABC):
             self.detach()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that must be kept, on the CPU."""
-        return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        """Return a copy of all that must be kept, on the CPU."""
+        return {
+            k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.state_dict().items()
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
         """Take over what :meth:`tensors` gave (ArtifactError if it is another adapter's)."""

@@ -51,6 +51,7 @@ class APT(TuningMethod):
     Parameters
     ----------
     n : int, default=50
+        Tokens.
     r : int, default=4
         Rank of the change of the keys.
     std : float, default=0.02

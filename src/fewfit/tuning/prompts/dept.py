@@ -123,6 +123,7 @@ class DePT(TuningMethod):
     Parameters
     ----------
     m : int, default=10
+        Vectors in front.
     r : int, default=8
         m H + r (S + H) values, S being the most tokens of a text; the paper holds this at those of
         a prompt of 100 vectors, with m of 40 to 80.

@@ -146,6 +146,7 @@ class Instructed(Adapter, AttentionPart):
     def rewrite(self, batch: ChoiceBatch, trunk: Trunk) -> ChoiceBatch:
         if not self.m:
             return batch
+        self._now.kept.clear()
         self._now.kept[id(self), "own"] = numbered(batch, self.kind) >= 0
         if "position_ids" not in batch.inputs:
             return batch
@@ -162,9 +163,15 @@ class Instructed(Adapter, AttentionPart):
         return generator(H, own, self.rational[i])
 
     def keys_values(self, site: AttentionSite, queries: Tensor) -> tuple[Tensor, Tensor]:
+        kept, behind = self._now.kept, queries.shape[2] == 1
+        if behind and (id(self), site.name) in kept:  # a token that is generated behind the text
+            return kept[id(self), site.name]
         P = self.prompt(site.name)
         keys, values = (self._projected(layer, P) for layer in self._layers[site.name])
-        return _heads(keys, site), _heads(values, site)
+        pair = _heads(keys, site), _heads(values, site)
+        if not torch.is_grad_enabled():
+            kept[id(self), site.name] = pair
+        return pair
 
     def _projected(self, layer: Site, P: Tensor) -> Tensor:
         module = self._network.get_submodule(layer.module)
@@ -184,6 +191,7 @@ class IAPT(TuningMethod):
     Parameters
     ----------
     m : int, default=4
+        Keys and values of each layer.
     r : int, default=32
         Width of the generators.
     shared : int, default=2

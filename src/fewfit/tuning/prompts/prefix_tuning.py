@@ -70,6 +70,7 @@ class PrefixTuning(TuningMethod):
     Parameters
     ----------
     m : int, default=10
+        Keys and values of each attention.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=5e-3)

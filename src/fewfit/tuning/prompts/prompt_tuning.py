@@ -74,6 +74,7 @@ class PromptTuning(TuningMethod):
     Parameters
     ----------
     m : int, default=20
+        Vectors.
     """
 
     recipe: ClassVar[Recipe] = Recipe(learning_rate=0.3)

@@ -88,7 +88,7 @@ function expected(desk) {
   const start = button("Fit", () => desk.act("POST", path), { class: "main" });
   const stop = button("Cancel", () => desk.act("DELETE", path));
   const note = h("p", { class: "note" });
-  const element = h("section", { class: "advice", "aria-label": "Accuracy to expect" }, said,
+  const element = h("section", { class: "advice", tabindex: "-1", "aria-label": "Accuracy to expect" }, said,
     h("div", { class: "row" }, start, stop, progress, note));
   let shown = "";
 
@@ -100,10 +100,13 @@ function expected(desk) {
       fill(said, result === null ? begin(state) : [headline(result), result.sentences.slice(1).map((line) => h("p", {}, line))]);
     }
     const on = working(state);
+    const focused = document.activeElement;
     start.hidden = on || !state.stale;
     start.disabled = Object.keys(state.words).length < 2;
     start.textContent = result === null ? "Fit" : "Fit again";
     stop.hidden = progress.hidden = !on;
+    if (focused === start && start.hidden) (stop.hidden ? element : stop).focus();
+    if (focused === stop && stop.hidden) (start.hidden ? element : start).focus();
     stop.disabled = on && job.state === "cancelling";
     progress.max = on && job.total ? job.total : 1;
     if (on && job.total) progress.value = Math.min(job.done, job.total);
