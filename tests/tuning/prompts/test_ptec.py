@@ -161,7 +161,7 @@ def test_the_whole_system_from_a_file_and_back(tmp_path):
     own = [row["prediction"] for row in csv.DictReader(given)]
     assert own == ["/".join(one) for one in task.predict(list(TEXTS))]
     said = run("evaluate", tmp_path / "task", file, "--json", "--store", "none").stdout
-    assert json.loads(said)["examples"] == 4
+    assert json.loads(said)["n"] == 4
     # Without a prompt it is the multi-label head on the frozen model.
     run(*command[:3], tmp_path / "frozen", *model, "--method", "ptec", *several, "--option", "m=0")
     frozen = load(tmp_path / "frozen", store=None)

@@ -2,9 +2,9 @@
 
 A change of the queries' and values' weights of low rank and a few scalars, and a network that is
 sparse with it: W' = S_1 (W + (alpha / r) (U V + S_2)). The scalars of S_2 are where W is farthest
-from a matrix of low rank. Theirs keeps of the rest what is above 0.01, which depends on the weights'
-scale; here so many are kept as S_2 has. S_1 is on W alone in theirs; here nothing grows back. What
-is pruned in structures has the smallest norms, where theirs trains coefficients for it.
+from a matrix of low rank. Theirs keeps of the rest what is above 0.01, whatever the scale of the
+weights; here so many are kept as S_2 has. S_1 is on W alone in theirs; here nothing grows back.
+What is pruned in structures has the smallest norms; theirs trains coefficients for it.
 """
 
 from __future__ import annotations
