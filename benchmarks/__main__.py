@@ -45,7 +45,6 @@ PROGRAMS = {
     "token_shift": "token_shift",
     "tfew_base": "tfew_base",
     "walk": "walk",
-    "prompt_claims": "prompt_claims",
     "scale_cost": "scale_cost",
     "report": "report",
 }

@@ -11,7 +11,6 @@ import torch
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from fewfit.tuning import Data, Recipe, Run, make_method
-from fewfit.tuning.adapters.bottleneck import Bottleneck
 from tests.tuning_models import EXAMPLES, example, trunk
 
 ROWS = [[example(text, k)] for k, text in enumerate(("the movie was fun", "not good", "so dull"))]
@@ -71,18 +70,6 @@ def test_without_a_prefix_it_is_the_parallel_adapter_bit_for_bit():
     alone = make_method("parallel-adapter", {"r": 4, "s": 3.0}).fit(base, Data(ROWS), run).tensors()
     assert alone
     assert all(torch.equal(mam[f"adapters.1.{name}"], tensor) for name, tensor in alone.items())
-
-
-def test_twice_the_factor_is_twice_the_change_and_in_series_it_reads_what_it_changes():
-    g, h, x = torch.Generator().manual_seed(0), torch.randn(5, 6), torch.randn(5, 6)
-    one, two = (Bottleneck(6, 6, 3, s, torch.Generator().manual_seed(0)) for s in (1.5, 3.0))
-    one.W_u.data = torch.randn(6, 3, generator=g)
-    two.load_state_dict(one.state_dict())
-    zero = torch.zeros_like(h)
-    assert torch.allclose(two(zero, x), 2 * one(zero, x))
-    assert torch.equal(one(h, h), h + one(zero, h))
-    one.W_d.data, one.b_u.data = -torch.eye(6)[:3], zero[0]
-    assert torch.equal(one(h, x.abs()), h), "relu lets nothing negative through"
 
 
 def test_the_bottleneck_of_a_post_norm_block_stands_before_the_norm():

@@ -201,7 +201,9 @@ class Dual(Adapter):
             weight.grad = None
             for name, site in self.sites.items():
                 if parameter == f"{site.module}.weight":
-                    torch.autograd.backward(self.change(name), self._own(site, grad))
+                    with torch.enable_grad():  # off inside a backward pass
+                        change = self.change(name)
+                    torch.autograd.backward(change, self._own(site, grad))
 
         return take
 

@@ -36,21 +36,21 @@ def slim(network: Any, sites: SiteMap) -> dict[str, int]:
     lost: dict[str, int] = {}
     whole = attention_sites(network, sites)
     for name, site in sites.sites.items():
+        if site.part not in ("ffn.hidden", "self.context"):
+            continue
         layer = network.get_submodule(site.module)
         axis = feature_axis(layer, "input")
         kept = layer.weight.movedim(axis, 0).flatten(1).ne(0).any(1)
         if site.part == "ffn.hidden":
             block = max((b for b in sites.blocks if site.module.startswith(f"{b}.")), key=len)
             before = [p for p in sites.layers["ffn.in"] if p.startswith(f"{block}.")]
-        elif site.part == "self.context":
+        else:
             own = whole[name.removesuffix(".context")]
             before = [sites.sites[f"{name.removesuffix('context')}{part}"].module for part in "qkv"]
             if not _apart(network, own.module, before, own.heads == own.key_heads):
                 continue
             heads = kept.view(own.heads, own.size).any(1)
             kept = heads.repeat_interleave(own.size)
-        else:
-            continue
         if kept.all() or not kept.any():
             continue
         lost[site.module] = int((~kept).sum())
