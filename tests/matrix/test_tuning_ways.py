@@ -41,6 +41,9 @@ def folder(tmp_path_factory):
     checkpoint(folder / "base", "bert", dropout=0.0)
     with (folder / "train.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *zip(TEXTS, Y, strict=True)])
+    with (folder / "sets.csv").open("w", newline="") as stream:
+        named = [(text, LABELS[y]) for text, y in zip(TEXTS, Y, strict=True)]
+        csv.writer(stream).writerows([("text", "label"), *named])
     (folder / "pool.csv").write_text("text\na great film\nso so\nfun movie\nreally awful\n")
     return folder
 
@@ -66,7 +69,8 @@ def test_from_a_file_to_a_model_like_any_other(name, folder):
     words = ["--multi-label"] if several else [f"--label={k}={v}" for k, v in LABELS.items()]
     asked = ["--template", TEMPLATE, *words]
     model = ["--model", f"hf:{folder / 'base'}"]
-    said = run("tune", folder / "train.csv", "-o", out, *model, *asked, *how, "--json")
+    file = folder / ("sets.csv" if several else "train.csv")
+    said = run("tune", file, "-o", out, *model, *asked, *how, "--json")
     report = json.loads(said.stdout.splitlines()[-1])
     assert (report["method"], report["steps"], report["examples"]) == (name, 2, 6)
     kept = {"README.md", "adapter.safetensors", "tuning.json"}
@@ -75,7 +79,8 @@ def test_from_a_file_to_a_model_like_any_other(name, folder):
     rows = csv.DictReader(
         run("predict", out, folder / "pool.csv", "--store", "none").stdout.splitlines()
     )
-    assert {row["prediction"] for row in rows} <= {"neg", "pos", *(["", "neg;pos"] * several)}
+    given = {"", "awful", "awful;good", "good"} if several else {"neg", "pos"}
+    assert {row["prediction"] for row in rows} <= given
     tuned = load_model(f"tuned:{out}")
     prompts = [Template(TEMPLATE).render({"text": text}) for text in TEXTS]
     answers = tuned.observe(prompts, ("awful", "good"))

@@ -47,7 +47,8 @@ def slim(network: Any, sites: SiteMap) -> dict[str, int]:
         else:
             own = whole[name.removesuffix(".context")]
             before = [sites.sites[f"{name.removesuffix('context')}{part}"].module for part in "qkv"]
-            if not _apart(network, own.module, before, own.heads == own.key_heads):
+            equal = own.heads == own.key_heads and len(kept) == own.heads * own.size
+            if not _apart(network, own.module, before, equal):
                 continue
             heads = kept.view(own.heads, own.size).any(1)
             kept = heads.repeat_interleave(own.size)
