@@ -22,6 +22,7 @@ from benchmarks import (
     tuning_report,
 )
 from benchmarks.experiment_report import averages, costs, experiment
+from benchmarks.serve import report as serve_report
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
 
@@ -468,6 +469,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "hf_speed": hf,
         "http_throughput": http,
         "scale_cost": scale_cost.section,
+        "serve_load": serve_report.section,
         "tuning_speed": tuning_report.speed,
         "prompt_speed": prompt_report.speed,
         "prompt_proofs": prompt_report.proofs,

@@ -69,6 +69,11 @@ def test_a_local_server_answers_under_its_own_name_alone_and_no_other_site(folde
             ("127.0.0.1.evil.example", 421),
         ):
             assert site.ask("GET", "/v1/tasks", Host=host).status == status
+        body = b'{"texts": ["a"], "tasks": ["mood"]}'
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "", "text/json"):
+            assert site.ask("POST", "/v1/predict", body, Content_Type=kind).status == 415
+        kind = "application/json; charset=utf-8"
+        assert site.ask("POST", "/v1/predict", body, Content_Type=kind).status == 200
         reply = site.ask("GET", "/v1/tasks", Origin="https://evil.example")
         assert "access-control-allow-origin" not in reply.headers
         assert site.ask("OPTIONS", "/v1/predict", Origin="https://evil.example").status == 405
