@@ -5,16 +5,13 @@
   prompt that is tuned to name one intent, whose two best are taken.
 - `promot`: sentiment, answered with true or false. Full tuning against full tuning behind a prompt;
   how often either then answers true or false where it was asked for something else.
-
-PTEC's rate was chosen among three on one draw of the training split (``rates``), and nothing on a
-test split.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,17 +91,17 @@ def ones(sets: Labels) -> Labels:
     return Y
 
 
-def ptec(args: argparse.Namespace, *, tried: Sequence[float] = ()) -> Iterator[dict[str, Any]]:
-    """Macro-F1 of three ways, draw by draw; or, on training rows alone, of some rates."""
+def ptec(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Macro-F1 of three ways, draw by draw."""
     base = masked_model(64)
     every = sorted({row["label"] for row in read_split(data_folder(), "clinc150", "train")})
 
     def names(seed: int) -> list[str]:
         return [every[i] for i in np.random.default_rng([9, seed]).permutation(len(every))[:K]]
 
-    def one(train: Any, test: Any, seed: int, rate: float) -> dict[str, float]:
+    def one(train: Any, test: Any, seed: int) -> dict[str, float]:
         (rows, sets), (new, truth) = train, test
-        recipe = Recipe(args.steps, 8, rate, optimizer="adamw", dropout=False)
+        recipe = replace(PTEC.recipe, steps=args.steps, dropout=False)
         bare, found = PromptTuning(m=0).build(base, 0), {}
         tuned = PTEC(m=10).fit(base, Data(rows, sets=sets.tolist()), Run(recipe, seed))
         for way, prompt in (("head only", bare), ("ptec", tuned)):
@@ -130,14 +127,10 @@ def ptec(args: argparse.Namespace, *, tried: Sequence[float] = ()) -> Iterator[d
         return macro(ones(truth), ones(np.argsort(-beta, axis=1)[:, :2])), prompt
 
     cut = K * SHOTS // 2
-    for rate in tried:
-        both = pairs("train", names(100), cut + 150, 100)
-        train, rest = ((both[0][a], both[1][a]) for a in (slice(cut), slice(cut, None)))
-        yield {"rate": rate, **one(train, rest, 100, rate)}
-    for seed in range(0 if tried else args.draws):
+    for seed in range(args.draws):
         mine = names(seed)
         train, test = pairs("train", mine, cut, seed), pairs("test", mine, args.test_rows, seed)
-        got = one(train, test, seed, PTEC.recipe.learning_rate)
+        got = one(train, test, seed)
         named, prompt = ranking(train, test, seed)
         with prompt.on(base.network):
             items, first = encode_rows(base, test[0][:8]), states_only(base, test[0][:8])
@@ -149,13 +142,6 @@ def ptec(args: argparse.Namespace, *, tried: Sequence[float] = ()) -> Iterator[d
             "prompt, its two best": {"macro-F1": named, "GFLOP a row": flops[0] / 1e9},
             "ptec": {"macro-F1": got["ptec"], "GFLOP a row": flops[1] / 1e9},
         }
-
-
-def rates() -> None:
-    """Print the macro-F1 of PTEC at three rates, on a draw that no result is of."""
-    args = argparse.Namespace(steps=150)
-    for found in ptec(args, tried=(0.03, 0.1, 0.3)):
-        print(json.dumps(found), flush=True)
 
 
 # --- ProMoT --------------------------------------------------------------------------------------
