@@ -56,14 +56,14 @@ def pairs(split: str, names: Sequence[str], n: int, seed: int) -> tuple[Rows, La
     used, rows, sets = dict.fromkeys(names, 0), [], []
     while len(rows) < n:
         order = rng.permutation(len(names)).reshape(-1, 2)
-        for pair in order[: n - len(rows)]:
+        for pair in order[: n - len(rows)].tolist():
             said = []
             for k in pair:
                 texts = drawn[names[k]]
                 said.append(texts[used[names[k]] % len(texts)])
                 used[names[k]] += 1
             text = f"{said[0]} . {said[1]} ."
-            rows.append([ChoiceExample(view.render({"text": text}), words, int(pair[0]))])
+            rows.append([ChoiceExample(view.render({"text": text}), words, pair[0])])
             sets.append(pair)
     return rows, np.array(sets)
 

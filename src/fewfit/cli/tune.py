@@ -188,7 +188,7 @@ def tune(
     words = read_label_words(label, labels)
     name = label_column or "label"
     file = {"format": format, "delimiter": delimiter, "encoding": encoding}
-    columns, rest, y, sets = None, [], [], None
+    columns, sets, rest = None, None, None
     if separator is not None:
         examples, own, columns = labelled_sets(
             train, templates, text_column, name, separator, **file
@@ -208,7 +208,7 @@ def tune(
         texts = unlabelled_texts(unlabelled, templates, text_column, **file)
         any_class = [str(verbalizer.classes[0])]
         pool = wordings(texts, any_class * len(texts), templates, verbalizer)
-        if len(rest):
+        if rest is not None and len(rest):
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
     from fewfit.tuning import Data, Meter, Run, Trunk, TunedModel, fit_at_best_rate, load_start

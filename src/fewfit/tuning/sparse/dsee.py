@@ -126,7 +126,7 @@ class Dual(Adapter):
         super().__init__()
         self.scale, self.prunes = scale, False
         self.sites = {site.name: site for site in sites}
-        self.layers = {s.module: network.get_submodule(s.module) for s in sites}
+        self.layers: dict[str, Any] = {s.module: network.get_submodule(s.module) for s in sites}
         self._shapes = {name: p.shape for name, p in network.named_parameters()}
         self.U, self.V, self.S = nn.ParameterDict(), nn.ParameterDict(), nn.ParameterDict()
         self.index: dict[str, Tensor] = {}
