@@ -12,6 +12,7 @@
 - `cpt`: CPT against in-context learning with the same examples, and against a prompt of as many
   vectors; accuracy and the loss on test rows (Blau et al.: better, and no overfitting). On the
   causal model of `--causal`.
+- `ptec`, `promot`: see ``prompt_claims``.
 
 All but the last are on minilm-mlm. Rates are the recipes', nothing is tuned. Every arm of a draw
 has the same rows, and differences are paired by set and draw. A member's result goes into
@@ -31,7 +32,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks import RESULTS, prompt_report
+from benchmarks import RESULTS, prompt_claims, prompt_report
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.prompts import make_views
 from fewfit.tuning import Adapter, ChoiceExample, Data, Run, Trunk, make_method
@@ -181,6 +182,8 @@ MEMBERS: dict[str, Callable[[argparse.Namespace], Iterator[Draw]]] = {
     "ept": ept,
     "iapt": iapt,
     "cpt": cpt,
+    "ptec": prompt_claims.ptec,
+    "promot": prompt_claims.promot,
 }
 """Member -> what yields its draws, the last arm being the one that is proved."""
 

@@ -55,8 +55,11 @@ def speed(path: Path) -> str:
 
 def proofs(path: Path) -> str:
     """The section on what prompts claim."""
-    rows = []
+    rows, more = [], []
     for member, found in json.loads(path.read_text(encoding="utf-8")).items():
+        if member in OWN:
+            more += _own(member, found)
+            continue
         draws = found["draws"]
         arms = [key for key in draws[0] if key not in ("set", "draw")]
         ours = "cpt" if member == "cpt" else arms[-1]
@@ -85,19 +88,52 @@ def proofs(path: Path) -> str:
         "tuning against zero-shot, 2 for CPT. Means over sets and draws; the difference is paired "
         "by set and draw, with the 95 % interval of Student's t. EPT and IAPT are reconstructions. "
         "Few steps: what their papers train for is a hundred times as long. A member that is not "
-        "in the table was not run.\n\n" + markdown_table(header, rows) + "\n"
+        "in the table was not run.\n\n"
+        + (markdown_table(header, rows) + "\n" if rows else "")
+        + (f"\n{OWN_TEXT}\n\n{markdown_table(OWN_HEADER, more)}\n" if more else "")
     )
 
 
-def _interval(differences: Sequence[float]) -> str:
-    """Mean and 95 % interval, in points."""
+OWN = ("ptec", "promot")
+"""Members with figures of their own."""
+
+OWN_HEADER = ["arms", "figure", "means", "difference, 95 %", "draws", "steps"]
+OWN_TEXT = (
+    "PTEC: texts of two intents, of 30, 8 texts of each, with a head per label behind the prompt "
+    "and without a prompt; and a prompt tuned to name an intent, whose two best are taken. ProMoT: "
+    "sentiment in the words true and false, by full tuning with a prompt before it and without; "
+    "off task are questions on news topics and question types, the prompt left out, and it is "
+    "counted how often the most probable word is one of the two."
+)
+
+
+def _own(member: str, found: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of a member whose draws have figures of their own."""
+    draws = found["draws"]
+    *others, ours = [key for key in draws[0] if key not in ("set", "draw")]
+    rows = []
+    for other in others:
+        for figure in draws[0][ours]:
+            if figure not in draws[0][other]:
+                continue
+            a, b = ([draw[arm][figure] for draw in draws] for arm in (ours, other))
+            apart = _interval([(x - y) / 100 for x, y in zip(a, b, strict=True)], ".3f")
+            means = f"{np.mean(a):.3f} / {np.mean(b):.3f}"
+            rows.append(
+                [f"{ours} / {other}", figure, means, apart, str(len(draws)), str(found["steps"])]
+            )
+    return rows
+
+
+def _interval(differences: Sequence[float], form: str = ".1f") -> str:
+    """Mean and 95 % interval, in hundredths."""
     from scipy.stats import t
 
     x = 100 * np.asarray(differences)
     if len(x) < 2:
-        return f"{x.mean():+.1f}"
+        return f"{x.mean():+{form}}"
     half = t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return f"{x.mean():+.1f} ({x.mean() - half:+.1f} to {x.mean() + half:+.1f})"
+    return f"{x.mean():+{form}} ({x.mean() - half:+{form}} to {x.mean() + half:+{form}})"
 
 
 def _seconds(draws: Sequence[dict[str, Any]], arm: str) -> str:

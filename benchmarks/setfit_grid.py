@@ -179,7 +179,7 @@ def section(path: Path) -> str:
             for k, name in pairs
             if k == n and (n, name) in peers and all(mean(n, name, m) is not None for m in methods)
         ]
-        if whole:
+        if len(whole) > 1:
             given = [sum(peers[n, name] for name in whole) / len(whole)]
             given += [sum(mean(n, name, m) or 0 for name in whole) / len(whole) for m in methods]
             rows.append([f"mean of {len(whole)} sets, {n} shots", *(f"{x:.1f}" for x in given)])

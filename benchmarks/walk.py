@@ -1,6 +1,6 @@
 """Nine jobs of a newcomer in a fresh environment, from the built wheel: what is typed and printed.
 
-    python -m benchmarks walk [--extras embedded,excel] [--keep FOLDER] [--only NAME ...]
+    python -m benchmarks walk [--extras excel] [--keep FOLDER] [--only NAME ...]
 
 Builds the wheel, makes a virtual environment, installs the wheel with the extras and with what
 ``constraints.txt`` pins, and does the jobs there one after the other, each with a store of its own.
@@ -340,7 +340,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do the jobs and write what they printed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=data_folder())
-    parser.add_argument("--extras", default="embedded,excel")
+    parser.add_argument("--extras", default="excel")
     parser.add_argument("--keep", type=Path, help="a folder for the environment, used again")
     parser.add_argument("--only", nargs="*", default=list(JOBS), metavar="NAME")
     args = parser.parse_args(argv)
@@ -370,7 +370,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parts.append(report(name, done))
             print(parts[-1], flush=True)
             table.append(f"| {name} | {len(done)} | {sum(took for _, took, _ in done):.1f} |")
-    about = f"{installed} Python {platform.python_version()}, {os.cpu_count()} cores."
+    about = f"{installed} Python {platform.python_version()}, {os.cpu_count()} cores"
+    about += f", beside other programs: load {os.getloadavg()[2]:.0f}."
     text = "\n".join(["# Nine jobs of a newcomer", "", about, "", *table, "", *parts])
     if list(args.only) == list(JOBS):
         (RESULTS / "walk.md").write_text(text, encoding="utf-8")

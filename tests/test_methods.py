@@ -30,7 +30,8 @@ PROMPTS = ("prompt-tuning", "prefix-tuning", "apt", "cpt", "dept", "ept", "iapt"
 DOCUMENTS = {
     "methods.md": ("",),
     "contrast.md": ("contrastive",),
-    "tuning/prompts.md": (*PROMPTS, "promot"),
+    "tuning/prompts.md": (*PROMPTS, "promot", "ptec"),
+    "tuning/weights.md": ("dsee",),
 }
 FOLDER = Path(__file__).parents[1] / "docs"
 
@@ -41,7 +42,8 @@ def written(document, names):
     for name in names:
         mark = f"<!-- fewfit methods {name} -->\n".replace("  ", " ")
         head, tail = today.split(mark)
-        table = options_table(find_methods(name)[0]) if name else methods_table()
+        found = [m for m in find_methods(name) if m.name == name] if name else []
+        table = options_table(found[0]) if found else methods_table()
         today = f"{head}{mark}{table}\n{tail[tail.index('<!-- end -->') :]}"
     return text, today
 
@@ -100,7 +102,7 @@ def test_the_command_prints_the_same():
     ("name", "methods"),
     [
         ("SciPrompt", {"retrieved-words", "soft-verbalizer"}),
-        ("ptec", {"multi-label", "trie"}),
+        ("ptec", {"ptec", "multi-label", "trie"}),
         ("RIFF", {"paraphrase", "paraphrase-mean"}),
         ("RLPrompt", {"policy-network"}),
         ("BDPL", {"prompt-search"}),

@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 REPLIES = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)  # what libraries print must not end up among the replies
@@ -54,7 +55,8 @@ def costs(classifier):
 def main():
     """Answer requests until there are no more."""
     warnings.simplefilter("ignore")
-    classifier, answers = None, None
+    classifier: Any = None
+    answers = None
     for line in sys.stdin:
         request = json.loads(line)
         if "fit" in request:
@@ -62,6 +64,7 @@ def main():
         elif "pool" in request:
             classifier, reply = with_pool(classifier, **request["pool"])
         else:  # always of the same texts, and of the same model since it was fitted
+            assert classifier is not None, "nothing was fitted"
             answers = answers or classifier.observe(request["predict"]["texts"])
             reply = {"probabilities": classifier.decode(answers).tolist()}
         REPLIES.write(json.dumps(reply) + "\n")

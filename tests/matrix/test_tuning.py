@@ -26,6 +26,7 @@ SMALL = {
     "cpt": {"k": 1, "eps": 10.0},
     "dept": {"m": 3, "r": 2, "offset_rate": 1.0},
     "diff-pruning": {"budget": 50},
+    "dsee": {"rank": 2, "n": 5, "prune": 0.3, "structured": True},
     "ept": {"m": 3, "r": 2, "fusion": 2, "spaces": 2, "width": 2, "offset_rate": 1.0},
     "mam": {"l": 3, "r": 4},
     "hft": {"rounds": 2},
@@ -47,6 +48,7 @@ SMALL = {
     "prefix-tuning": {"m": 3},
     "promot": {"m": 3, "adapter_options": {"rank": 2}},
     "prompt-tuning": {"m": 3},
+    "ptec": {"m": 3},
     "random-mask": {"budget": 50},
     "series-adapter": {"r": 4},
 }

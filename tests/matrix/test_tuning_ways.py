@@ -26,6 +26,7 @@ from tests.tuning_models import checkpoint, tokenizer, trunk
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
 Y = ["pos", "pos", "neg", "neg", "pos", "neg"]
+BASES = {"base": "bert", "causal": "gpt2"}
 TEMPLATE, LABELS = "{text} it was {mask}", {"neg": "awful", "pos": "good"}
 
 
@@ -38,9 +39,13 @@ def run(*args, code: int = 0):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ways")
-    checkpoint(folder / "base", "bert", dropout=0.0)
+    for name, architecture in BASES.items():
+        checkpoint(folder / name, architecture, dropout=0.0)
     with (folder / "train.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("text", "label"), *zip(TEXTS, Y, strict=True)])
+    with (folder / "sets.csv").open("w", newline="") as stream:
+        named = [(text, LABELS[y]) for text, y in zip(TEXTS, Y, strict=True)]
+        csv.writer(stream).writerows([("text", "label"), *named])
     (folder / "pool.csv").write_text("text\na great film\nso so\nfun movie\nreally awful\n")
     return folder
 
@@ -56,15 +61,22 @@ def options(name: str) -> list[str]:
     return found
 
 
+def base_of(name: str) -> str:
+    return "base" if "masked" in make_method(name).kinds else "causal"
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_from_a_file_to_a_model_like_any_other(name, folder):
     out = folder / name
     how = ["--method", name, *options(name), "--steps", 2, "--batch-size", 4]
     if make_method(name).unlabelled:
         how += ["--unlabelled", folder / "pool.csv"]
-    asked = ["--template", TEMPLATE, *(f"--label={k}={v}" for k, v in LABELS.items())]
-    model = ["--model", f"hf:{folder / 'base'}"]
-    said = run("tune", folder / "train.csv", "-o", out, *model, *asked, *how, "--json")
+    several = make_method(name).several
+    words = ["--multi-label"] if several else [f"--label={k}={v}" for k, v in LABELS.items()]
+    asked = ["--template", TEMPLATE, *words]
+    model = ["--model", f"hf:{folder / base_of(name)}"]
+    file = folder / ("sets.csv" if several else "train.csv")
+    said = run("tune", file, "-o", out, *model, *asked, *how, "--json")
     report = json.loads(said.stdout.splitlines()[-1])
     assert (report["method"], report["steps"], report["examples"]) == (name, 2, 6)
     kept = {"README.md", "adapter.safetensors", "tuning.json"}
@@ -73,12 +85,13 @@ def test_from_a_file_to_a_model_like_any_other(name, folder):
     rows = csv.DictReader(
         run("predict", out, folder / "pool.csv", "--store", "none").stdout.splitlines()
     )
-    assert {row["prediction"] for row in rows} <= {"neg", "pos"}
+    given = {"", "awful", "awful;good", "good"} if several else {"neg", "pos"}
+    assert {row["prediction"] for row in rows} <= given
     tuned = load_model(f"tuned:{out}")
     prompts = [Template(TEMPLATE).render({"text": text}) for text in TEXTS]
     answers = tuned.observe(prompts, ("awful", "good"))
     assert np.isfinite(answers.scores).all()
-    built = make_method(name, SMALL.get(name)).build(trunk("bert"), 0)
+    built = make_method(name, SMALL.get(name)).build(trunk(BASES[base_of(name)]), 0)
     target = folder / f"{name}-merged"
     merged = run("merge", out, "-o", target, code=0 if built.mergeable else 2)
     if built.mergeable:
@@ -93,7 +106,8 @@ def test_from_a_file_to_a_model_like_any_other(name, folder):
 
 def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
     steps = {"steps": 2, "batch_size": 4}
-    rows = {name: TuningRow(name, {**SMALL.get(name, {}), **steps}) for name in ENTRIES}
+    names = [name for name in ENTRIES if base_of(name) == "base"]
+    rows = {name: TuningRow(name, {**SMALL.get(name, {}), **steps}) for name in names}
     methods = {**make_methods(["zero-shot", "dect", "prompt-search"]), **rows}
     asked = {
         "template": TEMPLATE,
@@ -116,11 +130,16 @@ def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
     assert ledgers["lt-sft"].fit_flops > 2 * ledgers["t-few"].fit_flops > 0, (
         "two, one of them dense"
     )
-    assert all(ledgers[name].saved_bytes for name in ENTRIES)
+    assert all(ledgers[name].saved_bytes for name in names)
     assert ledgers["random-mask"].parameters == 50
     # A run that was stopped goes on: nothing is trained again.
     again = compare(*data, methods=methods, **asked)
     assert again.cells == found.cells
+    others = {
+        name: TuningRow(name, {**SMALL.get(name, {}), **steps}) for name in ENTRIES.keys() - names
+    }
+    causal = {**asked, "models": [f"hf:{folder / 'causal'}"], "seeds": 1, "output": None}
+    assert len(compare(*data, methods=others, **causal).cells) == len(others) > 0
 
 
 def test_methods_of_a_comparison_have_one_name_each():

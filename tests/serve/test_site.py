@@ -211,7 +211,7 @@ def test_a_full_server_says_when_to_come_again(folder):
 
 def test_what_a_client_asked_that_has_gone_is_never_asked(folder):
     tasks = Tasks([folder])
-    model = slow(tasks, 0.4)
+    model = slow(tasks, 1.0)
     body = json.dumps({"texts": ["gone"], "tasks": ["mood"]}).encode()
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with serving(tasks, limits=Limits(batch=1)) as site:
@@ -223,6 +223,7 @@ def test_what_a_client_asked_that_has_gone_is_never_asked(folder):
                 gone.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 time.sleep(0.02)
         first.join()
+        model.seconds = 0
         assert site.predict(["last"], "mood").status == 200
     assert model.queries == 2
 
@@ -301,7 +302,9 @@ def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder)
         from fewfit.models import FakeModel
         answers = FakeModel.stream
         def stream(self, prompts, words):
-            time.sleep(0.5 * any("slow" in p.user_text for p in prompts))
+            if any("slow" in p.user_text for p in prompts):
+                print("asked", file=sys.stderr, flush=True)
+                time.sleep(0.5)
             yield from answers(self, prompts, words)
         FakeModel.stream = stream
         from fewfit.cli import main
@@ -324,7 +327,7 @@ def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder)
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.2)
+    _said(program, "asked")
     program.send_signal(signal.SIGTERM)
     thread.join()
     assert program.wait() in (0, -signal.SIGTERM)

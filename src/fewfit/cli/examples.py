@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fewfit.cli.labels import check_names, find_labels, one_label
+from fewfit.cli.labels import check_names, find_labels, label_sets, one_label
 from fewfit.cli.output import note
 from fewfit.errors import InputError
 from fewfit.tables import open_table
@@ -17,6 +17,7 @@ from fewfit.tables.columns import (
 )
 
 if TYPE_CHECKING:
+    from fewfit.artifacts.schema import ColumnsEntry
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
 
@@ -69,6 +70,40 @@ def labelled(
     y = one_label(table, examples, table.columns[place])
     check_names(table, examples, y, table.columns[place], words)
     return examples, rest, y
+
+
+def labelled_sets(
+    path: str,
+    templates: list[Template],
+    text_column: list[str] | None,
+    label_column: str,
+    separator: str,
+    **file: Any,
+) -> tuple[Examples, list[list[str]], ColumnsEntry]:
+    """Read a file whose rows have none, one or several labels, and say where what stands."""
+    from fewfit.artifacts.schema import ColumnsEntry
+
+    fields = fields_of(templates)
+    wanted = [*_flat(fields, text_column), label_column]
+    table = open_table(path, wanted=wanted, say=note, **file)
+    places, place = find_texts(table, fields, text_column), find_labels(table, label_column)
+    examples = read_examples(table, places, place)
+    columns = ColumnsEntry(
+        fields={f: [table.columns[i] for i in own] for f, own in places.items()},
+        label=table.columns[place],
+        separator=separator,
+    )
+    return examples, label_sets(table, examples, separator), columns
+
+
+def names_of(sets: list[list[str]]) -> Verbalizer:
+    """Return the names of labels of which a row may have several, sorted, as words."""
+    from fewfit.prompts import Verbalizer
+
+    names = sorted({name for own in sets for name in own})
+    if len(names) < 2:
+        raise InputError(f"labels: at least two are needed, and there is {names}")
+    return Verbalizer({name: name.replace("_", " ") for name in names}, classes=names)
 
 
 def wordings(

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewfit.choices import choose, did_you_mean
-from fewfit.cli.examples import answers_of, labelled, unlabelled_texts, wordings
-from fewfit.cli.labels import read_label_words
+from fewfit.cli.examples import (
+    answers_of,
+    labelled,
+    labelled_sets,
+    names_of,
+    unlabelled_texts,
+    wordings,
+)
+from fewfit.cli.labels import read_label_words, read_separator
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -23,6 +30,8 @@ from fewfit.cli.options import (
     LabelColumn,
     LabelFile,
     LabelWords,
+    MultiLabel,
+    Separator,
     TextColumn,
     read_options,
 )
@@ -32,6 +41,7 @@ from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
     from fewfit.estimators import FewShotClassifier
+    from fewfit.estimators.multi_label import MultiLabelClassifier
     from fewfit.models import FrozenModel
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import ChoiceExample
@@ -72,6 +82,8 @@ def tune(
     ] = None,
     label: LabelWords = None,
     labels: LabelFile = None,
+    multi_label: MultiLabel = False,
+    label_separator: Separator = None,
     start: Annotated[
         Path | None, typer.Option(help="What to start from: an artifact, or published vectors.")
     ] = None,
@@ -161,22 +173,42 @@ def tune(
         raise InputError(f"--method {method} has no use for --unlabelled")
     if is_encoder(model):
         chosen.check_kind("encoder")
+    separator = read_separator(multi_label, label_separator)
+    if chosen.several != multi_label:
+        raise InputError(
+            f"--method {method}: it is for rows with several labels; add --multi-label"
+            if chosen.several
+            else f"--multi-label: {method} learns one label for each row; take --method ptec"
+        )
+    for name, given in {"--label": label, "--labels": labels, "--rate": rate}.items():
+        if multi_label and given:
+            raise InputError(f"{name}: has no use with --multi-label; leave it out")
     check_folder(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED))
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
     name = label_column or "label"
     file = {"format": format, "delimiter": delimiter, "encoding": encoding}
-    examples, rest, y = labelled(
-        train, templates, text_column, name, words, use=chosen.unlabelled, **file
-    )
-    verbalizer = answers_of(y, None if words is None else Verbalizer(words))
+    columns, sets, rest = None, None, None
+    if separator is not None:
+        examples, own, columns = labelled_sets(
+            train, templates, text_column, name, separator, **file
+        )
+        verbalizer = names_of(own)
+        sets = [[verbalizer.classes.index(k) for k in one] for one in own]
+        y = [str(verbalizer.classes[0])] * len(own)  # what is looked at are the sets
+    else:
+        examples, rest, y = labelled(
+            train, templates, text_column, name, words, use=chosen.unlabelled, **file
+        )
+        verbalizer = answers_of(y, None if words is None else Verbalizer(words))
+        own = y
     rows = wordings(examples, y, templates, verbalizer)
     pool: list[list[ChoiceExample]] = []
     if unlabelled is not None:
         texts = unlabelled_texts(unlabelled, templates, text_column, **file)
         any_class = [str(verbalizer.classes[0])]
         pool = wordings(texts, any_class * len(texts), templates, verbalizer)
-        if len(rest):
+        if rest is not None and len(rest):
             pool += wordings(rest, any_class * len(rest), templates, verbalizer)
 
     from fewfit.tuning import Data, Meter, Run, Trunk, TunedModel, fit_at_best_rate, load_start
@@ -212,7 +244,7 @@ def tune(
             meter=meter,
         )
         if rate is None:
-            adapter = chosen.fit(base, Data(rows, pool), run)
+            adapter = chosen.fit(base, Data(rows, pool, sets), run)
         else:
             tried = fit_at_best_rate(chosen, base, Data(rows, pool), run)
             adapter = tried.adapter
@@ -229,7 +261,7 @@ def tune(
         recipe=recipe,
         seed=seed,
         n_examples=len(y),
-        data_sha256=digest([repr(rows), repr(pool)]),
+        data_sha256=digest([repr(rows), repr(pool), *([] if sets is None else [repr(sets)])]),
         layout=layout,
         task=TaskEntry(
             templates=[item.source for item in templates],
@@ -240,8 +272,11 @@ def tune(
         costs=costs,
     )
     if chosen.decoded:
-        classifier = decoded(TunedModel.of(made, trunk=base), templates, verbalizer)
-        classifier.fit(examples.texts, y).save(output)
+        tuned = TunedModel.of(made, trunk=base)
+        several = columns is not None
+        classifier = decoded(tuned, templates, verbalizer, several=several).fit(examples.texts, own)
+        classifier.columns_ = columns
+        classifier.save(output)
     else:
         save_files(output, made)
     report = {
@@ -296,10 +331,15 @@ def merge(
     say(f"{output} is a checkpoint of transformers with {artifact} merged into it")
 
 
-def decoded(model: FrozenModel, templates: list[Template], words: Verbalizer) -> FewShotClassifier:
-    """Return the classifier that reads a tuned model with the default decoder."""
+def decoded(
+    model: FrozenModel, templates: list[Template], words: Verbalizer, *, several: bool
+) -> FewShotClassifier | MultiLabelClassifier:
+    """Return the classifier that reads a tuned model: the default decoder, or a head per label."""
     from fewfit.estimators.classifier import FewShotClassifier
+    from fewfit.estimators.multi_label import MultiLabelClassifier
 
+    if several:
+        return MultiLabelClassifier(model, template=list(templates), store=None)
     own = {str(k): word for k, word in zip(words.classes, words.first, strict=True)}
     return FewShotClassifier(model, template=list(templates), labels=own, store=None)
 

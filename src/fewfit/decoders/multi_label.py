@@ -58,8 +58,9 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    The paper tunes a soft prompt beside this head, which needs the model's gradients; this is the
-    part that a frozen model allows. Its own linear baseline failed for want of standardised
+    The paper tunes a soft prompt beside this head, which needs the model's gradients and is
+    ``fewfit tune --method ptec``; this is the part that a frozen model allows. Its own linear
+    baseline failed for want of standardised
     features. :class:`fewfit.MultiLabelClassifier` gives it a model's hidden states of texts; the
     examples of :class:`fewfit.FewShotClassifier` have one class each.
 

@@ -84,6 +84,7 @@ ENTRIES: dict[str, Entry] = {
     "cpt": Entry("prompts.cpt:CPT", "Blau et al. 2024, arXiv 2410.17222"),
     "dept": Entry("prompts.dept:DePT", "Shi & Lipani 2024, arXiv 2309.05173"),
     "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
+    "dsee": Entry("sparse.dsee:DSEE", "Chen et al. 2023, arXiv 2111.00160"),
     "embeddings-head": Entry(
         "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
     ),
@@ -121,6 +122,9 @@ ENTRIES: dict[str, Entry] = {
     "promot": Entry("prompts.promot:ProMoT", "Wang et al. 2024, arXiv 2211.00635"),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
+    ),
+    "ptec": Entry(
+        "prompts.ptec:PTEC", "Buchner et al. 2024, arXiv 2309.12075", "both sides of each label"
     ),
     "random-mask": Entry("sparse.masks:RandomMask", "Xu & Zhang 2024, arXiv 2405.02596"),
     "series-adapter": Entry(

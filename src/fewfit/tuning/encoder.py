@@ -96,9 +96,8 @@ class EncoderTrunk(Trunk):
         """
         batch, network = batch.to(self.device), self.model.network
         lengths = batch.mask.sum(dim=1)
-        order, n = lengths.argsort(stable=True), _TOGETHER
-        if self.device.type != "cpu" or not network.pads:
-            n = len(order)
+        order = lengths.argsort(stable=True)
+        n = _TOGETHER if self.device.type == "cpu" and network.pads else len(order)
         parts = [
             network(batch.ids[rows, : lengths[rows[-1]]], batch.mask[rows, : lengths[rows[-1]]])
             for rows in order.split(n)

@@ -41,10 +41,24 @@ Loss = Callable[[TokenLogProbs, Sequence[int], int], Tensor]
 
 
 class Data(NamedTuple):
-    """What a method learns from: labelled rows, and rows whose answers are not looked at."""
+    """What a method learns from: labelled rows, and rows whose answers are not looked at.
+
+    Attributes
+    ----------
+    rows : sequence of sequence of ChoiceExample
+    unlabelled : sequence of sequence of ChoiceExample
+    sets : sequence of sequence of int, optional
+        The labels of each row, as positions in its choices, where it may have none or several; its
+        answer is then not looked at.
+    """
 
     rows: Rows
     unlabelled: Rows = ()
+    sets: Sequence[Sequence[int]] | None = None
+
+    def labels(self) -> Sequence[Sequence[int]]:
+        """Return the labels of each row: its answer alone, where nothing else is said."""
+        return [[row[0].answer] for row in self.rows] if self.sets is None else self.sets
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,8 @@ class TuningMethod(ABC):
         Whether what it learns is read by a decoder, and not as a ranking of the choices.
     unlabelled : bool
         Whether it needs texts without labels.
+    several : bool
+        Whether it learns rows with none, one or several labels, for a decoder that tells which.
     recipe : Recipe
         How it trains where nothing else is said.
     reading : {"answers", "words"}
@@ -134,6 +150,7 @@ class TuningMethod(ABC):
     kinds: ClassVar[frozenset[str]] = frozenset({"seq2seq", "causal", "masked"})
     decoded: ClassVar[bool] = False
     unlabelled: ClassVar[bool] = False
+    several: ClassVar[bool] = False
     recipe: ClassVar[Recipe] = Recipe()
     reading: ClassVar[Reading] = "words"
     neutral: ClassVar[Mapping[str, Any]] = {}
@@ -206,6 +223,10 @@ class TuningMethod(ABC):
             raise InputError(
                 f"unlabelled: {name} learns from texts without labels too, and there are none"
             )
+        if data.sets is not None and not self.several:
+            raise InputError(f"sets: {name} learns one label for each row; leave them out")
+        if data.sets is not None and len(data.sets) != len(data.rows):
+            raise InputError(f"sets: {len(data.sets)} sets for {len(data.rows)} rows")
 
     def check_kind(self, kind: str) -> None:
         """Refuse a kind of model (InputError)."""

@@ -74,8 +74,13 @@ def fit_at_best_rate(
     Raises
     ------
     InputError
-        If no class has two rows.
+        If no class has two rows, or rows have several labels.
     """
+    if data.sets is not None:
+        raise InputError(
+            "rate: trials are judged by one answer for each row, and these have several labels; "
+            "name the rate"
+        )
     held = held_out([row[0].answer for row in data.rows], run.seed)
     if not held:
         raise InputError(
