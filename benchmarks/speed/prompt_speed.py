@@ -274,8 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     path = RESULTS / "prompt_speed.json"
-    old = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
-    found = {p: PARTS[p](args.width, args.layers, args.rounds) for p in args.part or PARTS}
+    parts = json.loads(path.read_text(encoding="utf-8"))["parts"] if path.exists() else {}
     content = {
         "torch": torch.__version__,
         "width": args.width,
@@ -287,7 +286,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "long": LONG,
         "generated": GENERATED,
         "rank": RANK,
-        "parts": old | found,
+        "parts": parts,
     }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for part in args.part or PARTS:
+        parts[part] = PARTS[part](args.width, args.layers, args.rounds)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print(prompt_report.speed(path))

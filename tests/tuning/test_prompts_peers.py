@@ -12,9 +12,11 @@ pytest.importorskip("accelerate")
 import torch
 from peft.tuners.cpt.model import CPTEmbedding
 
+from fewfit.compare import TuningRow, compare
+from fewfit.errors import CapabilityError
 from fewfit.tuning import Data, Objective, Recipe, Run, learn, make_method
 from fewfit.tuning.prompts.dept import Decomposed
-from tests.tuning_models import example, trunk
+from tests.tuning_models import checkpoint, example, trunk
 
 TEXTS = ("the movie was fun", "not good", "so dull", "really awful film")
 ROWS = [[example(text, k % 3)] for k, text in enumerate(TEXTS)]
@@ -118,3 +120,20 @@ def test_the_loss_and_the_ball_of_peft_s_cpt(decay):
     expected = peer.get_projection()
     assert torch.allclose(adapter.delta, expected[free], atol=1e-6)
     assert float(expected[~free].norm(dim=1).max()) < 1e-9
+
+
+def test_a_model_of_another_kind_is_refused_before_anything_is_trained(tmp_path):
+    rows = {"t-few": TuningRow("t-few", {"steps": 1}), "cpt": TuningRow("cpt", {"k": 1})}
+    with pytest.raises(CapabilityError, match=r"cpt is for \['causal'\] models, and .* is masked"):
+        compare(
+            *(TEXTS, ["pos", "neg", "neg", "neg"], ["a great film", "so so"], ["pos", "neg"]),
+            template="{text} it was {mask}",
+            labels={"neg": "awful", "pos": "good"},
+            methods=rows,
+            models=[f"hf:{checkpoint(tmp_path, 'bert')}"],
+            shots=[1],
+            seeds=1,
+            store=None,
+            output=tmp_path / "cells",
+        )
+    assert not list((tmp_path / "cells").glob("**/*")), "nothing was trained"

@@ -98,6 +98,12 @@ class TuningRow(Method):
                 f"{who} trains beside the weights of a checkpoint, hf:FOLDER, and has none of "
                 f"{task.model.spec}; leave the model or the method out"
             )
+        kind = str(task.model.identity.get("kind", "")).removeprefix("transformers-")
+        if name == "hf" and kind not in load(self.tuner).kinds:
+            raise CapabilityError(
+                f"{who} is for {sorted(load(self.tuner).kinds)} models, and {task.model.spec} is "
+                f"{kind}; leave the model or the method out"
+            )
         start = self.options.get("start")
         if start is not None and not Path(start).exists():
             raise InputError(f"{who}: option: start: there is nothing at {start}")
