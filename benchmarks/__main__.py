@@ -43,6 +43,7 @@ PROGRAMS = {
     "vectors": "vectors",
     "chat": "chat",
     "token_shift": "token_shift",
+    "answers": "answers",
     "tfew_base": "tfew_base",
     "walk": "walk",
     "scale_cost": "scale_cost",

@@ -92,20 +92,17 @@ def rows(name: str, args: Any, chat: Any, encoder: Any) -> Iterator[dict[str, An
     test = [test[i] for i in order]
     classes = sorted({str(row["label"]) for row in train})
     labels = {label: words.get(label, label) for label in classes}
-    found = compare(
-        *([row["text"] for row in train], [row["label"] for row in train]),
-        *([row["text"] for row in test], [row["label"] for row in test]),
-        template=template,
-        labels=labels,
-        methods=["zero-shot", "offset-regression"],
-        models=[chat, encoder, PairedModel(chat, encoder)],
-        shots=[int(n) for n in args.shots.split(",")],
-        seeds=args.seeds,
-        store=None,
-        drop_overlap=True,
+    splits = [[row[key] for row in rows] for rows in (train, test) for key in ("text", "label")]
+    shared: dict[str, Any] = {"template": template, "labels": labels, "seeds": args.seeds}
+    shared |= {"shots": [int(n) for n in args.shots.split(",")], "store": None}
+    models = [chat, encoder, PairedModel(chat, encoder)]
+    both = ["zero-shot", "offset-regression"]
+    found = compare(*splits, methods=both, models=models, drop_overlap=True, **shared)
+    probe = compare(
+        *splits, methods=["linear-probe"], models=[encoder], drop_overlap=True, **shared
     )
     seen = {chat.spec: "answer", encoder.spec: "embedding"}
-    for row in found.summaries:
+    for row in [*found.summaries, *probe.summaries]:
         kind = seen.get(row.model, "both")
         kept = {"method": row.method, "seen": kind, "shots": row.shots}
         kept |= {"accuracy": round(row.accuracy, 4), "sd": row.sd}

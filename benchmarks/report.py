@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     RESULTS,
+    answers,
     decision,
     prompt_report,
     scale_cost,
@@ -359,13 +360,15 @@ def chat(path: Path) -> str:
     rows: list[list[str]] = []
     for name, found in content["sets"].items():
         alone = {(r["seen"], r["shots"]): r for r in found if r["method"] == "zero-shot"}
-        learnt = {(r["seen"], r["shots"]): r for r in found if r["method"] != "zero-shot"}
+        probe = {r["shots"]: r for r in found if r["method"] == "linear-probe"}
+        learnt = {(r["seen"], r["shots"]): r for r in found if r["method"] == "offset-regression"}
         for shots in sorted({n for _, n in learnt}):
             told = learnt["both", shots]
             cells = [alone["answer", shots], *(learnt[s, shots] for s in _SEEN)]
+            cells.insert(2, probe[shots])
             shown = [f"{100 * row['accuracy']:.1f}" for row in cells]
             rows.append([f"{name}, {shots}", *shown, str(told["queries"]), str(told["tokens"])])
-    names = ["answer, no labels", "answer", "embedding", "both", "queries", "tokens"]
+    names = ["answer, no labels", "answer", "vectors", "embedding", "both", "queries", "tokens"]
     return (
         "\n## A chat's answer, an embedding, and both\n\n`python -m benchmarks chat`\n\n"
         "SmolLM2-135M-Instruct through its chat template, one answer a text out of the label "
@@ -374,9 +377,12 @@ def chat(path: Path) -> str:
         "sentences as scores; "
         f"the default decoder, {content['seeds']} samples, the same {content['rows']} "
         "rows of each test split: a difference of 5 is within chance. Queries and tokens are those "
-        "of both together, for the labelled rows. Where the answer is near chance, it costs the "
-        "embedding something to have it beside it. The prompts were written once, and nothing was "
-        "chosen on these rows.\n\n" + markdown_table(["accuracy, %; shots", *names], rows) + "\n"
+        "of both together, for the labelled rows. Both have the answer and the vectors, not the "
+        "cosines, which are what the embedding has beside its vectors: the vectors alone, by a "
+        "linear probe, are what the answer is added to. The prompts were written once, and nothing "
+        "was chosen on these rows.\n\n"
+        + markdown_table(["accuracy, %; shots", *names], rows)
+        + "\n"
     )
 
 
@@ -460,6 +466,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "setfit_grid": setfit_grid.section,
         "decision": decision.section,
         "chat": chat,
+        "answers": answers.section,
         "token_shift": token_shift.section,
         "searchers": searchers_report.searchers,
         "grid": grid,

@@ -15,7 +15,7 @@ from fewfit.compare import DecoderMethod, Method, TuningRow
 from fewfit.compare.names import make_methods
 from fewfit.decoders import DECODERS, Decoder, make_decoder
 from fewfit.errors import InputError
-from fewfit.prompts import Verbalizer, make_views
+from fewfit.prompts import Conjugate, Urial, Verbalizer, View, make_views
 from fewfit.task import DEFAULT_TEMPLATE
 
 FOLDER = Path(__file__).parent / "experiments"
@@ -56,7 +56,9 @@ class MethodEntry(_Strict):
     `tuner` is a tuning method with `options` of its own and of its recipe; where the name itself is
     one's, it can be left out. With `demonstrations`, so many examples stand in front of every
     prompt. A calibration is a name, or a table of its name and parameters. With `views`, it is
-    asked in so many of the prompt's views, the first ones, and not in all.
+    asked in so many of the prompt's views, the first ones, and not in all. With a `transform` it is
+    asked through that, and with `urial` behind the shipped prefix of URIAL, the slot being the
+    answer.
     """
 
     decoder: str | None = None
@@ -64,6 +66,8 @@ class MethodEntry(_Strict):
     calibration: str | dict[str, str | float | int] | None = None
     demonstrations: Annotated[int, Field(ge=0)] = 0
     views: Annotated[int, Field(gt=0)] | None = None
+    transform: str | None = None
+    urial: bool = False
     peer: str | None = None
     tuner: str | None = None
     options: dict[str, Any] = {}
@@ -80,11 +84,20 @@ class MethodEntry(_Strict):
         own = None
         if self.views is not None:
             own = [template] if isinstance(template, str) else template[: self.views]
+        if self.transform is not None or self.urial:
+            sources = [template] if isinstance(template, str) else template
+            own = [self._asked(source) for source in sources]
         return DecoderMethod(decoder, self._calibration(), self.demonstrations, own)
+
+    def _asked(self, source: str) -> View:
+        if self.transform is not None:
+            return Conjugate(source, self.transform)
+        return Urial(query=source.partition("{mask}")[0].rstrip())
 
     def check(self, name: str) -> None:
         """Refuse what :meth:`make` would not understand."""
         given = self.parameters or self.calibration or self.demonstrations or self.views
+        given = given or self.transform or self.urial
         if (self.tuner is not None or self.options) and (self.peer or self.decoder or given):
             raise ValueError(
                 f"method {name!r}: a tuning method has options, and none of a decoder's"

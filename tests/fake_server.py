@@ -155,6 +155,7 @@ class FakeServer:
         """The prompts that were asked, with every attempt, tokenising and the like left out."""
         side = (
             "/tokenize",
+            "/detokenize",
             "/apply-template",
             "/v1/models",
             "/info",
@@ -210,10 +211,15 @@ class FakeServer:
     def _v1_completions(self, body: Any) -> Any:
         text = body["prompt"]
         if "logprobs" not in body:
-            said, reason = continued(text, body["max_tokens"], body.get("stop", ()))
+            said, reason = continued(str(text), body["max_tokens"], body.get("stop", ()))
             choice = {"index": 0, "text": said, "finish_reason": reason}
-            usage = {"prompt_tokens": len(tokenize(text)), "completion_tokens": len(said.split())}
-            return {"id": digest(text), "model": self.model, "choices": [choice], "usage": usage}
+            usage = {"prompt_tokens": len(text), "completion_tokens": len(said.split())}
+            return {
+                "id": digest(str(text)),
+                "model": self.model,
+                "choices": [choice],
+                "usage": usage,
+            }
         if "logprob_token_ids" in body:
             values = log_probabilities(str(text))
             top = {f"token_id:{i}": float(values[i]) for i in body["logprob_token_ids"]}
@@ -229,7 +235,7 @@ class FakeServer:
             "model": self.model,
             "system_fingerprint": "fp1",
             "choices": [choice],
-            "usage": self._usage(str(text)),
+            "usage": {"prompt_tokens": len(text if isinstance(text, list) else tokenize(text))},
         }
 
     def _v1_chat_completions(self, body: Any) -> Any:
@@ -302,6 +308,24 @@ class FakeServer:
         usage = {"input_tokens": len(body["state"].split()), "output_tokens": 0}
         return {"model": self.model, "answers": answers, "usage": usage}
 
+    def _v1_decisions(self, body: Any) -> Any:
+        answers = []
+        for question in body["questions"]:
+            p = probabilities(body["input"], [choice["value"] for choice in question["choices"]])
+            listed = [{"value": word, "probability": value} for word, value in p.items()]
+            best = max(p, key=lambda word: p[word])
+            answers.append(
+                {
+                    "type": "choice",
+                    "name": question["name"],
+                    "choice": best,
+                    "probabilities": listed,
+                    "confidence": p[best],
+                }
+            )
+        usage = {"input_tokens": len(body["input"].split()), "output_tokens": 0}
+        return {"model": self.model, "answers": answers, "usage": usage}
+
     def _v1_embeddings(self, body: Any) -> Any:
         texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
         data = [
@@ -315,9 +339,16 @@ class FakeServer:
             state /= np.linalg.norm(state)
         return {"model": self.model, "data": [{"index": 0, "data": state.tolist()}]}
 
+    def _detokenize(self, body: Any) -> Any:
+        names = {i: name for name, i in SPECIAL.items()}
+        return {"prompt": "".join(names.get(i) or TOKENS[i] for i in body["tokens"])}
+
     def _tokenize(self, body: Any) -> Any:
+        if "messages" in body:
+            text = self._apply_template(body)["prompt"]
+            return self._tokenize({"content": text, "parse_special": True})
         text = body.get("prompt", body.get("content"))
-        if not body.get("parse_special"):
+        if not body.get("parse_special") and "prompt" not in body:
             return {"tokens": tokenize(text)}
         found: list[int] = []
         for piece in re.split(r"(<\|\w+\|>)", text):

@@ -386,6 +386,7 @@ CHAT = {"dialect": "openai-chat", "options": "&answers=text&output=plain"}
 FORM = {"dialect": "openai-chat", "options": "&answers=text"}
 CLAUDE = {"dialect": "anthropic"}
 ONE = {"dialect": "systemone"}
+TWO = {"dialect": "decisions"}
 SAID = ("choices", 0, "message", "content")
 
 
@@ -540,6 +541,29 @@ IN_WORDS = [
     ),
     row("A5", "no answers", edit("answers", to={}), "lacks answers.label", **ONE),
     stops("A9", "another model's name", edit("model", to="toy-2"), "served_as=toy-2", **ONE),
+    row(
+        "A8",
+        "a refusal",
+        edit("answers", 0, to={"type": "refusal", "name": "label", "refusal": "no"}),
+        "refused",
+        **TWO,
+    ),
+    row(
+        "A6",
+        "a choice that is listed twice",
+        edit("answers", 0, "probabilities", 0, "value", to="good"),
+        "not those of the label words",
+        **TWO,
+    ),
+    row(
+        "A6",
+        "probabilities that are no list",
+        edit("answers", 0, "probabilities", to={"good": 1.0}),
+        "not a list",
+        **TWO,
+    ),
+    row("A5", "two answers to one question", edit("answers", to=[{}, {}]), "expected 1", **TWO),
+    row("A8", "another question's answer", edit("answers", 0, "name", to="x"), "another", **TWO),
 ]
 FAULTS += IN_WORDS
 GENERIC = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -9,6 +11,7 @@ from scipy.special import log_softmax, logsumexp
 
 from fewfit import LinearProbe, OffsetLogisticRegression
 from fewfit.decoders import ridge
+from fewfit.decoders.offset_regression import _is_coarse
 
 
 @pytest.fixture(params=[(2, 1), (3, 4), (5, 16)])
@@ -200,3 +203,61 @@ def test_the_arithmetic_keeps_the_dtype_of_the_hidden_states(dtype):
     decoder = OffsetLogisticRegression().fit(X, np.arange(12) % 3, scores=scores)
     assert {getattr(decoder, name).dtype for name in decoder.fitted_arrays} == {np.dtype(dtype)}
     assert decoder.predict_proba(X, scores=scores).dtype == dtype
+
+
+def answered(y, right, K, rng, samples=1):
+    """Scores of answers in words, some of them right."""
+    n_w = np.zeros((len(y), K))
+    for _ in range(samples):
+        said = np.where(rng.random(len(y)) < right, y, rng.integers(0, K, len(y)))
+        n_w[np.arange(len(y)), said] += 1
+    return np.log((n_w + 1 / K) / (samples + 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.parametrize("K", [2, 5])
+def test_few_answers_are_seen_by_their_values(K, samples):
+    rng = np.random.default_rng(0)
+    y = np.arange(20 * K) % K
+    coarse = answered(y, 0.5, K, rng, samples)
+    fine = coarse + rng.normal(scale=0.1, size=coarse.shape).astype(np.float32)
+    for scale in (1, 1e-4, 70):
+        for shift in (0, rng.normal(size=K).astype(np.float32)):
+            assert _is_coarse(scale * (coarse + shift))
+            assert not _is_coarse(scale * (fine + shift))
+    assert not _is_coarse(np.zeros_like(coarse))
+    assert not _is_coarse(fine[:K])
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_answers_that_are_worth_nothing_cost_little_and_good_ones_are_used(K):
+    """Means over samples of 4 labels per class, with hidden states that are right in most rows."""
+    found = {right: [] for right in (0.0, 0.9)}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        y, new = np.arange(4 * K) % K, np.arange(400) % K
+        centres = rng.standard_normal((K, 20))
+        X, X_new = (1.5 * centres[c] + 2.5 * rng.standard_normal((len(c), 20)) for c in (y, new))
+        alone = OffsetLogisticRegression().fit(X, y).score(X_new, new)
+        for right, rows in found.items():
+            scores, scores_new = answered(y, right, K, rng), answered(new, right, K, rng)
+            both = OffsetLogisticRegression().fit(X, y, scores=scores)
+            said = (scores_new.argmax(axis=1) == new).mean()
+            p = (both.predict(X_new, scores=scores_new) == new).mean()
+            rows.append((p, alone, said))
+    p, alone, said = np.mean(found[0.0], axis=0)
+    assert said < alone
+    assert p > alone - 0.03
+    p, alone, said = np.mean(found[0.9], axis=0)
+    assert p > max(alone, said) - 0.02
+
+
+def test_answers_alone_keep_their_say():
+    """Without hidden states there is nothing else to believe."""
+    rng = np.random.default_rng(1)
+    y = np.arange(8) % 2
+    scores = answered(y, 0.4, 2, rng)
+    fitted = OffsetLogisticRegression().fit(np.empty((8, 0)), y, scores=scores)
+    with mock.patch("fewfit.decoders.offset_regression._is_coarse", return_value=False):
+        plain = OffsetLogisticRegression().fit(np.empty((8, 0)), y, scores=scores)
+    assert fitted.strength_ == plain.strength_

@@ -27,6 +27,9 @@ from fewfit.errors import InputError
 
 _STRENGTHS = (0.0, 0.5, 2.0)  # of the offset, beside 1
 _ZERO = 0.5  # what a strength of 0 counts as in the prior
+_COARSE = (0.25, 0.5, 2.0)  # the same where scores are few answers in words; their median is 1/2
+_WORTHLESS = 3.0  # how much likelier it then is that they are worth nothing
+_LEVELS = 11  # values that the shares of so few answers have
 _VARIANCES = (0.25, 1.0, 4.0, 16.0)  # of the weights, beside the median of their prior
 _MEDIAN = 2.0  # of that prior, times log2(K)^2
 _EMPTY = 5.0  # examples that the empty input counts for in the label bias
@@ -69,6 +72,12 @@ class OffsetLogisticRegression(WeightedDecoder):
         weight(s) ~ prod_i softmax(s f(-i))[y_i],    log s = sum of weight(s) log s     (eq. 6)
 
     over `_SHARPNESS`, at most 1: held-out rows may take confidence away, not add it.
+
+    Scores that are shares of a few answers in words (:attr:`Capabilities.resolution`) say nothing
+    of how sure the model is, and may say nothing at all, where the hidden states alone would do
+    better: a weak chat model's one answer a text. Such scores are seen by their few values, and
+    believed only as far as the labels speak for them: log2 b ~ N(-1, 1), and b = 0, which counts as
+    1/4, has `_WORTHLESS` times that prior and is tried with every t.
 
     A text is one row, however often it stands there: a second copy is no further evidence, and
     would be the very row that is to be left out. So rows of the same hidden states, scores and
@@ -280,7 +289,9 @@ class OffsetLogisticRegression(WeightedDecoder):
         often += X.dtype.type(rare)
         with one_thread():
             b, t, s, W = _average(
-                x, a / unit, often, y, weight, answer, has_scores=scores is not None
+                *(x, a / unit, often, y, weight, answer),
+                has_scores=scores is not None,
+                coarse=scores is not None and X.shape[1] > 0 and _is_coarse(scores),
             )
         self.offset_strength_, self.weight_variance_ = float(b), float(t)
         self.strength_ = np.asarray(b / unit, X.dtype)
@@ -325,6 +336,7 @@ def _average(
     answer: NDArray[np.intp] | None,
     *,
     has_scores: bool,
+    coarse: bool = False,
 ) -> tuple[float, float, float, Floats]:
     """Return b, t, s and W (H + 1, K) of eq. 5 and 6; `often` (K,) is added to all log-odds."""
     K = a.shape[1]
@@ -340,7 +352,9 @@ def _average(
     def add(b: float, t: float, start: Floats | None) -> None:
         offset = b * a + often
         V = minimise(Z, d, y, offset, t, start, weight)
-        prior = -(np.log2(max(b, _ZERO)) ** 2 + (np.log(t / median) / np.log(4)) ** 2) / 2
+        away = np.log2(2 * max(b, _ZERO / 2)) if coarse else np.log2(max(b, _ZERO))
+        prior = -(away**2 + (np.log(t / median) / np.log(4)) ** 2) / 2
+        prior += math.log(_WORTHLESS) * (coarse and b == 0)
         pairs.append((b, t))
         fits.append(V)
         held_out.append(leave_one_out(Z, y, offset, t, V, weight, answer))
@@ -350,7 +364,9 @@ def _average(
         add(1.0 if has_scores else 0.0, t * median, fits[-1] if fits else None)
     if has_scores:
         best = int(np.argmax(evidence))
-        for b in _STRENGTHS:
+        for t in _VARIANCES if coarse else ():
+            add(0.0, t * median, fits[0])
+        for b in _COARSE if coarse else _STRENGTHS:
             add(b, pairs[best][1], fits[best])
     share = softmax(evidence)
     f = np.tensordot(share, held_out, axes=1)
@@ -358,6 +374,23 @@ def _average(
     b, t = zip(*pairs, strict=True)
     V = np.tensordot((s * share).astype(Z.dtype), fits, axes=1)
     return s * (share @ b), _geometric(t, share), s, B @ V
+
+
+def _is_coarse(scores: Floats) -> bool:
+    """Whether scores (N, K) are shares of a few answers: they have few values, again and again.
+
+    The same in each column, where a prior over the labels was removed.
+    """
+
+    def few(values: Floats, most: int) -> bool:
+        size = float(np.ptp(values))
+        return size > 0 and len(np.unique(np.round((values - values.min()) / size, 4))) <= most
+
+    if few(scores, min(_LEVELS, scores.size // 2)):
+        return True
+    most = min(_LEVELS, len(scores) // 2)
+    spread = [column for column in scores.T if np.ptp(column) > 0]
+    return bool(spread) and all(few(column, most) for column in spread)
 
 
 def _log_likelihood(f: Floats, y: NDArray[np.intp], weight: Floats | None) -> float:

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from fewfit import FewShotClassifier, Template, load_model
 from fewfit.errors import InputError, ModelError, ModelMismatchError
+from fewfit.models.generation import Writing
 from fewfit.models.local.chat import ChatTemplate
 from fewfit.models.probe import probe
 from fewfit.observations import Status
@@ -218,6 +219,36 @@ def test_a_servers_own_template():
     assert model.identity != model_of("llamacpp", server, "&top_k=200").identity
     with pytest.raises(InputError, match="add chat=true"):
         load_model("llamacpp:http://h?system=x")
+
+
+@pytest.mark.parametrize("multi_token", ["first", "trie"])
+def test_vllms_own_template(multi_token):
+    """As above, but that the server reads special tokens in a text as such."""
+    options = f"&chat=true&system=Hush&prefix=It+is&multi_token={multi_token}"
+    words = ("good", "bad", "New York", "New Delhi") if multi_token == "trie" else WORDS
+    with FakeServer() as server:
+        model = model_of("vllm", server, options)
+        answers = model.observe(prompts("one", "two"), words)
+        sent = [r.body["prompt"] for r in server.requests if r.path == "/v1/completions"]
+        assert sum(r.path == "/detokenize" for r in server.requests) == 1
+        shown = model.show(prompts("two")[0], words)
+        [(_, [written])] = model.write(prompts("two"), Writing(4))
+        assert server.requests[-1].body["prompt"] in sent
+    user, end = SPECIAL["<|user|>"], SPECIAL["<|end|>"]
+    start = [user, *tokenize("system Hush"), end, user, *tokenize("user ")]
+    stop = [end, user, *tokenize("assistant It is")]
+    expected = [[*start, *tokenize(f"{text} In summary, it was"), *stop] for text in ("one", "two")]
+    assert all(row in sent for row in expected)
+    assert len(sent) == 2 * (1 + (multi_token == "trie"))
+    if multi_token == "first":
+        right = [
+            log_probabilities(str(row))[[tokenize(f" {w}")[0] for w in words]] for row in expected
+        ]
+        assert_allclose(answers.scores, np.array(right), rtol=1e-6)
+    else:
+        assert_allclose(np.exp(answers.scores).sum(axis=1), 1, atol=1e-5)
+    assert shown == "Hush\n\ntwo In summary, it was"
+    assert written.text
 
 
 def test_a_server_whose_template_leaves_out_what_is_said():

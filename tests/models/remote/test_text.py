@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import uuid
 
 import numpy as np
 import pytest
@@ -56,6 +57,9 @@ def in_words(scheme, server, options=""):
         ("Ｓcience fiction", 1),
         ("Science\nFiction!", 1),
         ("The topic is sports.", 0),
+        ("Topic is sports.", 0),
+        ("is science fiction", 1),
+        ("What is it? The topic is c++", 2),
         ("the  topic is: sports", None),
         ('{"label": "sports"}', 0),
         ('{"label": "Sports."}', 0),
@@ -71,7 +75,9 @@ def in_words(scheme, server, options=""):
     ],
 )
 def test_an_answer_that_is_a_label_names_it(answer, label):
-    labels = Labels(["sports", "science fiction", "C++", "c", "1", "-1"], "The topic is ")
+    labels = Labels(
+        ["sports", "science fiction", "C++", "c", "1", "-1"], "What is it? The topic is "
+    )
     if label is None:
         with pytest.raises(Unusable):
             labels.find(answer)
@@ -219,6 +225,39 @@ def test_probabilities_of_allowed_answers_are_scores():
         FewShotClassifier("systemone:http://h?model=m", store=None).fit(
             TEXTS * 3, [f"c{i}" for i in range(36)]
         )
+
+
+def test_a_request_is_named_by_a_uuid_of_its_own():
+    """Some servers (starlette-context, and so llama-cpp-python) refuse any other name."""
+    with FakeServer() as server:
+        in_words("openai-chat", server).observe(prompts(*TEXTS), WORDS)
+        names = [request.headers["X-Request-Id"] for request in server.requests]
+    assert len(set(names)) == len(TEXTS)
+    assert [str(uuid.UUID(name, version=4)) for name in names] == names
+
+
+def test_decisions_are_asked_and_read_in_openais_form():
+    with FakeServer() as server:
+        model = model_of("decisions", server, "&instruction=Which?")
+        answers = model.observe(prompts(*TEXTS), WORDS)
+        body = server.requests[0].body
+        assert json.loads(model.show(prompts(TEXTS[0])[0], WORDS))["questions"] == body["questions"]
+        found = {c.name: c for c in probe(model).checks}
+    given = [probabilities(f"{text} It was", list(WORDS)) for text in TEXTS]
+    p = [[row[word] for word in WORDS] for row in given]
+    assert_allclose(answers.scores, np.log(p), rtol=1e-5)
+    assert np.isnan(answers.label_mass).all()
+    assert (answers.n_tokens > 0).all()
+    assert body["questions"] == [
+        {
+            "type": "choice",
+            "name": "label",
+            "instructions": "Which?",
+            "choices": [{"value": "good"}, {"value": "bad"}],
+        }
+    ]
+    assert found["answer"].outcome == "ok"
+    assert model.capabilities.max_labels == 255
 
 
 def test_demonstrations_are_turns():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewfit.models.remote.anthropic import AnthropicMessages
 from fewfit.models.remote.base import RemoteModel
+from fewfit.models.remote.decisions import Decisions
 from fewfit.models.remote.embeddings import OpenAIEmbeddings, TextEmbeddingsInference
 from fewfit.models.remote.llamacpp import LlamaCpp
 from fewfit.models.remote.ollama import Ollama
@@ -19,6 +20,7 @@ DIALECTS: dict[str, type[RemoteModel]] = {
         OpenAIChat,
         AnthropicMessages,
         SystemOne,
+        Decisions,
         VLLM,
         SGLang,
         LlamaCpp,

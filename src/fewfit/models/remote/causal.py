@@ -204,13 +204,13 @@ class ChosenTokens(RemoteModel):
         if self.options.multi_token == "trie":
             return self._asking_trie(session, prompts, words, tokenize)
         ids = {
-            text: first_tokens(prompt, words, tokenize)
+            text: first_tokens(*self._neighbours(session, prompt, words), tokenize)
             for text, prompt in by_template(prompts).items()
         }
         second = self._second_session(session)
 
         def ask(prompt: Prompt) -> Answer:
-            text = before_slot(prompt)
+            text = self._sent(session, prompt)
             scores, hidden, n_tokens = self._scored(session, second, text, ids[prompt.lead])
             hidden = None if hidden is None else self._checked(hidden)
             return Answer(scores, None, hidden, float(np.exp(scores).sum()), n_tokens)
@@ -226,7 +226,8 @@ class ChosenTokens(RemoteModel):
     ) -> Callable[[Prompt], Answer]:
         """Score whole words: one request for the slot, and one for each further branching."""
         tries = {
-            text: trie_of(prompt, words, tokenize) for text, prompt in by_template(prompts).items()
+            text: trie_of(*self._neighbours(session, prompt, words), tokenize)
+            for text, prompt in by_template(prompts).items()
         }
         second = self._second_session(session)
 
@@ -236,7 +237,7 @@ class ChosenTokens(RemoteModel):
                 prefix: [token for token in tokens if token != REST]
                 for prefix, tokens in trie.branchings.items()
             }
-            text, root = before_slot(prompt), ways.pop((), None)
+            text, root = self._sent(session, prompt), ways.pop((), None)
             # Label words that all begin with one token have no choice at the slot.
             first = root or [trie.labels[0][0]]
             scores, hidden, n_tokens = self._scored(session, second, text, first)
@@ -244,13 +245,23 @@ class ChosenTokens(RemoteModel):
             if root is not None:
                 given[()] = scores
             if ways:
-                ids = self._prompt_tokens(session, text)
+                ids = text if isinstance(text, list) else self._prompt_tokens(session, text)
                 for prefix, tokens in ways.items():
                     given[prefix] = self._scored(session, None, [*ids, *prefix], tokens)[0]
             hidden = None if hidden is None else self._checked(hidden)
             return Answer(trie.combine(given), None, hidden, float("nan"), n_tokens)
 
         return ask
+
+    def _sent(self, session: Session, prompt: Prompt) -> Sent:
+        """Return what is sent of a prompt: its text, or its tokens."""
+        return before_slot(prompt)
+
+    def _neighbours(
+        self, session: Session, prompt: Prompt, words: Sequence[str]
+    ) -> tuple[Prompt, Sequence[str]]:
+        """Return the prompt as the slot's neighbours see it, and the words."""
+        return prompt, words
 
     @abstractmethod
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:

@@ -16,13 +16,17 @@ from fewfit.errors import ModelError
 from fewfit.models.remote.proxies import Proxy
 from fewfit.models.remote.verdict import RowError
 
-MARK = "fewfit-" + "0" * 32
-"""Stands in a request for what names it: in ``X-Request-Id``, and where a dialect puts it."""
+_OURS = "fe3ff172"
+MARK = f"{_OURS}-0000-4000-8000-000000000000"
+"""Stands in a request for what names it: in ``X-Request-Id``, and where a dialect puts it.
+
+A UUID, since some servers refuse any other; its first part is ours.
+"""
 
 HEAD_LIMIT = 2**18
 """Bytes of a reply before its body, replies of status 1xx included."""
 
-_MARKED = re.compile(rb"fewfit-[0-9a-f]{32}")
+_MARKED = re.compile(rb"%s-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}" % _OURS.encode())
 _SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(;.*)?")
 _LINE_LIMIT = 4096
 _TRAILERS = 100
@@ -118,7 +122,7 @@ class Connection:
         """
         echoed = reply.getheader("X-Request-Id", "").encode("ascii", "replace")
         marks = set(_MARKED.findall(echoed)) | (
-            set(_MARKED.findall(data)) if b"fewfit-" in data else set()
+            set(_MARKED.findall(data)) if _OURS.encode() in data else set()
         )
         before, self._last = self._last, (hash(payload), hash(data))
         again = before is not None and before[1] == self._last[1] and before[0] != self._last[0]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
-from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Check
 from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import Sent, TopTokens, Vector
+from fewfit.models.remote.chat import ServedChat
 from fewfit.models.remote.listing import Listing, read_tokens
 from fewfit.models.remote.replies import count, field, last_vector, token_ids
-from fewfit.models.remote.slot import Tokenize, before_slot, first_tokens, trie_of
+from fewfit.models.remote.slot import first_tokens, trie_of
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
 from fewfit.models.remote.writing import WritesTexts, written
-from fewfit.prompts import Part, Prompt
+from fewfit.prompts import Prompt
 from fewfit.prompts.trie import Trie
 
 
-class LlamaCpp(TopTokens, WritesTexts):
+class LlamaCpp(ServedChat, TopTokens, WritesTexts):
     """``llamacpp:URL``: ``/completion`` and ``/tokenize``, and ``/embedding`` if asked for.
 
     Scores are log-probabilities before sampling of the label words' first tokens among the `top_k`
@@ -46,14 +44,6 @@ class LlamaCpp(TopTokens, WritesTexts):
     needs_model = False
     default_top_k = 512
 
-    def __init__(self, url: str, **options: Any) -> None:
-        super().__init__(url, **options)
-        self._frames: dict[int, list[str]] = {}
-        self._parts: dict[tuple[str, bool], list[int]] = {}
-        for name in ("system", "prefix"):
-            if getattr(self.options, name) is not None and not self.options.chat:
-                raise InputError(f"{self.scheme}: {name} is of a chat; add chat=true")
-
     def _targets(
         self, session: Session, prompt: Prompt, words: Sequence[str]
     ) -> list[Collection[Any]]:
@@ -63,17 +53,6 @@ class LlamaCpp(TopTokens, WritesTexts):
     def _trie(self, session: Session, prompt: Prompt, words: Sequence[str]) -> Trie:
         lead, tokenize = self._end_of(session, prompt)
         return trie_of(lead, words, tokenize)
-
-    def _end_of(self, session: Session, prompt: Prompt) -> tuple[Prompt, Tokenize]:
-        """Return the prompt as the slot's neighbours see it, and how texts there are tokenised."""
-        chat = self.options.chat
-        if chat:  # the word stands after the template's end, whatever the prompt's own words are
-            prompt = Prompt((Part("literal", self._frame(session, prompt)[-1]), Part("mask", "")))
-
-        def tokenize(text: str) -> list[int]:
-            return self._tokens(session, text, special=chat)
-
-        return prompt, tokenize
 
     def _prompt_tokens(self, session: Session, text: str) -> list[int]:
         return self._tokens(session, text, special=False, first=True)
@@ -85,51 +64,14 @@ class LlamaCpp(TopTokens, WritesTexts):
         body = {"content": text, "add_special": first, "parse_special": special}
         return token_ids(session.post("/tokenize", body))
 
-    def _sent(self, session: Session, prompt: Prompt) -> Sent:
-        if not self.options.chat:
-            return before_slot(prompt)
-        frame = self._frame(session, prompt)
-        frame[-1] = frame[-1].rstrip(" ")
-        ids: list[int] = []
-        for i, (before, turn) in enumerate(zip(frame, prompt.turns, strict=False)):
-            ids += self._part(session, before, i == 0)
-            ids += self._tokens(session, turn.asked(), special=False)
-        return ids + self._part(session, frame[-1], False)
-
-    def _part(self, session: Session, text: str, first: bool) -> list[int]:
-        """Return the tokens of a part of the template; asked once."""
-        known = self._parts.get((text, first))
-        if known is None:
-            known = self._tokens(session, text, special=True, first=first)
-            self._parts[text, first] = known
-        return known
-
-    def _frame(self, session: Session, prompt: Prompt) -> list[str]:
-        """Return what the chat template has around the contents of a prompt's turns; asked once."""
-        n = len(prompt.turns)
-        if n not in self._frames:
-            marks = [secrets.token_hex(16) for _ in range(n)]
-            said = [
-                {"role": "assistant" if i % 2 else "user", "content": mark}
-                for i, mark in enumerate(marks)
-            ]
-            if self.options.system is not None:
-                said.insert(0, {"role": "system", "content": self.options.system})
-            body = {"messages": said, "chat_template_kwargs": {"enable_thinking": False}}
-            text = field(session.post("/apply-template", body), "prompt")
-            pieces = re.split("|".join(marks), text) if isinstance(text, str) else []
-            if len(pieces) != n + 1:
-                raise ModelError(f"{self.scheme}: the chat template leaves out what is said")
-            prefix = self.options.prefix
-            pieces[-1] += f"{prefix.rstrip()} " if prefix else ""
-            self._frames[n] = pieces
-        return list(self._frames[n])
+    def _applied(self, session: Session, said: Sequence[dict[str, str]]) -> Any:
+        body = {"messages": said, "chat_template_kwargs": {"enable_thinking": False}}
+        return field(session.post("/apply-template", body), "prompt")
 
     def show(self, prompt: Prompt, words: Sequence[str]) -> str:
         if not self.options.chat:
             return super().show(prompt, words)
-        texts = [turn.asked() for turn in prompt.turns]
-        return "\n\n".join([*filter(None, [self.options.system]), *texts])
+        return self._said(prompt)
 
     def _listed(self, session: Session, text: Sent) -> Listing:
         reply = self.send(

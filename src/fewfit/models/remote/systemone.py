@@ -71,7 +71,7 @@ class SystemOne(RemoteModel):
         reply = self.send(session, PATH, self._body(prompt, words))
         self.check_name(reply)
         answer = field(reply, "answers", NAME)
-        scores = _log_probabilities(field(answer, "probabilities"), words)
+        scores = log_probabilities(field(answer, "probabilities"), words)
         usage = reply.get("usage")
         n_tokens = count(usage.get("input_tokens")) if isinstance(usage, Mapping) else -1
         return Answer(scores, None, None, _mass(reply, answer), n_tokens)
@@ -85,7 +85,7 @@ class SystemOne(RemoteModel):
         return [*checks, Check("answer", "ok", shown)]
 
 
-def _log_probabilities(given: Any, words: Sequence[str]) -> NDArray[np.float64]:
+def log_probabilities(given: Any, words: Sequence[str]) -> NDArray[np.float64]:
     """Return the logarithms of the probabilities of all words, and of nothing else (RowError)."""
     if not isinstance(given, dict) or set(given) != set(words):
         raise RowError("the reply's probabilities are not those of the label words")

@@ -259,7 +259,7 @@ class Session:
         self, method: str, path: str, payload: bytes, seconds: float, doubled: Doubled | None
     ) -> Any:
         transport, redactor = self.transport, self._run.redactor
-        mark = f"fewfit-{uuid.uuid4().hex}"
+        mark = MARK[:8] + str(uuid.uuid4())[8:]
         payload = payload.replace(MARK.encode(), mark.encode())
         ends = time.monotonic() + seconds
         connection: Connection | None = None

@@ -12,6 +12,7 @@ from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
 from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import ChosenTokens, Sent, Vector
+from fewfit.models.remote.chat import ServedChat
 from fewfit.models.remote.replies import (
     count,
     field,
@@ -30,7 +31,7 @@ from fewfit.prompts import Prompt
 MAX_LABELS = 128
 
 
-class VLLM(ChosenTokens, WritesTexts):
+class VLLM(ServedChat, ChosenTokens, WritesTexts):
     """``vllm:URL?model=NAME``: ``/v1/completions`` with ``logprob_token_ids``, and ``/tokenize``.
 
     Scores are log-probabilities of the label words' first tokens, at most 128 words. With
@@ -38,10 +39,14 @@ class VLLM(ChosenTokens, WritesTexts):
     --pooler-config '{"pooling_type": "LAST"}'``), its ``/pooling`` vector of the prompt, not
     normalised, is the hidden state: a second request of the same query. Servers older than July
     2026 ignore ``logprob_token_ids``, which is noticed at the first reply.
+
+    With ``chat=true`` the prompt is the user's turn in the model's own chat template, which the
+    server fills in (``/tokenize`` of messages, and ``/detokenize``). It reads what looks like a
+    special token in a text as one.
     """
 
     scheme = "vllm"
-    has: ClassVar[frozenset[str]] = frozenset({"hidden", "multi_token"})
+    has: ClassVar[frozenset[str]] = frozenset({"hidden", "multi_token", "chat", "system", "prefix"})
 
     @property
     def capabilities(self) -> Capabilities:
@@ -51,11 +56,31 @@ class VLLM(ChosenTokens, WritesTexts):
         )
 
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
-        def tokenize(text: str) -> list[int]:
-            body = {"model": self.options.model, "prompt": text, "add_special_tokens": False}
-            return token_ids(session.post("/tokenize", body))
+        return lambda text: self._tokens(session, text, special=True)
 
-        return tokenize
+    def _tokens(
+        self, session: Session, text: str, *, special: bool, first: bool = False
+    ) -> list[int]:
+        if not text:
+            return []
+        body = {"model": self.options.model, "prompt": text, "add_special_tokens": False}
+        return token_ids(session.post("/tokenize", body))
+
+    def _neighbours(
+        self, session: Session, prompt: Prompt, words: Sequence[str]
+    ) -> tuple[Prompt, Sequence[str]]:
+        return self._end_of(session, prompt)[0], words
+
+    def _applied(self, session: Session, said: Sequence[dict[str, str]]) -> Any:
+        body = {
+            "model": self.options.model,
+            "messages": said,
+            "add_generation_prompt": True,
+            "chat_template_kwargs": {"enable_thinking": False},
+        }
+        ids = token_ids(session.post("/tokenize", body))
+        reply = session.post("/detokenize", {"model": self.options.model, "tokens": ids})
+        return field(reply, "prompt")
 
     def _prompt_tokens(self, session: Session, text: str) -> list[int]:
         return token_ids(session.post("/tokenize", {"model": self.options.model, "prompt": text}))
@@ -75,7 +100,7 @@ class VLLM(ChosenTokens, WritesTexts):
                 "for and is not in the reply); it is older than July 2026. Upgrade it, or ask "
                 "for its most probable tokens with openai: in place of vllm:"
             )
-        hidden = None if second is None else self._pooled(second, str(text))
+        hidden = None if second is None else self._pooled(second, text)
         usage = reply.get("usage")
         n_tokens = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1
         return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
@@ -106,13 +131,13 @@ class VLLM(ChosenTokens, WritesTexts):
         return log_probabilities(top.items())
 
     def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
-        body = completion(self.options.model, before_slot(prompt), how, 0.0)
+        body = completion(self.options.model, self._sent(session, prompt), how, 0.0)
         reply = self.send(session, "/v1/completions", body)
         self.check_name(reply)
         [choice] = items(field(reply, "choices"), 1, "choices")
         return of_choice(reply, choice, field(choice, "text"), how)
 
-    def _pooled(self, session: Session, text: str) -> Vector:
+    def _pooled(self, session: Session, text: Sent) -> Vector:
         reply = session.post(
             "/pooling",
             {
@@ -126,9 +151,12 @@ class VLLM(ChosenTokens, WritesTexts):
         self.check_name(reply)
         return vector(field(items(field(reply, "data"), 1, "data")[0], "data"))
 
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return self._said(prompt) if self.options.chat else before_slot(prompt)
+
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         ids = self._tokenizer(session)(" " + words[0])[:1]
-        listed = self._listed(self._complete(session, before_slot(prompt), ids))
+        listed = self._listed(self._complete(session, self._sent(session, prompt), ids))
         names = [str(token) for token, _ in listed]
         honoured = names[:1] == [f"token_id:{ids[0]}"] or f"token_id:{ids[0]}" in names
         return [

@@ -53,11 +53,13 @@ class Labels:
     ----------
     words : sequence of str, length W
     lead : str
-        The template's own text before the slot, which an answer may repeat.
+        The template's own text before the slot, whose end an answer may repeat: of "Is it good or
+        bad? It is", "It is good" names "good".
     """
 
     def __init__(self, words: Sequence[str], lead: str = "") -> None:
-        self._lead = _folded(lead)
+        told = _folded(lead).split()
+        self._leads = [" ".join(told[i:]) for i in range(len(told))]
         self._forms: list[tuple[Callable[[str], str], dict[str, set[int]]]] = []
         for form in (str.strip, _folded, _bare):
             table: dict[str, set[int]] = {}
@@ -78,10 +80,11 @@ class Labels:
             raise Unusable("the answer is empty")
         named = _of_json(text)
         place = self._place(named if named is not None else text)
-        if place is None and named is None and self._lead:
+        if place is None and named is None:
             start = _folded(text)
-            if start.startswith(self._lead + " "):
-                place = self._place(start.removeprefix(self._lead))
+            repeated = next((end for end in self._leads if start.startswith(end + " ")), None)
+            if repeated is not None:
+                place = self._place(start.removeprefix(repeated))
         if place is None:
             raise Unusable("the answer is none of the label words", f": {text.strip()[:60]!r}")
         return place

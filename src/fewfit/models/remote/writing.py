@@ -50,7 +50,9 @@ class WritesTexts(RemoteModel):
         """Ask for the text of one prompt (RowError if there is none)."""
 
 
-def completion(model: str | None, text: str, how: Writing, temperature: float | None) -> Any:
+def completion(
+    model: str | None, text: str | list[int], how: Writing, temperature: float | None
+) -> Any:
     """Return the request for a text in the dialect of OpenAI's completions."""
     body: dict[str, Any] = {"model": model, "prompt": text, "max_tokens": how.max_tokens}
     if temperature is not None:
