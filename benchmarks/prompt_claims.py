@@ -58,10 +58,9 @@ def pairs(split: str, names: Sequence[str], n: int, seed: int) -> tuple[Rows, La
         order = rng.permutation(len(names)).reshape(-1, 2)
         for pair in order[: n - len(rows)].tolist():
             said = []
-            for k in pair:
-                texts = drawn[names[k]]
-                said.append(texts[used[names[k]] % len(texts)])
-                used[names[k]] += 1
+            for name in (names[int(k)] for k in pair):
+                said.append(drawn[name][used[name] % len(drawn[name])])
+                used[name] += 1
             text = f"{said[0]} . {said[1]} ."
             rows.append([ChoiceExample(view.render({"text": text}), words, pair[0])])
             sets.append(pair)
