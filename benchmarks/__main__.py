@@ -30,6 +30,7 @@ PROGRAMS = {
     "hf_speed": "speed.hf_speed",
     "http_throughput": "speed.http_throughput",
     "tuning_speed": "speed.tuning_speed",
+    "weights_speed": "speed.weights_speed",
     "searchers": "searchers",
     "ablation": "ablation",
     "embedded": "embedded",
@@ -40,6 +41,7 @@ PROGRAMS = {
     "vectors": "vectors",
     "chat": "chat",
     "tfew_base": "tfew_base",
+    "weights_proofs": "weights_proofs",
     "walk": "walk",
     "report": "report",
 }
