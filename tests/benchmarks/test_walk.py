@@ -5,7 +5,7 @@ import gzip
 import json
 
 from benchmarks.walk import JOBS, MAILS, make_data, report, run
-from fewfit.cli.tables import open_table
+from fewfit.tables import open_table
 
 
 def test_the_files_of_the_walk_are_those_of_the_jobs(tmp_path):

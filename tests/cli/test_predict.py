@@ -15,8 +15,8 @@ import pytest
 from fewfit import load
 from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.cli.loading import Answering
-from fewfit.cli.tables import open_table
 from fewfit.models import FakeModel
+from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]

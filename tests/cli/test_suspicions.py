@@ -41,8 +41,8 @@ def test_fit_names_lines_of_clashing_texts_and_small_classes(fit):
 
 
 def test_other_scripts_are_said_of_the_english_encoders_only():
-    from fewfit.cli.columns import Examples
     from fewfit.cli.suspicions import _language
+    from fewfit.tables.columns import Examples
 
     class Model:
         spec = "embedded-en"

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fewfit.calibration import CALIBRATIONS
-from fewfit.cli.tables import FORMATS
 from fewfit.decoders import DECODERS
+from fewfit.tables import FORMATS
 from tests.cli.helpers import WORDS, check_plain, csv_bytes, run
 
 CASES = int(os.environ.get("FEWFIT_FUZZ", "150"))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import did_you_mean
-from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.choices import did_you_mean
 from fewfit.cli.doctor import joined
 from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
 from fewfit.cli.options import (
@@ -25,9 +24,10 @@ from fewfit.cli.options import (
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.tables import open_table
 from fewfit.cli.terminal import show
 from fewfit.errors import InputError
+from fewfit.tables import open_table
+from fewfit.tables.columns import column_names, find_texts, read_examples, split_labelled
 
 if TYPE_CHECKING:
     from fewfit.calibration import Calibration

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
+from fewfit.choices import choose
 from fewfit.cli.options import AsJson, Folder, read_options
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.tables import open_table
 from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
+from fewfit.tables import open_table
 
 if TYPE_CHECKING:
     from fewfit.tuning import ChoiceExample

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fewfit.cli.columns import column_names, find_texts, read_examples, split_labelled
 from fewfit.cli.labels import check_classes, find_labels, label_sets, one_label
 from fewfit.cli.options import (
     Artifact,
@@ -27,9 +26,10 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.predict import separator_of
-from fewfit.cli.tables import open_table
 from fewfit.cli.terminal import show
 from fewfit.markdown import NONE, Table
+from fewfit.tables import open_table
+from fewfit.tables.columns import column_names, find_texts, read_examples, split_labelled
 
 _WIDTH = 60
 _CLASSES, _WEAKEST = 30, 20

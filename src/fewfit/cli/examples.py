@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fewfit.cli.columns import (
+from fewfit.cli.labels import check_names, find_labels, one_label
+from fewfit.cli.output import note
+from fewfit.errors import InputError
+from fewfit.tables import open_table
+from fewfit.tables.columns import (
     Examples,
     column_names,
     find_texts,
     read_examples,
     split_labelled,
 )
-from fewfit.cli.labels import check_names, find_labels, one_label
-from fewfit.cli.output import note
-from fewfit.cli.tables import open_table
-from fewfit.errors import InputError
 
 if TYPE_CHECKING:
     from fewfit.prompts import Template, Verbalizer

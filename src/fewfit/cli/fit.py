@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
-from fewfit.cli.columns import (
-    Examples,
-    column_names,
-    count,
-    find_texts,
-    read_examples,
-    split_labelled,
-)
+from fewfit.choices import choose
 from fewfit.cli.doctor import joined, probed
 from fewfit.cli.labels import (
     check_names,
@@ -49,8 +41,16 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.suspicions import expectation, suspicions
-from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+from fewfit.tables import open_table
+from fewfit.tables.columns import (
+    Examples,
+    column_names,
+    count,
+    find_texts,
+    read_examples,
+    split_labelled,
+)
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewfit.cli.choices import did_you_mean
-from fewfit.cli.columns import SEPARATOR, Examples, is_blank
-from fewfit.cli.tables import Table
-from fewfit.cli.tables.names import find
-from fewfit.cli.tables.records import parse_json
+from fewfit.choices import did_you_mean
 from fewfit.errors import InputError, InputWarning
+from fewfit.tables import Table
+from fewfit.tables.columns import SEPARATOR, Examples, is_blank
+from fewfit.tables.names import find
+from fewfit.tables.records import parse_json
 
 _UNUSUAL = (";", "|")
 """What a name has no use for, so that names which share a part are said already."""
@@ -133,8 +133,8 @@ def read_label_words(inline: list[str] | None, path: Path | None) -> dict[str, A
 
 
 def _read_words(path: Path) -> dict[str, Any]:
-    from fewfit.cli.tables.encoding import find_encoding
-    from fewfit.cli.tables.source import Source
+    from fewfit.tables.encoding import find_encoding
+    from fewfit.tables.source import Source
 
     source = Source(str(path))
     encoding = find_encoding(source, None)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.cli.choices import choose
-from fewfit.cli.columns import Places, has_text, texts_of
+from fewfit.choices import choose
 from fewfit.cli.options import store_path
 from fewfit.cli.output import note
-from fewfit.cli.tables import Row, Table
 from fewfit.errors import ArtifactError
+from fewfit.tables import Row, Table
+from fewfit.tables.columns import Places, has_text, texts_of
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
+from fewfit.choices import choose
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import plain_errors, say
 from fewfit.cli.terminal import is_terminal, show

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fewfit.cli.tables import FORMATS
 from fewfit.errors import InputError
+from fewfit.tables import FORMATS
 
 Input = Annotated[
     str,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.columns import SEPARATOR, column_names, count, find_texts, named
 from fewfit.cli.options import (
     Artifact,
     AsJson,
@@ -26,13 +25,14 @@ from fewfit.cli.options import (
     TextColumn,
 )
 from fewfit.cli.output import bar, note, plain_errors
-from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+from fewfit.tables import open_table
+from fewfit.tables.columns import SEPARATOR, column_names, count, find_texts, named
 
 if TYPE_CHECKING:
     from fewfit.cli.loading import Part
-    from fewfit.cli.tables import Table
     from fewfit.estimators.base import TextEstimator
+    from fewfit.tables import Table
 
 
 @plain_errors

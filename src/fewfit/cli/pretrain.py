@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from fewfit.artifacts import files
-from fewfit.cli.choices import choose
+from fewfit.choices import choose
 from fewfit.cli.examples import answers_of, labelled, wordings
 from fewfit.cli.options import AsJson
 from fewfit.cli.output import bar, plain_errors, say

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose
-from fewfit.cli.columns import count, find_texts, is_blank, read_examples
+from fewfit.choices import choose
 from fewfit.cli.labels import find_labels, one_label, read_label_words
 from fewfit.cli.options import (
     AsJson,
@@ -27,9 +26,10 @@ from fewfit.cli.options import (
     store_path,
 )
 from fewfit.cli.output import bar, note, plain_errors
-from fewfit.cli.tables import open_table
-from fewfit.cli.tables.names import position
 from fewfit.errors import InputError
+from fewfit.tables import open_table
+from fewfit.tables.columns import count, find_texts, is_blank, read_examples
+from fewfit.tables.names import position
 
 if TYPE_CHECKING:
     from fewfit.estimators.classifier import FewShotClassifier

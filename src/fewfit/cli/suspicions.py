@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fewfit.cli.columns import Examples, count, named
-from fewfit.cli.tables import Table
+from fewfit.tables import Table
+from fewfit.tables.columns import Examples, count, named
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator

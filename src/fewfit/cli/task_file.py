@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from fewfit.cli.choices import did_you_mean
+from fewfit.choices import did_you_mean
 from fewfit.cli.output import note, say
 from fewfit.errors import FewfitError, InputError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.cli.choices import choose, did_you_mean
+from fewfit.choices import choose, did_you_mean
 from fewfit.cli.examples import answers_of, labelled, unlabelled_texts, wordings
 from fewfit.cli.labels import read_label_words
 from fewfit.cli.options import (

@@ -6,8 +6,8 @@ import codecs
 import difflib
 from encodings.aliases import aliases
 
-from fewfit.cli.tables.source import Source
 from fewfit.errors import InputError
+from fewfit.tables.source import Source
 
 _CHUNK = 2**20
 _MARKS = (

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fewfit.cli.tables.source import Source
 from fewfit.errors import InputError, MissingExtraError
+from fewfit.tables.source import Source
 
 _BATCH = 10_000
 

@@ -8,18 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fewfit.cli.choices import choose
-from fewfit.cli.tables.binary import is_binary, open_parquet, read_excel, read_parquet
-from fewfit.cli.tables.delimited import (
+from fewfit.choices import choose
+from fewfit.errors import InputError
+from fewfit.tables.binary import is_binary, open_parquet, read_excel, read_parquet
+from fewfit.tables.delimited import (
     find_delimiter,
     quoted_header,
     read_delimited,
 )
-from fewfit.cli.tables.encoding import find_encoding
-from fewfit.cli.tables.names import position
-from fewfit.cli.tables.records import is_array, read_array, read_lines
-from fewfit.cli.tables.source import SUFFIXES, Source
-from fewfit.errors import InputError
+from fewfit.tables.encoding import find_encoding
+from fewfit.tables.names import position
+from fewfit.tables.records import is_array, read_array, read_lines
+from fewfit.tables.source import SUFFIXES, Source
 
 __all__ = ["FORMATS", "Row", "Table", "open_table"]
 

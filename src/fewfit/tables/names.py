@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fewfit.cli.choices import did_you_mean
+from fewfit.choices import did_you_mean
 from fewfit.errors import InputError
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from fewfit.cli.tables.source import Source
 from fewfit.errors import InputError
+from fewfit.tables.source import Source
 
 DELIMITERS = (",", ";", "\t", "|")
 _NONE = "\x1f"  # of a file with one column, whose values may hold every delimiter

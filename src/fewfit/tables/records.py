@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fewfit.cli.tables.source import Source
 from fewfit.errors import InputError
+from fewfit.tables.source import Source
 
 Record = tuple[int, dict[str, Any]]
 

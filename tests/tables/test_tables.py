@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from fewfit.cli.tables import open_table
 from fewfit.errors import InputError
+from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, csv_bytes, run, write_xlsx
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]

@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fewfit.cli.tables import Row, Table
-from fewfit.cli.tables.names import find, position
 from fewfit.errors import InputError, InputWarning
+from fewfit.tables import Row, Table
+from fewfit.tables.names import find, position
 
 SEPARATOR = ";"
 _JOINED = "\n"  # between the texts of several columns
