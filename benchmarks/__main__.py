@@ -40,9 +40,11 @@ PROGRAMS = {
     "pairs": "pairs",
     "vectors": "vectors",
     "chat": "chat",
+    "token_shift": "token_shift",
     "tfew_base": "tfew_base",
     "weights_proofs": "weights_proofs",
     "walk": "walk",
+    "scale_cost": "scale_cost",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

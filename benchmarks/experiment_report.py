@@ -157,5 +157,7 @@ def _points(
 
 
 def short(model: str) -> str:
-    """Return the name of a model without its folder and options."""
-    return model.partition("?")[0].rpartition("/")[2]
+    """Return the name of a model without its folder, and of its options whether it is a chat."""
+    name, _, options = model.partition("?")
+    chat = ", as a chat" if "chat=true" in options.split("&") else ""
+    return name.rpartition("/")[2].removeprefix("hf:") + chat

@@ -11,7 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import RESULTS, searchers_report, setfit_grid, tuning_report
+from benchmarks import (
+    RESULTS,
+    scale_cost,
+    searchers_report,
+    setfit_grid,
+    token_shift,
+    tuning_report,
+)
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
@@ -444,6 +451,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "pairs": pairs,
         "setfit_grid": setfit_grid.section,
         "chat": chat,
+        "token_shift": token_shift.section,
         "searchers": searchers_report.searchers,
         "grid": grid,
         "growth": growth,
@@ -451,6 +459,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "speed": speed,
         "hf_speed": hf,
         "http_throughput": http,
+        "scale_cost": scale_cost.section,
         "tuning_speed": tuning_report.speed,
         "vectors": tuning_report.vectors,
         "tfew_small_first": tuning_report.tfew,

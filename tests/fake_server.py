@@ -79,6 +79,15 @@ def log_probabilities(text: str) -> np.ndarray:
     return logits - np.logaddexp.reduce(logits)
 
 
+def continued(text: str, length: int, stop: Any = ()) -> tuple[str, str]:
+    """What the toy model writes behind a text, fixed by it, and why it ends there."""
+    said = f" So {digest(text)[:6]} it is.\n\n# Query: and on"
+    for end in stop:
+        said = said.partition(end)[0]
+    words = re.findall(r"\s*\S+", said)
+    return "".join(words[:length]), "length" if len(words) > length else "stop"
+
+
 def said_label(text: str, words: list[str], sample: int = 0) -> str:
     """The label that the toy model says in words, fixed by the prompt."""
     question = text.rpartition("\n\n")[2]
@@ -200,8 +209,13 @@ class FakeServer:
 
     def _v1_completions(self, body: Any) -> Any:
         text = body["prompt"]
+        if "logprobs" not in body:
+            said, reason = continued(text, body["max_tokens"], body.get("stop", ()))
+            choice = {"index": 0, "text": said, "finish_reason": reason}
+            usage = {"prompt_tokens": len(tokenize(text)), "completion_tokens": len(said.split())}
+            return {"id": digest(text), "model": self.model, "choices": [choice], "usage": usage}
         if "logprob_token_ids" in body:
-            values = log_probabilities(text)
+            values = log_probabilities(str(text))
             top = {f"token_id:{i}": float(values[i]) for i in body["logprob_token_ids"]}
         else:
             top = {TOKENS[i]: value for i, value in self._top(text, body["logprobs"])}
@@ -215,7 +229,7 @@ class FakeServer:
             "model": self.model,
             "system_fingerprint": "fp1",
             "choices": [choice],
-            "usage": self._usage(text),
+            "usage": self._usage(str(text)),
         }
 
     def _v1_chat_completions(self, body: Any) -> Any:
@@ -236,10 +250,16 @@ class FakeServer:
 
     def _chat_in_words(self, body: Any) -> Any:
         text, words = body["messages"][-1]["content"], listed_words(body["messages"])
+        usage = {"prompt_tokens": len(text.split()), "completion_tokens": 3}
+        if not words:
+            said, reason = continued(text, body["max_tokens"], body.get("stop", ()))
+            message = {"role": "assistant", "content": said}
+            choice = {"index": 0, "message": message, "finish_reason": reason}
+            return {"id": digest(text), "model": self.model, "choices": [choice], "usage": usage}
         choices = []
         for i in range(body.get("n", 1)):
             said = said_label(text, words, i)
-            message: dict[str, Any] = {"role": "assistant", "content": said}
+            message = {"role": "assistant", "content": said}
             if "response_format" in body:
                 message["content"] = json.dumps({"label": said})
             if "tools" in body:
@@ -251,8 +271,13 @@ class FakeServer:
         return {"id": digest(text), "model": self.model, "choices": choices, "usage": usage}
 
     def _v1_messages(self, body: Any) -> Any:
-        text = body["messages"][-1]["content"]
-        said = said_label(text, listed_words(body["messages"]))
+        text, words = body["messages"][-1]["content"], listed_words(body["messages"])
+        reason = "end_turn"
+        if words:
+            said = said_label(text, words)
+        else:
+            said, reason = continued(text, body["max_tokens"], body.get("stop_sequences", ()))
+            reason = {"stop": "end_turn", "length": "max_tokens"}[reason]
         block: dict[str, Any] = {"type": "text", "text": said}
         if "tools" in body:
             block = {"type": "tool_use", "id": "t", "name": "label", "input": {"label": said}}
@@ -262,7 +287,9 @@ class FakeServer:
             "role": "assistant",
             "model": self.model,
             "content": [block],
-            "stop_reason": "tool_use" if "tools" in body else "end_turn",
+            "stop_reason": "tool_use"
+            if "tools" in body
+            else reason.replace("length", "max_tokens"),
             "usage": {"input_tokens": len(text.split()), "output_tokens": 3},
         }
 
@@ -302,19 +329,34 @@ class FakeServer:
         return {"prompt": "".join(said) + "<|user|>assistant "}
 
     def _generate(self, body: Any) -> Any:
-        values = log_probabilities(body["text"])
+        if "token_ids_logprob" not in body:
+            own = body["sampling_params"]
+            said, reason = continued(body["text"], own["max_new_tokens"], own.get("stop", ()))
+            meta = {"prompt_tokens": len(tokenize(body["text"])), "completion_tokens": 3}
+            return {"text": said, "meta_info": {**meta, "finish_reason": {"type": reason}}}
+        text = str(body.get("text", body.get("input_ids")))
+        values = log_probabilities(text)
         meta = {
-            "prompt_tokens": len(tokenize(body["text"])),
+            "prompt_tokens": len(tokenize(text)),
             "weight_version": "default",
             "output_token_ids_logprobs": [
                 [[float(values[i]), i, None] for i in body["token_ids_logprob"]]
             ],
-            "hidden_states": [hidden_state(body["text"]).tolist()],
+            "hidden_states": [hidden_state(text).tolist()],
         }
         return {"text": "", "meta_info": meta}
 
     def _completion(self, body: Any) -> Any:
         text = str(body["prompt"])
+        if "n_probs" not in body:
+            said, reason = continued(text, body["n_predict"], body["stop"])
+            return {
+                "model": self.model,
+                "content": said,
+                "stop_type": {"stop": "eos", "length": "limit"}[reason],
+                "tokens_evaluated": len(tokenize(text)),
+                "tokens_predicted": 3,
+            }
         top = [
             {"id": i, "token": TOKENS[i], "logprob": value}
             for i, value in self._top(text, body["n_probs"])
@@ -330,6 +372,16 @@ class FakeServer:
         return [{"index": 0, "embedding": [hidden_state(body["content"]).tolist()]}]
 
     def _api_generate(self, body: Any) -> Any:
+        if "logprobs" not in body:
+            own = body["options"]
+            said, reason = continued(body["prompt"], own["num_predict"], own["stop"])
+            return {
+                "model": body["model"],
+                "response": said,
+                "done_reason": reason,
+                "prompt_eval_count": len(tokenize(body["prompt"])),
+                "eval_count": 3,
+            }
         top = [
             {"token": TOKENS[i], "logprob": value}
             for i, value in self._top(body["prompt"], body["top_logprobs"])

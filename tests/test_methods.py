@@ -9,26 +9,53 @@ from typer.testing import CliRunner
 
 from fewfit.cli import app
 from fewfit.decoders import DECODERS
+from fewfit.errors import InputError
 from fewfit.methods import (
     ALIASES,
     FIRST,
+    NOT_HELD,
     TABLES,
+    _folded,
     find_methods,
     list_methods,
+    meanings_of,
     methods_table,
+    options_table,
     summary_of,
     use_of,
 )
 from fewfit.tuning import METHODS as TUNED
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "methods.md"
+DOCUMENTS = {"methods.md": "", "contrast.md": "contrastive"}
+FOLDER = Path(__file__).parents[1] / "docs"
 
 
-def test_the_document_holds_the_table_of_today():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    found = re.search("<!-- fewfit methods -->\n(.*)\n<!-- end -->", text, flags=re.DOTALL)
-    assert found is not None
-    assert found.group(1).strip() == str(methods_table()), "run: python -m tests.test_methods"
+def written(document, name):
+    """The page as it is, and as it is with the table of today."""
+    text = (FOLDER / document).read_text(encoding="utf-8")
+    mark = f"<!-- fewfit methods {name} -->".replace("  ", " ")
+    head, tail = text.split(mark)
+    table = options_table(find_methods(name)[0]) if name else methods_table()
+    return text, f"{head}{mark}\n{table}\n{tail[tail.index('<!-- end -->') :]}"
+
+
+@pytest.mark.parametrize(("document", "name"), DOCUMENTS.items())
+def test_a_document_holds_the_table_of_today(document, name):
+    if name:
+        pytest.importorskip("torch")
+    found, today = written(document, name)
+    assert found == today, "run: python -m tests.test_methods"
+
+
+def test_an_option_says_what_it_means():
+    pytest.importorskip("torch")
+    out = CliRunner().invoke(app, ["methods", "contrastive"]).output
+    assert "  option    temperature=0.1\n              tau of the loss" in out
+    assert "  option    adapter='ia3'\n              The tuning method" in out  # of the base class
+    (dect,) = (m for m in list_methods() if m.name == "dect" and m.kind == "decoder")
+    assert meanings_of(dect)["lr"] == "Step size of Adam."
+    (lora,) = find_methods("lora")
+    assert meanings_of(lora)["rank"] == "", "what says nothing"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +125,18 @@ def test_a_method_is_found_by_the_name_of_its_paper(name, methods):
     assert all(f"{found}:" in out or f"{found}\n" in out for found in methods)
 
 
+@pytest.mark.parametrize("name", [*NOT_HELD, "One-Token Rollout", "2402.02887", "losa"])
+def test_of_what_is_not_here_that_is_said(name):
+    with pytest.raises(InputError, match=r"\(.*\) is not among the methods of fewfit"):
+        find_methods(name)
+
+
+def test_what_is_said_not_to_be_here_is_not():
+    held = {method.name for method in list_methods()} | set(ALIASES)
+    alike = {_folded(name) for name in held} & {_folded(name) for name in NOT_HELD}
+    assert not alike, "a method has come: take it out of NOT_HELD"
+
+
 def test_every_alias_names_methods_that_there_are():
     listed = {method.name for method in list_methods()}
     assert set(FIRST) <= listed
@@ -120,10 +159,14 @@ def test_what_a_method_is_used_by_is_there(method):
     if use.startswith("from"):
         exec(use, {})
         return
-    _, command, option, *value = use.split()
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [command, "--help"]).output
-    assert option in shown
-    assert value in ([method.name], [])
+    said = [part for part in use.split()[1:] if not part.isupper()]  # FILE is the user's
+    options = [part for part in said if part.startswith("--")]
+    names = said[: said.index(options[0])] if options else said
+    commands = names[: 1 + (names[0] == "analyse")]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*commands, "--help"])
+    assert done.exit_code == 0
+    assert all(option in done.output for option in options)
+    assert said[len(names) + len(options) :] in ([method.name], [], ["urial"])
 
 
 def test_methods_are_filtered():
@@ -181,8 +224,5 @@ def test_what_dect_takes_is_said_where_it_is_listed():
 
 
 if __name__ == "__main__":
-    head, tail = DOCUMENT.read_text(encoding="utf-8").split("<!-- fewfit methods -->")
-    rest = tail[tail.index("<!-- end -->") :]
-    DOCUMENT.write_text(
-        f"{head}<!-- fewfit methods -->\n{methods_table()}\n{rest}", encoding="utf-8"
-    )
+    for document, name in DOCUMENTS.items():
+        (FOLDER / document).write_text(written(document, name)[1], encoding="utf-8")

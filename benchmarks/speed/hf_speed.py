@@ -178,7 +178,7 @@ def race_bare(kind: str, folder: Path, texts: Sequence[str], device: str) -> lis
     bare = Bare(folder, kind, device)
     prompts = [Template(TEMPLATE).render({"text": text}) for text in texts]
 
-    body, first = model._network._model.base_model, -1 if kind == "causal" else 0
+    body, first = model._network.model.base_model, -1 if kind == "causal" else 0
 
     def states(batch: Sequence[Encoded]) -> Any:
         ids, mask = (t.to(device) for t in pad([item.ids for item in batch], 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
@@ -171,6 +172,33 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """Name of a paper or system -> the methods that come from it, where they have another name here."""
 
+NOT_HELD: dict[str, str] = {
+    "CAFT": "Concept-Aware Fine-Tuning, arXiv 2506.07833",
+    "cDPO": "critical tokens by contrastive estimation, arXiv 2411.19943",
+    "CRaSh": "Clustering, Removing, Sharing, EMNLP 2023",
+    "DSEE": "Dually Sparsity-Embedded Efficient Tuning, arXiv 2111.00160",
+    "GOT-D": "Gradients of Optimal Transport for Data selection, arXiv 2405.02774",
+    "ICV": "In-Context Vectors, arXiv 2311.06668",
+    "LAST": "Low-rank Attention Side-Tuning, arXiv 2402.04009",
+    "LeMo": "contextual token sparsity, arXiv 2501.09767",
+    "LeTI": "Learning from Textual Interactions, arXiv 2305.10314",
+    "LoSA": "Low-rank Side Adaptation, arXiv 2402.02887",
+    "MetaST": "Meta Self-Training, arXiv 2010.03680",
+    "MFT": "Masked Thought fine-tuning, arXiv 2403.02178",
+    "OTR": "One-Token Rollout, arXiv 2509.26313",
+    "P-tuning": "a prompt that a small network writes, arXiv 2103.10385",
+    "PVP": "Pre-trained Visual Parameter-efficient tuning, arXiv 2304.13639",
+    "Q-Tuning": "joint pruning of samples and tokens, arXiv 2509.23873",
+    "SetFit": "contrastive tuning of the whole encoder, arXiv 2209.11055",
+    "ssToken": "self-modulated token selection, arXiv 2510.18250",
+    "SynQT": "Synthesis, Query, Tuning beside a ViT, arXiv 2407.06964",
+    "TL-Training": "training on the features of a task, arXiv 2412.15495",
+    "TuCo": "Tuning Contribution, arXiv 2506.23423",
+    "UPET": "Uncertainty-aware self-training, arXiv 2310.13022",
+    "VideoREPA": "Token Relation Distillation, arXiv 2505.23656",
+}
+"""Papers and systems whose methods are not here, so that nothing alike is offered instead."""
+
 
 _PART = 4
 """Letters that are enough to be a part of a name."""
@@ -185,7 +213,8 @@ def find_methods(name: str) -> list[Method]:
     Raises
     ------
     InputError
-        If there is none; the message names what is near.
+        If there is none; the message names what is near, or says of a paper that is known that its
+        method is not here.
     """
     everything, wanted = list_methods(), _folded(name)
     known = {_folded(method.name): {method.name} for method in everything}
@@ -194,6 +223,11 @@ def find_methods(name: str) -> list[Method]:
     found = [method for method in everything if method.name in known.get(wanted, ())]
     if not found:  # an author's name, or an arXiv id
         found = [m for m in everything if wanted in {_folded(w) for w in m.source.split()}]
+    if not found:
+        for other, what in NOT_HELD.items():
+            title, number = what.partition(",")[0], what.split()[-1]
+            if wanted in map(_folded, (other, title, number)):
+                raise InputError(f"method: {other} ({what}) is not among the methods of fewfit")
     if not found and len(wanted) >= _PART:
         found = [m for m in everything if wanted in _folded(m.name)]
     if not found:
@@ -220,19 +254,36 @@ def _item(method: Method) -> Any:
         return None
 
 
+_PARAMETERS = re.compile(
+    r"^Parameters\n-+\n(.*?)(?:\n\n\w[^\n]*\n-+\n|\Z)", re.DOTALL | re.MULTILINE
+)
+_ENTRY = re.compile(r"^(\w[\w, ]*?) : [^\n]*((?:\n+[ ]+[^\n]*)*)", re.MULTILINE)
+
 _USES = {
     "calibration": "fewfit fit --calibration {}",
     "decoder": "fewfit fit --decoder {}",
     "multi-label decoder": "fewfit fit --multi-label",
-    "searcher": "fewfit compare --methods {}",
+    "searcher": "fewfit search FILE --method {}",
     "tuning": "fewfit tune --method {}",
 }
+
+
+COMMANDS = {
+    "urial-prefix": "fewfit generate FILE --prompt urial",
+    "token-shift": "fewfit analyse token-shift BASE ALIGNED FILE",
+    "retrieved-words": "fewfit words FILE",
+    "trie": "fewfit fit FILE --taxonomy FILE",
+    "conjugate": "fewfit fit FILE --transform NAME",
+}
+"""What is neither decoder nor calibration, and has a command of its own."""
 
 
 def use_of(method: Method) -> str:
     """Return how one comes to use it: a command, or where it is in Python."""
     if method.kind in _USES:
         return _USES[method.kind].format(method.name)
+    if method.name in COMMANDS:
+        return COMMANDS[method.name]
     name = _item(method).__name__
     return f"from fewfit.{method.room.partition('/')[0]} import {name}"
 
@@ -249,6 +300,29 @@ def options_of(method: Method) -> dict[str, Any]:
         if option.init and option.default_factory is not MISSING:
             found[name] = option.default_factory()
     return {name: value for name, value in found.items() if value is not Parameter.empty}
+
+
+def meanings_of(method: Method) -> dict[str, str]:
+    """Return what each option of a method means, from its numpydoc; what says nothing is empty."""
+    said: dict[str, str] = {}
+    item = _item(method)
+    for kind in item.__mro__ if isinstance(item, type) else (item,):
+        section = _PARAMETERS.search(getdoc(kind) or "")
+        entries = _ENTRY.findall(section.group(1)) if section else []
+        for names, text in entries:
+            for name in names.split(", "):
+                said.setdefault(name, " ".join(text.split()))
+    return {name: said.get(name, "") for name in options_of(method)}
+
+
+def options_table(method: Method) -> Table:
+    """Return the options of a method, their defaults and what they mean."""
+    meaning = meanings_of(method)
+    rows = [
+        (f"`{name}`", f"`{value}`", meaning[name].replace("``", "`"))
+        for name, value in options_of(method).items()
+    ]
+    return Table(("option", "default", "meaning"), rows, numbers=False)
 
 
 def first_table() -> Table:

@@ -181,10 +181,12 @@ class Task:
         spare: int = 0,
     ) -> Observations:
         """Ask N times P prompts; :meth:`observe` says what is returned and raised."""
-        words = self.spellings()
-        queries = [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
         views = len(self.template.views)
-        return self.answer(queries, progress=progress, spare=spare * views)
+        return self.answer(self._queries(prompts), progress=progress, spare=spare * views)
+
+    def queries(self, rows: Sequence[Row]) -> list[Query]:
+        """Return what is asked about N rows: N * P queries, the views of a row side by side."""
+        return self._queries(self._prompts(rows))
 
     def answer(
         self, queries: Sequence[Query], *, progress: Progress | None = None, spare: int = 0
@@ -270,7 +272,13 @@ class Task:
         P = len(self.template.views)
         return array.reshape(len(array) // P, P, *array.shape[1:])
 
+    def _queries(self, prompts: Sequence[Sequence[Prompt]]) -> list[Query]:
+        words = self.spellings()
+        return [Query(*pair) for row in prompts for pair in zip(row, words, strict=True)]
+
     def _prompts(self, rows: Sequence[Row]) -> list[list[Prompt]]:
+        for view in self.template.views:
+            view.prepare(rows)
         return [[view.render(row) for view in self.template.views] for row in rows]
 
 

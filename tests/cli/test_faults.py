@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import subprocess
-import sys
 import zlib
 
 import pytest
 
 from tests.cli.helpers import LABELS, TEXTS, WORDS, check_plain, csv_bytes, run
 from tests.fake_server import FakeServer, Reply
+from tests.warm import Program
 
 GOOD = csv_bytes()
 LINES = "\n".join(
@@ -311,6 +309,7 @@ def test_without_an_extra_it_is_one_line(tmp_path, modules, args, extra):
     (tmp_path / "a.csv").write_bytes(GOOD)
     code = (
         "import sys\n"
+        f"assert not sys.modules.keys() & {modules}\n"
         "class Hidden:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name.partition('.')[0] in {modules}:\n"
@@ -319,16 +318,11 @@ def test_without_an_extra_it_is_one_line(tmp_path, modules, args, extra):
         "from fewfit.cli import main\n"
         "main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=dict(os.environ),
-    )
-    assert done.returncode == 3, done.stderr
-    assert f"fewfit[{extra}]" in done.stderr
-    assert done.stderr.count("\n") == 1
+    program = Program(f"import os\nos.chdir({str(tmp_path)!r})\n{code}", *args)
+    errors = program.communicate()[1]
+    assert program.poll() == 3, errors
+    assert f"fewfit[{extra}]" in errors
+    assert errors.count("\n") == 1
 
 
 def test_plain_fewfit_is_help_and_no_fault():

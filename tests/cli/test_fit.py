@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 
 import pytest
@@ -173,6 +174,16 @@ def test_several_labels_in_and_out(fit, tmp_path, separator):
     assert [json.loads(line)["prediction"] for line in lines] == [
         ["a"], ["b"], ["a", "b"], [], ["a"], ["b"],
     ]  # fmt: skip
+    said = run("predict", folder, path, "-o", tmp_path / "labelled.csv").stderr
+    rows = [json.loads(line) for line in lines]
+    right = [
+        math.prod(p if name in row["prediction"] else 1 - p for name, p in own.items())
+        for row in rows
+        for own in [row["probabilities"]]
+    ]
+    mean, least = sum(right) / 6, min(right)
+    assert f"mean probability of all labels of a row {mean:.2f}, " in said
+    assert f"the least sure line {right.index(least) + 2} ({least:.2f})" in said
 
 
 def test_lists_are_several_labels(fit):

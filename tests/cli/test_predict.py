@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from fewfit.cli.loading import Answering
 from fewfit.models import FakeModel
 from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run
+from tests.warm import Program
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
 
@@ -207,23 +207,20 @@ def test_a_killed_run_leaves_what_it_had_and_the_next_goes_on(artifact, tmp_path
         "main()\n"
     )
     args = ["predict", str(artifact), str(new), "-o", str(out)]
-    child = subprocess.Popen([sys.executable, "-c", code, "0.02", *args], stderr=subprocess.DEVNULL)
+    child = Program(code, 0.02, *args)
     until = time.monotonic() + 60
     while (not out.exists() or out.read_text().count("\n") < 81) and time.monotonic() < until:
         assert child.poll() is None
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.kill()
     rows = rows_of(out.read_text())
     assert 80 <= len(rows) < 400
     assert [row["id"] for row in rows] == [str(i) for i in range(len(rows))]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "0", *args], capture_output=True, text=True, check=True
-    )
+    said = Program(code, 0, *args).communicate()[1]
     asked = log.read_text().split()
     assert len(set(asked)) == 399
     assert len(asked) <= 399 + 8  # the batch that was in flight
-    assert "answers from the store" in done.stderr
+    assert "answers from the store" in said
     assert len(rows_of(out.read_text())) == 400
 
 

@@ -58,11 +58,15 @@ def test_other_scripts_are_said_of_the_english_encoders_only():
 
     assert "another script" in said("это хорошо", "плохо")
     assert not said("Das ist schön", "a note on λ and π")
+    german = ("Das Paket ist nicht da", "Ich warte auf die Rechnung", "es ist der falsche Betrag")
+    assert re.search(r"100% of the small words look German \(ist, .* reads English", said(*german))
+    assert "look German" in said(*german, "it is the wrong amount", "I wait for the invoice")
     assert not said("123", "")
     Model.spec = "embedded-en-float32"
     assert "another script" in said("это хорошо", "плохо")
     Model.spec = "embedded"
     assert not said("это хорошо")
+    assert not said(*german)
 
 
 def test_an_accuracy_like_that_of_the_largest_class_is_said(tmp_path):

@@ -2,13 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +22,8 @@ from fewfit.decoders import make_decoder
 from fewfit.errors import CapabilityError, InputError, InputWarning, ModelError, StoreWarning
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
+from tests import warm
+from tests.warm import Program
 
 LABELS = {"neg": "bad", "pos": ["good", "fine"]}
 WORDS = {"neg": ["bad", "awful", "dull"], "pos": ["good", "fine", "fun"]}
@@ -359,23 +356,15 @@ make(FakeModel(log=out + "/log"), methods=methods, store=out + "/s", seeds=6).ru
 
 
 def test_a_killed_process_continues(tmp_path):
-    def start(seconds):
-        return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(seconds), str(tmp_path)],
-            cwd=Path(__file__).parents[2],
-            env=os.environ,
-        )
-
     cells = tmp_path / "cells.jsonl"
-    process = start(0.2)
+    process = Program(SCRIPT, 0.2, tmp_path)
     while not cells.exists() or cells.read_bytes().count(b"\n") < 4:
         assert process.poll() is None
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     kept = cells.read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
-    assert start(0).wait() == 0
+    warm.run(SCRIPT, 0, tmp_path)
     assert cells.read_bytes().startswith(kept)
     assert cells.read_bytes().count(b"\n") == 12 + 1
     log = (tmp_path / "log").read_text().split()

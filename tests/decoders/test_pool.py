@@ -71,20 +71,22 @@ def test_it_is_surer_than_the_fit_without_but_far_less_than_the_mixture():
     assert a < b < (a + 1) / 2
 
 
-def test_it_is_the_mixture_that_its_fixed_point_says():
+@pytest.mark.parametrize("weight", [None, np.array([1.5, 0.5, 2, 3])])
+def test_it_is_the_mixture_that_its_fixed_point_says(weight):
     """Means and covariance of the last assignment, written down as one would on paper."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 400)
     pool = rng.normal(size=(400, 5)) + np.outer(2 * y - 1, [2, 0, 0, 0, 0])
     f = 0.5 * np.outer(2 * y - 1, [-1, 1]) + 0.3 * rng.normal(size=(400, 2))
-    at = np.array([[-2.0, 0, 0, 0, 0], [2.0, 1, 0, 0, 0]])
-    labelled = Labelled(
-        np.array([[-1.0, 0, 1, 0, 0], [-3.0, 0, -1, 0, 0], at[0], at[1]]), [0, 0, 0, 1]
-    )
-    scale, coef, bias = learn_from_pool(pool, f, labelled)
+    own = np.array([[-1.0, 0, 1, 0, 0], [-3.0, 0, -1, 0, 0], [-2.0, 0, 0, 0, 0], [2.0, 1, 0, 0, 0]])
+    scale, coef, bias = learn_from_pool(pool, f, Labelled(own, np.array([0, 0, 0, 1]), weight))
     z = softmax(f + (pool @ coef.T + bias) / scale, axis=1)
-    rows = np.vstack([pool, np.repeat(at, [6, 2], axis=0)])
-    z = np.vstack([z, np.repeat(np.eye(2), [6, 2], axis=0)])
+    at = np.stack(
+        [np.average(own[:3], axis=0, weights=None if weight is None else weight[:3]), own[3]]
+    )
+    times = [6, 2] if weight is None else [8, 6]
+    rows = np.vstack([pool, np.repeat(at, times, axis=0)])
+    z = np.vstack([z, np.repeat(np.eye(2), times, axis=0)])
     mean = z.T @ rows / z.sum(axis=0)[:, None]
     total = np.cov(rows.T, bias=True)
     between = sum(
@@ -187,6 +189,23 @@ def test_every_labelled_row_twice_says_the_same():
     want = fit(X, y, m, pool, pool_m).predict_proba(X_new, scores=m_new)
     twice = fit(np.tile(X, (2, 1)), np.tile(y, 2), np.tile(m, (2, 1)), pool, pool_m)
     np.testing.assert_allclose(twice.predict_proba(X_new, scores=m_new), want, atol=1e-8)
+
+
+def test_a_row_that_counts_for_next_to_nothing_is_as_good_as_not_there():
+    X, y, m, pool, pool_m, X_new, m_new, _ = planted(M=300)
+    want = fit(X, y, m, pool, pool_m).predict_proba(X_new, scores=m_new)
+    wrong = (np.vstack([X, X_new[:2]]), np.append(y, [0, 1]), np.vstack([m, m_new[:2]]))
+    given = {"pool": pool, "pool_scores": pool_m}
+    for little in (1e-9, 0.0):
+        found = OffsetLogisticRegression().fit(
+            *wrong[:2], scores=wrong[2], sample_weight=[1, 1, little, little], **given
+        )
+        told = found.predict_proba(X_new, scores=m_new)
+        np.testing.assert_allclose(told, want, atol=1e-6)
+    heavy = OffsetLogisticRegression().fit(
+        *wrong[:2], scores=wrong[2], sample_weight=[1, 1, 90, 90], **given
+    )
+    assert np.abs(heavy.predict_proba(X_new, scores=m_new) - want).max() > 0.05
 
 
 @pytest.mark.parametrize("M", [1, 3, 39])

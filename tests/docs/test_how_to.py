@@ -38,16 +38,35 @@ def follow(page: str, table: str, folder: Path) -> Path:
     return folder / "src"
 
 
-def run(source: Path, *command: str) -> str:
+COMMANDS = """
+import sys
+from fewfit.cli import main
+from fewfit.testing import check_decoder, check_frozen_model
+check = sys.argv.pop(1)
+exec(check)
+commands = " ".join(sys.argv[1:]).split(" ; ")
+for command in commands:
+    sys.argv[1:] = command.split(" ")
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code, command
+    print("-- end --")
+"""
+"""A check and several command lines, in the one interpreter that has the copy."""
+
+
+def run(source: Path, check: str, *commands: str) -> list[str]:
+    """Return what each command said."""
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-W", "ignore", "-c", COMMANDS, check, " ; ".join(commands)],
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1", "FEWFIT_CACHE": str(source.parent)},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.split("-- end --\n")[:-1]
 
 
 @pytest.fixture
@@ -60,32 +79,30 @@ def train(tmp_path):
 
 def test_a_decoder_is_one_file_and_one_line(tmp_path, train):
     source = follow("add-a-decoder.md", "src/fewfit/decoders/__init__.py", tmp_path)
-    check = (
-        "from fewfit.testing import check_decoder; from fewfit.decoders import DECODERS;"
-        "check_decoder(DECODERS['diagonal-lda']())"
-    )
-    run(source, "-W", "ignore", "-c", check)
-    cli = ("-m", "fewfit")
-    assert "floor=0.1" in run(source, *cli, "methods", "diagonal-lda")
-    folder = str(tmp_path / "task")
-    fit = ("fit", str(train), "-o", folder, "--model", "fake", "--decoder", "diagonal-lda")
-    run(source, *cli, *fit)
-    assert "yes" in run(source, *cli, "predict", folder, str(train))
     test = tmp_path / "test.csv"
     test.write_text("text,label\ngood,yes\nbad,no\n", encoding="utf-8")
-    split = ("compare", str(train), str(test), "--model", "fake", "--shots", "2", "--seeds", "2")
-    assert "diagonal-lda" in run(source, *cli, *split, "--methods", "diagonal-lda,linear-probe")
+    shown, _, predicted, compared = run(
+        source,
+        "from fewfit.decoders import DECODERS; check_decoder(DECODERS['diagonal-lda']())",
+        "methods diagonal-lda",
+        f"fit {train} -o {tmp_path / 'task'} --model fake --decoder diagonal-lda",
+        f"predict {tmp_path / 'task'} {train}",
+        f"compare {train} {test} --model fake --shots 2 --seeds 2"
+        " --methods diagonal-lda,linear-probe",
+    )
+    assert "floor=0.1" in shown
+    assert "yes" in predicted
+    assert "diagonal-lda" in compared
 
 
 def test_a_frozen_model_is_one_file_and_one_line(tmp_path, train):
     source = follow("add-a-frozen-model.md", "src/fewfit/models/__init__.py", tmp_path)
-    check = (
-        "from fewfit import load_model; from fewfit.testing import check_frozen_model;"
-        "check_frozen_model(load_model('hashing'))"
+    _, found, told = run(
+        source,
+        "from fewfit import load_model; check_frozen_model(load_model('hashing'))",
+        f"fit {train} -o {tmp_path / 'task'} --model hashing",
+        f"predict {tmp_path / 'task'} {train} --model hashing",
+        "doctor hashing",
     )
-    run(source, "-c", check)
-    cli, folder = ("-m", "fewfit"), str(tmp_path / "task")
-    run(source, *cli, "fit", str(train), "-o", folder, "--model", "hashing")
-    found = run(source, *cli, "predict", folder, str(train), "--model", "hashing")
     assert found.count("yes") >= 6
-    assert "hidden state" in run(source, *cli, "doctor", "hashing")
+    assert "hidden state" in told

@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,6 +16,7 @@ from fewfit.artifacts.files import CARD
 from fewfit.artifacts.schema import MANIFEST, TENSORS, read
 from fewfit.errors import ArtifactError, FewfitError, ModelError, ModelMismatchError
 from fewfit.models import FakeModel
+from tests import warm
 from tests.estimators.test_classifier import LABELS, TEXTS, Y, make
 
 NEW = ["good", "bad", "", "something else entirely"]
@@ -68,11 +67,9 @@ def test_a_fresh_process_predicts_the_same_bits(saved):
         f"print([[x.hex() for x in row] for row in clf.predict_proba({NEW!r}).tolist()])\n"
         "print(sorted({'pickle', 'joblib.numpy_pickle'} & set(sys.argv)))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(saved[0])], capture_output=True, text=True, check=True
-    )
+    out = warm.run(code, saved[0])
     expected = [[x.hex() for x in row] for row in saved[1].tolist()]
-    assert out.stdout.splitlines()[0] == str(expected)
+    assert out.splitlines()[0] == str(expected)
 
 
 def test_integer_classes_survive(tmp_path):

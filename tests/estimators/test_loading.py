@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import fewfit
 from fewfit.errors import ArtifactError
+from tests import warm
 
 
 def test_load_reads_either_kind_in_a_fresh_process(tmp_path):
@@ -26,8 +25,7 @@ def test_load_reads_either_kind_in_a_fresh_process(tmp_path):
         "print(json.dumps(out))"
     )
     folders = [str(tmp_path / "one"), str(tmp_path / "many")]
-    ran = subprocess.run([sys.executable, "-c", code, *folders], capture_output=True, check=True)
-    (a, p), (b, q) = json.loads(ran.stdout)
+    (a, p), (b, q) = json.loads(warm.run(code, *folders))
     assert (a, b) == ("FewShotClassifier", "MultiLabelClassifier")
     np.testing.assert_allclose(p, one.predict_proba(["so bad"]), atol=1e-6)
     np.testing.assert_allclose(q, many.predict_proba(["so bad"]), atol=1e-6)

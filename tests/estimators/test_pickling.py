@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-import subprocess
-import sys
 import threading
 
 import joblib
@@ -22,6 +20,7 @@ from fewfit.models.budget import BudgetedModel
 from fewfit.models.metered import MeteredModel
 from fewfit.models.vocabulary import VocabularyModel
 from fewfit.store import StoredModel
+from tests import warm
 
 LABELS = {"neg": "bad", "pos": "good"}
 TEXTS = ["a good film", "bad bad", "fine and good", "truly bad stuff", "good", "bad it was"]
@@ -67,10 +66,7 @@ def test_a_fitted_classifier_goes_to_a_fresh_process(tmp_path, checkpoint):
         f"told = [joblib.load(path).predict_proba({NEW!r}) for path in sys.argv[1:]]; "
         "print(json.dumps([p.tolist() for p in told]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True
-    )
-    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+    np.testing.assert_allclose(json.loads(warm.run(code, *paths)), expected, atol=1e-6)
 
 
 def test_weights_stay_out_of_a_pickle(checkpoint, embedded):

@@ -182,15 +182,22 @@ def test_weights_that_cannot_be_meant_are_refused_unasked(options, weight, messa
     model = FakeModel()
     with pytest.raises(InputError, match=message):
         make(model, **options).fit(TEXTS, Y, sample_weight=weight)
-    with pytest.raises(InputError, match="not together with unlabelled"):
-        make(model).fit(TEXTS, Y, sample_weight=np.ones(6), unlabelled=TEXTS)
     assert model.queries == 0
     assert make(decoder=ZeroShot()).fit(TEXTS, Y, sample_weight=np.ones(6))  # nothing to weigh
     X, y, _ = task_arrays(4)
     with pytest.raises(InputError, match="all rows of class 'ant' weigh 0"):
         DecT().fit(X, y, sample_weight=y != "ant")
-    with pytest.raises(InputError, match="not together with texts without labels"):
-        OffsetLogisticRegression().fit(X, y, pool=X, sample_weight=np.ones(12))
+
+
+def test_they_reach_what_is_learnt_from_texts_without_labels():
+    pool = [f"{word} {i} so" for i in range(25) for word in ("good", "bad")]
+    told = []
+    for weight in (None, np.ones(6), [9.0, 1, 1, 1, 1, 1]):
+        clf = make(calibration="none").fit(TEXTS, Y, sample_weight=weight, unlabelled=pool)
+        assert clf.decoder_.pool_used_
+        told.append(clf.predict_proba(pool))
+    np.testing.assert_allclose(told[0], told[1], atol=1e-6)
+    assert np.abs(told[0] - told[2]).max() > 1e-3
 
 
 def test_scikit_learn_hands_them_on():

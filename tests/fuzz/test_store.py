@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 import warnings
 from contextlib import suppress
@@ -20,8 +16,10 @@ import pytest
 from fewfit.errors import FewfitWarning, StoreError
 from fewfit.models import FakeModel
 from fewfit.store import StoredModel, prune, statistics
+from tests import warm
 from tests.conftest import prompts
 from tests.fuzz import CASES
+from tests.warm import Program
 
 WORDS = ("bad", "great")
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -62,8 +60,7 @@ def test_a_flipped_bit_is_a_miss_or_a_store_error(tmp_path, monkeypatch, schema)
 
 
 WRITER = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import sys
 from fewfit.models import FakeModel
 from fewfit.prompts import Template
 from fewfit.store import StoredModel
@@ -79,11 +76,10 @@ StoredModel(model, sys.argv[1]).observe(prompts, ["x", "y"])
 def test_writers_that_are_killed_leave_whole_answers(tmp_path):
     path = tmp_path / "store.sqlite"
     rng = np.random.default_rng(CASES)
-    command = [sys.executable, "-c", textwrap.dedent(WRITER), str(path)]
     for round_ in range(1 + CASES // 1000):
         log = tmp_path / f"log{round_}"
         log.touch()
-        writers = [subprocess.Popen([*command, str(i), str(log)]) for i in range(2)]
+        writers = [Program(WRITER, path, i, log) for i in range(2)]
         wanted = int(rng.integers(10, 200))
         deadline = time.monotonic() + 30
         while len(log.read_bytes().splitlines()) < wanted and time.monotonic() < deadline:
@@ -91,11 +87,10 @@ def test_writers_that_are_killed_leave_whole_answers(tmp_path):
                 break
             time.sleep(0.001)
         for writer in writers:
-            writer.send_signal(signal.SIGKILL)
-            writer.wait()
+            writer.kill()
     before = statistics(path)["rows"]
     last = tmp_path / "last"
-    subprocess.run([*command, "0", str(last)], check=True, env=os.environ)
+    warm.run(WRITER, path, 0, last)
     asked = last.read_text().splitlines() if last.exists() else []
     assert len(asked) == 150 - before
     assert statistics(path)["rows"] == 150

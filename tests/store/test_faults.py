@@ -7,10 +7,8 @@ import os
 import pickle
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,19 +26,10 @@ from fewfit.store import StoredModel, statistics
 from fewfit.store.spill import spill, spilled
 from fewfit.store.tables import Kind
 from tests.conftest import prompts
+from tests.warm import Program
 
 WORDS = ("bad", "great")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
-
-
-def start(code: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 FULL = """
@@ -67,14 +56,14 @@ except StoreError as error:
 def test_answers_that_the_disk_does_not_take_survive_the_process(tmp_path):
     path, log, spills = tmp_path / "store.sqlite", tmp_path / "log", tmp_path / "temporary"
     spills.mkdir()
-    out, errors = start(FULL, path, log, spills).communicate(timeout=60)
+    out, errors = Program(FULL, path, log, spills).communicate()
     [spilled] = spills.iterdir()
     assert f"is in {spilled} and goes into the store when it is asked again" in out, errors
     assert spilled.stat().st_mode & 0o777 == 0o600
     paid = len(log.read_text().splitlines())
     assert 8 < paid < 400
-    again = start(FULL.replace("100_000", "10**9"), path, log, spills)
-    assert again.communicate(timeout=60)[1] == ""
+    again = Program(FULL.replace("100_000", "10**9"), path, log, spills)
+    assert again.communicate()[1] == ""
     assert len(log.read_text().splitlines()) == 400, "none was paid for twice"
     assert list(spills.iterdir()) == []
     assert statistics(path)["rows"] == 400
@@ -82,7 +71,7 @@ def test_answers_that_the_disk_does_not_take_survive_the_process(tmp_path):
 
 @POSIX
 def test_where_there_is_no_room_at_all_that_is_said(tmp_path):
-    out, errors = start(FULL, tmp_path / "s", tmp_path / "log", tmp_path / "no").communicate()
+    out, errors = Program(FULL, tmp_path / "s", tmp_path / "log", tmp_path / "no").communicate()
     assert "could be written nowhere" in out, errors
     assert "lost when it ends. All that was answered before is stored" in out
 
@@ -231,33 +220,26 @@ def test_a_link_to_a_store_is_the_store(tmp_path):
 
 WORKER = """
 import sys
+import time
+from pathlib import Path
 from fewfit.models import FakeModel
 from fewfit.prompts import Template
 from fewfit.store import StoredModel
 template = Template("{text} {mask}")
 prompts = [template.render({"text": str(i)}) for i in range(int(sys.argv[3]))]
 model = FakeModel(batch_size=8, seconds=0.01, log=sys.argv[2])
-sys.stdin.readline()
+while not Path(sys.argv[4]).exists():
+    time.sleep(0.001)
 answers = StoredModel(model, sys.argv[1]).observe(prompts, ["x", "y"])
 assert (answers.status == 0).all() and len(answers) == len(prompts)
 """
 
 
 def test_processes_that_meet_on_one_job_share_it(tmp_path):
-    n, log = 1500, tmp_path / "log"
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path / "s"), str(log), str(n)],
-            stdin=subprocess.PIPE,
-        )
-        for _ in range(3)
-    ]
-    time.sleep(1.0)
-    for worker in workers:
-        assert worker.stdin is not None
-        worker.stdin.write(b"\n")
-        worker.stdin.close()
-    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    n, log, go = 1500, tmp_path / "log", tmp_path / "go"
+    workers = [Program(WORKER, tmp_path / "s", log, n, go) for _ in range(3)]
+    go.touch()
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
     paid = log.read_text().splitlines()
     assert len(set(paid)) == n
     assert len(paid) < 1.9 * n, "apart they would pay for 3 n"

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -17,7 +14,9 @@ from fewfit.errors import ModelError, StoreError, StoreWarning
 from fewfit.models import FakeModel
 from fewfit.observations import Status
 from fewfit.store import StoredModel, default_path, statistics
+from tests import warm
 from tests.conftest import prompts
+from tests.warm import Program
 
 WORDS = ("bad", "great")
 TEXTS = [f"text number {i}" for i in range(30)]
@@ -169,16 +168,6 @@ def test_a_locked_store_is_refused_before_any_query(path, monkeypatch):
     holder.close()
 
 
-def run(code: str, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
-
-
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="file permissions are POSIX's")
 def test_a_read_only_store_is_refused_before_any_query(tmp_path):
     path = tmp_path / "observations.sqlite"
@@ -188,7 +177,7 @@ def test_a_read_only_store_is_refused_before_any_query(tmp_path):
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o055)
     try:
-        out = run(
+        out = warm.run(
             f"""
             import os
             from fewfit.errors import StoreError
@@ -208,14 +197,14 @@ def test_a_read_only_store_is_refused_before_any_query(tmp_path):
     finally:
         tmp_path.chmod(0o755)
         path.chmod(0o600)
-    assert out.stdout.startswith("0 the store"), out.stderr
-    assert "readonly" in out.stdout or "read-only" in out.stdout
+    assert out.startswith("0 the store")
+    assert "readonly" in out or "read-only" in out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on files are POSIX's")
 def test_a_full_disk_loses_no_answer(tmp_path):
     path = tmp_path / "observations.sqlite"
-    out = run(
+    out = warm.run(
         f"""
         import resource, signal
         from fewfit.errors import StoreError
@@ -239,7 +228,7 @@ def test_a_full_disk_loses_no_answer(tmp_path):
         print("asked in all", model.queries, statistics({str(path)!r})["rows"])
         """
     )
-    assert out.stdout.splitlines() == ["full True True", "asked in all 400 400"], out.stderr
+    assert out.splitlines() == ["full True True", "asked in all 400 400"]
 
 
 FIT = """
@@ -261,29 +250,19 @@ def test_a_killed_fit_goes_on_where_it_was(tmp_path, answered):
     store, log = tmp_path / "store.sqlite", tmp_path / "log"
     log.touch()
 
-    def command(seconds: float) -> list[str]:
-        return [sys.executable, "-c", FIT, str(store), str(log), str(seconds)]
-
-    process = subprocess.Popen(command(0.03))
+    process = Program(FIT, store, log, 0.03)
     deadline = time.monotonic() + 60
     while len(log.read_bytes().splitlines()) < answered and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
     paid = log.read_text().splitlines()
     assert answered <= len(paid) < 61
-    out = subprocess.run(command(0.0), capture_output=True, text=True, check=True)
+    out = warm.run(FIT, store, log, 0)
     asked = log.read_text().splitlines()
     # What nobody has seen is asked again: what was in flight, or came in the last 50 ms.
     assert len(set(asked)) == 61
     assert len(asked) - 61 <= 4 * (2 + 0.05 / 0.03)
-    fresh = subprocess.run(
-        [sys.executable, "-c", FIT, str(tmp_path / "new"), str(tmp_path / "log2"), "0"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert out.stdout == fresh.stdout
+    assert out == warm.run(FIT, tmp_path / "new", tmp_path / "log2", 0)
 
 
 def test_several_writers_share_one_store(tmp_path):
@@ -298,9 +277,8 @@ def test_several_writers_share_one_store(tmp_path):
     StoredModel(FakeModel(batch_size=5), sys.argv[1]).observe(prompts, ["x", "y"])
     """
     path = tmp_path / "store.sqlite"
-    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
-    processes = [subprocess.Popen([*command, str(i)]) for i in range(3)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    processes = [Program(code, path, i) for i in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     assert statistics(path)["rows"] == 200
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning import ChoiceExample, Data, Recipe, Run, Trunk, TunedModel, make_method
 from fewfit.tuning.artifact import adapter_files
 from fewfit.tuning.losses.contrastive import contrast
+from tests import warm
 from tests.models.local.test_sentences import save
 from tests.tuning_models import trunk as language_model
 
@@ -223,8 +222,7 @@ def test_one_artifact_from_the_command_line(folder, tmp_path):
         f"print(json.dumps(load({str(tmp_path / 'task')!r}, store=None)"
         f".predict_proba({TEXTS!r}).tolist()))"
     )
-    other = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert np.allclose(json.loads(other.stdout), told, atol=1e-5)
+    assert np.allclose(json.loads(warm.run(script)), told, atol=1e-5)
     # What is loaded is saved whole; and what is fitted anew in its place leaves nothing behind.
     task.save(tmp_path / "copy")
     assert np.allclose(load(tmp_path / "copy", store=None).predict_proba(TEXTS), told, atol=1e-5)

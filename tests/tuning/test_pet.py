@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +41,7 @@ from fewfit.tuning import (
     tune,
 )
 from fewfit.tuning.reading import encode_rows, scored
+from tests import warm
 from tests.tuning_models import checkpoint, trunk
 
 TEXTS = ["the movie was great", "really fun", "so dull", "awful in all", "not bad", "a bad film"]
@@ -284,11 +283,8 @@ def test_from_files_to_a_tuned_model_that_another_process_reads(files):
     mine.attach(loaded.network)
     best = ranked(loaded, [row[0] for row in pool])
     command = ["predict", files / "tuned", files / "more.csv", "--store", "none"]
-    told = subprocess.run(
-        [sys.executable, "-m", "fewfit", *map(str, command)], capture_output=True, text=True
-    )
-    assert told.returncode == 0, told.stderr
-    lines = list(csv.DictReader(told.stdout.splitlines()))
+    told = warm.run("from fewfit.cli import main; main()", *command)
+    lines = list(csv.DictReader(told.splitlines()))
     assert [line["prediction"] for line in lines] == [("neg", "pos")[k] for k in best]
 
     # all trainings and all that is scored between them, counted as they run

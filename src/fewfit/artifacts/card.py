@@ -52,6 +52,9 @@ def card_of(manifest: Manifest) -> bytes:
         table(header, rows),
         load_lines(kind, manifest.model_spec),
     ]
+    if transforms := [view.transform for view in manifest.template if view.transform]:
+        shown = ", ".join(code(json.dumps(item, ensure_ascii=False)) for item in transforms)
+        parts.append(f"Asked through a transform: {shown}.")
     if any(view.in_context for view in manifest.template):
         parts.append("The prompt shows labelled examples, whose texts are in `manifest.json`.")
     return page(hub_name(manifest.model_spec, manifest.model_identity), parts)

@@ -70,10 +70,11 @@ class DemonstrationsEntry(Strict):
 
 
 class ViewEntry(Strict):
-    """A template, with demonstrations or without."""
+    """A template, with demonstrations or without, or what is asked through a transform."""
 
     template: str
     in_context: DemonstrationsEntry | None
+    transform: str | dict[str, JsonValue] | None = None
 
 
 class Example(Strict):

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from fewfit._version import __version__
+from fewfit.cli.analyse import analyse
 from fewfit.cli.cache import cache
 from fewfit.cli.compare import compare
 from fewfit.cli.doctor import doctor
@@ -19,11 +20,14 @@ from fewfit.cli.download import download
 from fewfit.cli.edit import edit
 from fewfit.cli.evaluate import evaluate
 from fewfit.cli.fit import fit
+from fewfit.cli.generate import generate
 from fewfit.cli.methods import methods
 from fewfit.cli.options import Store, store_path
 from fewfit.cli.output import bar, plain_errors
 from fewfit.cli.predict import predict
 from fewfit.cli.pretrain import pretrain
+from fewfit.cli.search import search
+from fewfit.cli.serve import serve
 from fewfit.cli.suggest import suggest
 from fewfit.cli.task_file import COMMANDS, takes_task
 from fewfit.cli.terminal import show
@@ -77,8 +81,22 @@ def demo(
     run_demo(output, seeds=seeds, model=model, store=store_path(store), say=show, bar=bar)
 
 
-FROZEN = (fit, suggest, predict, evaluate, compare, doctor, download, words, methods)
+FROZEN = (
+    fit,
+    suggest,
+    predict,
+    evaluate,
+    serve,
+    compare,
+    doctor,
+    download,
+    words,
+    generate,
+    search,
+    methods,
+)
 WEIGHTS = (tune, merge, compose, edit, pretrain)
 for command in (*FROZEN, *WEIGHTS):
     app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
 app.add_typer(cache, name="cache")
+app.add_typer(analyse, name="analyse")

@@ -10,7 +10,7 @@ import typer
 
 from fewfit.choices import did_you_mean
 from fewfit.cli.doctor import joined
-from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words
+from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words, read_taxonomy
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -19,9 +19,12 @@ from fewfit.cli.options import (
     LabelFile,
     LabelWords,
     Store,
+    Taxonomy,
     TextColumn,
+    Transforms,
     read_options,
     store_path,
+    through,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.terminal import show
@@ -83,8 +86,10 @@ def compare(
             "[default: '{text} This is about …']"
         ),
     ] = None,
+    transform: Transforms = None,
     label: LabelWords = None,
     labels: LabelFile = None,
+    taxonomy: Taxonomy = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -137,8 +142,10 @@ def compare(
 
     if output is not None:
         check_folder(output, None)
-    words = read_label_words(label, labels)
-    views = make_views(template or DEFAULT_TEMPLATE)
+    named, words = _names(models or model), read_label_words(label, labels)
+    if taxonomy is not None:
+        named, words = _over_taxonomy(taxonomy, named, words)
+    views = make_views(through(template or [DEFAULT_TEMPLATE], transform, store))
     names = [n for own in column_names(views.fields, text_column).values() for n in own]
     splits: list[Any] = []
     rows: list[Any] = []
@@ -162,6 +169,8 @@ def compare(
         first = {name: examples.texts[name] for name in views.views[0].fields}
         own = [dict(zip(first, row, strict=True)) for row in zip(*first.values(), strict=True)]
         rows.append((own, lambda i, t=table, e=examples: f"{t.where(e.lines[i])} of {t.path}"))
+    if taxonomy is not None and words is not None:
+        words = _with_examples(words, splits[1])
     if not drop_overlap:
         (own, where), (other, there) = rows
         overlap(own, other, drop=False, where=(where, there))
@@ -177,7 +186,7 @@ def compare(
         template=views,
         labels=words,
         methods=compared,
-        models=_models(_names(models or model), hidden),
+        models=_models(named, hidden),
         shots=None if shots is None else [_number(item) for item in _names(shots)],
         seeds=seeds,
         calibration=shared,
@@ -260,6 +269,23 @@ def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | lis
 
 def _names(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _over_taxonomy(
+    path: Path, models: list[str], words: dict[str, Any] | None
+) -> tuple[list[str], dict[str, Any] | None]:
+    """Return the models as they score a taxonomy's labels, and its words (InputError)."""
+    found = [read_taxonomy(path, spec, words) for spec in models]
+    return [spec for spec, _ in found], found[0][1]
+
+
+def _with_examples(words: dict[str, Any], y: list[str]) -> dict[str, Any]:
+    """Return the labels that have examples: the others cannot be drawn."""
+    there = set(y)
+    kept = {label: word for label, word in words.items() if label in there}
+    if len(kept) < len(words):
+        note(f"{len(words) - len(kept)} labels of the taxonomy have no training row, left out")
+    return kept
 
 
 def _models(listed: list[str], hidden: str | None) -> list[str]:

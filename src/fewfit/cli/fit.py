@@ -19,6 +19,7 @@ from fewfit.cli.labels import (
     one_label,
     read_label_words,
     read_separator,
+    read_taxonomy,
 )
 from fewfit.cli.options import (
     AsJson,
@@ -36,11 +37,14 @@ from fewfit.cli.options import (
     MultiLabel,
     Separator,
     Store,
+    Taxonomy,
     TextColumn,
+    Transforms,
     store_path,
+    through,
 )
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.suspicions import expectation, suspicions
+from fewfit.cli.suspicions import suspicions
 from fewfit.errors import InputError
 from fewfit.tables import open_table
 from fewfit.tables.columns import (
@@ -73,8 +77,10 @@ def fit(
             "[default: '{text} This is about …']"
         ),
     ] = None,
+    transform: Transforms = None,
     label: LabelWords = None,
     labels: LabelFile = None,
+    taxonomy: Taxonomy = None,
     decoder: Annotated[
         str | None,
         typer.Option(help="What is trained on the answers. [default: offset-regression]"),
@@ -158,11 +164,12 @@ def fit(
 
     separator = read_separator(multi_label, label_separator)
     choose("--errors", errors, ("raise", "nan"))
-    words = read_label_words(label, labels)
+    model, words = read_taxonomy(taxonomy, model, read_label_words(label, labels))
     kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
     choose("--tune", tune or "auto", ("auto",))
     source = template or [DEFAULT_TEMPLATE]
-    fields = make_views(source).fields
+    views = through(source, transform, store)
+    fields = make_views(views).fields
     if multi_label:
         given = {
             "--hidden": hidden,
@@ -172,15 +179,16 @@ def fit(
             "--option": option,
             "--label": label,
             "--labels": labels,
+            "--taxonomy": taxonomy,
             "--shots": shots,
             "--unlabelled": unlabelled,
             "--tune": tune,
         }
         _refuse(given)
-        classifier = _several(model, source, kept)
+        classifier = _several(model, views, kept)
     else:
         more = {**kept, "hidden": hidden, "tune": tune}
-        classifier = _single(model, source, words, decoder, calibration, option or [], more)
+        classifier = _single(model, views, words, decoder, calibration, option or [], more)
     check_folder(output, schema.files_of(output))
 
     names, name = column_names(fields, text_column), label_column or "label"
@@ -225,7 +233,7 @@ def fit(
     report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
-    with bar("asking", (len(y) + len(texts)) * len(source)) as progress:
+    with bar("asking", (len(y) + len(texts)) * len(views)) as progress:
         given: dict[str, Any] = {"unlabelled": texts} if texts else {}
         classifier.fit(examples.texts, y, progress=progress, **given)
     seconds = time.perf_counter() - start
@@ -260,7 +268,7 @@ def fit(
 
 def _single(
     model: str,
-    template: list[str],
+    template: list[Any],
     words: Any,
     decoder: str | None,
     calibration: str | None,
@@ -301,7 +309,7 @@ def _options(given: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     return decoder, calibration
 
 
-def _several(model: str, template: list[str], kept: dict[str, Any]) -> TextEstimator:
+def _several(model: str, template: list[Any], kept: dict[str, Any]) -> TextEstimator:
     from fewfit.estimators.multi_label import MultiLabelClassifier
 
     return MultiLabelClassifier(model, template=template, **kept)
@@ -337,6 +345,8 @@ def _print(
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
         say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
     if expected is not None:
+        from fewfit.estimators.expected import expectation
+
         for line in expectation(expected, several=found["decoder"] == "multi-label"):
             say(line)
     for line in found["warnings"]:

@@ -132,6 +132,57 @@ def read_label_words(inline: list[str] | None, path: Path | None) -> dict[str, A
     return words
 
 
+def read_taxonomy(
+    path: Path | None, model: str, words: dict[str, Any] | None
+) -> tuple[str, dict[str, Any] | None]:
+    """Return the model that scores the labels of a taxonomy as a trie, and their words.
+
+    Parameters
+    ----------
+    path : Path or None
+        One label to a line, which may be a path such as ``Food > Fruit``; or, after a tab, the
+        words that stand for it. Without one the model and the words are returned as they are.
+    model : str
+    words : dict or None
+        What other options say of the words.
+
+    Raises
+    ------
+    InputError
+    """
+    if path is None:
+        return model, words
+    if words is not None:
+        raise InputError("--taxonomy names the labels and their words; leave out --label, --labels")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--taxonomy: {path} cannot be read: {error}") from error
+    found: dict[str, Any] = {}
+    for number, line in enumerate(lines, 1):
+        label, _, word = (part.strip() for part in line.strip().partition("\t"))
+        if not label:
+            continue
+        if label in found:
+            raise InputError(f"--taxonomy: {path}, line {number}: {label!r} stands there twice")
+        found[label] = word or label
+    if len(found) < 2:
+        raise InputError(f"--taxonomy: {path}: {len(found)} labels, and two are the least")
+    scheme = model.partition(":")[0]
+    if scheme not in TRIES:
+        raise InputError(
+            f"--taxonomy: {scheme!r} gives no probabilities of tokens, by which labels of several "
+            f"are scored; {', '.join(TRIES)} do"
+        )
+    if "multi_token=" in model:
+        raise InputError("--taxonomy: scores labels with multi_token=trie; leave multi_token out")
+    return f"{model}{'&' if '?' in model else '?'}multi_token=trie", found
+
+
+TRIES = ("hf", "llamacpp", "vllm", "sglang")
+"""Kinds of models that score label words of several tokens as a trie."""
+
+
 def _read_words(path: Path) -> dict[str, Any]:
     from fewfit.tables.encoding import find_encoding
     from fewfit.tables.source import Source

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,8 @@ from fewfit.errors import InputError
 
 if TYPE_CHECKING:
     from fewfit.methods import Method
+
+_INDENT = " " * 14
 
 
 @plain_errors
@@ -88,7 +92,7 @@ def _given(needs: str) -> set[str]:
 
 def _described(method: Method) -> str:
     """One method on a few lines."""
-    from fewfit.methods import ALIASES, options_of, summary_of, use_of
+    from fewfit.methods import ALIASES, meanings_of, options_of, summary_of, use_of
 
     known = sorted(alias for alias, names in ALIASES.items() if method.name in names)
     lines = [
@@ -104,8 +108,13 @@ def _described(method: Method) -> str:
         lines.append(f"  note      {method.note}")
     if known:
         lines.append(f"  known as  {', '.join(known)}")
-    lines += [f"  option    {name}={_value(v)}" for name, v in options_of(method).items()]
+    meaning = meanings_of(method)
+    for name, value in options_of(method).items():
+        lines.append(f"  option    {name}={_value(value)}")
+        lines += wrap(meaning[name], 100, initial_indent=_INDENT, subsequent_indent=_INDENT)
     if method.kind == "tuning":
+        if find_spec("torch") is None:
+            lines.append("  option    its own are shown where fewfit[tune] is installed")
         lines.append("  training  has options too: fewfit tune --help")
     return "\n".join(lines)
 

@@ -55,6 +55,22 @@ LabelWords = Annotated[
 LabelFile = Annotated[
     Path | None, typer.Option(help='JSON file {"class": "word" or ["word", ...], ...}.')
 ]
+Transforms = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--transform",
+        help="Ask through a transform: rot13, base64, json, reversed, spelled, swapcase, or a JSON "
+        "file (a substitution, a format, or a language and the model that writes it). Repeat it "
+        "for several views; none is the plain one.",
+    ),
+]
+Taxonomy = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of labels, one to a line: words of several tokens, scored token by token among "
+        "each other (hf:, llamacpp:, vllm:, sglang:)."
+    ),
+]
 Model = Annotated[str | None, typer.Option(help="The frozen model, if not the artifact's own.")]
 Hidden = Annotated[
     str | None,
@@ -77,6 +93,23 @@ Errors = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def through(template: list[str], transforms: list[str] | None, store: str) -> list[Any]:
+    """Return the templates as they are asked through each of the transforms (InputError)."""
+    if not transforms:
+        return list(template)
+    from fewfit.estimators.transforms import read_transform
+    from fewfit.prompts import Conjugate
+
+    found = [read_transform(name, store_path(store)) for name in transforms]
+    if len(set(transforms)) < len(transforms):
+        raise InputError("--transform: one is given twice")
+    return [
+        source if transform is None else Conjugate(source, transform)
+        for transform in found
+        for source in template
+    ]
 
 
 def store_path(value: str) -> str | None:

@@ -70,6 +70,7 @@ def predict(
 
     With --adapt nothing is written before all rows are answered, and memory grows with the file.
     """
+    from fewfit.bulk import labels_of
     from fewfit.cli.loading import Answering, load_classifier
     from fewfit.cli.writing import Output
 
@@ -93,13 +94,13 @@ def predict(
             f"{input}: has a column {taken[0]!r} already, which predict would write; rename it, or "
             "write JSON lines with --json"
         )
-    tally = Tally(table)
+    tally = Tally(table, several=separator is not None)
     views = len(classifier.task_.template.views)
     try:
         with bar("asking", table.n * views) as progress, out:
             answering = Answering(classifier, table, places, progress, adapt)
             for part in answering:
-                told = list(_predicted(classifier, part, separator))
+                told = list(labels_of(classifier, part.probabilities))
                 tally.add(part, told)
                 out.write(shown.rows(part, told), shown.objects(classifier, part, told))
     except BaseException:
@@ -118,8 +119,8 @@ def predict(
 class Tally:
     """What is said at the end: how sure, and which rows have no label."""
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    def __init__(self, table: Table, *, several: bool) -> None:
+        self.table, self.several = table, several
         self.empty: list[int] = []
         self.unanswered: list[int] = []
         self.labelled, self.total, self.below = 0, 0.0, 0
@@ -142,7 +143,8 @@ class Tally:
             return ""
         p, number = self.least
         return (
-            f"; mean probability {self.total / self.labelled:.2f}, {count(self.below, 'row')} "
+            f"; mean probability {'of all labels of a row ' * self.several}"
+            f"{self.total / self.labelled:.2f}, {count(self.below, 'row')} "
             f"below 0.50, the least sure {self.table.where(number)} ({p:.2f})"
         )
 
@@ -203,11 +205,9 @@ class Shown:
 
     def columns(self, classifier: TextEstimator) -> list[str]:
         """Return the columns beside those of the input."""
-        names = ["prediction"] if self.separator is not None else ["prediction", "probability"]
-        names += ["prediction_status"] * self.status
-        if self.proba:
-            names += [f"probability_{name}" for name in classifier.classes_.tolist()]
-        return names
+        from fewfit.bulk import added_columns
+
+        return added_columns(classifier, proba=self.proba)
 
     def rows(self, part: Part, told: Sequence[tuple[Any, float]]) -> Iterator[list[Any]]:
         """Yield the rows of a part as CSV has them."""
@@ -232,24 +232,6 @@ class Shown:
             if self.status:
                 item |= {"status": "failed", "reason": why} if why else {"status": "ok"}
             yield item
-
-
-def _predicted(
-    classifier: TextEstimator, part: Part, separator: str | None
-) -> Iterator[tuple[Any, float]]:
-    """Yield the label of each row and its probability; None for a row without one."""
-    names = classifier.classes_.tolist()
-    several = separator is not None
-    thresholds = classifier.decoder_.threshold_ if several else None
-    for row in part.probabilities:
-        if row[0] != row[0]:
-            yield None, float("nan")
-        elif several:
-            own = [name for name, yes in zip(names, row > thresholds, strict=True) if yes]
-            yield own, float("nan")
-        else:
-            best = int(row.argmax())
-            yield names[best], float(row[best])
 
 
 def _shown(probability: float) -> str:

@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fewfit.cli.languages import other_language
 from fewfit.tables import Table
-from fewfit.tables.columns import Examples, count, named
+from fewfit.tables.columns import LISTED, Examples, count, listed, named
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
-    from fewfit.estimators.expected import ExpectedAccuracy
 
 _FEW = 2
-_LISTED = 3
 _FOREIGN = 0.5  # of the letters; names and quotations in another script stay well below
 
 
@@ -42,8 +41,8 @@ def _clashes(table: Table, examples: Examples, y: Sequence[Any]) -> str:
     clashing = [own for own in seen.values() if any(y[i] != y[own[0]] for i in own)]
     if not clashing:
         return ""
-    where = "; ".join(named(table, [examples.lines[i] for i in own]) for own in clashing[:_LISTED])
-    more = f"; and {len(clashing) - _LISTED:,} more" if len(clashing) > _LISTED else ""
+    where = "; ".join(named(table, [examples.lines[i] for i in own]) for own in clashing[:LISTED])
+    more = f"; and {len(clashing) - LISTED:,} more" if len(clashing) > LISTED else ""
     verb = "has" if len(clashing) == 1 else "have"
     return f"{count(len(clashing), 'text')} {verb} more than one label ({where}{more})"
 
@@ -53,7 +52,7 @@ def _small(y: Sequence[Any]) -> str:
     if not few:
         return ""
     verb = "has" if len(few) == 1 else "have"
-    return f"{count(len(few), 'class', 'classes')} {verb} two examples or fewer ({_listed(few)})"
+    return f"{count(len(few), 'class', 'classes')} {verb} two examples or fewer ({listed(few)})"
 
 
 def _mass(classifier: TextEstimator) -> str:
@@ -69,46 +68,20 @@ def _mass(classifier: TextEstimator) -> str:
 
 
 def _language(classifier: TextEstimator, examples: Examples) -> str:
-    """Say what is certain: a script that the vocabulary of an English encoder hardly has."""
+    """Say where an English encoder is given texts in another script, or another language."""
     spec = classifier.task_.model.spec
     if spec not in ("embedded-en", "embedded-en-float32"):
         return ""
-    letters = [c for own in examples.texts.values() for t in own for c in t if c.isalpha()]
+    texts = [text for own in examples.texts.values() for text in own]
+    letters = [c for text in texts for c in text if c.isalpha()]
     foreign = sum(not unicodedata.name(c, "LATIN").startswith("LATIN") for c in letters)
-    if not letters or foreign / len(letters) <= _FOREIGN:
-        return ""
-    return (
-        f"{foreign / len(letters):.0%} of the letters are of another script than Latin, and "
-        f"{spec} reads English; take --model embedded"
-    )
-
-
-def expectation(expected: ExpectedAccuracy, *, several: bool = False) -> list[str]:
-    """Return what a person wants to read of an expected accuracy."""
-    what = "Rows with all labels right, to expect" if several else "Accuracy to expect"
-    if expected.accuracy is None or expected.interval is None:
-        return [f"{what}: cannot be estimated ({expected.reason})"]
-    low, high = expected.interval
-    lines = [
-        f"{what}: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
-        f"Wilson; {count(expected.n, 'row')}, {expected.n_folds}-fold cross-validation)"
-    ]
-    if not expected.recall:
-        return lines
-    largest, share = expected.largest
-    if low <= share and len(expected.recall) > 1 and not several:
-        lines.append(
-            f"That may be no better than always saying {largest}, which is right for {share:.0%}"
+    guess = other_language(texts)
+    if letters and foreign / len(letters) > _FOREIGN:
+        what = f"{foreign / len(letters):.0%} of the letters are of another script than Latin"
+    elif guess is not None:
+        what = (
+            f"{guess.share:.0%} of the small words look {guess.language} ({', '.join(guess.words)})"
         )
-    right, n = expected.recall[expected.weakest]
-    if right < n:
-        lines.append(f"Weakest class: {expected.weakest} ({right} of {n} found)")
-    if expected.not_estimated:
-        names = _listed([str(name) for name in expected.not_estimated])
-        lines.append(f"Not estimated, for want of two different texts: {names}")
-    return lines
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    else:
+        return ""
+    return f"{what}, and {spec} reads English; take --model embedded"

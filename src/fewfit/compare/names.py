@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewfit.calibration import CALIBRATIONS, make_calibration
+from fewfit.compare.heads import MultiLabelHead
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
 from fewfit.compare.searchers import SearcherMethod
 from fewfit.compare.tuning import TuningRow
@@ -21,11 +22,13 @@ IN_CONTEXT = "in-context"
 
 TFIDF = "tfidf"
 
+MULTI_LABEL = "multi-label"
+
 TUNE = "tune:"
 
 UNLABELLED = "+unlabelled"
 
-_OTHERS = (*DECODERS, IN_CONTEXT, TFIDF, *SEARCHERS)
+_OTHERS = (*DECODERS, IN_CONTEXT, MULTI_LABEL, TFIDF, *SEARCHERS)
 
 METHODS: tuple[str, ...] = (*_OTHERS, *(n if n not in _OTHERS else f"{TUNE}{n}" for n in TUNERS))
 """Names that :func:`make_methods` knows; decoders and searchers take a ``+CALIBRATION`` behind.
@@ -113,7 +116,7 @@ def _named(name: str) -> Method:
         return TuningRow(tuner)
     pooled = name.endswith(UNLABELLED)
     plain, plus, calibration = name.removesuffix(UNLABELLED).partition("+")
-    if plain not in _OTHERS or (plus and plain == TFIDF):
+    if plain not in _OTHERS or (plus and plain in (TFIDF, MULTI_LABEL)):
         raise InputError(
             f"methods: {name!r} is not one of {list(METHODS)}, nor a decoder of these and a "
             f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
@@ -127,6 +130,8 @@ def _named(name: str) -> Method:
         )
     if plain == TFIDF:
         return Tfidf()
+    if plain == MULTI_LABEL:
+        return MultiLabelHead()
     if plain in SEARCHERS:
         return SearcherMethod(plain, own)
     if plain == IN_CONTEXT:

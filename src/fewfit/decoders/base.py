@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -213,7 +213,7 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         X: ArrayLike,
         *,
         scores: ArrayLike | None = None,
-        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+        labelled: Sequence[Any] | None = None,
     ) -> Decoder:
         """Return a fitted decoder that has learnt from texts without labels too.
 
@@ -223,7 +223,8 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
             Hidden states of the texts.
         scores : array-like of shape (M, K) or (M, P, K), optional
         labelled : (array-like of shape (N, H), array-like of shape (N,)), optional
-            Hidden states of the rows of the fit and the positions of their classes.
+            Hidden states of the rows of the fit and the positions of their classes; a third says
+            what each row counts for.
 
         Raises
         ------

@@ -157,7 +157,7 @@ class OffsetLogisticRegression(WeightedDecoder):
             Calibrated class scores in units of log-odds.
         sample_weight : array-like of shape (N,), optional
             What each row counts for in eq. 1 to 4 and 6; a row of weight 0 is not there. Copies of
-            a row count for one, whose weight is their mean. Not together with a pool.
+            a row count for one, whose weight is their mean.
         pool : array-like of shape (M, H), optional
             Hidden states of texts without labels.
         pool_scores : array-like of shape (M, K) or (M, P, K), optional
@@ -167,12 +167,8 @@ class OffsetLogisticRegression(WeightedDecoder):
         ------
         InputError
             As :meth:`WeightedDecoder.fit`; and if `scores` are given without `pool_scores` or the
-            reverse, or weights with a pool.
+            reverse.
         """
-        if pool is not None and sample_weight is not None:
-            raise InputError(
-                "sample_weight: not together with texts without labels; leave one of them out"
-            )
         if pool is None and pool_scores is not None:
             raise InputError("pool_scores: they need the hidden states of the same texts, pool=")
         if pool is not None and (scores is None) != (pool_scores is None):
@@ -181,7 +177,8 @@ class OffsetLogisticRegression(WeightedDecoder):
         self.pool_used_ = False
         if pool is not None:
             codes = np.searchsorted(self.classes_, y)
-            found = self.adapt(pool, scores=pool_scores, labelled=(X, codes))
+            labelled = (X, codes, sample_weight)
+            found = self.adapt(pool, scores=pool_scores, labelled=labelled)
             self.__dict__.update(found.__dict__)
         return self
 
@@ -190,7 +187,7 @@ class OffsetLogisticRegression(WeightedDecoder):
         X: ArrayLike,
         *,
         scores: ArrayLike | None = None,
-        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+        labelled: Sequence[Any] | None = None,
     ) -> Self:
         """Return the decoder with what texts without labels add to it; it stays as it is itself.
 
@@ -204,7 +201,8 @@ class OffsetLogisticRegression(WeightedDecoder):
         scores : array-like of shape (M, K) or (M, P, K), optional
             Their scores, where the decoder was fitted on scores.
         labelled : (array-like of shape (N, H), array-like of shape (N,)), optional
-            Hidden states of the rows of the fit and the positions of their classes.
+            Hidden states of the rows of the fit and the positions of their classes; a third says
+            what each row counts for.
 
         Raises
         ------
@@ -221,9 +219,14 @@ class OffsetLogisticRegression(WeightedDecoder):
             known = None
             if labelled is not None:
                 x, y = np.asarray(labelled[0], dtype), np.asarray(labelled[1])
+                weight = next(iter(labelled[2:]), None)
+                if weight is not None:
+                    weight = np.asarray(weight, dtype)
+                    x, y, weight = x[weight > 0], y[weight > 0], weight[weight > 0]
                 some = getattr(self, "_distinct", None)  # a restored decoder does not know
-                rows = slice(None) if some is None else some
-                known = Labelled(_unit(x[rows]), y[rows])
+                if some is not None:
+                    x, y, weight = x[some.rows], y[some.rows], some.weight
+                known = Labelled(_unit(x), y, weight)
             shares = self.prior == "frequencies"
             learnt = learn_from_pool(_unit(texts), f, known, keep_shares=shares)
         found.pool_used_ = learnt is not None
@@ -246,7 +249,7 @@ class OffsetLogisticRegression(WeightedDecoder):
         K, N = len(self.classes_), len(y)
         found = distinct(X, y, scores, sample_weight)
         weight, answer = sample_weight, None
-        self._distinct = None if found is None else found.rows
+        self._distinct = found
         if found is not None:
             X, y = X[found.rows], y[found.rows]
             scores = None if scores is None else scores[found.rows]
@@ -294,7 +297,7 @@ class OffsetLogisticRegression(WeightedDecoder):
         """
         super().add_unseen(seen, y, scores)
         if self._distinct is not None:
-            y, scores = y[self._distinct], scores[self._distinct]
+            y, scores = y[self._distinct.rows], scores[self._distinct.rows]
         m = scores if scores.ndim == 2 else scores.mean(axis=1)
         means = np.stack([m[y == k].mean(axis=0) for k in seen])  # row: class; column: score
         S, total = len(seen), means.mean(axis=0)

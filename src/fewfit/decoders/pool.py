@@ -42,17 +42,21 @@ class Labelled(NamedTuple):
         Of unit length.
     y : ndarray of shape (N,)
         Positions of their classes; not all need occur.
+    weight : ndarray of shape (N,), optional
+        How many rows each counts for, above 0; left out, one.
     """
 
     x: Floats
     y: NDArray[np.intp]
+    weight: Floats | None = None
 
     def groups(self, K: int) -> tuple[Floats, Floats]:
         """Return the number of rows of each class (K,), and their mean (K, H), 0 without any."""
-        counts = np.bincount(self.y, minlength=K).astype(self.x.dtype)
+        weight = np.ones(len(self.y)) if self.weight is None else self.weight
+        counts = np.bincount(self.y, weight, minlength=K).astype(self.x.dtype)
         sums = np.zeros((K, self.x.shape[1]), self.x.dtype)
-        np.add.at(sums, self.y, self.x)
-        return counts, sums / np.maximum(counts, 1)[:, None]
+        np.add.at(sums, self.y, weight.astype(self.x.dtype)[:, None] * self.x)
+        return counts, sums / np.where(counts > 0, counts, 1)[:, None]
 
 
 def learn_from_pool(
@@ -85,7 +89,8 @@ def learn_from_pool(
     coef, bias = found
     if labelled is not None:
         right = (labelled.x @ coef.T + bias).argmax(axis=1) == labelled.y
-        if (right.sum() + _ALREADY) / (len(right) + _ALREADY) < _RIGHT:
+        share = np.average(right, weights=labelled.weight)
+        if (share * len(right) + _ALREADY) / (len(right) + _ALREADY) < _RIGHT:
             return None
     before = softmax(f, axis=1)
     both = f + _STEP * (pool @ coef.T + bias)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,7 +42,7 @@ class ZeroShot(Decoder):
         X: ArrayLike,
         *,
         scores: ArrayLike | None = None,
-        labelled: tuple[ArrayLike, ArrayLike] | None = None,
+        labelled: Sequence[Any] | None = None,
     ) -> OffsetLogisticRegression:
         """Return the model's scores with what texts without labels add to them.
 

@@ -242,8 +242,6 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         weight = read_weights(sample_weight, len(rows))
         if weight is not None:
             check_weighted(decoder)
-            if unlabelled is not None:
-                raise InputError("sample_weight: not together with unlabelled texts")
             rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
             codes, weight = codes[weight > 0], weight[weight > 0]
         tell_views(decoder, len(template.views))

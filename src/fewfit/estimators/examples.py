@@ -129,7 +129,7 @@ def fit_decoder(
     if not later:
         return decoder
     pool, pool_scores = further["pool"], further["pool_scores"]
-    return decoder.adapt(pool, scores=pool_scores, labelled=(hidden, codes))
+    return decoder.adapt(pool, scores=pool_scores, labelled=(hidden, codes, weight))
 
 
 def read_pool(X: Any, fields: Sequence[str], *, name: str = "unlabelled") -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from fewfit.errors import InputError
 from fewfit.estimators.examples import fit_decoder
 from fewfit.prompts.containers import shown
 from fewfit.prompts.labels import Label
+from fewfit.tables.columns import count, listed
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class ExpectedAccuracy:
         Those without two different texts: with one held out, nothing is left to learn from.
     reason : str
         Why `accuracy` is None; else empty.
+    held_out : tuple of class or None
+        What each example of `fit` was given by the decoder that had not seen it, in their order;
+        None for those of `not_estimated`. Empty where only hits are known, as of a tuned model and
+        of examples with several labels.
     """
 
     accuracy: float | None
@@ -48,6 +53,7 @@ class ExpectedAccuracy:
     recall: dict[Any, tuple[int, int]] = field(default_factory=dict)
     not_estimated: list[Any] = field(default_factory=list)
     reason: str = ""
+    held_out: tuple[Any, ...] = ()
 
     @property
     def largest(self) -> tuple[Any, float]:
@@ -127,6 +133,32 @@ class Training:
     n_folds: int = 0
 
 
+def expectation(expected: ExpectedAccuracy, *, several: bool = False) -> list[str]:
+    """Return what a person wants to read of an expected accuracy."""
+    what = "Rows with all labels right, to expect" if several else "Accuracy to expect"
+    if expected.accuracy is None or expected.interval is None:
+        return [f"{what}: cannot be estimated ({expected.reason})"]
+    low, high = expected.interval
+    lines = [
+        f"{what}: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
+        f"Wilson; {count(expected.n, 'row')}, {expected.n_folds}-fold cross-validation)"
+    ]
+    if not expected.recall:
+        return lines
+    largest, share = expected.largest
+    if low <= share and len(expected.recall) > 1 and not several:
+        lines.append(
+            f"That may be no better than always saying {largest}, which is right for {share:.0%}"
+        )
+    right, n = expected.recall[expected.weakest]
+    if right < n:
+        lines.append(f"Weakest class: {expected.weakest} ({right} of {n} found)")
+    if expected.not_estimated:
+        names = listed([str(name) for name in expected.not_estimated])
+        lines.append(f"Not estimated, for want of two different texts: {names}")
+    return lines
+
+
 def cross_validate(
     training: Training,
     decoder: Any,
@@ -153,7 +185,7 @@ def cross_validate(
     lonely = [classes[k] for k in alone]
     if not tested.any():
         return _none(n_folds, lonely, "no class has two different texts")
-    right = np.zeros(len(codes), dtype=bool)
+    told = np.full(len(codes), -1)
     used = np.unique(folds[tested])
     for fold in used:
         held = tested & (folds == fold)
@@ -171,8 +203,9 @@ def cross_validate(
             return _none(n_folds, [classes[k] for k in seen], why)
         out = None if scores is None else scores[held]
         proba = copy.predict_proba(hidden[held], scores=out)
-        right[held] = proba.argmax(axis=1) == codes[held]
-    return _counted(*_recall(right, codes, classes, len(used), alone), lonely)
+        told[held] = proba.argmax(axis=1)
+    found = _counted(*_recall(told == codes, codes, classes, len(used), alone), lonely)
+    return replace(found, held_out=tuple(None if k < 0 else classes[k] for k in told))
 
 
 def _cross_validate_sets(

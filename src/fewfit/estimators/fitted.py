@@ -18,17 +18,21 @@ from fewfit.asking import Policy
 from fewfit.calibration import CALIBRATIONS, Calibration
 from fewfit.decoders import DECODERS, Decoder, MultiLabel
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
-from fewfit.estimators.opening import open_model, pair
+from fewfit.estimators.opening import load_model, open_model, pair
+from fewfit.estimators.transforms import open_transform
 from fewfit.models import FrozenModel
+from fewfit.models.base import FrontModel
 from fewfit.models.embedded import renamed
-from fewfit.models.optional import carried_by
+from fewfit.models.local.soft import SoftPromptModel
+from fewfit.models.optional import carried_by, takes_soft_prompts
 from fewfit.models.paired import JOINT, PairedModel
 from fewfit.models.trust import check_spec, check_unnamed, spec_to_write
-from fewfit.prompts import InContext, Template, Verbalizer, View, make_views
+from fewfit.prompts import Conjugate, InContext, Template, Verbalizer, View, make_views
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
 _TUNED = "tuning.json"
+_SOFT = "soft_prompt"
 _DECODERS: Mapping[str, type[Any]] = ChainMap({"multi-label": MultiLabel}, DECODERS)  # pyright: ignore[reportArgumentType]
 
 
@@ -89,6 +93,9 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
     arrays = {name: getattr(decoder, name) for name in decoder.fitted_arrays}
     if task.prior is not None:
         arrays["prior"] = task.prior
+    soft, named = _soft_prompt(task.model)
+    if soft is not None:
+        arrays[_SOFT] = soft
     manifest = schema.Manifest(
         schema_version=SCHEMA_VERSION,
         fewfit_version=__version__,
@@ -102,7 +109,7 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
             },
         ),
         decoder=schema.DecoderEntry(name=name, parameters=_plain(decoder)),
-        model_spec=spec_to_write(task.model.spec),
+        model_spec=spec_to_write(named.spec),
         model_identity=dict(task.model.identity),
         n_examples=fitted.n_examples,
         example=fitted.example,
@@ -142,6 +149,7 @@ def load_fitted(
     if manifest.model_spec == schema.CARRIED:
         model = _carried(folder, model)
     spec = _named(manifest, Path(folder), model, hidden)
+    path = Path(folder) / schema.MANIFEST
     try:
         decoder = _DECODERS[manifest.decoder.name](**manifest.decoder.parameters)
         parameters: dict[str, Any] = {
@@ -149,12 +157,15 @@ def load_fitted(
             for name, value in manifest.calibration.parameters.items()
         }
         calibration: Calibration = CALIBRATIONS[manifest.calibration.name](**parameters)
-        template = make_views([_read_view(entry) for entry in manifest.template])
+        template = make_views([_read_view(entry, path, store) for entry in manifest.template])
         verbalizer = Verbalizer.from_list(manifest.labels)
         if manifest.counts is not None and len(manifest.counts) != len(verbalizer.classes):
             raise InputError(f"counts of {len(manifest.counts)} classes")
     except (KeyError, TypeError, InputError) as error:
         raise ArtifactError(f"{folder}: the manifest does not hold together: {error}") from error
+    if _SOFT in arrays:
+        soft = arrays.pop(_SOFT)
+        spec = takes_soft_prompts(load_model(spec)).with_soft_prompt(soft)
     opened = open_model(spec, store, max_queries, decoder.requires)
     task = Task(
         opened,
@@ -181,6 +192,14 @@ def load_fitted(
         manifest.expected and manifest.expected.model_dump(by_alias=True),
     )
     return fitted, spec
+
+
+def _soft_prompt(model: FrozenModel) -> tuple[Any, FrozenModel]:
+    """Return the vectors in front of all that a model reads, if there are any, and the model."""
+    inner = model
+    while isinstance(inner, FrontModel):
+        inner = inner.model
+    return (inner.vectors, inner.model) if isinstance(inner, SoftPromptModel) else (None, model)
 
 
 def _carried(folder: str | Path, model: str | FrozenModel | None) -> FrozenModel:
@@ -292,10 +311,18 @@ def _view_entry(view: View) -> schema.ViewEntry:
         return schema.ViewEntry(
             template=view.template, in_context=schema.DemonstrationsEntry(**options)
         )
+    if type(view) is Conjugate and view.transform.data:
+        data: Any = view.transform.data
+        return schema.ViewEntry(template=view.template, in_context=None, transform=data)
     raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
 
 
-def _read_view(entry: schema.ViewEntry) -> View:
+def _read_view(entry: schema.ViewEntry, path: Path, store: str | Path | None) -> View:
+    if entry.transform is not None:
+        if not isinstance(entry.transform, str) and "writer" in entry.transform:
+            check_spec(str(entry.transform["writer"]), path)
+            check_unnamed(str(entry.transform["writer"]), path)
+        return Conjugate(entry.template, open_transform(entry.transform, store))
     if entry.in_context is None:
         return Template(entry.template)
     options = entry.in_context.model_dump()

@@ -86,6 +86,12 @@ class Shows(Protocol):
         ...
 
 
+class ScoresApart(Protocol):
+    """A model whose score of a label word is the same whatever other words it is asked about."""
+
+    scores_apart: bool
+
+
 class GivesVocabulary(Protocol):
     """A model that declares ``full_vocabulary``."""
 
@@ -163,6 +169,11 @@ def show(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> str:
     if (shown := _first(model, "show")) is None:
         return prompt.text("{mask}")
     return shown(prompt, words)
+
+
+def scores_apart(model: FrozenModel) -> bool:
+    """Return :attr:`ScoresApart.scores_apart`; False of a model that does not say it."""
+    return bool(_first(model, "scores_apart"))
 
 
 def gives_vocabulary(model: FrozenModel) -> GivesVocabulary:

@@ -31,11 +31,17 @@ class LabelSentences:
     words : sequence of str, length W
     embed : callable
         How the label sentences are embedded.
+    known : dict, optional
+        The directions of label sentences that a model whose weights never change has embedded
+        before; new ones are added.
     """
 
-    def __init__(self, words: Sequence[str], embed: Embed) -> None:
+    def __init__(
+        self, words: Sequence[str], embed: Embed, known: dict[str, Vectors] | None = None
+    ) -> None:
         self._words = words
         self._embed = embed
+        self._known = {} if known is None else known
         self._directions: dict[tuple[Part, ...], NDArray[np.float32]] = {}
 
     def prepare(self, prompts: Iterable[Prompt]) -> None:
@@ -43,7 +49,11 @@ class LabelSentences:
         for skeleton in dict.fromkeys(prompt.skeleton for prompt in prompts):
             if skeleton not in self._directions:
                 sentences = [label_sentence(Prompt(skeleton), word) for word in self._words]
-                self._directions[skeleton] = normalise(self._embed(sentences))
+                known = {s: v for s in sentences if (v := self._known.get(s)) is not None}
+                if new := [s for s in dict.fromkeys(sentences) if s not in known]:
+                    known.update(zip(new, normalise(self._embed(new)), strict=True))
+                    self._known.update(known)
+                self._directions[skeleton] = np.stack([known[s] for s in sentences])
 
     def scores(self, prompts: Sequence[Prompt], vectors: NDArray[np.float32]) -> Any:
         """Return the cosine of each text, embedded as a row of `vectors`, with each label sentence.

@@ -10,6 +10,7 @@ from fewfit.prompts.paraphrase import Paraphrase, paraphrased
 from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row, read_rows
 from fewfit.prompts.template import Template, make_views
+from fewfit.prompts.transforms import Transform
 from fewfit.prompts.trie import Trie
 from fewfit.prompts.urial import Urial
 from fewfit.prompts.verbalizer import Verbalizer
@@ -27,6 +28,7 @@ __all__ = [
     "Prompt",
     "Row",
     "Template",
+    "Transform",
     "Trie",
     "Urial",
     "Verbalizer",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from fewfit.errors import InputError
 from fewfit.prompts.prompt import Prompt
 from fewfit.prompts.template import Template
+from fewfit.prompts.transforms import Transform, make_transform
 from fewfit.prompts.views import View
 
 Text = Callable[[str], str]
@@ -26,35 +27,47 @@ class Conjugate(View):
     ----------
     template : str
         As for :class:`fewfit.Template`.
-    transform, inverse : callable of str to str
-        s and its inverse, for example a cipher or a translation. With the identity it is the
-        template itself.
+    transform : str, mapping, Transform, or callable of str to str
+        s: what :func:`fewfit.prompts.transforms.make_transform` knows, which an artifact can hold;
+        or code of yours, which it cannot. With the identity it is the template itself.
+    inverse : callable of str to str, optional
+        Of a transform that is code.
 
     Raises
     ------
     InputError
-        From `render` and `spell`: if the inverse does not give the text back.
+        From `render` and `spell`: if the inverse does not give the text back (a translation
+        need not).
 
     Notes
     -----
     The transform costs accuracy of its own; what the paper claims is about the difference of two
-    drops, see :func:`fewfit.compare.recovered`. An artifact cannot hold it, since it is code.
+    drops, see :func:`fewfit.analysis.token_shift.recovered`.
 
     Examples
     --------
-    >>> import codecs
-    >>> view = Conjugate("{text} It was {mask}.", lambda s: codecs.encode(s, "rot13"),
-    ...                  lambda s: codecs.decode(s, "rot13"))
+    >>> view = Conjugate("{text} It was {mask}.", "rot13")
     >>> view.render({"text": "Fun."}).text(view.spell("good"))
     'Sha. Vg jnf tbbq.'
     """
 
     reference: ClassVar[str] = "Kotha et al. 2024, arXiv 2309.10105"
 
-    def __init__(self, template: str, transform: Text, inverse: Text) -> None:
+    def __init__(
+        self,
+        template: str,
+        transform: str | Mapping[str, Any] | Transform | Text,
+        inverse: Text | None = None,
+    ) -> None:
         self.template = template
-        self.transform = transform
-        self.inverse = inverse
+        if isinstance(transform, Transform):
+            self.transform = transform
+        elif not callable(transform):
+            self.transform = make_transform(transform)
+        elif inverse is None:
+            raise InputError("inverse: a transform that is code needs the way back")
+        else:
+            self.transform = Transform("", transform, inverse)
         self._template = Template(template)
         self.fields = self._template.fields
 
@@ -68,8 +81,10 @@ class Conjugate(View):
         )
 
     def spell(self, word: str) -> str:
-        there = self.transform(word)
-        back = self.inverse(there)
+        there = self.transform.there(word)
+        if not self.transform.is_exact:
+            return there
+        back = self.transform.back(there)
         if back != word:
             raise InputError(
                 f"transform: {word!r} comes back as {back!r}; take a transform that can be undone, "
@@ -77,5 +92,12 @@ class Conjugate(View):
             )
         return there
 
+    def read(self, written: str) -> str:
+        return self.transform.back(written.strip())
+
+    def prepare(self, rows: Sequence[Mapping[str, str]]) -> None:
+        self.transform.prepare([row[name] for row in rows for name in self.fields if name in row])
+
     def __repr__(self) -> str:
-        return f"Conjugate({self.template!r})"
+        named = f", {self.transform.data!r}" if self.transform.data else ""
+        return f"Conjugate({self.template!r}{named})"

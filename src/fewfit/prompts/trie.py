@@ -6,13 +6,21 @@ a sequence of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import InputError
+
+REST = -1
+"""The end of a label that is any token but those with which longer labels go on."""
+
+NONE = -2
+"""The separator where no label follows another."""
+
+_LEAST = 1e-12
 
 Next = Callable[[tuple[int, ...]], NDArray[np.floating]]
 """Tokens generated so far -> log-probability of every next token, shape (V,): one query."""
@@ -26,7 +34,9 @@ class Trie:
     labels : sequence of sequence of int
         The tokens of each label. One label may begin with another.
     separator, end : int
-        The tokens that follow a label where another follows, and where none does.
+        The tokens that follow a label where another follows, and where none does. With
+        :data:`REST` as the end, a label has ended where it does not go on to a longer one, whatever
+        token follows: a model that was not trained to end labels has no token for it.
 
     Raises
     ------
@@ -103,6 +113,20 @@ class Trie:
             )
         return [self.labels.index(label) for label in labels]
 
+    @property
+    def branchings(self) -> dict[tuple[int, ...], tuple[int, ...]]:
+        """What labels begin with and go on in more than one way, and how: the tokens, sorted.
+
+        The end is among them where a label ends there.
+        """
+        whole = set(self.labels)
+        prefixes = {label[:n] for label in self.labels for n in range(len(label) + 1)}
+        ways = {
+            prefix: tuple(sorted(self._next(whole, prefix) - {self.separator}))
+            for prefix in sorted(prefixes, key=lambda p: (len(p), p))
+        }
+        return {prefix: tokens for prefix, tokens in ways.items() if len(tokens) > 1}
+
     def label_log_probs(self, next_log_probs: Next) -> NDArray[np.float64]:
         """Return the log-probability of each label alone, shape (L,), masked and renormalised.
 
@@ -110,16 +134,34 @@ class Trie:
         share all of the probability, so the labels together have probability 1. Each branching is
         asked once; a stretch without choice costs nothing.
         """
-        log_p = np.zeros(len(self.labels))
-        prefixes = {label[:n] for label in self.labels for n in range(len(label) + 1)}
-        for prefix in sorted(prefixes, key=lambda p: (len(p), p)):
-            tokens = sorted(self._next(set(self.labels), prefix) - {self.separator})
-            if len(tokens) < 2:
-                continue
-            scores = np.asarray(next_log_probs(prefix), dtype=np.float64)[tokens]
-            scores -= np.logaddexp.reduce(scores)
+        given = {
+            prefix: np.asarray(next_log_probs(prefix), dtype=np.float64)[
+                [token for token in tokens if token != REST]
+            ]
+            for prefix, tokens in self.branchings.items()
+        }
+        return self.combine(given)
+
+    def combine(self, given: Mapping[tuple[int, ...], NDArray[np.floating]]) -> NDArray[np.float64]:
+        """Return the log-probability of each label, shape (..., L), from those at each branching.
+
+        Parameters
+        ----------
+        given : mapping of tuple of int to ndarray of shape (..., n)
+            For each of :attr:`branchings` the log-probabilities of its tokens, :data:`REST` left
+            out, of any number of texts.
+        """
+        ways = self.branchings
+        shape = next((values.shape[:-1] for values in given.values()), ())
+        log_p = np.zeros((*shape, len(self.labels)))
+        for prefix, tokens in ways.items():
+            scores = given[prefix].astype(np.float64)
+            if tokens[0] == REST:
+                left = np.clip(-np.expm1(np.logaddexp.reduce(scores, axis=-1)), _LEAST, None)
+                scores = np.concatenate([np.log(left)[..., None], scores], axis=-1)
+            scores = scores - np.logaddexp.reduce(scores, axis=-1, keepdims=True)
             for j, label in enumerate(self.labels):
                 if label[: len(prefix)] == prefix:
                     follows = label[len(prefix)] if len(label) > len(prefix) else self.end
-                    log_p[j] += scores[tokens.index(follows)]
+                    log_p[..., j] += scores[..., tokens.index(follows)]
         return log_p

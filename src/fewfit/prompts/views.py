@@ -24,6 +24,9 @@ class View(ABC):
     queries_per_example: ClassVar[str] = "1"
     reference: ClassVar[str] = ""
 
+    stop: ClassVar[tuple[str, ...]] = ()
+    """Texts at which a model that goes on writing has come to the end of its answer."""
+
     fields: tuple[str, ...]
 
     @abstractmethod
@@ -44,6 +47,14 @@ class View(ABC):
     def spell(self, word: str) -> str:
         """Return a label word as this view's prompts ask for it."""
         return word
+
+    def prepare(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Do at once what rendering these rows takes, where that is faster; most do nothing."""
+        return
+
+    def read(self, written: str) -> str:
+        """Return the answer in what a model wrote from the slot on."""
+        return written.strip()
 
     @property
     def views(self) -> tuple[View, ...]:

@@ -13,8 +13,11 @@ from fewfit.tables import Row, Table
 from fewfit.tables.names import find, position
 
 SEPARATOR = ";"
-_JOINED = "\n"  # between the texts of several columns
+JOINED = "\n"
+"""Between the texts of several columns of one field."""
 _NAMED = 5
+LISTED = 3
+"""Names and examples that a sentence holds."""
 
 Places = Mapping[str, Sequence[int]]
 """Field of the template -> where its columns are in the table."""
@@ -114,7 +117,7 @@ def texts_of(table: Table, rows: Sequence[Row], places: Places) -> dict[str, lis
     texts: dict[str, list[str]] = {}
     for field, own in places.items():
         parts = [[_text(table, row, values[i], i) for row, values in rows] for i in own]
-        texts[field] = [_JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
+        texts[field] = [JOINED.join(filter(None, row)) for row in zip(*parts, strict=True)]
     return texts
 
 
@@ -190,6 +193,12 @@ def is_blank(value: Any) -> bool:
 def count(n: int, what: str, many: str | None = None) -> str:
     """Return a number with its noun."""
     return f"{n:,} {what if n == 1 else many or what + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def named(table: Table, numbers: Sequence[int]) -> str:

@@ -19,6 +19,7 @@ from fewfit.tuning.sites import Stack
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
 
+_TOGETHER = 8  # texts of similar length that a processor reads at once
 _FLOAT32 = "embedded-en-float32"
 """The encoder of a package in weights that gradients pass through; where all are, ``embedded``."""
 
@@ -86,15 +87,23 @@ class EncoderTrunk(Trunk):
         return self.network
 
     def read(self, batch: Any) -> tuple[TokenLogProbs, Tensor]:
-        """Run the network once.
+        """Read each text once, on a processor few of similar length together.
 
         Returns
         -------
         (TokenLogProbs, Tensor)
             No tokens; and one vector of each text, (B, H), in both.
         """
-        batch = batch.to(self.device)
-        states = self.model.network(batch.ids, batch.mask)
+        batch, network = batch.to(self.device), self.model.network
+        lengths = batch.mask.sum(dim=1)
+        order, n = lengths.argsort(stable=True), _TOGETHER
+        if self.device.type != "cpu" or not network.pads:
+            n = len(order)
+        parts = [
+            network(batch.ids[rows, : lengths[rows[-1]]], batch.mask[rows, : lengths[rows[-1]]])
+            for rows in order.split(n)
+        ]
+        states = torch.cat(parts)[order.argsort()]
         none = torch.zeros(0, dtype=torch.int64, device=states.device)
         return TokenLogProbs(states.new_zeros(0), none, none, none.bool(), True, states), states
 

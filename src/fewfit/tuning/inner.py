@@ -19,9 +19,9 @@ class WithAdapter(TuningMethod):
     Parameters
     ----------
     adapter : str, default="ia3"
-        The tuning method that builds it.
+        The tuning method that builds the adapter.
     adapter_options : mapping, default={}
-        Its options.
+        Its options; in a command ``adapter.NAME=VALUE``.
     """
 
     adapter: str = "ia3"

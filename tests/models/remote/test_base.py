@@ -6,9 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from dataclasses import replace
@@ -30,7 +27,7 @@ from fewfit.models.remote import transport
 from fewfit.models.remote.guard import GIVE_UP
 from fewfit.observations import Status
 from fewfit.store import StoredModel
-from tests import faults
+from tests import faults, warm
 from tests.fake_server import (
     TOKENS,
     FakeServer,
@@ -41,6 +38,7 @@ from tests.fake_server import (
     tokenize,
     top_bound,
 )
+from tests.warm import Program
 
 WORDS = ("good", "bad")
 
@@ -423,11 +421,9 @@ def test_the_budget_stops_before_it_is_exceeded_and_a_second_run_goes_on(tmp_pat
             open_model(spec, path, -1)
 
 
-@pytest.mark.usefixtures("interruptible")
 def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
     texts = [f"text {i}" for i in range(150)]
-    program = textwrap.dedent(
-        """
+    program = """
         import sys
         from fewfit import Template
         from fewfit.estimators.opening import open_model
@@ -436,25 +432,23 @@ def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
         answers = open_model(sys.argv[1], sys.argv[2]).observe(prompts, ["good", "bad"])
         print(answers.queries, answers.scores.sum())
         """
-    )
     with FakeServer(lambda request, n: replace(request.honest, delay=0.02)) as server:
         spec = f"sglang:{server.url}?model=toy&connections=4"
-        command = [sys.executable, "-c", program, spec, str(tmp_path / "s.sqlite")]
         for how in (signal.SIGKILL, signal.SIGINT):
             before = len(server.queries())
-            process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            process = Program(program, spec, tmp_path / "s.sqlite")
             while len(server.queries()) < before + 50 and process.poll() is None:
                 time.sleep(0.01)
             process.send_signal(how)
             assert process.wait(20) != 0
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        said = warm.run(program, spec, tmp_path / "s.sqlite")
         asked = server.queries()
     twice = len(asked) - len(set(asked))
     # In flight at a kill: 4 requests, and what 4 connections can do in the 50 ms of a group.
     assert twice <= 2 * (4 + 4 * 4)
     assert len(set(asked)) == 150
     expected = sum(log_probabilities(f"{t} It was")[ids()].sum() for t in texts)
-    assert float(done.stdout.split()[1]) == pytest.approx(expected, rel=1e-4)
+    assert float(said.split()[1]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.usefixtures("interruptible")

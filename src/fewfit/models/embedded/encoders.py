@@ -18,6 +18,7 @@ from fewfit.models.local.base import LazyModel
 from fewfit.models.local.reading import TextVectors
 from fewfit.models.local.texts import Encoded, TextEncoder
 
+_LABELS = 20_000  # label sentences whose directions are kept
 _SLICE = 256  # texts whose answers are handed on together
 
 E5 = Packaged(
@@ -71,6 +72,12 @@ class _OnnxEncoder(TextVectors, LazyModel):
 
     @abstractmethod
     def _load(self) -> Loaded: ...
+
+    def _known_directions(self) -> dict[str, NDArray[np.float32]]:
+        known: dict[str, NDArray[np.float32]] = self._once("directions", dict)
+        if len(known) > _LABELS:
+            known.clear()
+        return known
 
     def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
         read = self._once("read", self._load)

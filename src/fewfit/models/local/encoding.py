@@ -236,6 +236,10 @@ class PromptEncoder(TextEncoder):
             found.append(ids)
         return found
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
     def whole_words(self) -> dict[str, int]:
         """Return the words of letters that are one token after a space, and that token."""
         tokens = (self.backend.decode([i]) for i in self.backend.get_vocab().values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -10,8 +11,9 @@ from urllib.parse import quote_plus, urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, TruncationWarning
 from fewfit.models.base import Capabilities, Check, FrozenModel
+from fewfit.models.generation import Texts, Writing, Written
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
 from fewfit.models.local.chat import ChatTemplate, read_template, template_digest
@@ -19,12 +21,13 @@ from fewfit.models.local.cutting import Frame, frame_of
 from fewfit.models.local.encoding import PromptEncoder
 from fewfit.models.local.files import Checkpoint
 from fewfit.models.local.loading import load_network, load_tokenizer
-from fewfit.models.local.network import Network
+from fewfit.models.local.network import Network, padding
 from fewfit.models.local.plan import Plan, make_plan, slot_alone
 from fewfit.models.local.scores import observe
 from fewfit.models.local.soft import SoftPromptModel
 from fewfit.models.local.specs import CHAT_OPTIONS, OPTIONS, parse_spec
 from fewfit.models.local.texts import Encoded
+from fewfit.models.local.writing import next_scores, write_batch, write_tokens
 from fewfit.models.probe import LITTLE_MASS, check_mass
 from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
@@ -62,12 +65,14 @@ class TransformersModel(LocalModel):
         Space of the scores. They differ by a constant per example, so that calibrated decisions are
         the same; "logprob" needs the whole vocabulary at the slot, and then also tells the label
         mass. In "logit" the label mass is NaN.
-    multi_token : {"sum", "first"}, default="sum"
+    multi_token : {"sum", "first", "trie"}, default="sum"
         The score of a word of several tokens. "sum": its log-probability, each token given the
         ones before (causal, encoder-decoder), or, for a masked model, the sum over as many masks as
         the word has tokens, all asked at once. In the space ``logit`` the log-normaliser of the
         slot is added to it, which makes it comparable to the others. "first": the first token
-        alone, as in DecT's code.
+        alone, as in DecT's code. "trie": its probability among the label words, which share all
+        of it wherever they go on in different ways (:class:`fewfit.prompts.Trie`); what a label
+        shares with all others, and how long it is, then counts for nothing.
     dtype : {"float32", "bfloat16", "float16", "auto"}, optional
         Of the weights; left out, bfloat16 on a CUDA device that has it, else float32. "auto" is
         bfloat16 also on a processor that multiplies it. What it came to is part of the identity and
@@ -111,7 +116,7 @@ class TransformersModel(LocalModel):
         *,
         revision: str | None = None,
         space: Literal["logit", "logprob"] = "logit",
-        multi_token: Literal["sum", "first"] = "sum",
+        multi_token: Literal["sum", "first", "trie"] = "sum",
         dtype: str | None = None,
         max_tokens: int | None = None,
         chat: bool = False,
@@ -121,7 +126,7 @@ class TransformersModel(LocalModel):
     ) -> None:
         for option, value, allowed in (
             ("space", space, ("logit", "logprob")),
-            ("multi_token", multi_token, ("sum", "first")),
+            ("multi_token", multi_token, ("sum", "first", "trie")),
         ):
             if value not in allowed:
                 raise InputError(f"model: {option} is one of {allowed}, not {value!r}")
@@ -246,6 +251,7 @@ class TransformersModel(LocalModel):
                 max_tokens=self.max_tokens - n,
                 first_only=self.multi_token == "first",
                 columns_suffice=self.space is ScoreSpace.LOGIT,
+                as_trie=self.multi_token == "trie",
             )
             for frame in groups
         }
@@ -319,6 +325,58 @@ class TransformersModel(LocalModel):
 
         for positions in groups.values():
             yield from self._batches(prompts, positions, self.max_tokens, answer)
+
+    def write(self, prompts: Sequence[Prompt], how: Writing) -> Iterator[Texts]:
+        """Write a text for each prompt, from the slot on; of a causal model alone.
+
+        Raises
+        ------
+        InputError
+            If the model is of another kind, or there is no room for what is to be written.
+        """
+        point = self.checkpoint
+        if point.kind != "causal":
+            raise InputError(f"model: {point.name} is no causal model, which alone writes texts")
+        limit = self.max_tokens - how.max_tokens
+        prompts = self._read(prompts)
+        encoder, network = self._encoder, self._network
+        for frame, positions in self._groups(prompts).items():
+            encoder.check(frame, limit)
+
+            def answer(batch: Sequence[Encoded]) -> list[Written]:
+                if lost := sum(item.truncated for item in batch):
+                    warnings.warn(
+                        f"{lost} of {len(batch)} texts were cut to the {limit} tokens that are "
+                        "left beside what is written",
+                        TruncationWarning,
+                        stacklevel=2,
+                    )
+                pad = padding(network.model, encoder.pad_id)
+                return write_batch(network.model, encoder.decode, batch, how, pad, point.name)
+
+            yield from self._batches(prompts, positions, limit, answer)
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """The number of each token."""
+        return self._encoder.backend.get_vocab(with_added_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        return self._encoder.decode(ids)
+
+    def write_tokens(self, prompt: Prompt, how: Writing) -> tuple[list[int], list[int]]:
+        """Return a prompt's tokens, and those that this causal model writes behind them."""
+        [read] = self._read([prompt])
+        [item] = self._encoder.encode([read], self.max_tokens - how.max_tokens)
+        network, encoder = self._network.model, self._encoder
+        pad, name = padding(network, encoder.pad_id), self.checkpoint.name
+        [ids], _ = write_tokens(network, encoder.decode, [item.ids], how, pad, name)
+        return item.ids, ids
+
+    def next_scores(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the scores of the token after each of a text's tokens, (T, V), float32."""
+        return next_scores(self._network.model, ids, self.checkpoint.name)
 
     def output_vectors(self) -> tuple[list[str], NDArray[np.float32]]:
         """Return words and their rows of the output matrix: :func:`expand_words` takes both.

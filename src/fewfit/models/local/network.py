@@ -58,7 +58,7 @@ class Network:
         import torch
 
         self.kind, self.name, self.slot_id = kind, name, slot_id
-        self._model: Any = network
+        self.model: Any = network
         self.device = network.device
         self._n_rows = len(network.get_input_embeddings().weight)
         self._pad_id = padding(network, pad_id)
@@ -162,7 +162,7 @@ class Network:
 
     def output_rows(self, ids: Sequence[int]) -> Any:
         """Return the rows of the output matrix for some tokens, array (len(ids), H), float32."""
-        weight = getattr(self._model.get_output_embeddings(), "weight", None)
+        weight = getattr(self.model.get_output_embeddings(), "weight", None)
         if weight is None:
             raise ModelError(f"{self.name}: this architecture has no output matrix")
         return weight[list(ids)].float().cpu().numpy()
@@ -179,7 +179,7 @@ class Network:
     @property
     def input_embeddings(self) -> NDArray[np.float32]:
         """The vectors of the tokens, shape (V, H)."""
-        return self._model.get_input_embeddings().weight.float().cpu().numpy()
+        return self.model.get_input_embeddings().weight.float().cpu().numpy()
 
     def _check(self) -> None:
         """Compare with the untouched model; do without the short head where it is not equal."""
@@ -203,13 +203,13 @@ class Network:
                 inputs["decoder_input_ids"] = said
             at = {"masked": item.slot, "causal": item.slot - 1, "seq2seq": 1}[self.kind]
             with torch.inference_mode():
-                return self._model(**inputs, **self._no_cache).logits[0, at].float()
+                return self.model(**inputs, **self._no_cache).logits[0, at].float()
 
         # The second is padded when both are asked together; a network that mixes padding into its
         # states (convolutions, Fourier transforms) is asked about equal lengths only.
         probes = [prompt(some[:3], some[3:]), prompt(some[:2], some[2:3])]
         expected = torch.stack([plain(item) for item in probes])
-        near = 1e-4 if self._model.dtype == torch.float32 else 3e-2
+        near = 1e-4 if self.model.dtype == torch.float32 else 3e-2
         allowed = near * (float(expected.abs().max()) + 1e-6)
 
         def equal(n: int) -> bool:
@@ -227,14 +227,14 @@ class Network:
             self._head = None
             if not equal(1):
                 raise ModelError(
-                    f"{self.name}: the architecture {type(self._model).__name__} is not supported; "
+                    f"{self.name}: the architecture {type(self.model).__name__} is not supported; "
                     "its scores at the slot are not those of its ordinary forward pass"
                 )
         self.pads = equal(2)
         moved = (plain(probes[1], behind=some[3:]) - expected[1]).abs().max()
         if (causal and moved > allowed) or (self.kind == "masked" and moved == 0):
             raise ModelError(
-                f"{self.name}: {type(self._model).__name__} is not supported: as it is configured "
+                f"{self.name}: {type(self.model).__name__} is not supported: as it is configured "
                 + (
                     "it reads what comes after a token, so its next word is not that of a causal "
                     "model"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fewfit.errors import InputError, LabelWordWarning
 from fewfit.models.local.cutting import Frame
 from fewfit.models.local.encoding import PromptEncoder
+from fewfit.prompts.trie import NONE, REST, Trie
 
 Tokens = tuple[int, ...]
 
@@ -45,6 +46,8 @@ class Plan:
         The forward passes; the first one reads the slot's hidden state.
     columns : list of int or None
         The tokens that the head is computed for; None for the whole vocabulary.
+    trie : Trie or None
+        Where the label words compete at each token, and not with all that could be said.
     mass : tuple of int
         The words whose probabilities add up to the label mass; none where they are not of one
         distribution.
@@ -57,6 +60,7 @@ class Plan:
     columns: list[int] | None
     mass: tuple[int, ...]
     limit: int
+    trie: Trie | None = None
 
 
 def make_plan(
@@ -67,6 +71,7 @@ def make_plan(
     max_tokens: int,
     first_only: bool,
     columns_suffice: bool,
+    as_trie: bool = False,
 ) -> Plan:
     """Decide how to read `words` after the template's text.
 
@@ -76,6 +81,8 @@ def make_plan(
         Whether a word counts by its first token alone.
     columns_suffice : bool
         Whether the label words' own columns of the head are enough where each is one token.
+    as_trie : bool
+        Whether the words are scored as a trie (:class:`fewfit.prompts.Trie`).
 
     Raises
     ------
@@ -86,6 +93,7 @@ def make_plan(
     if first_only:
         ids = [tokens[:1] for tokens in ids]
     _check_distinct(words, ids)
+    trie = _trie(encoder, ids, words) if as_trie else None
     longest = max(map(len, ids))
     limit = max_tokens if encoder.kind == "seq2seq" else max_tokens - (longest - 1)
     encoder.check(frame, limit)
@@ -98,10 +106,27 @@ def make_plan(
     return Plan(
         ids=ids,
         steps=steps,
-        columns=[tokens[0] for tokens in ids] if longest == 1 and columns_suffice else None,
+        columns=[tokens[0] for tokens in ids]
+        if longest == 1 and columns_suffice and not as_trie
+        else None,
         mass=_disjoint(ids) if longest == 1 or encoder.kind != "masked" else (),
         limit=limit,
+        trie=trie,
     )
+
+
+def _trie(encoder: PromptEncoder, ids: Sequence[Tokens], words: Sequence[str]) -> Trie:
+    if encoder.kind == "masked":
+        raise InputError(
+            f"model: {encoder.name} is a masked model, which reads no token after the other; "
+            "multi_token=trie is of causal and encoder-decoder models"
+        )
+    if len(set(ids)) < len(ids):
+        raise InputError(
+            f"labels: some of {list(words)[:5]} have the same tokens for this model, which a trie "
+            "does not tell apart"
+        )
+    return Trie(ids, separator=NONE, end=REST)
 
 
 def slot_alone(encoder: PromptEncoder, words: tuple[int, ...] = ()) -> Step:

@@ -32,6 +32,8 @@ class TextVectors(FrozenModel):
     """The inverse temperature of the contrastive loss of training, so that scaled differences of
     scores read as log-odds."""
 
+    scores_apart: ClassVar = True
+
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
@@ -39,7 +41,7 @@ class TextVectors(FrozenModel):
         )
 
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
-        labels = LabelSentences(words, self._directions)
+        labels = LabelSentences(words, self._directions, self._known_directions())
         columns = tuple(words)
         for positions, items, hidden, vectors in self._read(prompts):
             scores = labels.scores([prompts[i] for i in positions], vectors)
@@ -67,6 +69,10 @@ class TextVectors(FrozenModel):
                 for x, y in zip(a, b, strict=True)
             ]
             yield some, both, *read_pair(u, v)
+
+    def _known_directions(self) -> dict[str, NDArray[np.float32]] | None:
+        """What label sentences were embedded to before, if that can never change."""
+        return None
 
     def _directions(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._in_order(texts)[1]

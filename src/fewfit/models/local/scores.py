@@ -14,6 +14,7 @@ from fewfit.models.local.network import Network, Vectors
 from fewfit.models.local.plan import Plan
 from fewfit.models.local.texts import Encoded
 from fewfit.observations import Observations, ScoreSpace, Status
+from fewfit.prompts.trie import REST
 
 
 def observe(
@@ -27,7 +28,8 @@ def observe(
     """Answer one batch of prompts of one template.
 
     A word's log-probability is the sum over its tokens; in the space ``logit`` the log-normaliser
-    of the slot is added, which leaves a word of one token with its logit. A row that is not finite
+    of the slot is added, which leaves a word of one token with its logit. With a trie it is the
+    probability among the label words, token by token, in both spaces. A row that is not finite
     counts as not answered.
     """
     import torch
@@ -36,6 +38,8 @@ def observe(
     normaliser: Any = None
     scores: Any = torch.empty((len(batch), len(words)))
     mass: Any = torch.full((len(batch),), torch.nan)
+    ways = {} if plan.trie is None else plan.trie.branchings
+    given: dict[tuple[int, ...], Any] = {}
     runs = network.run(batch, plan.steps, plan.columns, vectors)
     for step, (states, logits) in zip(plan.steps, runs, strict=True):
         hidden = states[:, 0] if hidden is None else hidden
@@ -49,9 +53,17 @@ def observe(
             token = torch.tensor(plan.ids[w], device=logits.device)
             at = torch.arange(len(token), device=logits.device)
             scores[:, w] = (logits[:, at, token] - total[:, at]).sum(-1)
+        for n in range(step.positions):
+            if (tokens := ways.get(step.tokens[:n])) and step.tokens[:n] not in given:
+                named = [token for token in tokens if token != REST]
+                log_p = logits[:, n, named] - total[:, n, None]
+                given[step.tokens[:n]] = log_p.cpu().numpy()
     if space is ScoreSpace.LOGPROB and plan.mass:
         mass = scores[:, list(plan.mass)].exp().sum(-1)
-    if space is ScoreSpace.LOGIT and normaliser is not None:
+    if plan.trie is not None:
+        scores = torch.from_numpy(plan.trie.combine(given).astype(np.float32))
+        scores = scores.expand(len(batch), -1)
+    elif space is ScoreSpace.LOGIT and normaliser is not None:
         scores = scores + normaliser[:, None]
     return finish(batch, words, space, *(x.cpu().numpy() for x in (scores, hidden, mass)))
 

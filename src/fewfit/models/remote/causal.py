@@ -16,10 +16,17 @@ from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.guard import Silence
 from fewfit.models.remote.listing import Listing, matched, overlooked, why_unlisted
 from fewfit.models.remote.replies import label_scores
-from fewfit.models.remote.slot import before_slot, by_template, first_tokens, spellings
+from fewfit.models.remote.slot import (
+    before_slot,
+    by_template,
+    first_tokens,
+    spellings,
+    trie_of,
+)
 from fewfit.models.remote.transport import Session
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
+from fewfit.prompts.trie import REST, Trie
 
 Vector = NDArray[np.float32]
 Sent = str | list[int]
@@ -51,15 +58,19 @@ class TopTokens(RemoteModel):
     def _asking(
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
     ) -> Callable[[Prompt], Answer]:
+        first = by_template(prompts).items()
+        trie = self.options.multi_token == "trie"
+        tries = {text: self._trie(session, prompt, words) for text, prompt in first if trie}
         targets = {
-            text: self._targets(session, prompt, words)
-            for text, prompt in by_template(prompts).items()
+            text: self._targets(session, prompt, words) for text, prompt in first if not trie
         }
         second = self._second_session(session)
         silence = Silence(self.scheme)
 
         def ask(prompt: Prompt) -> Answer:
             text = self._sent(session, prompt)
+            if trie:
+                return silence(self._over_trie(session, second, text, tries[prompt.lead], words))
             listing = self._listed(session, text)
             wanted = targets[prompt.lead]
             pairs = matched(listing.pairs, wanted, fold=self._folds)
@@ -74,6 +85,51 @@ class TopTokens(RemoteModel):
             return silence(Answer(scores, censored, hidden, mass, listing.n_tokens, note=note))
 
         return ask
+
+    def _over_trie(
+        self,
+        session: Session,
+        second: Session | None,
+        text: Any,
+        trie: Trie,
+        words: Sequence[str],
+    ) -> Answer:
+        """Score whole words: a request for each branching. What is not listed there is a bound."""
+        given: dict[tuple[int, ...], NDArray[np.float64]] = {}
+        bounds: dict[tuple[int, ...], set[int]] = {}
+        ids, n_tokens = list[int](), -1
+        for prefix, tokens in trie.branchings.items():
+            if not ids:
+                ids = text if isinstance(text, list) else self._prompt_tokens(session, text)
+            listing = self._listed(session, [*ids, *prefix])
+            named = [token for token in tokens if token != REST]
+            scores, censored, _ = label_scores(
+                listing.pairs, [(token,) for token in named], self.top_k
+            )
+            if not prefix and censored.all():
+                reason, details = self._why_unlisted(listing, words)
+                return Answer(reason=reason, details=details)
+            given[prefix] = scores
+            bounds[prefix] = {t for t, lost in zip(named, censored, strict=True) if lost}
+            n_tokens = listing.n_tokens - len(prefix) if listing.n_tokens >= 0 else -1
+        censored = np.array(
+            [
+                any(token in bounds.get(label[:n], ()) for n, token in enumerate(label))
+                for label in trie.labels
+            ]
+        )
+        if censored.all():
+            return Answer(reason="none of the label words is among the tokens that were listed")
+        hidden = None if second is None else self._checked(self._embedding(second, text))
+        return Answer(trie.combine(given), censored, hidden, float("nan"), n_tokens)
+
+    def _trie(self, session: Session, prompt: Prompt, words: Sequence[str]) -> Trie:
+        """Return the label words as a trie of token ids; of the dialects that have the option."""
+        raise NotImplementedError
+
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        """Return the tokens of a prompt as the model reads it; of the same dialects."""
+        raise NotImplementedError
 
     def show(self, prompt: Prompt, words: Sequence[str]) -> str:
         return before_slot(prompt)
@@ -145,6 +201,8 @@ class ChosenTokens(RemoteModel):
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
     ) -> Callable[[Prompt], Answer]:
         tokenize = self._tokenizer(session)
+        if self.options.multi_token == "trie":
+            return self._asking_trie(session, prompts, words, tokenize)
         ids = {
             text: first_tokens(prompt, words, tokenize)
             for text, prompt in by_template(prompts).items()
@@ -159,12 +217,51 @@ class ChosenTokens(RemoteModel):
 
         return ask
 
+    def _asking_trie(
+        self,
+        session: Session,
+        prompts: Sequence[Prompt],
+        words: Sequence[str],
+        tokenize: Callable[[str], list[int]],
+    ) -> Callable[[Prompt], Answer]:
+        """Score whole words: one request for the slot, and one for each further branching."""
+        tries = {
+            text: trie_of(prompt, words, tokenize) for text, prompt in by_template(prompts).items()
+        }
+        second = self._second_session(session)
+
+        def ask(prompt: Prompt) -> Answer:
+            trie = tries[prompt.lead]
+            ways = {
+                prefix: [token for token in tokens if token != REST]
+                for prefix, tokens in trie.branchings.items()
+            }
+            text, root = before_slot(prompt), ways.pop((), None)
+            # Label words that all begin with one token have no choice at the slot.
+            first = root or [trie.labels[0][0]]
+            scores, hidden, n_tokens = self._scored(session, second, text, first)
+            given: dict[tuple[int, ...], NDArray[np.float64]] = {}
+            if root is not None:
+                given[()] = scores
+            if ways:
+                ids = self._prompt_tokens(session, text)
+                for prefix, tokens in ways.items():
+                    given[prefix] = self._scored(session, None, [*ids, *prefix], tokens)[0]
+            hidden = None if hidden is None else self._checked(hidden)
+            return Answer(trie.combine(given), None, hidden, float("nan"), n_tokens)
+
+        return ask
+
     @abstractmethod
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
         """Return the function from text to token ids, without special tokens."""
 
     @abstractmethod
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        """Return the tokens of a prompt as the model reads it, its first token included."""
+
+    @abstractmethod
     def _scored(
-        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+        self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
         """Ask for the log-probabilities of `ids`, hidden state, and number of prompt tokens."""

@@ -9,16 +9,19 @@ from typing import Any, ClassVar
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.base import Check
+from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import Sent, TopTokens, Vector
 from fewfit.models.remote.listing import Listing, read_tokens
 from fewfit.models.remote.replies import count, field, last_vector, token_ids
-from fewfit.models.remote.slot import before_slot, first_tokens
+from fewfit.models.remote.slot import Tokenize, before_slot, first_tokens, trie_of
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, written
 from fewfit.prompts import Part, Prompt
+from fewfit.prompts.trie import Trie
 
 
-class LlamaCpp(TopTokens):
+class LlamaCpp(TopTokens, WritesTexts):
     """``llamacpp:URL``: ``/completion`` and ``/tokenize``, and ``/embedding`` if asked for.
 
     Scores are log-probabilities before sampling of the label words' first tokens among the `top_k`
@@ -33,7 +36,12 @@ class LlamaCpp(TopTokens):
     """
 
     scheme = "llamacpp"
-    has: ClassVar[frozenset[str]] = (TopTokens.has - {"case"}) | {"chat", "system", "prefix"}
+    has: ClassVar[frozenset[str]] = (TopTokens.has - {"case"}) | {
+        "chat",
+        "system",
+        "prefix",
+        "multi_token",
+    }
     by_text = False
     needs_model = False
     default_top_k = 512
@@ -49,6 +57,15 @@ class LlamaCpp(TopTokens):
     def _targets(
         self, session: Session, prompt: Prompt, words: Sequence[str]
     ) -> list[Collection[Any]]:
+        lead, tokenize = self._end_of(session, prompt)
+        return [(token,) for token in first_tokens(lead, words, tokenize)]
+
+    def _trie(self, session: Session, prompt: Prompt, words: Sequence[str]) -> Trie:
+        lead, tokenize = self._end_of(session, prompt)
+        return trie_of(lead, words, tokenize)
+
+    def _end_of(self, session: Session, prompt: Prompt) -> tuple[Prompt, Tokenize]:
+        """Return the prompt as the slot's neighbours see it, and how texts there are tokenised."""
         chat = self.options.chat
         if chat:  # the word stands after the template's end, whatever the prompt's own words are
             prompt = Prompt((Part("literal", self._frame(session, prompt)[-1]), Part("mask", "")))
@@ -56,7 +73,10 @@ class LlamaCpp(TopTokens):
         def tokenize(text: str) -> list[int]:
             return self._tokens(session, text, special=chat)
 
-        return [(token,) for token in first_tokens(prompt, words, tokenize)]
+        return prompt, tokenize
+
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        return self._tokens(session, text, special=False, first=True)
 
     def _tokens(
         self, session: Session, text: str, *, special: bool, first: bool = False
@@ -134,6 +154,23 @@ class LlamaCpp(TopTokens):
             raise RowError("completion_probabilities without top_logprobs: an older llama.cpp")
         pairs, texts = read_tokens(top["top_logprobs"], by_id=True)
         return Listing(pairs, count(reply.get("tokens_evaluated")), texts)
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        body = {
+            "prompt": self._sent(session, prompt),
+            "n_predict": how.max_tokens,
+            "temperature": 0,
+            "stop": list(how.stop),
+            "cache_prompt": False,
+            "stream": False,
+        }
+        reply = self.send(session, "/completion", body)
+        self.check_name(reply)
+        text = field(reply, "content")
+        if reply.get("truncated"):
+            raise RowError("prompt and text are longer than the server's context")
+        tokens = reply.get("tokens_evaluated"), reply.get("tokens_predicted")
+        return written(text, how, *tokens, is_whole=reply.get("stop_type") != "limit")
 
     def _embedding(self, session: Session, text: Sent) -> Vector:
         reply = session.post("/embedding", {"content": text, "embd_normalize": -1})

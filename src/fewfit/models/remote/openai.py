@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from fewfit.models.base import Check
+from fewfit.models.generation import Writing, Written
 from fewfit.models.remote.causal import TopTokens, Vector
 from fewfit.models.remote.fields import tried
 from fewfit.models.remote.listing import Listing, read_tokens, thinks
@@ -15,10 +16,12 @@ from fewfit.models.remote.replies import count, field, items, last_vector, log_p
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.words import Unusable, spoken
+from fewfit.models.remote.writing import WritesTexts, completion, of_choice
 from fewfit.prompts import Prompt
 
 
-class _OpenAI(TopTokens):
+class _OpenAI(TopTokens, WritesTexts):
     """What completions and chat share."""
 
     has: ClassVar[frozenset[str]] = TopTokens.has | {
@@ -149,6 +152,13 @@ class OpenAICompletions(_OpenAI):
             raise RowError(f"logprobs.top_logprobs is for {len(top)} tokens, asked for one")
         return Listing(log_probabilities(top[place].items()), prompt_tokens(reply))
 
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        options = self.options
+        body = completion(options.model, before_slot(prompt), how, options.temperature)
+        reply = self.send(session, self.path, body)
+        [choice] = self._choices(reply, 1)
+        return of_choice(reply, choice, field(choice, "text"), how)
+
     def _ask_all(self, session: Session, text: str) -> Any:
         return self.send(session, self.path, {**self._body(text), "echo": True})
 
@@ -202,15 +212,31 @@ class OpenAIChat(_OpenAI):
             body["reasoning_effort"] = self.options.reasoning_effort
         return body
 
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        options = self.options
+        named = "max_tokens" if options.max_completion_tokens is None else "max_completion_tokens"
+        body: dict[str, Any] = {
+            "model": options.model,
+            "messages": said_in_turn(prompt, options.system),
+            named: how.max_tokens,
+        }
+        if options.temperature is not None:
+            body["temperature"] = options.temperature
+        if options.reasoning_effort is not None:
+            body["reasoning_effort"] = options.reasoning_effort
+        if how.stop:
+            body["stop"] = list(how.stop)
+        reply = self.send(session, self.path, body)
+        [choice] = self._choices(reply, 1)
+        message = _message(choice)
+        text = joined(message.get("content"))
+        if choice.get("finish_reason") == "length" and not text.strip():
+            raise Unusable("the answer was cut before it began: allow for more tokens")
+        return of_choice(reply, choice, spoken(text), how)
+
     def _listing(self, reply: Any) -> Listing:
         choice = self._choice(reply)
-        message = field(choice, "message")
-        if not isinstance(message, dict):
-            raise RowError("the reply's message is not an object")
-        if message.get("refusal"):
-            raise RowError("the model refused to answer")
-        if message.get("tool_calls") or message.get("function_call"):
-            raise RowError("the model called a tool in place of an answer")
+        message = _message(choice)
         thinking = bool(message.get("reasoning_content") or message.get("reasoning"))
         content = field(choice, "logprobs", "content")
         if not isinstance(content, list) or not content:
@@ -237,6 +263,41 @@ class OpenAIChat(_OpenAI):
                 + ": a reasoning model; try reasoning_effort=none" * slow,
             ),
         ]
+
+
+def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the message of a choice, which says something (RowError)."""
+    message = field(choice, "message")
+    if not isinstance(message, dict):
+        raise RowError("the reply's message is not an object")
+    if message.get("refusal"):
+        raise RowError("the model refused to answer")
+    if message.get("tool_calls") or message.get("function_call"):
+        raise RowError("the model called a tool in place of an answer")
+    return message
+
+
+def said_in_turn(prompt: Prompt, system: str | None) -> list[dict[str, str]]:
+    """Return what is said in a chat, in turn; the last is the question."""
+    said = [{"role": "system", "content": system}] if system is not None else []
+    for i, turn in enumerate(prompt.turns):
+        said.append({"role": "assistant" if i % 2 else "user", "content": turn.asked()})
+    return said
+
+
+def joined(content: Any) -> str:
+    """Return the text of a message; some servers give it in parts."""
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) for part in content):
+            raise RowError("the parts of the reply's message are not objects")
+        content = "".join(
+            part["text"]
+            for part in content
+            if part.get("type") in ("text", "output_text") and isinstance(part.get("text"), str)
+        )
+    if content is not None and not isinstance(content, str):
+        raise RowError("the content of the reply's message is not text")
+    return content or ""
 
 
 _LLAMA = "; it is llama.cpp's server, for which there is llamacpp: in place of openai:"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from fewfit.models.remote.openai import OpenAIChat, reasoned
+from fewfit.models.remote.openai import OpenAIChat, joined, reasoned
 from fewfit.models.remote.replies import count, field
 from fewfit.models.remote.text import LENGTH, Said, TextAnswers
 from fewfit.models.remote.transport import Session
@@ -82,7 +82,7 @@ class OpenAIChatText(TextAnswers, OpenAIChat):
             raise Unusable("the model refused to answer")
         thinking = bool(message.get("reasoning_content") or message.get("reasoning"))
         calls = message.get("tool_calls") or message.get("function_call")
-        content = _joined(message.get("content"))
+        content = joined(message.get("content"))
         if reason == "length":
             raise Unusable(CUT_REASONING if thinking and not content else CUT)
         if calls:
@@ -119,21 +119,6 @@ def _called(calls: Any, wanted: bool) -> str:
     if not isinstance(arguments, str) or not arguments.lstrip().startswith("{"):
         raise Unusable("the tool was called without a label")
     return arguments
-
-
-def _joined(content: Any) -> str:
-    """Return the text of a message; some servers give it in parts."""
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) for part in content):
-            raise RowError("the parts of the reply's message are not objects")
-        content = "".join(
-            part["text"]
-            for part in content
-            if part.get("type") in ("text", "output_text") and isinstance(part.get("text"), str)
-        )
-    if content is not None and not isinstance(content, str):
-        raise RowError("the content of the reply's message is not text")
-    return content or ""
 
 
 def _billed(reply: Mapping[str, Any]) -> int:

@@ -84,6 +84,9 @@ class Options(Limits):
         What stands before the text in words' stead of a slot; ``{labels}`` is the list of labels.
     system : str or None
         The system's message.
+    multi_token : {"first", "trie"}
+        Where tokens are scored by id: whether a label word counts by its first token, or by all of
+        them, among the label words, with one request wherever these go on in different ways.
     chat : bool
         Whether the prompt is put into the server's own chat template, with the slot where the model
         begins to speak.
@@ -116,6 +119,7 @@ class Options(Limits):
     output: str | None = None
     instruction: str | None = None
     system: str | None = None
+    multi_token: str = "first"
     chat: bool = False
     prefix: str | None = None
     max_tokens: int | None = None
@@ -151,6 +155,7 @@ _DECIDING = (
     "output",
     "instruction",
     "system",
+    "multi_token",
     "chat",
     "prefix",
     "max_tokens",
@@ -190,6 +195,7 @@ _ALLOWED: dict[str, tuple[str | None, ...]] = {
     "case": ("exact", "any"),
     "answers": ("tokens", "text"),
     "output": ("schema", "tool", "plain", None),
+    "multi_token": ("first", "trie"),
 }
 
 

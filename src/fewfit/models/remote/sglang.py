@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
-from fewfit.models.remote.causal import ChosenTokens, Vector
+from fewfit.models.generation import Writing, Written
+from fewfit.models.remote.causal import ChosenTokens, Sent, Vector
 from fewfit.models.remote.replies import count, field, last_vector, log_probabilities, token_ids
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, written
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 
-class SGLang(ChosenTokens):
+class SGLang(ChosenTokens, WritesTexts):
     """``sglang:URL``: ``/generate`` with ``token_ids_logprob`` and ``return_hidden_states``.
 
     Scores are log-probabilities of the label words' first tokens; the hidden state is the last
@@ -30,6 +32,7 @@ class SGLang(ChosenTokens):
     """
 
     scheme = "sglang"
+    has: ClassVar[frozenset[str]] = frozenset({"multi_token"})
     needs_model = False
 
     @property
@@ -50,8 +53,13 @@ class SGLang(ChosenTokens):
 
         return tokenize
 
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        return token_ids(
+            session.post("/tokenize", {"model": self.options.model or "default", "prompt": text})
+        )
+
     def _scored(
-        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+        self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
         meta = self._generate(session, text, ids)
         found = dict(_listed(meta))
@@ -72,18 +80,34 @@ class SGLang(ChosenTokens):
         hidden = last_vector(steps[0] if nested else steps)
         return np.array([found[i] for i in ids]), hidden, count(meta.get("prompt_tokens"))
 
-    def _generate(self, session: Session, text: str, ids: Sequence[int]) -> Any:
+    def _generate(self, session: Session, text: Sent, ids: Sequence[int]) -> Any:
         reply = self.send(
             session,
             "/generate",
             {
-                "text": text,
+                "text" if isinstance(text, str) else "input_ids": text,
                 "sampling_params": {"max_new_tokens": 1, "temperature": 0},
                 "return_logprob": True,
                 "token_ids_logprob": list(ids),
                 "return_hidden_states": "last",
             },
         )
+        return self._meta(reply)
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        sampled: dict[str, Any] = {"max_new_tokens": how.max_tokens, "temperature": 0}
+        if how.stop:
+            sampled["stop"] = list(how.stop)
+        body = {"text": before_slot(prompt), "sampling_params": sampled}
+        reply = self.send(session, "/generate", body)
+        meta = self._meta(reply)
+        ended = meta.get("finish_reason")
+        cut = isinstance(ended, dict) and ended.get("type") == "length"
+        tokens = meta.get("prompt_tokens"), meta.get("completion_tokens")
+        return written(field(reply, "text"), how, *tokens, is_whole=not cut)
+
+    def _meta(self, reply: Any) -> Any:
+        """Return what a reply says beside its text, if it is no failure."""
         meta = field(reply, "meta_info")
         if not isinstance(meta, dict):
             raise RowError("meta_info is not an object")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from fewfit.errors import InputError, ModelWarning
 from fewfit.prompts import Prompt
+from fewfit.prompts.trie import NONE, REST, Trie
 
 Tokenize = Callable[[str], list[int]]
 
@@ -42,8 +43,31 @@ def spellings(prompt: Prompt, words: Sequence[str]) -> list[set[str]]:
     return [{word, " " + word} if spaced else {word} for word in words]
 
 
+def word_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> list[tuple[int, ...]]:
+    """For each word its tokens at the slot, found by tokenising it in place.
+
+    Raises
+    ------
+    InputError
+        If a word melts into the text before it.
+    """
+    text = prompt.lead
+    before = text.rstrip(" ")
+    start = tokenize(before) if before else []
+    found: list[tuple[int, ...]] = []
+    for word in words:
+        ids = tokenize(text + word)
+        if ids[: len(start)] != start or len(ids) == len(start):
+            raise InputError(
+                f"template: {word!r} melts into the text before it, {text[-20:]!r}, when the model "
+                "reads it; put a space before {mask}"
+            )
+        found.append(tuple(ids[len(start) :]))
+    return found
+
+
 def first_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> list[int]:
-    """For each word the token that it begins with at the slot, found by tokenising it in place.
+    """For each word the token that it begins with at the slot.
 
     Warns
     -----
@@ -55,26 +79,17 @@ def first_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> li
     InputError
         If two words begin with the same token, or a word melts into the text before it.
     """
-    text = prompt.lead
-    before = text.rstrip(" ")
-    start = tokenize(before) if before else []
     found: dict[int, str] = {}
     longer: list[str] = []
-    for word in words:
-        ids = tokenize(text + word)
-        if ids[: len(start)] != start or len(ids) == len(start):
+    for word, ids in zip(words, word_tokens(prompt, words, tokenize), strict=True):
+        if ids[0] in found:
             raise InputError(
-                f"template: {word!r} melts into the text before it, {text[-20:]!r}, when the model "
-                "reads it; put a space before {mask}"
+                f"labels: {found[ids[0]]!r} and {word!r} begin with the same token of this model, "
+                "which scores one token; choose words that differ at their beginning, or score "
+                "whole words with multi_token=trie"
             )
-        token = ids[len(start)]
-        if token in found:
-            raise InputError(
-                f"labels: {found[token]!r} and {word!r} begin with the same token of this model, "
-                "which scores one token; choose words that differ at their beginning"
-            )
-        found[token] = word
-        if len(ids) > len(start) + 1:
+        found[ids[0]] = word
+        if len(ids) > 1:
             longer.append(word)
     if longer:
         warnings.warn(
@@ -84,6 +99,14 @@ def first_tokens(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> li
             stacklevel=2,
         )
     return list(found)
+
+
+def trie_of(prompt: Prompt, words: Sequence[str], tokenize: Tokenize) -> Trie:
+    """Return the label words as a trie of their tokens at the slot (InputError)."""
+    ids = word_tokens(prompt, words, tokenize)
+    if len(set(ids)) < len(ids):
+        raise InputError(f"labels: some of {list(words)[:5]} have the same tokens for this model")
+    return Trie(ids, separator=NONE, end=REST)
 
 
 def by_template(prompts: Sequence[Prompt]) -> dict[str, Prompt]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, Check
-from fewfit.models.remote.causal import ChosenTokens, Vector
+from fewfit.models.generation import Writing, Written
+from fewfit.models.remote.causal import ChosenTokens, Sent, Vector
 from fewfit.models.remote.replies import (
     count,
     field,
@@ -22,13 +23,14 @@ from fewfit.models.remote.replies import (
 from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.remote.writing import WritesTexts, completion, of_choice
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
 MAX_LABELS = 128
 
 
-class VLLM(ChosenTokens):
+class VLLM(ChosenTokens, WritesTexts):
     """``vllm:URL?model=NAME``: ``/v1/completions`` with ``logprob_token_ids``, and ``/tokenize``.
 
     Scores are log-probabilities of the label words' first tokens, at most 128 words. With
@@ -39,12 +41,13 @@ class VLLM(ChosenTokens):
     """
 
     scheme = "vllm"
-    has: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    has: ClassVar[frozenset[str]] = frozenset({"hidden", "multi_token"})
 
     @property
     def capabilities(self) -> Capabilities:
+        most = MAX_LABELS if self.options.multi_token == "first" else None
         return Capabilities(
-            scores=ScoreSpace.LOGPROB, hidden=self._second is not None, max_labels=MAX_LABELS
+            scores=ScoreSpace.LOGPROB, hidden=self._second is not None, max_labels=most
         )
 
     def _tokenizer(self, session: Session) -> Callable[[str], list[int]]:
@@ -54,11 +57,17 @@ class VLLM(ChosenTokens):
 
         return tokenize
 
+    def _prompt_tokens(self, session: Session, text: str) -> list[int]:
+        return token_ids(session.post("/tokenize", {"model": self.options.model, "prompt": text}))
+
     def _scored(
-        self, session: Session, second: Session | None, text: str, ids: Sequence[int]
+        self, session: Session, second: Session | None, text: Sent, ids: Sequence[int]
     ) -> tuple[NDArray[np.float64], Vector | None, int]:
-        reply = self._complete(session, text, ids)
+        reply = self._complete(session, text, ids[:MAX_LABELS])
         found = dict(self._listed(reply))
+        for start in range(MAX_LABELS, len(ids), MAX_LABELS):
+            more = self._complete(session, text, ids[start : start + MAX_LABELS])
+            found |= dict(self._listed(more))
         missing = [i for i in ids if f"token_id:{i}" not in found]
         if missing:
             raise ModelError(
@@ -66,12 +75,12 @@ class VLLM(ChosenTokens):
                 "for and is not in the reply); it is older than July 2026. Upgrade it, or ask "
                 "for its most probable tokens with openai: in place of vllm:"
             )
-        hidden = None if second is None else self._pooled(second, text)
+        hidden = None if second is None else self._pooled(second, str(text))
         usage = reply.get("usage")
         n_tokens = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else -1
         return np.array([found[f"token_id:{i}"] for i in ids]), hidden, n_tokens
 
-    def _complete(self, session: Session, text: str, ids: Sequence[int]) -> Any:
+    def _complete(self, session: Session, text: Sent, ids: Sequence[int]) -> Any:
         reply = self.send(
             session,
             "/v1/completions",
@@ -95,6 +104,13 @@ class VLLM(ChosenTokens):
         if not isinstance(top, dict):
             raise RowError("logprobs.top_logprobs is not a list of objects")
         return log_probabilities(top.items())
+
+    def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:
+        body = completion(self.options.model, before_slot(prompt), how, 0.0)
+        reply = self.send(session, "/v1/completions", body)
+        self.check_name(reply)
+        [choice] = items(field(reply, "choices"), 1, "choices")
+        return of_choice(reply, choice, field(choice, "text"), how)
 
     def _pooled(self, session: Session, text: str) -> Vector:
         reply = session.post(

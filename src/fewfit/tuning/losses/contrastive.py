@@ -44,7 +44,7 @@ class Contrastive(WithAdapter):
     Parameters
     ----------
     temperature : float, default=0.1
-        tau.
+        tau of the loss, by which cosines are divided.
     names : bool, default=True
         Whether the label words take part. An encoder reads the template with them and without a
         text, a language model the template with them as its text.

@@ -1,0 +1,149 @@
+"""The command ``fewfit serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fewfit.cli.options import Store, store_path
+from fewfit.cli.output import note, plain_errors
+from fewfit.errors import InputError, MissingExtraError
+from fewfit.tables.columns import count
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEY = "FEWFIT_API_KEY"
+
+
+@plain_errors
+def serve(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Artifacts, or folders with artifacts in them."),
+    ],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; another than loopback needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8765,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with the key that callers send; or set {KEY}."),
+    ] = None,
+    allow_fit: Annotated[
+        bool, typer.Option("--allow-fit", help="Let callers fit new tasks, into the first DIR.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="What new tasks may be fitted on; repeat it. [default: embedded]"),
+    ] = None,
+    store: Store = "none",
+    max_queue: Annotated[
+        int, typer.Option(min=1, help="Prompts that wait for one frozen model, at most.")
+    ] = 1024,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Prompts that a frozen model is asked at once.")
+    ] = 64,
+    deadline: Annotated[
+        float, typer.Option(min=0.001, help="Seconds until a request is given up.")
+    ] = 30.0,
+    max_texts: Annotated[int, typer.Option(min=1, help="Texts of one request.")] = 1000,
+    max_characters: Annotated[int, typer.Option(min=1, help="Characters of one text.")] = 20_000,
+) -> None:
+    """Serve fitted tasks over HTTP: one copy of each frozen model, all tasks on top of it.
+
+    GET /docs says what can be asked, GET / is a page for people. SIGHUP, or POST /v1/reload, looks
+    at the folders again; SIGTERM answers what was accepted, and ends.
+    """
+    try:
+        import uvicorn
+
+        from fewfit.serve.app import create_app
+    except ImportError as error:
+        raise MissingExtraError(f'serve needs {error.name}: pip install "fewfit[serve]"') from None
+    from fewfit.serve.batching import Limits
+    from fewfit.serve.guard import LOCAL, Bounds
+    from fewfit.serve.tasks import Tasks
+
+    key = _key(api_key_file)
+    if key is None and host not in _LOOPBACK:
+        raise InputError(
+            f"--host {host}: others can reach this address, so that a key is needed; set {KEY}, or "
+            "name a file with --api-key-file"
+        )
+    for folder in folders[:1] if allow_fit else []:
+        folder.mkdir(parents=True, exist_ok=True)
+    tasks = Tasks(folders, store=store_path(store))
+    for folder, why in tasks.report.broken.items():
+        note(f"warning: {folder} is not served: {why}")
+    app = create_app(
+        tasks,
+        allow_fit=allow_fit,
+        api_key=key,
+        hosts=LOCAL if host in _LOOPBACK else None,
+        limits=Limits(max_batch, max_queue, deadline),
+        bounds=Bounds(texts=max_texts, characters=max_characters),
+        models=tuple(model or ["embedded"]),
+    )
+    note(f"{count(len(tasks.names()), 'task')} on {count(tasks.n_models(), 'frozen model')}")
+    config = uvicorn.Config(
+        app,
+        host,
+        port,
+        log_level="warning",
+        access_log=False,  # it would hold what callers put into addresses
+        server_header=False,
+        timeout_graceful_shutdown=int(deadline) + 1,
+    )
+    _run(uvicorn.Server(config), tasks, app.state.queue, host)
+
+
+def _run(server: Any, tasks: Any, queue: Any, host: str) -> None:
+    """Serve until a signal says stop; SIGHUP reloads."""
+    import asyncio
+    import signal
+
+    async def told() -> None:
+        while not server.started:
+            await asyncio.sleep(0.01)
+            if server.should_exit:
+                return
+        port = server.servers[0].sockets[0].getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        note(f"http://{shown}:{port}/ (Ctrl-C ends)")
+
+    async def reload() -> None:
+        report = await asyncio.to_thread(tasks.reload)
+        queue.forget()
+        note(f"reloaded: {len(report.loaded)} new, {len(report.gone)} gone")
+        for folder, why in report.broken.items():
+            note(f"warning: {folder} is not served: {why}")
+
+    async def main() -> None:
+        reloading: set[Any] = set()
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGHUP, lambda: reloading.add(asyncio.ensure_future(reload()))
+            )
+        telling = asyncio.ensure_future(told())
+        await server.serve()
+        telling.cancel()
+
+    asyncio.run(main())
+
+
+def _key(file: Path | None) -> str | None:
+    """Return the key from a file or the environment; never from an argument, which others see."""
+    if file is not None:
+        try:
+            key = file.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InputError(f"--api-key-file: {file}: {error.strerror}") from error
+    else:
+        key = os.environ.get(KEY, "").strip()
+        if not key:
+            return None
+    if len(key) < 16 or not key.isascii():
+        raise InputError("the API key has at least 16 characters, all of ASCII")
+    return key

@@ -1,0 +1,1 @@
+"""Many tasks on one frozen model, over HTTP."""

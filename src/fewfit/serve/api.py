@@ -1,0 +1,282 @@
+"""The routes for programs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from fewfit.errors import InputError
+from fewfit.estimators import FewShotClassifier
+from fewfit.models import FrozenModel
+from fewfit.serve import schemas as s
+from fewfit.serve.answers import answered, asked_for, described, labelled
+from fewfit.serve.batching import BusyError, Queue
+from fewfit.serve.guard import Bounds
+from fewfit.serve.metrics import Metrics
+from fewfit.serve.tasks import Served, Tasks, check_name
+from fewfit.store import StoredModel
+
+T = TypeVar("T")
+_SELDOM = 5.0  # seconds between two tries of a frozen model that gave no answer
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": s.ErrorResponse, "description": text}
+    for status, text in (
+        (401, "The key is missing or wrong."),
+        (404, "There is no such task."),
+        (408, "The request did not arrive in time."),
+        (413, "The request is too large."),
+        (421, "The server is not addressed by its name."),
+        (422, "Something in the request is wrong; the message says what."),
+        (429, "Too many texts are waiting; Retry-After says when to come again."),
+        (503, "The frozen model gave no answer."),
+        (504, "The deadline passed."),
+    )
+}
+
+
+def api_router(
+    tasks: Tasks,
+    queue: Queue,
+    metrics: Metrics,
+    *,
+    bounds: Bounds,
+    allow_fit: bool,
+    models: Sequence[str],
+    fit_store: str | Path | None,
+) -> APIRouter:
+    """Return the routes; :func:`fewfit.serve.app.create_app` says what the parameters are."""
+    router = APIRouter()
+    busy = asyncio.Lock()
+
+    def named(name: str) -> Served:
+        try:
+            return tasks.get(name)
+        except KeyError:
+            raise HTTPException(404, f"there is no task {name!r:.80}") from None
+
+    def checked(texts: Sequence[Any], n_tasks: int = 1) -> None:
+        if len(texts) * n_tasks > bounds.texts:
+            raise HTTPException(
+                413,
+                f"texts: at most {bounds.texts:,} texts times tasks in a request, not "
+                f"{len(texts) * n_tasks:,}",
+            )
+        for i, text in enumerate(texts):
+            longest = (
+                max(map(len, text.values()), default=0) if isinstance(text, dict) else len(text)
+            )
+            if longest > bounds.characters:
+                raise HTTPException(
+                    413,
+                    f"texts: text {i} has {longest:,} characters, and at most "
+                    f"{bounds.characters:,} are read",
+                )
+
+    async def alone(work: Any) -> Any:
+        """Run what takes a thread for seconds; one at a time."""
+        if busy.locked():
+            raise BusyError(5)
+        async with busy:
+            return await run_in_threadpool(work)
+
+    @router.post("/v1/predict", responses=_ERRORS, response_model_exclude_none=True)
+    async def predict(request: Request, body: s.PredictRequest) -> s.PredictResponse:
+        """Label texts, for one task or several."""
+        own = tasks.names()
+        names = [body.tasks] if isinstance(body.tasks, str) else body.tasks
+        if names is None:
+            if len(own) != 1:
+                raise InputError(f"tasks: name one; there are {len(own)}")
+            names = own
+        asked = [named(name) for name in dict.fromkeys(names)]
+        texts = body.texts if isinstance(body.texts, list) else [body.texts]
+        checked(texts, len(asked))
+        found = await while_there(request, queue.answer(asked, texts, deadline=body.deadline))
+        results = {task.name: labelled(task, found[task.name]) for task in asked}
+        for name, rows in results.items():
+            metrics.texts.labels(name).inc(len(rows))
+            if failed := sum(row.status == "failed" for row in rows):
+                metrics.failed.labels(name).inc(failed)
+        return s.PredictResponse(
+            results=results, queries=sum(found[task.name].queries for task in asked)
+        )
+
+    @router.get("/v1/tasks", responses=_ERRORS)
+    def list_tasks() -> s.TaskList:
+        """Say which tasks are served, and what of the folders is not."""
+        broken = {Path(folder).name: why for folder, why in tasks.report.broken.items()}
+        return s.TaskList(tasks=[described(task) for task in tasks.all()], broken=broken)
+
+    @router.get("/v1/tasks/{name}", responses=_ERRORS)
+    def show_task(name: str) -> s.TaskInfo:
+        """Say what a task is."""
+        return described(named(name))
+
+    @router.post("/v1/tasks", status_code=201, responses=_ERRORS | _FIT)
+    async def fit(body: s.FitRequest) -> s.FitResponse:
+        """Fit a new task on labelled texts; it is served, and kept, from then on."""
+        if not allow_fit:
+            raise HTTPException(403, "fitting is off; start the server with --allow-fit")
+        check_name(body.name)
+        texts = [example.text for example in body.examples]
+        checked([*texts, *(body.unlabelled or [])])
+        spec = body.model or models[0]
+        if spec not in models:
+            raise InputError(f"model: a new task is fitted on one of {list(models)}")
+        if body.name in tasks.names() and not body.replace:
+            raise HTTPException(409, f"there is a task {body.name!r} already; replace it?")
+
+        def work() -> s.FitResponse:
+            begun = time.perf_counter()
+            options: dict[str, Any] = {"model": bare(tasks.open_model(spec)), "store": fit_store}
+            if body.template is not None:
+                options["template"] = body.template
+            if body.labels is not None:
+                options["labels"] = body.labels
+            classifier = FewShotClassifier(**options).fit(
+                texts, [example.label for example in body.examples], unlabelled=body.unlabelled
+            )
+            if len(classifier.classes_) > 1:
+                expect(classifier)
+            folder = tasks.folders[0] / body.name
+            classifier.save(folder)
+            task = tasks.add(body.name, folder)
+            return s.FitResponse(
+                task=described(task),
+                queries=classifier.n_queries_,
+                seconds=round(time.perf_counter() - begun, 3),
+            )
+
+        return await alone(work)
+
+    @router.post("/v1/suggest", responses=_ERRORS)
+    async def suggest(body: s.SuggestRequest) -> s.SuggestResponse:
+        """Say which texts of a pool are worth labelling next."""
+        task = named(body.task)
+        if not isinstance(task.estimator, FewShotClassifier):
+            raise InputError(f"task: {body.task} gives several labels per text")
+        checked([*body.texts, *(example.text for example in body.labelled)])
+        known = None
+        if body.labelled:
+            known = ([e.text for e in body.labelled], [e.label for e in body.labelled])
+        classifier = task.estimator
+        found = await alone(lambda: classifier.suggest(body.texts, body.n, labelled=known))
+        return s.SuggestResponse(
+            suggestions=[
+                s.Suggested(row=one.index, text=body.texts[one.index], reason=one.reason)
+                for one in found
+            ],
+            queries=found.queries,
+        )
+
+    @router.post("/v1/reload", responses=_ERRORS)
+    async def reload() -> s.ReloadResponse:
+        """Look at the folders again."""
+        report = await run_in_threadpool(tasks.reload)
+        queue.forget()
+        broken = {Path(folder).name: why for folder, why in report.broken.items()}
+        return s.ReloadResponse(
+            loaded=report.loaded, kept=report.kept, gone=report.gone, broken=broken
+        )
+
+    @router.post("/v1/systemone", responses=_ERRORS)
+    async def systemone(request: Request, body: s.SystemOneRequest) -> s.SystemOneResponse:
+        """Answer as servers of language models do: a probability for each allowed answer."""
+        task = named(body.model)
+        checked([body.state])
+        for name, question in body.questions.items():
+            asked_for(task, question, name)
+        found = await while_there(request, queue.answer([task], [body.state]))
+        metrics.texts.labels(task.name).inc()
+        return answered(task, body.questions, found[task.name])
+
+    @router.get("/health/live")
+    def live() -> s.Health:
+        """Say that the process answers."""
+        return s.Health(status="ok", tasks=len(tasks.names()))
+
+    tried: dict[str, float] = {}
+
+    @router.get("/health/ready", responses={503: {"model": s.Health}})
+    async def ready(response: Response) -> s.Health:
+        """Say whether every frozen model has answered when it was last asked."""
+        first = {task.key: task for task in reversed(tasks.all())}
+        for key, task in first.items():
+            engine = queue.engine(task)
+            again = not engine.asked or engine.failing
+            if (
+                again
+                and not engine.waiting
+                and time.monotonic() - tried.get(key, -_SELDOM) >= _SELDOM
+            ):
+                tried[key] = time.monotonic()
+                row = task.estimator.task_.probe
+                try:
+                    await queue.answer([task], [dict(row)])
+                except Exception as error:
+                    engine.failing = str(error)
+        waiting = {
+            str(task.model.spec): "has not answered yet"
+            for key, task in first.items()
+            if not queue.engine(task).asked
+        }
+        failing = {
+            described_model(spec): why for spec, why in {**waiting, **queue.failing()}.items()
+        }
+        response.status_code = 503 if failing else 200
+        return s.Health(
+            status="failing" if failing else "ok", tasks=len(tasks.names()), failing=failing
+        )
+
+    @router.get("/metrics", response_class=Response, responses={401: _ERRORS[401]})
+    def scraped() -> Response:
+        """Give what is counted, to Prometheus."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return router
+
+
+_FIT: dict[int | str, dict[str, Any]] = {
+    403: {"model": s.ErrorResponse, "description": "Fitting is off."},
+    409: {"model": s.ErrorResponse, "description": "There is a task of this name."},
+}
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for some work as long as the client does; what it left is given up."""
+    task = asyncio.ensure_future(work)
+    try:
+        while True:
+            done, _ = await asyncio.wait([task], timeout=0.25)
+            if done:
+                return task.result()
+            if await request.is_disconnected():
+                raise HTTPException(499, "the client has gone")
+    finally:
+        task.cancel()
+
+
+def expect(classifier: FewShotClassifier) -> None:
+    """Estimate the accuracy to expect, if there are enough examples; the card says it."""
+    try:
+        classifier.expected_accuracy()
+    except InputError:
+        return  # of a single example a class nothing can be held out
+
+
+def bare(model: FrozenModel) -> FrozenModel:
+    """Return a frozen model without the store in front of it."""
+    return model.model if isinstance(model, StoredModel) else model
+
+
+def described_model(spec: str) -> str:
+    """Return a model's kind: its address or folder is not a caller's."""
+    kind, colon, _ = spec.partition(":")
+    return f"{kind}:…" if colon else kind

@@ -1,0 +1,163 @@
+"""The application: tasks, their queues, the guard in front, and the routes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from fewfit._version import __version__
+from fewfit.errors import (
+    BudgetExceededError,
+    CapabilityError,
+    FewfitError,
+    InputError,
+    ModelError,
+    StoreError,
+)
+from fewfit.serve.api import api_router
+from fewfit.serve.batching import BusyError, LateError, Limits, Queue
+from fewfit.serve.guard import Bounds, Guard
+from fewfit.serve.metrics import Metrics
+from fewfit.serve.page import page_router
+from fewfit.serve.tasks import Tasks
+
+LOG = logging.getLogger("fewfit.serve")
+
+_STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
+    (BusyError, 429, "busy"),
+    (LateError, 504, "late"),
+    (CapabilityError, 422, "cannot"),
+    (InputError, 422, "invalid"),
+    (BudgetExceededError, 503, "budget"),
+    (StoreError, 503, "store"),
+    (ModelError, 503, "model"),
+    (FewfitError, 500, "failed"),
+)
+_CODES = {404: "not_found", 405: "wrong_method", 403: "not_allowed", 409: "conflict"}
+
+
+def create_app(
+    tasks: Tasks,
+    *,
+    allow_fit: bool = False,
+    api_key: str | None = None,
+    hosts: Sequence[str] | None = None,
+    limits: Limits | None = None,
+    bounds: Bounds | None = None,
+    models: Sequence[str] = ("embedded",),
+    fit_store: str | Path | None = "default",
+) -> FastAPI:
+    """Return the ASGI application of ``fewfit serve``.
+
+    Parameters
+    ----------
+    tasks : Tasks
+    allow_fit : bool, default=False
+        Whether callers may fit new tasks, which are written to the first folder.
+    api_key : str, optional
+        Without it nothing but the page's files and the health is answered.
+    hosts : sequence of str, optional
+        See :class:`fewfit.serve.guard.Guard`.
+    limits : Limits, optional
+        Of the queues.
+    bounds : Bounds, optional
+        Of a request.
+    models : sequence of str, default=("embedded",)
+        What a new task may be fitted on.
+    fit_store : path, "default" or None
+        Where answers to what is fitted are kept.
+
+    Returns
+    -------
+    FastAPI
+        ``state.tasks`` and ``state.queue`` are what routes ask.
+    """
+    metrics = Metrics(
+        lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
+    )
+    queue = Queue(tasks, limits, metrics.batch)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await queue.close()
+
+    app = FastAPI(title="fewfit", version=__version__, lifespan=lifespan)
+    app.state.tasks, app.state.queue, app.state.metrics = tasks, queue, metrics
+    app.include_router(
+        api_router(
+            tasks,
+            queue,
+            metrics,
+            bounds=bounds or Bounds(),
+            allow_fit=allow_fit,
+            models=models,
+            fit_store=fit_store,
+        )
+    )
+    app.include_router(
+        page_router(
+            tasks,
+            queue,
+            workspace=tasks.folders[0],
+            allow_fit=allow_fit,
+            models=models,
+            store=fit_store,
+        )
+    )
+    app.add_exception_handler(FewfitError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(
+        Guard,
+        metrics=metrics,
+        bounds=bounds or Bounds(),
+        key=api_key,
+        hosts=hosts,
+    )
+    return app
+
+
+def problem(status: int, code: str, message: str, **headers: str) -> JSONResponse:
+    """Return an answer that is an error."""
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def _ours(request: Request, error: Any) -> JSONResponse:
+    status, code = next((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
+    if isinstance(error, BusyError):
+        return problem(status, code, str(error), **{"Retry-After": str(error.after)})
+    if status >= 500:
+        LOG.warning("%s %s: %s", request.method, _route(request), type(error).__name__)
+    return problem(status, code, str(error))
+
+
+def _invalid(request: Request, error: Any) -> JSONResponse:
+    told = []
+    for one in error.errors()[:5]:  # what was sent is not repeated: it may be a user's text
+        where = ".".join(str(part) for part in one["loc"] if part != "body")
+        told.append(f"{where}: {one['msg']}" if where else str(one["msg"]))
+    return problem(422, "invalid", "; ".join(told))
+
+
+def _http(request: Request, error: Any) -> JSONResponse:
+    code = _CODES.get(error.status_code, "failed")
+    return problem(error.status_code, code, str(error.detail), **(error.headers or {}))
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    LOG.error("%s %s", request.method, _route(request), exc_info=error)
+    return problem(500, "failed", "the server failed; its log says where")
+
+
+def _route(request: Request) -> str:
+    return getattr(request.scope.get("route"), "path", "-")

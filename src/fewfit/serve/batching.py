@@ -1,0 +1,279 @@
+"""One queue in front of each frozen model: what waits while it is busy is asked together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewfit.errors import FewfitError
+from fewfit.prompts import Row, read_rows
+from fewfit.serve.tasks import Served, Tasks
+from fewfit.serve.together import Answered, Asked, answer
+
+_FORGETS = 0.8  # share of the last estimate of a prompt's seconds in the next
+
+
+class BusyError(FewfitError):
+    """The queue is full; `after` is in how many seconds there may be room."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(f"too many texts are waiting; try again in {after} s")
+        self.after = after
+
+
+class LateError(FewfitError):
+    """The deadline has passed."""
+
+
+@dataclass
+class Limits:
+    """What is asked at once, and what may wait.
+
+    Parameters
+    ----------
+    batch : int, default=64
+        Prompts that a frozen model is asked at once.
+    waiting : int, default=1024
+        Prompts that wait for one frozen model, at most.
+    deadline : float, default=30
+        Seconds until a request is given up.
+    """
+
+    batch: int = 64
+    waiting: int = 1024
+    deadline: float = 30.0
+
+
+@dataclass(eq=False)
+class _Part:
+    """Some rows of a request that are asked together."""
+
+    task: Served
+    rows: Sequence[Row]
+    size: int
+    until: float
+    done: asyncio.Future[Answered]
+
+
+class Engine:
+    """The queue of one frozen model, and the thread in which it is asked.
+
+    Parameters
+    ----------
+    limits : Limits
+    note : callable
+        Told of each batch: its prompts, seconds, and queries.
+    """
+
+    def __init__(self, limits: Limits, note: Callable[[int, float, int], object]) -> None:
+        self.limits, self._note = limits, note
+        self.failing: str | None = None
+        """Why the last batch had no answer at all; None if it had one."""
+        self.asked = False
+        self._waiting: deque[_Part] = deque()
+        self._size = 0
+        self._seconds = 0.0  # a prompt takes, lately
+        self._thread = ThreadPoolExecutor(1, "fewfit-model")
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Prompts that wait or are being asked."""
+        return self._size
+
+    async def ask(self, task: Served, rows: Sequence[Row], deadline: float) -> list[Answered]:
+        """Return what a task says of rows, part by part.
+
+        Raises
+        ------
+        BusyError, LateError
+        FewfitError
+            What the model says of these rows.
+        """
+        views = len(task.estimator.task_.template.views)
+        n = max(1, self.limits.batch // views)
+        size = len(rows) * views
+        if self._size and self._size + size > self.limits.waiting:
+            raise BusyError(max(1, math.ceil(self._size * self._seconds)))
+        loop, until = asyncio.get_running_loop(), time.monotonic() + deadline
+        parts = [
+            _Part(task, some, len(some) * views, until, loop.create_future())
+            for some in (rows[i : i + n] for i in range(0, len(rows), n))
+        ]
+        self._waiting.extend(parts)
+        self._size += size
+        if self._running is None or self._running.done():
+            self._running = loop.create_task(self._run())
+        try:
+            async with asyncio.timeout(deadline):
+                return [await part.done for part in parts]
+        except TimeoutError:
+            raise LateError(f"no answer within {deadline:g} s") from None
+        finally:
+            for part in parts:  # what has not begun is never asked
+                if not part.done.cancel() and not part.done.cancelled():
+                    part.done.exception()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            batch = self._next()
+            if not batch:
+                continue
+            asked = [Asked(part.task.estimator, part.rows) for part in batch]
+            size, begun = sum(part.size for part in batch), time.perf_counter()
+            try:
+                found = await loop.run_in_executor(self._thread, answer, asked)
+            finally:
+                self._size -= size
+            took = time.perf_counter() - begun
+            self._learn(size, took, found)
+            for part, one in zip(batch, found, strict=True):
+                if part.done.done():
+                    continue
+                if isinstance(one, Exception):
+                    part.done.set_exception(one)
+                else:
+                    part.done.set_result(one)
+
+    def _next(self) -> list[_Part]:
+        """Take what is asked next: first come, first served, what was given up left out."""
+        batch: list[_Part] = []
+        size, now = 0, time.monotonic()
+        while self._waiting:
+            part = self._waiting[0]
+            if part.done.done() or part.until < now:
+                self._waiting.popleft()
+                self._size -= part.size
+                continue
+            if batch and size + part.size > self.limits.batch:
+                break
+            batch.append(self._waiting.popleft())
+            size += part.size
+        return batch
+
+    def _learn(self, size: int, took: float, found: Sequence[Answered | Exception]) -> None:
+        each = took / size
+        self._seconds = each if not self.asked else _FORGETS * self._seconds + 0.2 * each
+        self.asked = True
+        answered = [one for one in found if isinstance(one, Answered)]
+        good = any(not all(one.reasons) for one in answered)
+        why = next((r for one in answered for r in one.reasons if r), None)
+        error = next((str(one) for one in found if isinstance(one, Exception)), None)
+        self.failing = None if good else (error or why or "no answer")
+        self._note(size, took, sum(one.queries for one in answered))
+
+    async def close(self) -> None:
+        """Answer what waits, and end the thread."""
+        while self._running is not None and not self._running.done():
+            await asyncio.wait([self._running])
+        self._thread.shutdown(wait=False)
+
+
+class Queue:
+    """The engines of all tasks; what asks for predictions asks here.
+
+    Parameters
+    ----------
+    tasks : Tasks
+    limits : Limits, optional
+    note : callable, optional
+        As of :class:`Engine`.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        limits: Limits | None = None,
+        note: Callable[[int, float, int], object] | None = None,
+    ) -> None:
+        self.tasks, self.limits = tasks, limits or Limits()
+        self._note = note or (lambda *_: None)
+        self.engines: dict[str, Engine] = {}
+
+    def engine(self, task: Served) -> Engine:
+        """Return the engine of a task's frozen model."""
+        if task.key not in self.engines:
+            self.engines[task.key] = Engine(self.limits, self._note)
+        return self.engines[task.key]
+
+    async def answer(
+        self, tasks: Sequence[Served], X: Sequence[Any], *, deadline: float | None = None
+    ) -> dict[str, Answered]:
+        """Return what several tasks say of N rows: all of it, or an error.
+
+        Parameters
+        ----------
+        tasks : sequence of Served
+        X : sequence of str or mapping, length N
+        deadline : float, optional
+            Seconds; at most that of the limits.
+
+        Raises
+        ------
+        InputError
+            Before anything is asked, if a task does not understand a row.
+        BusyError, LateError
+        FewfitError
+        """
+        rows = {task.name: read_rows(X, task.fields, name="texts") for task in tasks}
+        seconds = min(deadline or self.limits.deadline, self.limits.deadline)
+        asking = [
+            asyncio.ensure_future(self.engine(task).ask(task, rows[task.name], seconds))
+            for task in tasks
+        ]
+        try:
+            found = await asyncio.gather(*asking)
+        finally:
+            for one in asking:
+                one.cancel()
+        return {task.name: _joined(parts) for task, parts in zip(tasks, found, strict=True)}
+
+    async def predict(self, name: str, texts: Sequence[Any]) -> tuple[list[Any], Any]:
+        """Return the classes of a task, and the probabilities of texts, shape (N, K).
+
+        Raises
+        ------
+        KeyError
+            If there is no such task.
+        """
+        task = self.tasks.get(name)
+        found = await self.answer([task], texts)
+        return task.classes, found[name].probabilities
+
+    def forget(self) -> None:
+        """Let go of engines of frozen models that no task is on, once they have nothing to do."""
+        used = {task.key for task in self.tasks.all()}
+        for key in list(self.engines.keys() - used):
+            if not self.engines[key].waiting:
+                self.engines.pop(key)._thread.shutdown(wait=False)
+
+    def failing(self) -> Mapping[str, str]:
+        """Return which frozen models gave no answer when last asked, and why."""
+        models = {task.key: str(task.model.spec) for task in self.tasks.all()}
+        return {
+            models[key]: engine.failing
+            for key, engine in self.engines.items()
+            if engine.failing is not None and key in models
+        }
+
+    async def close(self) -> None:
+        """Answer what waits, and end all threads."""
+        await asyncio.gather(*(engine.close() for engine in self.engines.values()))
+
+
+def _joined(parts: Sequence[Answered]) -> Answered:
+    return Answered(
+        np.concatenate([part.probabilities for part in parts]),
+        [reason for part in parts for reason in part.reasons],
+        np.concatenate([part.cut for part in parts]),
+        sum(part.queries for part in parts),
+    )

@@ -1,0 +1,7 @@
+"""The page at ``/`` for the person who has the labels; ``docs/page.md`` says what it does."""
+
+from __future__ import annotations
+
+from fewfit.serve.page.routes import page_router
+
+__all__ = ["page_router"]

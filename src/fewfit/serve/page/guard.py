@@ -1,0 +1,79 @@
+"""What a browser may do here: headers of every answer, and who may write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from fewfit.errors import FewfitError, InputError
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+JSON, BYTES = "application/json", "application/octet-stream"
+"""The types of a body that another site cannot send from a form."""
+
+_READING = ("GET", "HEAD", "OPTIONS")
+
+
+class PageRoute(APIRoute):
+    """A route whose answers carry the headers, and whose errors are one sentence."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                check_origin(request)
+                response = await handle(request)
+            except HTTPException as error:
+                response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+            except InputError as error:
+                response = JSONResponse({"detail": str(error)}, 422)
+            except FewfitError as error:
+                response = JSONResponse({"detail": str(error)}, 500)
+            for name, value in HEADERS.items():
+                response.headers[name] = value
+            response.headers.setdefault("Cache-Control", "no-store")
+            return response
+
+        return guarded
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what another site makes a browser write here (HTTPException 403, 415)."""
+    if request.method in _READING:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    same = origin is None or urlsplit(origin).netloc == request.headers.get("host")
+    if site not in (None, "same-origin", "none") or not same:
+        raise HTTPException(403, "Only this page itself may change anything here")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (JSON, BYTES):
+        raise HTTPException(415, f"Expected a body of type {JSON} or {BYTES}, got {kind!r:.60}")
+
+
+async def read_body(request: Request, largest: int) -> bytes:
+    """Return the body of a request, not more than `largest` bytes of it (HTTPException 413)."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > largest:
+            raise HTTPException(413, f"The page takes files of at most {largest >> 20} MB")
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,139 @@
+"""Fits in the background: one after the other, each with its progress, each to be cancelled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from fewfit.errors import FewfitError
+
+_log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Raised inside a fit that somebody has cancelled."""
+
+
+@dataclass
+class Job:
+    """A fit that waits, runs or has ended.
+
+    Attributes
+    ----------
+    state : {"waiting", "running", "done", "cancelled", "failed"}
+    done, total : int
+        Texts that the model has answered, and at most has to.
+    error : str
+        Why it failed.
+    """
+
+    state: str = "waiting"
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def progress(self, n: int) -> None:
+        """Count `n` answers more; raise Cancelled if that is wished."""
+        self.done += n
+        self.check()
+
+    def check(self) -> None:
+        """Raise Cancelled if that is wished."""
+        if self._stop.is_set():
+            raise Cancelled
+
+    def cancel(self) -> None:
+        """Wish that it ends; what was answered so far is in the store."""
+        self._stop.set()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON keeps it."""
+        return {
+            "state": "cancelling" if self.active and self._stop.is_set() else self.state,
+            "done": self.done,
+            "total": self.total,
+            "error": self.error,
+        }
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended."""
+        return self.state in ("waiting", "running")
+
+
+class Jobs:
+    """One job a name at most; a second wish while it runs is fulfilled after it.
+
+    Parameters
+    ----------
+    work : callable
+        Does the job of a name. It calls ``progress`` of the job.
+    """
+
+    def __init__(self, work: Callable[[str, Job], object]) -> None:
+        self._work = work
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="fewfit-page")
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+        self._again: set[str] = set()
+
+    def start(self, name: str) -> Job:
+        """Begin a job, or have the one that runs followed by another."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is not None and job.active:
+                if job.state == "running":
+                    self._again.add(name)
+                return job
+            return self._submit(name)
+
+    def cancel(self, name: str) -> None:
+        """End the job of a name, if there is one, and what is to follow it."""
+        with self._lock:
+            self._again.discard(name)
+            job = self._jobs.get(name)
+            if job is not None and job.active:
+                job.cancel()
+
+    def get(self, name: str) -> Job | None:
+        """Return the job of a name: the one that runs, or the last."""
+        with self._lock:
+            return self._jobs.get(name)
+
+    def close(self) -> None:
+        """Cancel everything, and wait for it."""
+        with self._lock:
+            self._again.clear()
+            for job in self._jobs.values():
+                job.cancel()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self, name: str) -> Job:
+        job = self._jobs[name] = Job()
+        self._pool.submit(self._run, name, job)
+        return job
+
+    def _run(self, name: str, job: Job) -> None:
+        state = "done"
+        try:
+            with self._lock:
+                job.state = "running"
+            job.check()
+            self._work(name, job)
+        except Cancelled:
+            state = "cancelled"
+        except FewfitError as error:
+            state, job.error = "failed", str(error)
+        except Exception:
+            state, job.error = "failed", "The fit failed unexpectedly; the server's log says why"
+            _log.exception("the fit of %r failed", name)
+        with self._lock:
+            job.state = state
+            if name in self._again:
+                self._again.discard(name)
+                self._submit(name)

@@ -1,0 +1,145 @@
+"""A file that was dropped or pasted, as the command line would read it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewfit.errors import InputError
+from fewfit.prompts import read_labels
+from fewfit.serve.page.records import NewRow
+from fewfit.tables import Table, open_table
+from fewfit.tables.columns import has_text, is_blank, texts_of
+from fewfit.tables.names import position
+from fewfit.tables.source import Source
+
+MAX_BYTES = 64 * 2**20
+MAX_ROWS = 100_000
+MAX_CLASSES = 200
+
+_SHOWN = 5
+_LABELS = ("label", "class", "category", "topic", "intent", "tag", "target", "y")
+_TEXTS = ("text", "message", "sentence", "body", "comment", "review", "question", "content")
+
+
+def preview(data: bytes, file: str) -> dict[str, Any]:
+    """Return the columns of a file, its first rows, and which columns are likely what."""
+    with _table(data, file) as (table, said):
+        rows = list(table.read())
+    columns = [
+        {"name": name, "labels": _distribution([values[i] for _, values in rows])}
+        for i, name in enumerate(table.columns)
+    ]
+    label = _named(table, _LABELS)
+    if label is None:
+        label = min(
+            (i for i, own in enumerate(columns) if own["labels"] and len(columns) > 1),
+            key=lambda i: len(columns[i]["labels"]["counts"]),
+            default=None,
+        )
+    text = _named(table, _TEXTS)
+    if text is None or text == label:
+        text = max(
+            (i for i in range(len(columns)) if i != label),
+            key=lambda i: sum(len(_cell(values[i])) for _, values in rows),
+            default=None,
+        )
+    return {
+        "file": file,
+        "n": len(rows),
+        "columns": columns,
+        "rows": [[_cell(value)[:300] for value in values] for _, values in rows[:_SHOWN]],
+        "text": [] if text is None else [table.columns[text]],
+        "label": None if label is None else table.columns[label],
+        "said": said,
+    }
+
+
+def read_rows(
+    data: bytes, file: str, text: Sequence[str], label: str | None
+) -> tuple[list[str], list[NewRow], int]:
+    """Return the columns of a file, its rows that have a text, and how many have none.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, a column is not there, or a label is no label.
+    """
+    with _table(data, file) as (table, _):
+        for name in [*text, *([label] if label is not None else [])]:
+            if name not in table.columns:
+                raise InputError(f"{table.path}: no column {name!r:.80}")
+        if not text or label in text:
+            raise InputError("columns: choose the texts' columns, and another one for the labels")
+        rows = list(table.read())
+        places = {"text": [table.columns.index(name) for name in text]}
+        texts = texts_of(table, rows, places)
+        there = has_text(texts)
+        labels: list[str | None] = [None] * len(rows)
+        if label is not None:
+            place = table.columns.index(label)
+            given = [i for i, (_, values) in enumerate(rows) if not is_blank(values[place])]
+            told = read_labels(
+                [rows[i][1][place] for i in given],
+                len(given),
+                where=lambda i: table.where(rows[given[i]][0]),
+                name=f"{table.path}, column {label!r}",
+            )
+            for i, value in zip(given, told, strict=True):
+                labels[i] = str(value)
+    kept = [
+        NewRow([_cell(value) for value in values], own, name)
+        for (_, values), own, name, yes in zip(rows, texts["text"], labels, there, strict=True)
+        if yes
+    ]
+    if not kept:
+        raise InputError(f"{file}: no row has a text in {' or '.join(text)}")
+    if len({row.label for row in kept}) > MAX_CLASSES + 1:
+        raise InputError(
+            f"{file}, column {label!r}: more than {MAX_CLASSES} classes; is it that of the labels?"
+        )
+    return list(table.columns), kept, len(rows) - len(kept)
+
+
+@contextmanager
+def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
+    """Open bytes as the table that they are, under the name that the user knows them by."""
+    said: list[str] = []
+    suffix = Path(file).suffix.lower()
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / f"file{suffix if suffix.isascii() else ''}")
+        Path(path).write_bytes(data)
+        try:
+            if Source(path).packing is not None:
+                raise InputError(f"{path}: is compressed; unpack it first")
+            table = open_table(path, wanted=["text", "label"], say=said.append)
+            if table.n > MAX_ROWS:
+                raise InputError(
+                    f"{path}: {table.n:,} rows; the page takes {MAX_ROWS:,}, and 'fewfit fit' more"
+                )
+            yield table, [line.replace(path, file) for line in said]
+        except InputError as error:
+            raise InputError(str(error).replace(path, file)) from error
+
+
+def _named(table: Table, names: Sequence[str]) -> int | None:
+    """Return the first column that has one of these names."""
+    found = (position(table.columns, name) for name in names)
+    return next((place for place in found if place is not None), None)
+
+
+def _distribution(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Return how often each label occurs, None where these are hardly labels."""
+    there = [_cell(value) for value in values if not is_blank(value)]
+    counts = Counter(there)
+    if len(counts) > min(MAX_CLASSES, max(2, len(there) // 2)) or not counts:
+        return None
+    return {"counts": counts.most_common(), "blank": len(values) - len(there)}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None or value != value else str(value)

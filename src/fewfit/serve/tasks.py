@@ -1,0 +1,248 @@
+"""What is served: fitted tasks by name, and one copy of each frozen model under them."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fewfit.artifacts import schema
+from fewfit.errors import FewfitError, InputError
+from fewfit.estimators.base import TextEstimator
+from fewfit.estimators.loading import load
+from fewfit.estimators.opening import open_model
+from fewfit.models import FrozenModel
+from fewfit.models.optional import check_installed
+
+TUNED = "tuning.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Of a task: what is safe in a path and in an address."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A task that is served.
+
+    Attributes
+    ----------
+    name : str
+        Of its folder.
+    folder : path
+    estimator : TextEstimator
+        Its frozen model is the one copy of all tasks on it.
+    key : str
+        Of its frozen model: the same for models that give the same answers.
+    stamp : tuple
+        What of its files shows that they have changed.
+    """
+
+    name: str
+    folder: Path
+    estimator: TextEstimator
+    key: str
+    stamp: tuple[Any, ...] = ()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What a row has to hold."""
+        return tuple(self.estimator.task_.template.fields)
+
+    @property
+    def classes(self) -> list[Any]:
+        """The labels, in the order of the probabilities."""
+        return self.estimator.classes_.tolist()
+
+    @property
+    def model(self) -> FrozenModel:
+        """The frozen model that is asked."""
+        return self.estimator.task_.model
+
+
+@dataclass
+class Report:
+    """What a reload came to.
+
+    Attributes
+    ----------
+    loaded, kept, gone : list of str
+        Names of tasks that are new or have changed, that are as they were, that are no more.
+    broken : dict of str to str
+        Folder -> why what lies in it is not served. A task that was served before stays as it was.
+    """
+
+    loaded: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+class Tasks:
+    """The tasks of some folders. What is asked for has the state of one moment; threads may share.
+
+    Parameters
+    ----------
+    folders : sequence of path
+        Artifacts, or folders with artifacts in them, at any depth. The first is where new tasks go.
+    store : path, "default" or None, default=None
+        Where answers to predictions are kept. With None none are.
+    models : mapping of str to str, optional
+        The frozen model, by the name that an artifact has for it, that is asked in its place.
+
+    Raises
+    ------
+    InputError
+        If a folder does not exist.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[str | Path],
+        *,
+        store: str | Path | None = None,
+        models: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        if not self.folders:
+            raise InputError("serve: name a folder with artifacts")
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise InputError(f"serve: {folder} is no folder")
+        self._store, self._named = store, dict(models or {})
+        self._own: dict[str, Served] = {}
+        self._models: dict[str, FrozenModel] = {}
+        self._changing = threading.Lock()
+        self.report = self.reload()
+
+    def names(self) -> list[str]:
+        """Return the names of all tasks, sorted."""
+        return sorted(self._own)
+
+    def get(self, name: str) -> Served:
+        """Return a task (KeyError if there is none of this name)."""
+        return self._own[name]
+
+    def all(self) -> list[Served]:
+        """Return all tasks, in the order of their names."""
+        own = self._own
+        return [own[name] for name in sorted(own)]
+
+    def n_models(self) -> int:
+        """Return how many frozen models there are under the tasks."""
+        return len({task.key for task in self._own.values()})
+
+    def open_model(self, spec: str) -> FrozenModel:
+        """Return a frozen model by name: the copy that tasks on it are asked with."""
+        return self._shared(open_model(spec, self._store))
+
+    def add(self, name: str, folder: str | Path) -> Served:
+        """Serve the artifact of a folder from now on, in the place of what has this name.
+
+        Raises
+        ------
+        InputError
+            If the name is none.
+        ArtifactError, ModelMismatchError
+            If it cannot be loaded.
+        """
+        check_name(name)
+        with self._changing:
+            task = self._load(name, Path(folder))
+            self._own = {**self._own, name: task}
+        return task
+
+    def reload(self) -> Report:
+        """Look at the folders again: what is new or has changed is loaded, what is gone goes.
+
+        Requests that have begun end with what they began with.
+        """
+        with self._changing:
+            report, found = Report(), {}
+            for folder in self._artifacts():
+                name = folder.name
+                if name in found:
+                    report.broken[str(folder)] = (
+                        f"{found[name].folder} has the same name; rename one of the folders"
+                    )
+                    continue
+                known = self._own.get(name)
+                try:
+                    check_name(name)
+                    if known and known.folder == folder and known.stamp == _stamp(folder):
+                        found[name] = known
+                        report.kept.append(name)
+                        continue
+                    found[name] = self._load(name, folder)
+                    report.loaded.append(name)
+                except (FewfitError, OSError) as error:
+                    report.broken[str(folder)] = str(error)
+                    if known and known.folder == folder:
+                        found[name] = known
+            report.gone = sorted(self._own.keys() - found.keys())
+            self._own = found
+            self._forget()
+        return report
+
+    def _artifacts(self) -> Iterator[Path]:
+        seen: set[Path] = set()
+        for root in self.folders:
+            for pattern in (schema.MANIFEST, TUNED):
+                for file in sorted(root.resolve().rglob(pattern)):
+                    hidden = any(
+                        part.startswith(".") for part in file.relative_to(root.resolve()).parts
+                    )
+                    if file.parent not in seen and not hidden:
+                        seen.add(file.parent)
+                        yield file.parent
+
+    def _load(self, name: str, folder: Path) -> Served:
+        stamp = _stamp(folder)
+        estimator = load(folder, store=self._store, errors="nan", **self._elsewhere(folder))
+        check_installed(estimator.task_.model)
+        shared = self._shared(estimator.task_.model)
+        estimator.task_ = replace(estimator.task_, model=shared)
+        estimator.set_params(model=shared)
+        return Served(name, folder, estimator, key_of(shared), stamp)
+
+    def _elsewhere(self, folder: Path) -> dict[str, str]:
+        if not self._named or not (folder / schema.MANIFEST).is_file():
+            return {}
+        spec = schema.read(folder)[0].model_spec
+        return {"model": self._named[spec]} if spec in self._named else {}
+
+    def _shared(self, model: FrozenModel) -> FrozenModel:
+        return self._models.setdefault(key_of(model), model)
+
+    def _forget(self) -> None:
+        """Let go of frozen models that no task is on any more, tuned ones above all."""
+        used = {task.key for task in self._own.values()}
+        for key in self._models.keys() - used:
+            del self._models[key]
+
+
+def key_of(model: FrozenModel) -> str:
+    """Return what two frozen models have in common that give the same answers."""
+    return json.dumps(dict(model.identity), sort_keys=True)
+
+
+def check_name(name: str) -> str:
+    """Return a task's name (InputError if it is none)."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"task: {name!r:.80} is no name; letters, digits, '.', '_' and '-', at most 64, the "
+            "first a letter or digit"
+        )
+    return name
+
+
+def _stamp(folder: Path) -> tuple[Any, ...]:
+    """What changes when an artifact is replaced: it is written whole, in one rename."""
+    kept = []
+    for name in (schema.MANIFEST, TUNED):
+        if (folder / name).is_file():
+            state = (folder / name).stat()
+            kept.append((name, state.st_ino, state.st_mtime_ns, state.st_size))
+    return tuple(kept)

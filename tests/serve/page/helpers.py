@@ -1,0 +1,111 @@
+"""A server with the page on it, and a file to begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from fewfit import FewShotClassifier
+from fewfit.estimators.opening import load_model
+from fewfit.serve.page import page_router
+
+FILE = (
+    b"id;text;label\n1;good fun;pos\n2;bad taste;neg\n3;quite good;pos\n4;so bad;neg\n"
+    b"5;fine good;pos\n6;bad bad;neg\n7;a good day;\n8;a bad day;\n9;so so;\n10;;pos\n"
+)
+
+
+class Tasks:
+    """What is served, without the server."""
+
+    def __init__(self) -> None:
+        self.fitted: dict[str, Any] = {}
+
+    def names(self) -> list[str]:
+        return list(self.fitted)
+
+    def get(self, name: str) -> Any:
+        return self.fitted[name]
+
+    def open_model(self, spec: str) -> Any:
+        return load_model(spec)
+
+    def add(self, name: str, folder: Path) -> None:
+        self.fitted[name] = FewShotClassifier.load(folder, model="fake", store=None)
+
+
+class Queue:
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+
+    async def predict(self, name: str, texts: list[str]) -> tuple[list[str], Any]:
+        clf = self.tasks.get(name)
+        return clf.classes_.tolist(), await asyncio.to_thread(clf.predict_proba, texts)
+
+
+def app(workspace: Path, *, allow_fit: bool = True, tasks: Tasks | None = None) -> FastAPI:
+    tasks = tasks or Tasks()
+    made = FastAPI()
+    made.include_router(
+        page_router(
+            tasks,
+            Queue(tasks),
+            workspace=workspace,
+            allow_fit=allow_fit,
+            models=("fake",),
+            store=workspace / "answers.sqlite3",
+        )
+    )
+    return made
+
+
+class Page:
+    """What the page's own script asks."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+
+    def get(self, path: str, code: int = 200) -> Any:
+        return self._checked(self.client.get(f"/page{path}"), code)
+
+    def send(self, method: str, path: str, body: Any = None, code: int = 200) -> Any:
+        return self._checked(self.client.request(method, f"/page{path}", json=body or {}), code)
+
+    def upload(self, path: str, data: bytes, code: int = 200, **query: Any) -> Any:
+        return self._checked(
+            self.client.post(
+                f"/page{path}?{urlencode(query, doseq=True)}",
+                content=data,
+                headers={"content-type": "application/octet-stream"},
+            ),
+            code,
+        )
+
+    def create(self, name: str = "mood", data: bytes = FILE, **query: Any) -> Any:
+        given = {"file": "mood.csv", "text": "text", "label": "label", "name": name, **query}
+        given = {key: value for key, value in given.items() if value is not None}
+        return self.upload("/tasks", data, 201, **given)
+
+    def fitted(self, name: str = "mood") -> Any:
+        self.send("POST", f"/tasks/{name}/fit", code=202)
+        return self.settled(name)
+
+    def settled(self, name: str = "mood") -> Any:
+        """Wait until no fit runs."""
+        for _ in range(2000):
+            state = self.get(f"/tasks/{name}")
+            if state["job"]["state"] in ("done", "failed", "cancelled"):
+                return state
+            time.sleep(0.005)
+        raise AssertionError(f"still at work: {state['job']}")
+
+    @staticmethod
+    def _checked(response: Any, code: int) -> Any:
+        assert response.status_code == code, response.text
+        return response.json()

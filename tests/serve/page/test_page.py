@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import csv
+import io
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", exc_type=ImportError)
+
+from fastapi.testclient import TestClient
+
+from fewfit import FewShotClassifier
+from fewfit.serve.page import fitting, uploads
+from fewfit.serve.page.jobs import Cancelled
+from fewfit.store import StoredModel
+from tests.serve.page.helpers import FILE, Page, Tasks, app
+
+# A fit keeps the library's warnings to itself, by a filter that all threads share.
+pytestmark = pytest.mark.filterwarnings("ignore::fewfit.errors.FewfitWarning")
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def test_a_file_is_looked_at_before_it_is_a_task(page):
+    found = page.upload("/read", FILE, file="mood.csv")
+    assert (found["text"], found["label"], found["n"]) == (["text"], "label", 10)
+    assert found["columns"][2]["labels"] == {"counts": [["pos", 4], ["neg", 3]], "blank": 3}
+    assert found["columns"][1]["labels"] is None
+    assert found["said"] == [
+        "mood.csv: read as utf-8, delimiter ';'; --delimiter can say otherwise"
+    ]
+    assert page.get("/tasks")["tasks"] == []
+
+
+def test_a_task_from_a_file_to_an_artifact(page, tmp_path):
+    state = page.create()
+    assert state["counts"] == {"neg": 3, "pos": 3}
+    assert (state["blank"], state["without_text"], state["stale"], state["fitted"]) == (
+        *(3, 1, True),
+        False,
+    )
+    page.send("PUT", "/tasks/mood/words", {"words": {"neg": ["bad"], "pos": ["good", "fine"]}})
+    state = page.fitted()
+    assert not state["stale"]
+    result = state["result"]
+    expected = result["expected"]
+    assert expected["n"] == 6
+    counts = np.array(result["confusion"]["counts"])
+    assert counts.sum(axis=1).tolist() == [3, 3]
+    assert np.trace(counts) == round(expected["accuracy"] * 6)
+    assert {item["place"] for item in result["suggestions"]} <= {6, 7, 8}
+    assert len(result["suggestions"]) == 3
+
+    told = page.send("POST", "/tasks/mood/try", {"text": "so bad"})["classes"]
+    clf = FewShotClassifier.load(tmp_path / "tasks" / "mood", store=None)
+    proba = clf.predict_proba(["so bad"])[0]
+    assert told[0]["label"] == clf.predict(["so bad"])[0]
+    assert told[0]["probability"] == pytest.approx(proba.max())
+
+    answer = page.client.get("/page/tasks/mood/artifact.zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path / "out")
+    lines = state["python"].replace('"mood"', repr(str(tmp_path / "out" / "mood")))
+    names: dict = {}
+    exec(lines, names)
+    assert (names["clf"].predict_proba(["so bad"]) == clf.predict_proba(["so bad"])).all()
+
+
+def test_a_label_is_given_taken_back_and_downloaded(page):
+    page.create()
+    state = page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})
+    assert (state["counts"]["pos"], state["blank"]) == (4, 2)
+    page.send("PUT", "/tasks/mood/rows/1", {"label": "pos"})
+    rows = list(csv.reader(io.StringIO(page.client.get("/page/tasks/mood/labels.csv").text)))
+    assert rows[0] == ["\ufeffid", "text", "label"]
+    assert rows[2] == ["2", "bad taste", "pos"]
+    assert rows[7] == ["7", "a good day", "pos"]
+    assert rows[8] == ["8", "a bad day", ""]
+    state = page.send("POST", "/tasks/mood/undo")
+    assert (state["row"]["place"], state["row"]["label"]) == (1, "neg")
+    state = page.send("POST", "/tasks/mood/undo")
+    assert (state["row"]["place"], state["row"]["label"], state["blank"]) == (6, None, 3)
+    assert "no label was changed" in page.send("POST", "/tasks/mood/undo", code=422)["detail"]
+
+
+def test_what_was_fitted_is_fitted_again_when_a_label_changes(page):
+    page.create()
+    before = page.fitted()["result"]
+    assert page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})["job"] is not None
+    after = page.settled()
+    assert not after["stale"]
+    assert after["result"]["examples"] == before["examples"] + 1
+    assert 6 not in [item["place"] for item in after["result"]["suggestions"]]
+
+
+def test_no_answer_is_paid_for_twice(page):
+    page.create()
+    state = page.fitted()
+    assert state["job"]["error"] == ""
+    assert state["result"]["queries"] == 10  # six labelled, three not, and the empty text
+    page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})
+    assert page.settled()["result"]["queries"] == 0
+
+
+def test_without_a_label_the_words_suggest(page):
+    page.create(label=None)
+    assert "two classes" in page.fitted()["job"]["error"]
+    page.send("PUT", "/tasks/mood/words", {"words": {"sad": ["bad"], "glad": ["good"]}})
+    result = page.fitted()["result"]
+    assert not result["learnt"]
+    assert result["expected"] is None
+    assert len(result["suggestions"]) == 9
+    told = page.send("POST", "/tasks/mood/try", {"text": "good"})["classes"]
+    assert told[0]["label"] == "glad"
+
+
+def test_a_slip_is_shown_until_a_person_has_looked(page):
+    rows = b"text,label\n" + b"".join(b"good %d,pos\nbad %d,neg\n" % (i, i) for i in range(6))
+    page.create(data=rows + b"good good,neg\n")
+    page.send("PUT", "/tasks/mood/words", {"words": {"neg": ["bad"], "pos": ["good"]}})
+    doubts = page.fitted()["result"]["doubts"]
+    assert (12, "neg", "pos") in [(d["place"], d["label"], d["told"]) for d in doubts]
+    sure = page.send("PUT", "/tasks/mood/rows/12", {"label": "neg"})
+    assert 12 not in [d["place"] for d in sure["result"]["doubts"]]
+    assert not sure["stale"]
+    assert 12 not in [d["place"] for d in page.fitted()["result"]["doubts"]]
+
+
+class Slow:
+    """Stops in the middle of asking until it may go on."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.go = threading.Event(), threading.Event()
+        stream = StoredModel.stream
+
+        def slow(model, prompts, words):
+            self.begun.set()
+            assert self.go.wait(20)
+            yield from stream(model, prompts, words)
+
+        monkeypatch.setattr(StoredModel, "stream", slow)
+
+
+def test_a_fit_is_found_again_and_cancelled(page, monkeypatch):
+    page.create()
+    slow = Slow(monkeypatch)
+    page.send("POST", "/tasks/mood/fit", code=202)
+    assert slow.begun.wait(20)
+    state = page.get("/tasks/mood")  # as after a reload
+    assert (state["job"]["state"], state["job"]["done"], state["job"]["total"]) == (
+        "running",
+        0,
+        10,
+    )
+    # Labels go on being saved meanwhile, and are fitted afterwards.
+    assert page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})["counts"]["pos"] == 4
+    assert page.send("DELETE", "/tasks/mood/fit")["job"]["state"] == "cancelling"
+    slow.go.set()
+    state = page.settled()
+    assert (state["job"]["state"], state["fitted"], state["stale"]) == ("cancelled", False, True)
+    assert page.fitted()["result"]["examples"] == 7
+
+
+def test_a_label_during_a_fit_is_in_the_next_one(page, monkeypatch):
+    page.create()
+    slow = Slow(monkeypatch)
+    page.send("POST", "/tasks/mood/fit", code=202)
+    assert slow.begun.wait(20)
+    page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})
+    slow.go.set()
+    page.settled()
+    state = page.settled()  # the one that follows has begun when the first has ended
+    assert (state["result"]["examples"], state["stale"]) == (7, False)
+
+
+def test_a_fit_that_fails_says_why_and_the_next_one_works(page, monkeypatch):
+    page.create()
+    with monkeypatch.context() as broken:
+        broken.setattr(fitting, "fit", lambda *_, **__: 1 / 0)
+        state = page.fitted()
+        assert state["job"]["state"] == "failed"
+        assert "log" in state["job"]["error"]
+    assert page.fitted()["job"]["state"] == "done"
+
+
+def test_all_is_there_after_a_restart(page, tmp_path):
+    page.create()
+    page.fitted()
+    page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})
+    before = page.settled()
+    with TestClient(app(tmp_path)) as client:
+        after = Page(client).get("/tasks/mood")
+        for name in ("result", "counts", "words", "blank", "fitted", "revision"):
+            assert after.get(name) == before.get(name), name
+        told = Page(client).send("POST", "/tasks/mood/try", {"text": "good"})
+        assert told["classes"][0]["probability"] > 0.5
+
+
+def test_markup_in_texts_and_labels_stays_text(page):
+    page.create(data=f"text,label\n{EVIL} good,{EVIL}\nbad,neg\n".encode())
+    _, evil = sorted(page.get("/tasks/mood")["words"], key=len)
+    assert evil == EVIL
+    answer = page.client.get("/page/tasks/mood")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    rows = page.get("/tasks/mood/rows")["rows"]
+    assert rows[0]["text"] == f"{EVIL} good"
+
+
+def test_rows_are_searched_by_what_is_written(page):
+    page.create(data=b"text,label\n100% good,pos\n100 good,pos\nbad_,neg\nbad,neg\nso,\n")
+    assert [r["text"] for r in page.get("/tasks/mood/rows?search=0%25")["rows"]] == ["100% good"]
+    assert [r["text"] for r in page.get("/tasks/mood/rows?search=_")["rows"]] == ["bad_"]
+    assert page.get("/tasks/mood/rows?label=pos")["n"] == 2
+    assert [r["place"] for r in page.get("/tasks/mood/rows?blank=true")["rows"]] == [4]
+    assert page.get("/tasks/mood/rows?offset=4") == {
+        "n": 5,
+        "offset": 4,
+        "rows": [{"place": 4, "text": "so", "label": None, "sure": 0}],
+    }
+
+
+def test_another_site_changes_nothing(page):
+    page.create()
+    sent = {"content-type": "application/json"}
+    for headers, code in (
+        ({"origin": "http://evil.example"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"origin": "null"}, 403),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}, 200),
+    ):
+        answer = page.client.put(
+            "/page/tasks/mood/rows/0", content=b'{"label": null}', headers={**sent, **headers}
+        )
+        assert answer.status_code == code, headers
+        assert page.get("/tasks/mood")["counts"]["pos"] == (2 if code == 200 else 3), headers
+
+
+WRONG = [
+    ("GET", "/tasks/other", None, 404, "'other'"),
+    ("GET", "/tasks/other/rows", None, 404, "'other'"),
+    ("POST", "/tasks/other/fit", None, 404, "'other'"),
+    ("PUT", "/tasks/mood/rows/99", {"label": None}, 404, "row 99"),
+    ("PUT", "/tasks/mood/rows/0", {"label": "new"}, 422, "add it first"),
+    ("PUT", "/tasks/mood/words", {"words": {"pos": ["good"]}}, 422, "'neg'"),
+    ("PUT", "/tasks/mood/words", {"words": {"pos": ["x"], "neg": ["X"]}}, 422, "x"),
+    ("PUT", "/tasks/mood/words", {"words": {"pos": ["a\nb"], "neg": []}}, 422, "a line"),
+    ("PUT", "/tasks/mood/words", {"words": {"pos": 1}}, 422, "list"),
+    ("POST", "/tasks/mood/try", {"text": "good"}, 409, "not fitted"),
+    ("GET", "/tasks/mood/artifact.zip", None, 409, "not fitted"),
+    ("GET", "/static/index.html", None, 404, "no file"),
+    ("GET", "/static/..%2froutes.py", None, 404, ""),
+]
+
+
+def test_what_is_wrong_is_said_and_changes_nothing(page):
+    before = page.create()
+    for method, path, body, code, said in WRONG:
+        headers = {"content-type": "application/json"}
+        answer = page.client.request(method, f"/page{path}", json=body, headers=headers)
+        assert answer.status_code == code, (path, answer.text)
+        assert said in answer.text, (path, answer.text)
+        after = page.get("/tasks/mood")
+        assert after == {name: before[name] for name in after}, path
+
+
+NO_TASK = [
+    ({"name": "../up"}, "no name of a task"),
+    ({"name": "mood"}, "already"),
+    ({"name": "MOOD"}, "already"),
+    ({"text": "nothing"}, "no column 'nothing'"),
+    ({"text": "label"}, "another one"),
+    ({"file": "mood.xyz"}, "format"),
+    ({"model": "hf:/etc"}, "not one of"),
+    ({"data": b"text,label\n,pos\n"}, "no row has a text"),
+    ({"data": b"text,label\ngood,A\nbad,a\n"}, "'A'"),
+    ({"data": b"text,label\ngood,pos,more\n"}, "mood.csv: line 2 has 3 values"),
+    ({"data": b"\x1f\x8b\x08\x00"}, "compressed"),
+]
+
+
+def test_a_file_that_is_no_task_is_refused(page):
+    page.create()
+    for change, said in NO_TASK:
+        given = {"file": "mood.csv", "text": "text", "label": "label", "name": "other", **change}
+        data = given.pop("data", FILE)
+        assert said in page.upload("/tasks", data, 422, **given)["detail"], change
+    assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["mood"]
+
+
+def test_files_are_bounded(page, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_BYTES", 20)
+    assert "at most" in page.upload("/read", FILE, 413, file="mood.csv")["detail"]
+    monkeypatch.setattr(uploads, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(uploads, "MAX_ROWS", 3)
+    assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["detail"]
+
+
+def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
+    page.create()
+    page.fitted()
+    tasks = Tasks()
+    tasks.add("mood", tmp_path / "tasks" / "mood")
+    with TestClient(app(tmp_path, allow_fit=False, tasks=tasks)) as client:
+        other = Page(client)
+        listed = other.get("/tasks")
+        assert listed["tasks"] == [{"name": "mood", "mine": False}]
+        assert "--allow-fit" in listed["off"]
+        state = other.get("/tasks/mood")
+        assert (state["mine"], "words" in state) == (False, False)
+        assert (
+            other.send("POST", "/tasks/mood/try", {"text": "bad"})["classes"][0]["label"] == "neg"
+        )
+        for method, path in (
+            ("GET", "/tasks/mood/rows"),
+            ("GET", "/tasks/mood/labels.csv"),
+            ("POST", "/tasks/mood/fit"),
+            ("PUT", "/tasks/mood/words"),
+        ):
+            body = {"words": {}} if method != "GET" else None
+            answer = client.request(method, f"/page{path}", json=body)
+            assert answer.status_code == 403
+            assert "--allow-fit" in answer.json()["detail"]
+
+
+def test_the_page_is_whole_and_asks_nobody_else(page):
+    answer = page.client.get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in answer.text.replace("http-equiv", "")
+    seen, left = set(), {"app.js", "style.css", "icon.svg"}
+    while left:
+        name = left.pop()
+        seen.add(name)
+        file = page.client.get(f"/page/static/{name}")
+        assert file.status_code == 200, name
+        if name.endswith(".js"):
+            for sink in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("):
+                assert sink not in file.text, (name, sink)
+            left |= {p.split('"')[0] for p in file.text.split('from "./')[1:]} - seen
+    assert len(seen) > 8
+    listed = {
+        file.name for file in uploads.Path(fitting.__file__).parent.joinpath("static").iterdir()
+    }
+    assert listed == seen | {"index.html"}  # nothing lies about that no page loads
+
+
+def test_a_cancelled_fit_is_no_error_of_the_library():
+    assert not issubclass(Cancelled, ValueError | RuntimeError | OSError)
