@@ -1,8 +1,10 @@
 # make demo   the whole story, offline, on the embedded model
 # make test   the test suite
 # make test-servers  real servers, built and started here; not part of make test
+# make test-page  the page in a headless Chromium; not part of make test
 # make test-ray  bulk prediction on a local Ray of two workers; not part of make test
 # make check  lint, format, types
+# make test-schema  the server against its own OpenAPI page, by schemathesis; not part of make test
 # make test-oldest  the suite without torch, on the oldest versions that pyproject.toml allows
 # make fuzz   the fuzzers and kill loops with many cases: FEWFIT_FUZZ=100000
 # make docs   what is generated in docs/, again
@@ -19,7 +21,7 @@ OLDEST ?= .venv-oldest
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-servers test-ray test-oldest fuzz check docs bench clean
+.PHONY: setup demo test test-page test-servers test-ray test-schema test-oldest fuzz check docs bench clean
 
 setup: $(STAMP)
 
@@ -42,12 +44,12 @@ test: setup
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable . pytest pytest-timeout hypothesis pandas datasets cma
+		--editable '.[serve]' pytest pytest-timeout hypothesis pandas datasets cma
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed
 	@$(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider tests \
-		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers \
+		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers --ignore=tests/browser \
 		--ignore=tests/benchmarks \
 		--ignore=tests/hf_checkpoints.py
 
@@ -65,13 +67,22 @@ docs: setup
 bench: setup
 	@$(BIN)/python -m benchmarks
 
+test-schema: setup
+	@tests/serve/schemathesis.sh $(BIN)/python
+
 # Several minutes the first time: llama.cpp is compiled.
 test-servers: setup
 	@tests/servers/run.sh $(BIN)/python
+
+# Playwright's driver, and a Chromium that is there: no browser is fetched. FEWFIT_SHOTS=FOLDER keeps pictures.
+test-page: setup
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
+	@FEWFIT_CHROMIUM=$${FEWFIT_CHROMIUM:-$$(command -v chromium || command -v chromium-browser || \
+		command -v google-chrome)} $(BIN)/python -m pytest -v tests/browser
 
 # Ray is 600 MB, and has an environment of its own.
 test-ray: setup
 	@tests/ray/run.sh $(BIN)/python
 
 clean:
-	rm -rf $(VENV) .venv-ray $(OLDEST) demo-output
+	rm -rf $(VENV) .venv-ray .venv-schemathesis $(OLDEST) demo-output

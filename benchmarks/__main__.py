@@ -37,6 +37,7 @@ PROGRAMS = {
     "unlabelled": "unlabelled",
     "suggest": "suggest",
     "setfit_grid": "setfit_grid",
+    "decision": "decision",
     "pairs": "pairs",
     "vectors": "vectors",
     "chat": "chat",

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import (
     RESULTS,
+    decision,
     scale_cost,
     searchers_report,
     setfit_grid,
@@ -450,6 +451,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "suggest": suggest,
         "pairs": pairs,
         "setfit_grid": setfit_grid.section,
+        "decision": decision.section,
         "chat": chat,
         "token_shift": token_shift.section,
         "searchers": searchers_report.searchers,

@@ -70,11 +70,19 @@ def write_results(name: str, runs: Sequence[dict[str, Any]]) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _experiment(file: ExperimentFile, name: str, entry: ModelEntry, data: Path) -> Experiment:
+def rows_of(
+    data: Path, name: str, test_rows: int | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the training rows of a set, and the test rows or so many of them at random."""
     train, test = read_split(data, name, "train"), read_split(data, name, "test")
-    if entry.test_rows is not None and entry.test_rows < len(test):
-        rows = np.sort(np.random.RandomState(0).permutation(len(test))[: entry.test_rows])
+    if test_rows is not None and test_rows < len(test):
+        rows = np.sort(np.random.RandomState(0).permutation(len(test))[:test_rows])
         test = [test[i] for i in rows]
+    return train, test
+
+
+def _experiment(file: ExperimentFile, name: str, entry: ModelEntry, data: Path) -> Experiment:
+    train, test = rows_of(data, name, entry.test_rows)
     y = [str(row["label"]) for row in train]
     smallest = min(y.count(label) for label in set(y))
     prompt = file.prompt(name)

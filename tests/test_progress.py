@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from fewfit.cli.output import bar as of_commands
@@ -16,6 +18,10 @@ def test_a_bar_ends_full_but_for_an_error(capsys):
     with bar("asking", 5) as told:
         told(2)
     assert "asking: 100%" in capsys.readouterr().err
+    with bar("asking", 5) as told:
+        time.sleep(0.11)  # after which tqdm shows it again
+        told(8)
+    assert "asking: 8prompt" not in capsys.readouterr().err, "what calibrates comes on top"
     with pytest.raises(TypeError), bar("asking", 5) as told:
         told("two")  # pyright: ignore[reportArgumentType]
     assert "5/5" not in capsys.readouterr().err

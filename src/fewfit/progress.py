@@ -36,8 +36,8 @@ def bar(phase: str, total: int, unit: str = "prompt", *, always: bool = True) ->
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc=phase, unit=unit, disable=False if always else None) as shown:
-        yield shown.update
-        # What is stored or asked twice was not asked, and what calibrates came on top.
+        # What calibrates comes on top; what is stored or asked twice is not asked.
+        yield lambda n: shown.update(min(n, total - shown.n))
         shown.n = total
         shown.refresh()
 

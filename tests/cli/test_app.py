@@ -188,7 +188,7 @@ def test_a_real_process_is_silent_in_a_pipe(artifact, tmp_path):
     assert out.stdout.splitlines()[0] == "text,prediction,probability"
 
 
-def test_the_demo_tells_the_whole_story(tmp_path):
+def test_the_demo_tells_the_whole_story(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     out = run("demo", "--output", tmp_path / "demo", "--model", "fake", "--seeds", 2).stdout
     for line in (
@@ -202,7 +202,12 @@ def test_the_demo_tells_the_whole_story(tmp_path):
         assert line in out
     assert (tmp_path / "demo" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "demo" / "classifier" / "manifest.json").exists()
-    run("demo", "--output", tmp_path / "demo", "--model", "fake", "--seeds", 1)  # and again
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # what pip install fewfit brings
+    (tmp_path / "demo" / "accuracy.png").unlink()
+    again = run("demo", "--output", tmp_path / "demo", "--model", "fake", "--seeds", 1).stdout
+    assert "Reloaded, it says:" in again
+    assert 'No plot: plots need matplotlib: pip install "fewfit[plot]"' in again
+    assert not (tmp_path / "demo" / "accuracy.png").exists()
 
 
 def test_version_and_help():

@@ -268,3 +268,11 @@ def test_a_sentence_encoder_reads_no_demonstrations():
         make("embedded", methods=["in-context"])
     with pytest.raises(InputError, match="at least 0"):
         DecoderMethod(DecT(), demonstrations=-1)
+
+
+def test_tfidf_learns_from_one_text_of_each_of_many_classes_without_a_warning():
+    texts, y = [f"word{k} here" for k in range(25)], [f"class {k}" for k in range(25)]
+    test = [f"there is word{k}" for k in range(25)]
+    asked = {"methods": ["tfidf"], "models": ["fake"], "shots": [1], "seeds": 1, "store": None}
+    [cell] = compare(texts, y, test, y, **asked).cells
+    assert cell.accuracy == 1.0

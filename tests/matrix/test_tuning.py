@@ -22,22 +22,30 @@ from fewfit.tuning import ENTRIES, make_method
 from tests.tuning_models import ARCHITECTURES, kind, trunk
 
 SMALL = {
+    "apt": {"n": 4, "r": 2},
+    "cpt": {"k": 1, "eps": 10.0},
+    "dept": {"m": 3, "r": 2, "offset_rate": 1.0},
     "diff-pruning": {"budget": 50},
+    "ept": {"m": 3, "r": 2, "fusion": 2, "spaces": 2, "width": 2, "offset_rate": 1.0},
+    "mam": {"l": 3, "r": 4},
     "hft": {"rounds": 2},
     "swr": {"share": 0.5},
     "fish": {"budget": 50},
     "gradient-mask": {"budget": 50, "layer_decay": 0.5},
     "gradual-unfreezing": {"every": 2},
+    "iapt": {"m": 2, "r": 4},
     "ipet": {"repetitions": 2, "generations": 1},
     "ladder": {"reduction": 4},
     "list": {"sessions": 1, "r": 4},
     "lora": {"rank": 2},
     "lt-sft": {"budget": 50},
     "magnitude-mask": {"budget": 50},
+    "panda": {"m": 3, "weight": 1.0},
     "parallel-adapter": {"r": 4},
     "peft": {"tuner": "lokr"},
     "pet": {"repetitions": 1, "adapter": "parallel-adapter", "adapter_options": {"r": 4}},
     "prefix-tuning": {"m": 3},
+    "promot": {"m": 3, "adapter_options": {"rank": 2}},
     "prompt-tuning": {"m": 3},
     "random-mask": {"budget": 50},
     "series-adapter": {"r": 4},
@@ -48,6 +56,7 @@ REFUSED = {
     ("bitfit", "t5-gated"): "no bias",
     ("bitfit", "t5-ungated"): "no bias",
     ("bitfit", "llama"): "no bias",
+    **{("cpt", a): "is for" for a in ARCHITECTURES if kind(a) != "causal"},
     ("peft", "gpt2"): "refuses it",
 }
 """What cannot be, and what is said then."""

@@ -72,6 +72,25 @@ def test_the_loss_is_that_of_the_paper():
     assert torch.isfinite(given.grad).all()
 
 
+def test_texts_are_read_in_groups_of_similar_length(encoder):
+    items = [encoder.encoder.encode(row[0]) for row in rows()] * 3
+    order = np.random.default_rng(0).permutation(len(items))
+    batch = encoder.pack([items[i] for i in order])
+    found = encoder.read(batch)[1]
+    with torch.inference_mode():
+        together = encoder.model.network(batch.ids, batch.mask)
+        seen = []
+        handle = encoder.network.register_forward_hook(
+            lambda _, args, kwargs, out: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+        )
+        encoder.read(batch)
+        handle.remove()
+    assert torch.allclose(found, together, atol=1e-5)
+    assert [n for n, _ in seen] == [8, 8, 2]
+    lengths = np.sort([len(item.before) for item in items])
+    assert [longest for _, longest in seen] == [lengths[7], lengths[15], lengths[17]]
+
+
 def test_texts_of_a_class_come_together_and_the_encoder_stays(encoder):
     before = {name: t.clone() for name, t in encoder.network.state_dict().items()}
 
@@ -126,9 +145,10 @@ def test_a_long_text_is_cut_while_it_is_trained_on(encoder):
 
 
 def test_another_adapter_has_its_own_rate(encoder):
-    assert make_method("contrastive").recipe.learning_rate == pytest.approx(0.03)
+    quick = make_method("contrastive").recipe
+    assert (quick.steps, quick.learning_rate) == (20, pytest.approx(0.06))
     low = make_method("contrastive", {"adapter": "lora", "adapter_options": {"rank": 2}})
-    assert low.recipe.learning_rate == pytest.approx(0.003)
+    assert (low.recipe.steps, low.recipe.learning_rate) == (80, pytest.approx(0.003))
     assert low.fit(encoder, Data(rows()), Run(RECIPE)).count == 2 * 2 * 2 * (32 + 32)
 
 

@@ -22,6 +22,10 @@ CARD = "README.md"
 """What an artifact says about itself to a person. It is written, replaced, and never read."""
 
 
+ASIDE = ".*.old.*"
+"""Where an older artifact stands while it is replaced; the first star is its name."""
+
+
 class Strict(BaseModel):
     """An entry of a manifest: no unknown field, no coercion, no NaN."""
 
@@ -210,3 +214,25 @@ def _swap(fresh: Path, folder: Path) -> None:
 def sha256(data: bytes) -> str:
     """Return the hash in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def recover(parent: Path) -> list[Path]:
+    """Put back what stood aside when a process was killed between the two renames of a write.
+
+    No process may be writing there meanwhile.
+
+    Returns
+    -------
+    list of path
+        The folders that are there again, as they were before that write.
+    """
+    found = []
+    for aside in sorted(parent.glob(ASIDE)):
+        for old in [*aside.iterdir()] if aside.is_dir() and not aside.is_symlink() else []:
+            if aside.name.startswith(f".{old.name}.old.") and old.is_dir():
+                place = parent / old.name
+                if not place.exists():
+                    old.rename(place)
+                    found.append(place)
+                    aside.rmdir()
+    return found

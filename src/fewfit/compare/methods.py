@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -277,7 +278,9 @@ class Tfidf(Method):
         # Symbols are words too: a sample of emoji has a vocabulary.
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
         pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
-        return pipeline.fit(sample.texts, sample.y)
+        with warnings.catch_warnings():  # of one text of each of many classes, which is meant
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            return pipeline.fit(sample.texts, sample.y)
 
     def predict_proba(self, fitted: Any, test: Features) -> NDArray[Any]:
         return fitted.predict_proba(test.texts)

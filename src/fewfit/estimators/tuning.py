@@ -31,6 +31,7 @@ METHOD = "contrastive"
 N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
+_MARGIN = 0.05  # nats for each example; less is taken to be chance
 _LEAST = 1e-6  # probability, so that one row cannot decide
 _SHORTER = 0.5  # of the steps, on half of the rows
 _TUNABLE = (*ENCODERS, "hf")
@@ -51,8 +52,8 @@ class Tuning:
         Share of the labelled examples that were given their class by a classifier that had not
         seen them; None where none could be held out.
     gain : float or None
-        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides. Of the
-        candidates that are not frozen it is the best's.
+        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides. Where the
+        model stays frozen, that of the best that is tuned.
     n_trainings, steps : int
         Trainings, those for the decision among them, and the steps of all.
     queries : int
@@ -114,6 +115,31 @@ def check_tunable(
     return str(spec)
 
 
+def log_likelihood(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the mean log-likelihood of classes (A,) under probabilities (A, N, K)."""
+    return np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
+
+
+def choose(likely: NDArray[np.float64]) -> int:
+    """Return which candidate to take, by the log-likelihood of what was held out.
+
+    Parameters
+    ----------
+    likely : ndarray of shape (1 + A,)
+        Of the frozen model, then of those tuned further and further.
+
+    Returns
+    -------
+    int
+        0, unless one that is tuned is better by a margin; then the one tuned furthest of those that
+        are as good but for a margin: in the end it is tuned on twice the rows.
+    """
+    best = likely[1:].max()
+    if best <= likely[0] + _MARGIN:
+        return 0
+    return 1 + int(np.flatnonzero(likely[1:] >= best - _MARGIN)[-1])
+
+
 @dataclass
 class Tuner:
     """Tunes a frozen model on parts of the examples, and on all of them.
@@ -160,22 +186,18 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        proba = np.empty((1 + len(ALPHAS), len(codes), len(self.task.verbalizer.classes)))
-        for fold in range(N_FOLDS):
-            held = folds == fold
-            proba[0, held] = self._frozen(~held, held)
-            proba[1:, held] = self._tuned(~held, held)
+        proba = self.held_out(folds)
         right = proba.argmax(axis=2) == codes
-        likely = np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
-        best = 1 + int(likely[1:].argmax())
-        gain = float(likely[best] - likely[0])
-        yes, alpha = gain > 0, ALPHAS[best - 1]
+        likely = log_likelihood(proba, codes)
+        chosen = choose(likely)
+        best = chosen or 1 + int(likely[1:].argmax())
+        gain, yes = float(likely[best] - likely[0]), chosen > 0
+        alpha = ALPHAS[best - 1]
         self.right = right[best]
-        every = np.ones(len(codes), dtype=bool)
-        model = self._models(every, (alpha,), 1.0, shared=False)[0] if yes else None
+        model = self.models((alpha,), shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
-            f"the classes of held-out examples are {'more' if yes else 'less'} likely once tuned",
+            f"held-out examples' classes are {'more' if yes else 'not more'} likely once tuned",
             alpha if yes else 0.0,
             frozen=float(right[0].mean()),
             tuned=float(right[best].mean()),
@@ -188,6 +210,38 @@ class Tuner:
         )
         self._trunk = None
         return told, model
+
+    def held_out(self, folds: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the probabilities of the examples, each by models that have not seen it.
+
+        Parameters
+        ----------
+        folds : ndarray of shape (N,)
+            Which examples are held out together.
+
+        Returns
+        -------
+        ndarray of shape (1 + A, N, K)
+            Of the frozen model, then of each of ALPHAS.
+        """
+        shape = (1 + len(ALPHAS), len(folds), len(self.task.verbalizer.classes))
+        proba = np.empty(shape)
+        for fold in np.unique(folds):
+            held = folds == fold
+            proba[0, held] = self._frozen(~held, held)
+            proba[1:, held] = self._tuned(~held, held)
+        return proba
+
+    def models(self, alphas: Sequence[float], *, shared: bool = True) -> list[TunedModel]:
+        """Return the model tuned on all examples, for each alpha.
+
+        Parameters
+        ----------
+        shared : bool, default=True
+            If not, the one model takes the network over.
+        """
+        every = np.ones(len(self.training.codes), dtype=bool)
+        return self._models(every, alphas, 1.0, shared=shared)
 
     @property
     def _method(self) -> TuningMethod:

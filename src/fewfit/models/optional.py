@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fewfit.models.base import Check, FrontModel, FrozenModel
 from fewfit.models.costs import Size
+from fewfit.observations import Observations
 from fewfit.prompts import Prompt
 
 
@@ -90,6 +91,29 @@ class ScoresApart(Protocol):
     """A model whose score of a label word is the same whatever other words it is asked about."""
 
     scores_apart: bool
+
+
+class SharesNetwork(Protocol):
+    """A model that is a small change to a network, of which others are other changes."""
+
+    @property
+    def network_key(self) -> str:
+        """What the network is known by: the same of all models on it. Cheap."""
+        ...
+
+    @property
+    def mixture(self) -> str | None:
+        """What models have in common whose rows may stand in one batch; None for one in none."""
+        ...
+
+    def share(self, networks: dict[str, Any]) -> None:
+        """Ask one copy of the network from now on, with all others that are told the same."""
+
+    def mixed(
+        self, groups: Sequence[tuple[Any, Sequence[Prompt], Sequence[str]]]
+    ) -> list[Observations]:
+        """Answer for models of one mixture: for each its prompts, about its label words."""
+        ...
 
 
 class GivesVocabulary(Protocol):
@@ -174,6 +198,22 @@ def show(model: FrozenModel, prompt: Prompt, words: Sequence[str]) -> str:
 def scores_apart(model: FrozenModel) -> bool:
     """Return :attr:`ScoresApart.scores_apart`; False of a model that does not say it."""
     return bool(_first(model, "scores_apart"))
+
+
+def network_of(model: FrozenModel) -> str | None:
+    """Return :attr:`SharesNetwork.network`; None of a model that is no change to another."""
+    return _first(model, "network_key")
+
+
+def share_network(model: FrozenModel, networks: dict[str, Any]) -> None:
+    """Do :meth:`SharesNetwork.share`; most models share none."""
+    if (share := _first(model, "share")) is not None:
+        share(networks)
+
+
+def mixture_of(model: FrozenModel) -> str | None:
+    """Return :attr:`SharesNetwork.mixture` of a model with nothing in front; None of others."""
+    return getattr(model, "mixture", None)
 
 
 def gives_vocabulary(model: FrozenModel) -> GivesVocabulary:

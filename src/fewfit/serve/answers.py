@@ -86,9 +86,9 @@ def answered(task: Served, questions: dict[str, Question], found: Answered) -> S
         order = asked_for(task, question, name)
         p = {option: float(found.probabilities[0, k]) for option, k in order.items()}
         answers[name] = Chosen(choice=max(p, key=lambda option: p[option]), probabilities=p)
-    return SystemOneResponse(
-        model=task.name, answers=answers, usage={"input_tokens": 0, "output_tokens": 0}
-    )
+    tokens = int(found.tokens[0])
+    usage = {} if tokens < 0 else {"input_tokens": tokens, "output_tokens": 0}
+    return SystemOneResponse(model=task.name, answers=answers, usage=usage)
 
 
 def asked_for(task: Served, question: Question, name: str) -> dict[str, int]:

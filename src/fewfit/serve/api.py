@@ -28,6 +28,7 @@ _SELDOM = 5.0  # seconds between two tries of a frozen model that gave no answer
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": s.ErrorResponse, "description": text}
     for status, text in (
+        (400, "The body cannot be read."),
         (401, "The key is missing or wrong."),
         (404, "There is no such task."),
         (408, "The request did not arrive in time."),
@@ -207,7 +208,7 @@ def api_router(
     @router.get("/health/ready", responses={503: {"model": s.Health}})
     async def ready(response: Response) -> s.Health:
         """Say whether every frozen model has answered when it was last asked."""
-        first = {task.key: task for task in reversed(tasks.all())}
+        first = {task.network: task for task in reversed(tasks.all())}
         for key, task in first.items():
             engine = queue.engine(task)
             again = not engine.asked or engine.failing

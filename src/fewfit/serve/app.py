@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from fewfit._version import __version__
 from fewfit.errors import (
@@ -27,7 +28,7 @@ from fewfit.serve.batching import BusyError, LateError, Limits, Queue
 from fewfit.serve.guard import Bounds, Guard
 from fewfit.serve.metrics import Metrics
 from fewfit.serve.page import page_router
-from fewfit.serve.tasks import Tasks
+from fewfit.serve.tasks import MANIFESTS, Tasks
 
 LOG = logging.getLogger("fewfit.serve")
 
@@ -41,7 +42,13 @@ _STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
     (ModelError, 503, "model"),
     (FewfitError, 500, "failed"),
 )
-_CODES = {404: "not_found", 405: "wrong_method", 403: "not_allowed", 409: "conflict"}
+_CODES = {
+    400: "invalid",
+    404: "not_found",
+    405: "wrong_method",
+    403: "not_allowed",
+    409: "conflict",
+}
 
 
 def create_app(
@@ -80,6 +87,12 @@ def create_app(
     FastAPI
         ``state.tasks`` and ``state.queue`` are what routes ask.
     """
+    first = tasks.folders[0]
+    if allow_fit and any((first / name).exists() for name in MANIFESTS):
+        raise InputError(
+            f"--allow-fit: {first} is an artifact itself, and new tasks go beside one; name the "
+            "folder that holds it first"
+        )
     metrics = Metrics(
         lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
     )
@@ -92,7 +105,7 @@ def create_app(
 
     app = FastAPI(title="fewfit", version=__version__, lifespan=lifespan)
     app.state.tasks, app.state.queue, app.state.metrics = tasks, queue, metrics
-    app.include_router(
+    routers = (
         api_router(
             tasks,
             queue,
@@ -101,22 +114,22 @@ def create_app(
             allow_fit=allow_fit,
             models=models,
             fit_store=fit_store,
-        )
-    )
-    app.include_router(
+        ),
         page_router(
             tasks,
             queue,
-            workspace=tasks.folders[0],
+            workspace=first,
             allow_fit=allow_fit,
             models=models,
             store=fit_store,
-        )
+        ),
     )
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     app.add_exception_handler(FewfitError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(
         Guard,
         metrics=metrics,
@@ -144,20 +157,25 @@ def _ours(request: Request, error: Any) -> JSONResponse:
 def _invalid(request: Request, error: Any) -> JSONResponse:
     told = []
     for one in error.errors()[:5]:  # what was sent is not repeated: it may be a user's text
-        where = ".".join(str(part) for part in one["loc"] if part != "body")
+        where = ".".join(_plain(part) for part in one["loc"] if part != "body")
         told.append(f"{where}: {one['msg']}" if where else str(one["msg"]))
     return problem(422, "invalid", "; ".join(told))
 
 
 def _http(request: Request, error: Any) -> JSONResponse:
     code = _CODES.get(error.status_code, "failed")
-    return problem(error.status_code, code, str(error.detail), **(error.headers or {}))
-
-
-def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    LOG.error("%s %s", request.method, _route(request), exc_info=error)
-    return problem(500, "failed", "the server failed; its log says where")
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the framework names those of the first route alone
+        met = [r for r in request.app.state.routes if r.matches(request.scope)[0] != Match.NONE]
+        own = {name for route in met for name in getattr(route, "methods", None) or ()}
+        headers["Allow"] = ", ".join(sorted(own)) or headers.get("Allow", "")
+    return problem(error.status_code, code, str(error.detail), **headers)
 
 
 def _route(request: Request) -> str:
     return getattr(request.scope.get("route"), "path", "-")
+
+
+def _plain(part: Any) -> str:
+    """Return a key of a body as text that can be sent."""
+    return str(part)[:80].encode("ascii", "backslashreplace").decode()

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from fewfit.errors import FewfitError
 from fewfit.prompts import Row, read_rows
 from fewfit.serve.tasks import Served, Tasks
-from fewfit.serve.together import Answered, Asked, answer
+from fewfit.serve.together import Answered, Asked, answer, asked_once
 
 _FORGETS = 0.8  # share of the last estimate of a prompt's seconds in the next
 
@@ -54,13 +54,16 @@ class Limits:
 
 @dataclass(eq=False)
 class _Part:
-    """Some rows of a request that are asked together."""
+    """Some rows of a request that are asked together; `once` says which prompts are the same."""
 
-    task: Served
-    rows: Sequence[Row]
-    size: int
+    asked: Asked
+    once: frozenset[Hashable]
     until: float
     done: asyncio.Future[Answered]
+
+    @property
+    def size(self) -> int:
+        return len(self.asked.queries)
 
 
 class Engine:
@@ -98,15 +101,24 @@ class Engine:
         FewfitError
             What the model says of these rows.
         """
-        views = len(task.estimator.task_.template.views)
-        n = max(1, self.limits.batch // views)
+        own, model = task.estimator.task_, task.model
+        views = len(own.template.views)
+        n = max(1, self.limits.batch // views) * views
+        if not own.calibration.row_independent:
+            n = len(rows) * views  # it looks at all rows at once
         size = len(rows) * views
         if self._size and self._size + size > self.limits.waiting:
             raise BusyError(max(1, math.ceil(self._size * self._seconds)))
         loop, until = asyncio.get_running_loop(), time.monotonic() + deadline
+        queries = own.queries(rows)
         parts = [
-            _Part(task, some, len(some) * views, until, loop.create_future())
-            for some in (rows[i : i + n] for i in range(0, len(rows), n))
+            _Part(
+                Asked(task.estimator, some),
+                frozenset(asked_once(model, query) for query in some),
+                until,
+                loop.create_future(),
+            )
+            for some in (queries[i : i + n] for i in range(0, size, n))
         ]
         self._waiting.extend(parts)
         self._size += size
@@ -128,8 +140,8 @@ class Engine:
             batch = self._next()
             if not batch:
                 continue
-            asked = [Asked(part.task.estimator, part.rows) for part in batch]
             size, begun = sum(part.size for part in batch), time.perf_counter()
+            asked = [part.asked for part in batch]
             try:
                 found = await loop.run_in_executor(self._thread, answer, asked)
             finally:
@@ -145,19 +157,25 @@ class Engine:
                     part.done.set_result(one)
 
     def _next(self) -> list[_Part]:
-        """Take what is asked next: first come, first served, what was given up left out."""
+        """Take what is asked next: first come, first served, what was given up left out.
+
+        What waits further back comes along where it asks nothing that is not asked anyway.
+        """
         batch: list[_Part] = []
-        size, now = 0, time.monotonic()
-        while self._waiting:
-            part = self._waiting[0]
+        left: deque[_Part] = deque()
+        once: set[Hashable] = set()
+        now = time.monotonic()
+        for part in self._waiting:
             if part.done.done() or part.until < now:
-                self._waiting.popleft()
                 self._size -= part.size
                 continue
-            if batch and size + part.size > self.limits.batch:
-                break
-            batch.append(self._waiting.popleft())
-            size += part.size
+            more = len(part.once - once)
+            if not batch or not more or (not left and len(once) + more <= self.limits.batch):
+                batch.append(part)
+                once |= part.once
+            else:
+                left.append(part)
+        self._waiting = left
         return batch
 
     def _learn(self, size: int, took: float, found: Sequence[Answered | Exception]) -> None:
@@ -201,9 +219,9 @@ class Queue:
 
     def engine(self, task: Served) -> Engine:
         """Return the engine of a task's frozen model."""
-        if task.key not in self.engines:
-            self.engines[task.key] = Engine(self.limits, self._note)
-        return self.engines[task.key]
+        if task.network not in self.engines:
+            self.engines[task.network] = Engine(self.limits, self._note)
+        return self.engines[task.network]
 
     async def answer(
         self, tasks: Sequence[Served], X: Sequence[Any], *, deadline: float | None = None
@@ -251,14 +269,14 @@ class Queue:
 
     def forget(self) -> None:
         """Let go of engines of frozen models that no task is on, once they have nothing to do."""
-        used = {task.key for task in self.tasks.all()}
+        used = {task.network for task in self.tasks.all()}
         for key in list(self.engines.keys() - used):
             if not self.engines[key].waiting:
                 self.engines.pop(key)._thread.shutdown(wait=False)
 
     def failing(self) -> Mapping[str, str]:
         """Return which frozen models gave no answer when last asked, and why."""
-        models = {task.key: str(task.model.spec) for task in self.tasks.all()}
+        models = {task.network: str(task.model.spec) for task in self.tasks.all()}
         return {
             models[key]: engine.failing
             for key, engine in self.engines.items()
@@ -275,5 +293,6 @@ def _joined(parts: Sequence[Answered]) -> Answered:
         np.concatenate([part.probabilities for part in parts]),
         [reason for part in parts for reason in part.reasons],
         np.concatenate([part.cut for part in parts]),
+        np.concatenate([part.tokens for part in parts]),
         sum(part.queries for part in parts),
     )

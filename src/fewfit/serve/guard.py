@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fewfit.serve.metrics import Metrics
+
+LOG = logging.getLogger("fewfit.serve")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -91,6 +95,12 @@ class Guard:
                 await _answer(noted, *refused)
                 return
             await self.app(scope, receive, noted)
+        except Exception as error:
+            # Not what it says: that may be a user's text. It ends here, or others would log it.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            LOG.error("%s: %s\n%s", scope["method"], type(error).__name__, place)
+            if not status:
+                await _answer(noted, 500, "failed", "the server failed; its log says where")
         finally:
             # Routes, and no paths: what callers invent would grow for ever.
             route = getattr(scope.get("route"), "path", "other")

@@ -33,7 +33,7 @@ class PredictRequest(_Body):
 
     texts: Text | Annotated[list[Text], Field(min_length=1)]
     tasks: Name | Annotated[list[Name], Field(min_length=1)] | None = None
-    deadline: Annotated[float, Field(gt=0, le=3600)] | None = None
+    deadline: Annotated[float, Field(ge=0.1, le=3600, strict=True)] | None = None
 
 
 class Labelled(BaseModel):
@@ -223,7 +223,7 @@ class SystemOneRequest(BaseModel):
                     "questions": {
                         "label": {
                             "type": "choice",
-                            "criteria": {"billing": None, "delivery": None},
+                            "criteria": {"billing": "about money", "delivery": "about parcels"},
                         }
                     },
                 }

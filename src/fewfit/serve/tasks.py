@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from fewfit.artifacts import schema
+from fewfit.artifacts.files import ASIDE, recover
 from fewfit.errors import FewfitError, InputError
 from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.loading import load
 from fewfit.estimators.opening import open_model
 from fewfit.models import FrozenModel
-from fewfit.models.optional import check_installed
+from fewfit.models.optional import check_installed, network_of, share_network
 
-TUNED = "tuning.json"
+MANIFESTS = (schema.MANIFEST, "tuning.json")
+"""One of which every artifact has."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a task: what is safe in a path and in an address."""
 
@@ -36,6 +39,8 @@ class Served:
         Its frozen model is the one copy of all tasks on it.
     key : str
         Of its frozen model: the same for models that give the same answers.
+    network : str
+        Of what its frozen model runs on: the same for tuned models on one base model.
     stamp : tuple
         What of its files shows that they have changed.
     """
@@ -44,6 +49,7 @@ class Served:
     folder: Path
     estimator: TextEstimator
     key: str
+    network: str
     stamp: tuple[Any, ...] = ()
 
     @property
@@ -114,7 +120,11 @@ class Tasks:
         self._store, self._named = store, dict(models or {})
         self._own: dict[str, Served] = {}
         self._models: dict[str, FrozenModel] = {}
+        self._networks: dict[str, Any] = {}
         self._changing = threading.Lock()
+        for root in self.folders:  # nothing of this server writes yet
+            for place in {aside.parent for aside in root.rglob(ASIDE)}:
+                recover(place)
         self.report = self.reload()
 
     def names(self) -> list[str]:
@@ -132,7 +142,7 @@ class Tasks:
 
     def n_models(self) -> int:
         """Return how many frozen models there are under the tasks."""
-        return len({task.key for task in self._own.values()})
+        return len({task.network for task in self._own.values()})
 
     def open_model(self, spec: str) -> FrozenModel:
         """Return a frozen model by name: the copy that tasks on it are asked with."""
@@ -150,7 +160,7 @@ class Tasks:
         """
         check_name(name)
         with self._changing:
-            task = self._load(name, Path(folder))
+            task = self._load(name, Path(folder).resolve())
             self._own = {**self._own, name: task}
         return task
 
@@ -181,6 +191,11 @@ class Tasks:
                     report.broken[str(folder)] = str(error)
                     if known and known.folder == folder:
                         found[name] = known
+            for name in self._own.keys() - found.keys():
+                folder = self._own[name].folder
+                if any(folder.parent.glob(ASIDE.replace("*", name, 1))):  # is being replaced
+                    found[name] = self._own[name]
+                    report.kept.append(name)
             report.gone = sorted(self._own.keys() - found.keys())
             self._own = found
             self._forget()
@@ -189,7 +204,7 @@ class Tasks:
     def _artifacts(self) -> Iterator[Path]:
         seen: set[Path] = set()
         for root in self.folders:
-            for pattern in (schema.MANIFEST, TUNED):
+            for pattern in MANIFESTS:
                 for file in sorted(root.resolve().rglob(pattern)):
                     hidden = any(
                         part.startswith(".") for part in file.relative_to(root.resolve()).parts
@@ -205,7 +220,8 @@ class Tasks:
         shared = self._shared(estimator.task_.model)
         estimator.task_ = replace(estimator.task_, model=shared)
         estimator.set_params(model=shared)
-        return Served(name, folder, estimator, key_of(shared), stamp)
+        key = key_of(shared)
+        return Served(name, folder, estimator, key, network_of(shared) or key, stamp)
 
     def _elsewhere(self, folder: Path) -> dict[str, str]:
         if not self._named or not (folder / schema.MANIFEST).is_file():
@@ -214,13 +230,19 @@ class Tasks:
         return {"model": self._named[spec]} if spec in self._named else {}
 
     def _shared(self, model: FrozenModel) -> FrozenModel:
-        return self._models.setdefault(key_of(model), model)
+        key = key_of(model)
+        if key not in self._models:
+            share_network(model, self._networks)
+            self._models.setdefault(key, model)
+        return self._models[key]
 
     def _forget(self) -> None:
         """Let go of frozen models that no task is on any more, tuned ones above all."""
         used = {task.key for task in self._own.values()}
         for key in self._models.keys() - used:
             del self._models[key]
+        for network in self._networks.keys() - {task.network for task in self._own.values()}:
+            del self._networks[network]
 
 
 def key_of(model: FrozenModel) -> str:
@@ -241,7 +263,7 @@ def check_name(name: str) -> str:
 def _stamp(folder: Path) -> tuple[Any, ...]:
     """What changes when an artifact is replaced: it is written whole, in one rename."""
     kept = []
-    for name in (schema.MANIFEST, TUNED):
+    for name in MANIFESTS:
         if (folder / name).is_file():
             state = (folder / name).stat()
             kept.append((name, state.st_ino, state.st_mtime_ns, state.st_size))

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewfit.errors import FewfitError, ModelWarning, TruncationWarning
+from fewfit.errors import BudgetExceededError, ModelError, StoreError
 from fewfit.estimators.base import TextEstimator
 from fewfit.gathering import gather
-from fewfit.models.optional import scores_apart
+from fewfit.models import FrozenModel
+from fewfit.models.optional import mixture_of, scores_apart
 from fewfit.observations import Observations, Status
-from fewfit.prompts import Prompt, Row
+from fewfit.prompts import Prompt
 from fewfit.task import Query
+
+Words = tuple[str, ...]
 
 
 class Asked(NamedTuple):
-    """Some rows that a task is asked about."""
+    """Some rows that a task is asked about.
+
+    Attributes
+    ----------
+    estimator : TextEstimator
+    queries : sequence of Query
+        Those of the rows, the views of a row side by side.
+    """
 
     estimator: TextEstimator
-    rows: Sequence[Row]
+    queries: Sequence[Query]
 
 
 class Answered(NamedTuple):
@@ -37,6 +46,8 @@ class Answered(NamedTuple):
         Why it gave none; empty for the other rows.
     cut : ndarray of shape (N,), bool
         Where the text was longer than the model reads.
+    tokens : ndarray of shape (N,), int
+        Of the prompts, in the model's tokens; -1 where it does not say.
     queries : int
         Paid for. A prompt of several tasks counts for the first of them.
     """
@@ -44,18 +55,25 @@ class Answered(NamedTuple):
     probabilities: NDArray[np.float64]
     reasons: list[str]
     cut: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
     queries: int
 
 
-def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
-    """Answer parts that are asked of one frozen model, each prompt once.
+def asked_once(model: FrozenModel, query: Query) -> Hashable:
+    """Return what two queries of a model have in common that are asked as one."""
+    return id(model), query.prompt, None if scores_apart(model) else query.words
 
-    Where one of them fails for what is in it, the others are asked without it.
+
+def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
+    """Answer parts that are asked in one go, each prompt once.
+
+    Where one of them fails for what is in it, the others are asked without it; where the model
+    fails, they all do.
 
     Parameters
     ----------
     parts : sequence of Asked
-        All on the same frozen model.
+        All on the same frozen model, or on models that share a network.
 
     Returns
     -------
@@ -63,12 +81,10 @@ def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
         One of each part.
     """
     try:
-        with warnings.catch_warnings():
-            # Said of each row in the reply, and of nothing else.
-            warnings.simplefilter("ignore", TruncationWarning)
-            warnings.simplefilter("ignore", ModelWarning)
-            found = observe(parts)
-            return [_decoded(part, seen) for part, seen in zip(parts, found, strict=True)]
+        found = observe(parts)
+        return [_decoded(part, seen) for part, seen in zip(parts, found, strict=True)]
+    except (ModelError, BudgetExceededError, StoreError) as error:
+        return [error for _ in parts]
     except Exception as error:  # whose it is shows when each is asked alone
         if len(parts) == 1:
             return [error]
@@ -76,61 +92,90 @@ def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
 
 
 def observe(parts: Sequence[Asked]) -> list[Observations]:
-    """Ask a frozen model what several tasks want to know of it; columns are the tasks' classes.
+    """Ask what several tasks want to know of a frozen model; columns are the tasks' classes.
 
     A prompt that two tasks share is asked once where they spell the same label words, or where the
     model scores each word for itself.
     """
-    queries = [part.estimator.task_.queries(part.rows) for part in parts]
-    model = parts[0].estimator.task_.model
-    words: dict[Prompt, dict[str, None]] = {}
-    apart = scores_apart(model)
-    if apart:
-        for query in (query for part in queries for query in part):
-            words.setdefault(query.prompt, {}).update(dict.fromkeys(query.words))
-    together: dict[tuple[str, ...], dict[Prompt, int]] = {}
-
-    def key(query: Query) -> tuple[str, ...]:
-        return tuple(words[query.prompt]) if apart else query.words
-
-    for query in (query for part in queries for query in part):
-        prompts = together.setdefault(key(query), {})
-        prompts.setdefault(query.prompt, len(prompts))
-    answers = {own: model.observe(list(prompts), own) for own, prompts in together.items()}
-    spent: set[tuple[tuple[str, ...], Prompt]] = set()
-    return [
-        _of(part, own, [key(query) for query in own], together, answers, spent)
-        for part, own in zip(parts, queries, strict=True)
-    ]
+    asking: dict[int, _Asking] = {}
+    for estimator, queries in parts:
+        model = estimator.task_.model
+        asking.setdefault(id(model), _Asking(model)).add(queries)
+    _ask_all(list(asking.values()))
+    return [_of(part, asking[id(part.estimator.task_.model)]) for part in parts]
 
 
-def _of(
-    part: Asked,
-    queries: Sequence[Query],
-    keys: Sequence[tuple[str, ...]],
-    together: dict[tuple[str, ...], dict[Prompt, int]],
-    answers: dict[tuple[str, ...], Observations],
-    spent: set[tuple[tuple[str, ...], Prompt]],
-) -> Observations:
+class _Asking:
+    """What one frozen model is asked: prompts by the words that go with them, and the answers."""
+
+    def __init__(self, model: FrozenModel) -> None:
+        self.model = model
+        self._apart = scores_apart(model)
+        self._words: dict[Prompt, dict[str, None]] = {}
+        self._queries: list[Query] = []
+        self.prompts: dict[Words, dict[Prompt, int]] = {}
+        self.answers: dict[Words, Observations] = {}
+        self.spent: set[tuple[Words, Prompt]] = set()
+
+    def add(self, queries: Sequence[Query]) -> None:
+        self._queries += queries
+        if self._apart:
+            for query in queries:
+                self._words.setdefault(query.prompt, {}).update(dict.fromkeys(query.words))
+
+    def group(self) -> None:
+        for query in self._queries:
+            prompts = self.prompts.setdefault(self.key(query), {})
+            prompts.setdefault(query.prompt, len(prompts))
+
+    def key(self, query: Query) -> Words:
+        """Return the words that a query is asked with."""
+        return tuple(self._words[query.prompt]) if self._apart else query.words
+
+
+def _ask_all(asking: Sequence[_Asking]) -> None:
+    """Ask, rows of several models in one batch where they have a mixture."""
+    mixtures: dict[str, list[_Asking]] = {}
+    for one in asking:
+        one.group()
+        mixture = mixture_of(one.model) if len(asking) > 1 else None
+        if mixture is not None:
+            mixtures.setdefault(mixture, []).append(one)
+    mixed: set[int] = set()
+    for some in mixtures.values():
+        if len(some) > 1:
+            groups = [(one, words) for one in some for words in one.prompts]
+            model: Any = some[0].model
+            found = model.mixed([(one.model, list(one.prompts[w]), w) for one, w in groups])
+            for (one, words), answers in zip(groups, found, strict=True):
+                one.answers[words] = answers
+            mixed.update(map(id, some))
+    for one in asking:
+        if id(one) not in mixed:
+            for words, prompts in one.prompts.items():
+                one.answers[words] = one.model.observe(list(prompts), words)
+
+
+def _of(part: Asked, asking: _Asking) -> Observations:
     """Return a part's own rows and columns of what was answered."""
     verbalizer = part.estimator.task_.verbalizer
     names = [str(name) for name in verbalizer.classes]
-    groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
-    for i, (query, own) in enumerate(zip(queries, keys, strict=True)):
-        groups.setdefault((own, query.words), []).append(i)
+    groups: dict[tuple[Words, Words], list[int]] = {}
+    for i, query in enumerate(part.queries):
+        groups.setdefault((asking.key(query), query.words), []).append(i)
     batches = []
     for (own, words), where in groups.items():
-        prompts = [queries[i].prompt for i in where]
-        seen = answers[own][np.array([together[own][prompt] for prompt in prompts])]
-        fresh = []
-        for prompt in prompts:
-            fresh.append((own, prompt) not in spent)
-            spent.add((own, prompt))
+        place, fresh = asking.prompts[own], []
+        for i in where:
+            known = (own, part.queries[i].prompt)
+            fresh.append(known not in asking.spent)
+            asking.spent.add(known)
+        seen = asking.answers[own][np.array([place[part.queries[i].prompt] for i in where])]
         mine = _columns(replace(seen, asked=seen.asked & np.array(fresh)), own, words)
         batches.append(
             (np.array(where), mine.by_class(names, verbalizer.word_class, verbalizer.weights))
         )
-    return gather(batches, len(queries))
+    return gather(batches, len(part.queries))
 
 
 def _columns(seen: Observations, own: Sequence[str], words: Sequence[str]) -> Observations:
@@ -147,15 +192,12 @@ def _columns(seen: Observations, own: Sequence[str], words: Sequence[str]) -> Ob
 
 def _decoded(part: Asked, seen: Observations) -> Answered:
     task = part.estimator.task_
-    status = seen.status.reshape(len(part.rows), -1)
+    views = len(task.template.views)
+    tokens = seen.n_tokens.reshape(-1, views).astype(np.int64)
     return Answered(
         part.estimator.decode(seen),
         task.failures(seen),
-        (status == Status.TRUNCATED).any(axis=1),
+        (seen.status.reshape(-1, views) == Status.TRUNCATED).any(axis=1),
+        np.where((tokens < 0).any(axis=1), -1, tokens.sum(axis=1)),
         seen.queries,
     )
-
-
-def is_ours(error: BaseException) -> bool:
-    """Whether an error says something to whom it is shown."""
-    return isinstance(error, FewfitError)

@@ -94,7 +94,7 @@ def check_rows(case: TuningCase) -> None:
 
 
 def check_tensors(case: TuningCase) -> None:
-    """What is kept matters: most tensors, changed, change the answers."""
+    """What is kept is a copy, and matters: most tensors, changed, change the answers."""
     import torch
 
     tensors = {name: t.clone() for name, t in case.trained.tensors().items()}
@@ -106,6 +106,11 @@ def check_tensors(case: TuningCase) -> None:
         if torch.equal(answers(case.trunk, fresh), case.said):
             idle.append(name)
     assert len(idle) <= len(numbers) // 4, f"no effect: {idle}"
+    given = fresh.tensors()
+    before = {name: t.clone() for name, t in given.items()}
+    fresh.restore(tensors)
+    kept = all(torch.equal(given[name], before[name]) for name in before)
+    assert kept, "tensors() gives a copy, which restore() does not change"
 
 
 def check_resumed(case: TuningCase) -> None:

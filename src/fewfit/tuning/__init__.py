@@ -74,16 +74,20 @@ class Entry(NamedTuple):
 _POOL = "1 in all, and unlabelled texts"
 
 ENTRIES: dict[str, Entry] = {
+    "apt": Entry("adapters.apt:APT", "Wu et al. 2023, arXiv 2306.15706"),
     "bitfit": Entry("sparse.bitfit:BitFit", "Ben Zaken et al. 2021, arXiv 2106.10199"),
     "contrastive": Entry(
         "losses.contrastive:Contrastive",
         "Khosla et al. 2020, arXiv 2004.11362",
         "1 per class",
     ),
+    "cpt": Entry("prompts.cpt:CPT", "Blau et al. 2024, arXiv 2410.17222"),
+    "dept": Entry("prompts.dept:DePT", "Shi & Lipani 2024, arXiv 2309.05173"),
     "diff-pruning": Entry("sparse.diff_pruning:DiffPruning", "Guo et al. 2021, arXiv 2012.07463"),
     "embeddings-head": Entry(
         "sparse.parts:EmbeddingsAndHead", "Zlotchevski et al. 2022, arXiv 2208.13928"
     ),
+    "ept": Entry("prompts.ept:EPT", "Lan et al. 2025, arXiv 2405.11464"),
     "fish": Entry("sparse.fish:FISH", "Sung et al. 2021, arXiv 2111.09839"),
     "focal": Entry("losses.focal:Focal", "Lin et al. 2017, arXiv 1708.02002"),
     "full": Entry("sparse.parts:FullTuning", ""),
@@ -94,6 +98,7 @@ ENTRIES: dict[str, Entry] = {
         "layers.unfreezing:GradualUnfreezing", "Howard & Ruder 2018, arXiv 1801.06146"
     ),
     "ia3": Entry("adapters.ia3:ScaledActivations", "Liu et al. 2022, arXiv 2205.05638"),
+    "iapt": Entry("prompts.iapt:IAPT", "Zhu et al. 2024, arXiv 2405.18203"),
     "ipet": Entry("rounds.pet:IPET", "Schick & Schütze 2021, arXiv 2001.07676", _POOL),
     "ladder": Entry("side.ladder:LadderSideTuning", "Sung et al. 2022, arXiv 2206.06522"),
     "last-blocks": Entry("sparse.parts:LastBlocks", "Zlotchevski et al. 2022, arXiv 2208.13928"),
@@ -103,6 +108,8 @@ ENTRIES: dict[str, Entry] = {
     "lora": Entry("adapters.peft:LoRA", "Hu et al. 2022, arXiv 2106.09685"),
     "lt-sft": Entry("sparse.lt_sft:LTSFT", "Ansell et al. 2022, arXiv 2110.07560"),
     "magnitude-mask": Entry("sparse.masks:MagnitudeMask", ""),
+    "mam": Entry("adapters.mam:MAM", "He et al. 2022, arXiv 2110.04366"),
+    "panda": Entry("prompts.panda:PANDA", "Zhong et al. 2024, arXiv 2208.10160"),
     "parallel-adapter": Entry(
         "adapters.bottleneck:ParallelAdapter", "He et al. 2021, arXiv 2110.04366"
     ),
@@ -111,6 +118,7 @@ ENTRIES: dict[str, Entry] = {
     "prefix-tuning": Entry(
         "prompts.prefix_tuning:PrefixTuning", "Li & Liang 2021, arXiv 2101.00190"
     ),
+    "promot": Entry("prompts.promot:ProMoT", "Wang et al. 2024, arXiv 2211.00635"),
     "prompt-tuning": Entry(
         "prompts.prompt_tuning:PromptTuning", "Lester et al. 2021, arXiv 2104.08691"
     ),

@@ -77,6 +77,11 @@ class Adapter(nn.Module, ABC):
         """
         return None
 
+    @property
+    def replans(self) -> bool:
+        """Whether :meth:`replan` may ever answer."""
+        return type(self).replan is not Adapter.replan
+
     def only(self, names: Collection[str]) -> None:
         """Have gradients computed for these parts and no others."""
         for name, part in self.named_parameters():
@@ -114,8 +119,10 @@ class Adapter(nn.Module, ABC):
             self.detach()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that must be kept, on the CPU."""
-        return {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        """Return a copy of all that must be kept, on the CPU."""
+        return {
+            k: v.detach().to("cpu", copy=True).contiguous() for k, v in self.state_dict().items()
+        }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
         """Take over what :meth:`tensors` gave (ArtifactError if it is another adapter's)."""
@@ -184,6 +191,10 @@ class Together(Adapter):
     def after_step(self) -> None:
         for adapter in self.members:
             adapter.after_step()
+
+    @property
+    def replans(self) -> bool:
+        return any(adapter.replans for adapter in self.members)
 
     def replan(self, step: int, active: Collection[str]) -> Collection[str] | None:
         found: list[str] = []

@@ -292,7 +292,7 @@ def learn(
         adapter.only(active if planned is None else planned)
         return planned
 
-    plans = type(adapter).replan is not Adapter.replan
+    plans = adapter.replans
     with adapter.on(base.network):
         parts, begun = adapter.parts(base.network), time.perf_counter()
         history = train(

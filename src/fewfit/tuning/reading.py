@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from fewfit.tuning.adapter import Adapter
     from fewfit.tuning.adapters.ia3 import IA3
     from fewfit.tuning.measure import Meter
+
+T = TypeVar("T")
 
 COUNTED = 8
 """Examples whose operations are counted for all of them."""
@@ -57,8 +59,8 @@ def encode_rows(
     return encoded
 
 
-def draw(wordings: Sequence[Encoded], seed: int, step: int, row: int) -> Encoded:
-    """Return the wording of a row in a step."""
+def draw(wordings: Sequence[T], seed: int, step: int, row: int) -> T:
+    """Return the wording of a row in a step, or what is kept of it."""
     if len(wordings) == 1:
         return wordings[0]
     return wordings[int(np.random.default_rng([seed, step, row]).integers(len(wordings)))]

@@ -172,7 +172,7 @@ class Trunk:
         """Where small modules can sit (InputError where the architecture is not known)."""
         return site_map(self.network, self.layout)
 
-    def described(self, layout: Sequence[Stack]) -> Trunk:
+    def described(self, layout: Sequence[Stack] | None) -> Trunk:
         """Return the same network with another description of where its layers are."""
         other = copy(self)
         vars(other).pop("sites", None)

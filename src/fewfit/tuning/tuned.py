@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,6 +24,7 @@ from fewfit.observations import Batch, Observations, ScoreSpace
 from fewfit.prompts import Prompt
 from fewfit.tuning import is_encoder
 from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.adapters.ia3 import IA3
 from fewfit.tuning.artifact import (
     MANIFEST,
     Manifest,
@@ -44,7 +46,7 @@ ENCODER = "sentence-encoder"
 """What the identity of a sentence encoder has as its kind."""
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """A prompt with all its choices."""
 
     item: Encoded
@@ -59,6 +61,27 @@ class _Row(NamedTuple):
     def truncated(self) -> bool:
         """Whether the user's text was cut."""
         return self.item.truncated
+
+
+class Network:
+    """A network that tuned models change, each while it is asked, one at a time.
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while it is loaded, or changed.
+    """
+
+    def __init__(self, trunk: Trunk | None = None) -> None:
+        self.lock = threading.Lock()
+        self._trunk = trunk
+
+    def trunk(self, load: Callable[[], Trunk]) -> Trunk:
+        """Return the network, loaded when it is first asked for."""
+        with self.lock:
+            if self._trunk is None:
+                self._trunk = load()
+            return self._trunk
 
 
 class TunedModel(FrozenModel):
@@ -134,14 +157,15 @@ class TunedModel(FrozenModel):
         manifest = parse_manifest(files[MANIFEST], folder / MANIFEST)
         model._begin(folder, manifest, base, CARRIED)
         model.carried = dict(files)
-        model._given, model._shared = trunk, shared and trunk is not None
+        model._given = trunk
+        model._network = Network(trunk) if shared and trunk is not None else None
         return model
 
     def _begin(self, folder: Path, manifest: Manifest, base: str | None, spec: str) -> None:
         self.folder, self.manifest, self.spec = folder, manifest, spec
         self._base = base if base is not None else manifest.base_spec
         self._given: Trunk | None = None
-        self._shared = False
+        self._network: Network | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.carried:
@@ -175,8 +199,44 @@ class TunedModel(FrozenModel):
         if len(words) < 2:
             raise InputError("labels: a tuned model ranks at least two label words")
         trunk, adapter = self._loaded
-        with adapter.on(trunk.network) if self._shared else nullcontext():
+        if self._network is None:
             yield from self._stream(trunk, adapter, prompts, words)
+            return
+        with self._network.lock, adapter.on(trunk.network):
+            yield from self._stream(trunk, adapter, prompts, words)
+
+    @property
+    def network_key(self) -> str:
+        """What is the same of all tuned models of one base model."""
+        known = {k: v for k, v in self.manifest.base_identity.items() if k != "reading"}
+        return json.dumps(known, sort_keys=True)
+
+    def share(self, networks: dict[str, Network]) -> None:
+        """Ask one copy of the network from now on, with all others that are told the same.
+
+        Parameters
+        ----------
+        networks : dict of str to Network
+            By :attr:`network_key`; one that is missing is added, and loaded when it is first asked.
+        """
+        if self._given is None and "_loaded" not in vars(self):
+            self._network = networks.setdefault(self.network_key, Network())
+
+    @property
+    def mixture(self) -> str | None:
+        """What models have in common whose rows may stand in one batch; None for one in none."""
+        adapter = self._loaded[1]
+        if self._network is None or type(adapter) is not IA3:
+            return None
+        return json.dumps([self.network_key, self._loaded[0].reading, self.manifest.sites])
+
+    def mixed(
+        self, groups: Sequence[tuple[TunedModel, Sequence[Prompt], Sequence[str]]]
+    ) -> list[Observations]:
+        """Answer for models of this one's :attr:`mixture`; see :func:`~fewfit.tuning.mixed`."""
+        from fewfit.tuning.mixed import observe_mixed
+
+        return observe_mixed(groups)
 
     def _stream(
         self, trunk: Trunk, adapter: Adapter, prompts: Sequence[Prompt], words: Sequence[str]
@@ -186,11 +246,11 @@ class TunedModel(FrozenModel):
             return
         sizes = [len(prompt.user_text) for prompt in prompts]
 
-        def encode(window: NDArray[np.intp]) -> list[_Row]:
+        def encode(window: NDArray[np.intp]) -> list[Row]:
             examples = (ChoiceExample(prompts[i], tuple(words), 0) for i in window)
-            return [_Row(trunk.encoder.encode(example)) for example in examples]
+            return [Row(trunk.encoder.encode(example)) for example in examples]
 
-        def answer(rows: Sequence[_Row]) -> Observations:
+        def answer(rows: Sequence[Row]) -> Observations:
             with torch.inference_mode():
                 batch = trunk.pack([row.item for row in rows]).to(trunk.device)
                 tokens, hidden = trunk.read(adapter.rewrite(batch, trunk))
@@ -209,10 +269,13 @@ class TunedModel(FrozenModel):
         """The network with the adapter in it, and the adapter, for what it rewrites."""
         content = self.carried or read_files(self.folder)
         manifest, tensors = parse_adapter(content, self.folder)
+        if self._network is not None:
+            trunk = self._network.trunk(self._load).reads(self._reading)
+            if trunk.layout != (layout := self._layout()):
+                trunk = trunk.described(layout)
+            return trunk, restore(manifest, tensors, trunk)
         trunk = self._given or self._load()
         adapter = restore(manifest, tensors, trunk)
-        if self._shared:
-            return trunk, adapter
         if adapter.mergeable:
             adapter.merge(trunk.network)
         else:
@@ -243,9 +306,13 @@ class TunedModel(FrozenModel):
             self._base,
             dtype=known.get("dtype", "float32"),
             max_tokens=int(longest),
-            reading=cast(Reading, known.get("reading", "answers")),
+            reading=self._reading,
             layout=self._layout(),
         )
+
+    @property
+    def _reading(self) -> Reading:
+        return cast(Reading, self.manifest.base_identity.get("reading", "answers"))
 
     def _layout(self) -> tuple[Stack, ...] | None:
         """Where the base keeps its layers, if the artifact has to say so."""

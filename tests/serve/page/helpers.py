@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ from urllib.parse import urlencode
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from fewfit import FewShotClassifier
-from fewfit.estimators.opening import load_model
-from fewfit.serve.page import page_router
+from fewfit.serve.app import create_app
+from fewfit.serve.tasks import Tasks
 
 FILE = (
     b"id;text;label\n1;good fun;pos\n2;bad taste;neg\n3;quite good;pos\n4;so bad;neg\n"
@@ -21,48 +19,16 @@ FILE = (
 )
 
 
-class Tasks:
-    """What is served, without the server."""
-
-    def __init__(self) -> None:
-        self.fitted: dict[str, Any] = {}
-
-    def names(self) -> list[str]:
-        return list(self.fitted)
-
-    def get(self, name: str) -> Any:
-        return self.fitted[name]
-
-    def open_model(self, spec: str) -> Any:
-        return load_model(spec)
-
-    def add(self, name: str, folder: Path) -> None:
-        self.fitted[name] = FewShotClassifier.load(folder, model="fake", store=None)
-
-
-class Queue:
-    def __init__(self, tasks: Tasks) -> None:
-        self.tasks = tasks
-
-    async def predict(self, name: str, texts: list[str]) -> tuple[list[str], Any]:
-        clf = self.tasks.get(name)
-        return clf.classes_.tolist(), await asyncio.to_thread(clf.predict_proba, texts)
-
-
-def app(workspace: Path, *, allow_fit: bool = True, tasks: Tasks | None = None) -> FastAPI:
-    tasks = tasks or Tasks()
-    made = FastAPI()
-    made.include_router(
-        page_router(
-            tasks,
-            Queue(tasks),
-            workspace=workspace,
-            allow_fit=allow_fit,
-            models=("fake",),
-            store=workspace / "answers.sqlite3",
-        )
+def app(
+    workspace: Path, *, allow_fit: bool = True, model: str = "fake", key: str | None = None
+) -> FastAPI:
+    return create_app(
+        Tasks([workspace]),
+        allow_fit=allow_fit,
+        api_key=key,
+        models=(model,),
+        fit_store=workspace / "answers.sqlite3",
     )
-    return made
 
 
 class Page:

@@ -5,44 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import HTTPException
 
-from fewfit.errors import FewfitError
-from fewfit.models import FrozenModel
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Job, Jobs
 from fewfit.serve.page.records import Kept, Records
-
-_log = logging.getLogger(__name__)
+from fewfit.serve.tasks import Tasks
 
 LISTED = 50
 """Rows that are shown at once."""
-
-
-class Tasks(Protocol):
-    """What the page needs of the tasks that are served."""
-
-    def names(self) -> Sequence[str]:
-        """Return the names of all tasks."""
-        ...
-
-    def get(self, name: str) -> Any:
-        """Return a task."""
-        ...
-
-    def open_model(self, spec: str) -> FrozenModel:
-        """Return the one copy of a frozen model."""
-        ...
-
-    def add(self, name: str, folder: Path) -> Any:
-        """Serve the artifact in a folder under a name, in place of an older one."""
-        ...
 
 
 class Desk:
@@ -58,16 +34,7 @@ class Desk:
 
     def folder(self, name: str) -> Path:
         """Return where the artifact of a task is."""
-        return self.workspace / "tasks" / name
-
-    def serve(self) -> None:
-        """Serve what was fitted before this process began; what cannot be loaded is reported."""
-        for name in self.records.names():
-            if name not in self.tasks.names() and self.folder(name).is_dir():
-                try:
-                    self.tasks.add(name, self.folder(name))
-                except FewfitError as error:
-                    _log.warning("task %r is not served until it is fitted again: %s", name, error)
+        return self.workspace / name
 
     def get(self, name: str) -> Kept:
         """Return a task (HTTPException 404)."""
@@ -84,6 +51,8 @@ class Desk:
             raise HTTPException(422, f"model: {model!r:.80} is not one of {list(self.models)}")
         if name in self.tasks.names():
             raise HTTPException(422, f"name: {name!r:.80} is served already; take another")
+        if self.folder(name).exists():
+            raise HTTPException(422, f"name: there is a folder {name!r:.80} already; take another")
         columns, rows, without = uploads.read_rows(data, file, text, label)
         task = self.records.create(
             name,
@@ -136,6 +105,7 @@ class Desk:
             "pool": fitting.POOL,
             "text_columns": task.text_columns,
             "label_column": task.label_column,
+            "revision": task.revision,
             "fitted": task.fitted is not None,
             "stale": task.fitted != task.revision,
             "job": work,

@@ -130,7 +130,7 @@ def _sentences(task: Kept, labels: Sequence[str], expected: ExpectedAccuracy | N
             "words speak for themselves"
         ]
     counts = Counter(labels)
-    few = [name for name in task.words if counts[name] <= _FEW]
+    few = sorted(name for name in task.words if counts[name] <= _FEW)
     more = []
     if few:
         more = [f"Two examples or fewer: {listed(few)}"]

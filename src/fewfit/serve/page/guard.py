@@ -7,10 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-
-from fewfit.errors import FewfitError, InputError
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -32,21 +29,14 @@ _READING = ("GET", "HEAD", "OPTIONS")
 
 
 class PageRoute(APIRoute):
-    """A route whose answers carry the headers, and whose errors are one sentence."""
+    """A route whose answers carry the headers, and which no other site can make write."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            try:
-                check_origin(request)
-                response = await handle(request)
-            except HTTPException as error:
-                response = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
-            except InputError as error:
-                response = JSONResponse({"detail": str(error)}, 422)
-            except FewfitError as error:
-                response = JSONResponse({"detail": str(error)}, 500)
+            check_origin(request)
+            response = await handle(request)
             for name, value in HEADERS.items():
                 response.headers[name] = value
             response.headers.setdefault("Cache-Control", "no-store")

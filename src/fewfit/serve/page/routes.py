@@ -8,13 +8,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
+from fewfit.serve.batching import Queue
 from fewfit.serve.page import uploads
-from fewfit.serve.page.desk import LISTED, Desk, Tasks
+from fewfit.serve.page.desk import LISTED, Desk
 from fewfit.serve.page.guard import PageRoute, read_body
+from fewfit.serve.tasks import Tasks
 
 _TYPES = {
     ".html": "text/html",
@@ -45,7 +48,7 @@ class Text(BaseModel):
 
 def page_router(
     tasks: Tasks,
-    queue: Any,
+    queue: Queue,
     *,
     workspace: Path,
     allow_fit: bool,
@@ -58,10 +61,11 @@ def page_router(
     ----------
     tasks : Tasks
         What is served. What is fitted here is added to it.
-    queue : object
-        ``await queue.predict(name, texts)`` returns probabilities, shape (N, K).
+    queue : Queue
+        What a text that is tried is asked through.
     workspace : path
-        Where the page keeps texts and labels (``page.sqlite3``) and artifacts (``tasks/``).
+        Where the page keeps texts and labels (``page.sqlite3``), and artifacts beside them; one of
+        the folders of `tasks`.
     allow_fit : bool
         Else the page lists the tasks and lets one try texts, and nothing is written.
     models : sequence of str
@@ -73,8 +77,6 @@ def page_router(
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
-        if desk is not None:
-            await run_in_threadpool(desk.serve)
         yield
         if desk is not None:
             await run_in_threadpool(desk.jobs.close)
@@ -176,6 +178,8 @@ def page_router(
         if not given.text.strip():
             raise HTTPException(422, "There is no text to try")
         classes, proba = await queue.predict(name, [given.text])
+        if not np.isfinite(proba[0]).all():
+            raise HTTPException(503, "The frozen model gave no usable answer to this text")
         ranked = sorted(zip(classes, proba[0], strict=True), key=lambda item: -item[1])
         return {"classes": [{"label": str(c), "probability": float(p)} for c, p in ranked]}
 

@@ -77,7 +77,7 @@ class IA3(Adapter):
         return self.of()
 
     def tensors(self) -> dict[str, Tensor]:
-        return {name: v.detach().cpu().contiguous() for name, v in self.of().items()}
+        return {name: v.detach().to("cpu", copy=True).contiguous() for name, v in self.of().items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -15,6 +15,36 @@ from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.packing import ChoiceBatch, Packer, fill_slots
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
+
+
+class Words(NamedTuple):
+    """The word embeddings that read a prompt.
+
+    Attributes
+    ----------
+    path : str
+        Of the module.
+    E : Tensor of shape (V, H)
+        float32, on the CPU.
+    """
+
+    path: str
+    E: Tensor
+
+    @classmethod
+    def of(cls, base: Trunk) -> Words:
+        """Return those of a network."""
+        path = base.sites.select("embeddings")[0].module
+        return cls(path, base.network.get_submodule(path).weight.detach().float().cpu())
+
+    @property
+    def unit(self) -> float:
+        """Their root mean square: a rate that is measured in it means the same on every network."""
+        return float(self.E.square().mean().sqrt())
+
+    def drawn(self, m: int, generator: torch.Generator) -> Tensor:
+        """Return the vectors of m words, drawn with replacement, (m, H)."""
+        return self.E[torch.randint(len(self.E), (m,), generator=generator)].clone()
 
 
 class SoftPrompt(Adapter):
@@ -53,8 +83,6 @@ class PromptTuning(TuningMethod):
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         base.make_room(self.m)
-        path = base.sites.select("embeddings")[0].module
-        E = base.network.get_submodule(path).weight.detach().float().cpu()
-        g = torch.Generator().manual_seed(seed)
-        drawn = E[torch.randint(len(E), (self.m,), generator=g)].clone()
-        return SoftPrompt(drawn, base.pack, path)
+        words = Words.of(base)
+        drawn = words.drawn(self.m, torch.Generator().manual_seed(seed))
+        return SoftPrompt(drawn, base.pack, words.path)

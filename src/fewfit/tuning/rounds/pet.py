@@ -97,7 +97,7 @@ class PET(WithAdapter):
         y = np.array([row[0].answer for row in labelled], dtype=np.intp)
         rng = np.random.RandomState(run.seed)
         adapter = self.fresh(base, run)
-        first = {name: tensor.clone() for name, tensor in adapter.tensors().items()}
+        first = adapter.tensors()
         recipe, n_done = self.usual(), 0
 
         def train(examples: Sequence[Encoded], teacher: Tensor | None = None) -> None:

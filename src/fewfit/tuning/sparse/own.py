@@ -122,7 +122,10 @@ class OwnScalars(Adapter):
 
     def tensors(self) -> dict[str, Tensor]:
         found = {f"gaps.{name}": gaps_of(index) for name, index in self.index.items()}
-        kept = {f"value.{name}": v.detach().cpu().contiguous() for name, v in self.value.items()}
+        kept = {
+            f"value.{name}": v.detach().to("cpu", copy=True).contiguous()
+            for name, v in self.value.items()
+        }
         return found | kept
 
     def restore(self, tensors: Mapping[str, Tensor]) -> Self:

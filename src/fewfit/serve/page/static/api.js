@@ -5,6 +5,11 @@ const KEY = "fewfit-key";
 async function askKey() {
   const dialog = document.getElementById("key");
   const input = document.getElementById("key-value");
+  const refused = sessionStorage.getItem(KEY) !== null;
+  sessionStorage.removeItem(KEY);
+  document.getElementById("key-said").textContent = refused
+    ? "The server does not take this key; try another."
+    : "This server asks for a key. It is kept until the tab is closed.";
   input.value = "";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
@@ -30,21 +35,18 @@ async function send(method, path, body) {
 let asking = null;
 
 async function answered(method, path, body) {
-  const given = sessionStorage.getItem(KEY);
-  let response = await send(method, path, body);
-  while (response.status === 401) {
-    if (sessionStorage.getItem(KEY) === given || asking) {
-      asking ||= askKey().finally(() => { asking = null; });
-      await asking;
-    }
+  let response;
+  for (;;) {
+    const given = sessionStorage.getItem(KEY);
     response = await send(method, path, body);
-    if (response.status === 401) sessionStorage.removeItem(KEY);
+    if (response.status !== 401) break;
+    if (sessionStorage.getItem(KEY) === given) asking ||= askKey().finally(() => { asking = null; });
+    await asking;
   }
   if (response.ok) return response;
   let detail = `The server answered ${response.status}`;
   try {
-    const told = (await response.json()).detail;
-    detail = typeof told === "string" ? told : told.map((item) => `${item.loc.at(-1)}: ${item.msg}`).join("; ");
+    detail = (await response.json()).error.message;
   } catch { /* not one of ours */ }
   throw new Error(detail);
 }

@@ -24,6 +24,8 @@ async function show(first) {
   }
 }
 
+// A file that misses the place for it is not opened in place of the page.
+for (const event of ["dragover", "drop"]) addEventListener(event, (e) => e.preventDefault());
 addEventListener("hashchange", () => show(false));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();

@@ -7,7 +7,7 @@ export function classes(desk) {
   const caption = h("caption");
   const save = h("button", { class: "main" }, "Save the words");
   const reset = button("Reset", () => draw(desk.state));
-  const form = h("form", { on: { submit: keep, input: () => mark(true) } },
+  const form = h("form", { on: { submit: keep, focusin: remember, input: () => mark(true) } },
     h("div", { class: "wide" }, h("table", { class: "classes" }, caption,
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "class"), h("th", { scope: "col" }, "label words"), h("th", { scope: "col" }, "labels"))), body)),
     h("p", { class: "row" }, save, reset));
@@ -15,6 +15,11 @@ export function classes(desk) {
   const add = h("form", { class: "row", on: { submit: extend } }, h("label", { for: "new-class" }, "Another class"), added, h("button", {}, "Add"));
   const element = section("Classes and label words", h("p", {}, "Several words with commas between. Words that people would use help most while labels are few."), form, add);
   let shown = null;
+  let edited = null;
+
+  function remember(event) {
+    if (event.target.name) edited = event.target.name;
+  }
 
   function mark(changed) {
     save.hidden = reset.hidden = !changed;
@@ -22,6 +27,7 @@ export function classes(desk) {
 
   function draw(state) {
     const names = Object.keys(state.words).sort();
+    const last = body.contains(document.activeElement) || document.activeElement === save ? edited : null;
     const largest = Math.max(1, ...Object.values(state.counts));
     form.hidden = names.length === 0;
     caption.textContent = `${count(state.labelled, "label")}, ${count(state.blank, "text")} without one`;
@@ -31,8 +37,9 @@ export function classes(desk) {
       h("td", { class: "share", vars: { "--share": (state.counts[name] ?? 0) / largest } },
         h("span", { class: "bar", "aria-hidden": "true" }), `${state.counts[name] ?? 0}`,
         h("span", { class: "unseen" }, state.labelled ? `, ${percent((state.counts[name] ?? 0) / state.labelled)}` : ""),
-        state.counts[name] ? null : button("Remove", () => change(without(name)), { "aria-label": `Remove the class ${name}` })))));
+        state.counts[name] ? null : button("Remove", () => change(without(name)).then(() => added.focus()), { "aria-label": `Remove the class ${name}` })))));
     mark(false);
+    [...body.querySelectorAll("input")].find((input) => input.name === last)?.focus();
   }
 
   function written() {

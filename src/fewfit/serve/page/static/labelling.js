@@ -15,13 +15,13 @@ export function labelling(desk) {
   const reason = h("p", { class: "tag" });
   const text = h("p", { class: "text", id: "to-label" });
   const buttons = h("div", { class: "choices", role: "group", "aria-label": "Its label" });
-  const skip = button([h("kbd", {}, "s"), " skip"], () => next(true), { "aria-keyshortcuts": "s" });
+  const skip = button([h("kbd", {}, "s"), " skip"], leave, { "aria-keyshortcuts": "s" });
   const back = button([h("kbd", {}, "u"), " undo"], undo, { "aria-keyshortcuts": "u" });
-  const hint = h("small", {}, "Keys work while this box has the focus: click it, or reach it with Tab.");
+  const hint = h("small", { class: "keys" }, "Keys work while this box has the focus: click it, or reach it with Tab.");
   const left = h("small", {});
   const box = h("div", { class: "card label", tabindex: "0", role: "group", "aria-label": "Text to label", "aria-describedby": "to-label", on: { keydown } },
     reason, text, buttons, h("div", { class: "row" }, skip, back, left), hint);
-  const empty = h("p", {});
+  const empty = h("p", { tabindex: "-1" });
   const element = section("Label next", box, empty);
   const done = new Set(); // labelled here, and not yet known to the server
   const skipped = new Set();
@@ -32,31 +32,33 @@ export function labelling(desk) {
   function choose() {
     const open = (item) => !done.has(item.place) && !skipped.has(item.place);
     if (current === null || done.has(current.place) || skipped.has(current.place)) current = queue.find(open) ?? null;
+    const [inside, outside] = [box.contains(document.activeElement), document.activeElement === empty];
     box.hidden = current === null;
     empty.hidden = current !== null;
+    if (current === null && inside) empty.focus();
     if (current === null) return;
+    if (outside) box.focus();
     text.textContent = current.text;
     reason.textContent = WHY[current.reason] ?? current.reason ?? "taken back";
   }
 
-  function next(skipping) {
-    if (current === null) return;
-    if (skipping) {
-      skipped.add(current.place);
-      announce("Skipped");
-    }
-    const focused = box.contains(document.activeElement);
+  function next(done) {
     choose();
     say(desk.state);
-    if (current !== null && focused) announce(`Next: ${current.text}`);
+    announce(current === null ? done : `${done}. Next: ${current.text}`);
+  }
+
+  function leave() {
+    if (current === null) return;
+    skipped.add(current.place);
+    next("Skipped");
   }
 
   async function give(label) {
     if (current === null) return;
     const { place } = current;
     done.add(place);
-    announce(`Labelled ${label}`);
-    next(false);
+    next(`Labelled ${label}`);
     if ((await desk.label(place, label)) === null) done.delete(place);
   }
 
@@ -75,7 +77,7 @@ export function labelling(desk) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea, select")) return;
     const key = event.key.toLowerCase();
     const place = KEYS.indexOf(key);
-    if (key === "s") next(true);
+    if (key === "s") leave();
     else if (key === "u") undo();
     else if (key.length === 1 && place >= 0 && place < names.length) give(names[place]);
     else return;

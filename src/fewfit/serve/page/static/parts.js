@@ -34,8 +34,11 @@ export function matrix({ classes, counts }) {
       h("td", { class: i === j ? "same" : null, vars: { "--h": total ? n / total : 0 } }, n || (i === j ? "0" : "·"))));
   });
   const caption = "What each labelled text is called by a classifier that has not seen it";
-  return h("div", { class: "wide", role: "region", "aria-label": caption, tabindex: "0" },
-    h("table", { class: "confusion" }, h("caption", {}, caption), h("thead", {}, head), h("tbody", {}, body)));
+  return [
+    h("p", {}, caption),
+    h("div", { class: "wide", role: "region", "aria-label": caption, tabindex: "0" },
+      h("table", { class: "confusion", "aria-label": caption }, h("thead", {}, head), h("tbody", {}, body))),
+  ];
 }
 
 export function summary(task) {

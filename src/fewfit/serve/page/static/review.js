@@ -49,8 +49,8 @@ export function everything(desk) {
   const which = h("select", {});
   const body = h("tbody");
   const where = h("span", { "aria-live": "polite" });
-  const before = button("Back", () => turn(-1));
-  const after = button("On", () => turn(1));
+  const before = button("Previous", () => turn(-1));
+  const after = button("Next", () => turn(1));
   const table = h("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "All texts" },
     h("table", { class: "texts" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "text"), h("th", { scope: "col" }, "label"))), body));
   const details = h("details", {}, h("summary", {}, "Search them, and correct any label"),

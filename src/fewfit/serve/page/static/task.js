@@ -16,20 +16,24 @@ export async function task(name) {
   let gone = false;
   let timer = null;
   let busy = false;
+  let turn = Promise.resolve(); // what is done goes to the server in its order
   const desk = {
     name,
     state: first,
     // Do something that answers with the new state; an error is said, and nothing changes.
-    async act(method, path, body) {
-      quiet();
-      try {
-        const state = await call(method, path, body);
-        tell(state);
-        return state;
-      } catch (error) {
-        complain(error);
-        return null;
-      }
+    act(method, path, body) {
+      turn = turn.then(async () => {
+        quiet();
+        try {
+          const state = await call(method, path, body);
+          tell(state);
+          return state;
+        } catch (error) {
+          complain(error);
+          return null;
+        }
+      });
+      return turn;
     },
     label: (place, label) => desk.act("PUT", address(name, "rows", place), { label }),
   };
@@ -41,10 +45,12 @@ export async function task(name) {
   function tell(state) {
     if (gone) return;
     const was = desk.state;
-    desk.state = state;
-    for (const part of [...parts, ...aside]) part.update(state, was);
+    if (state.revision >= was.revision) { // else it was asked for before what is shown
+      desk.state = state;
+      for (const part of [...parts, ...aside]) part.update(state, was);
+    }
     clearTimeout(timer);
-    if (working(state)) timer = setTimeout(look, EVERY);
+    if (working(desk.state)) timer = setTimeout(look, EVERY);
   }
 
   async function look() {
@@ -53,7 +59,9 @@ export async function task(name) {
     try {
       tell(await call("GET", address(name)));
     } catch (error) {
-      if (!gone) complain(error);
+      if (gone) return;
+      complain(error);
+      timer = setTimeout(look, 10 * EVERY);
     } finally {
       busy = false;
     }
@@ -80,7 +88,7 @@ function expected(desk) {
   const start = button("Fit", () => desk.act("POST", path), { class: "main" });
   const stop = button("Cancel", () => desk.act("DELETE", path));
   const note = h("p", { class: "note" });
-  const element = h("section", { class: "advice", "aria-label": "Accuracy to expect" }, said,
+  const element = h("section", { class: "advice", tabindex: "-1", "aria-label": "Accuracy to expect" }, said,
     h("div", { class: "row" }, start, stop, progress, note));
   let shown = "";
 
@@ -92,9 +100,13 @@ function expected(desk) {
       fill(said, result === null ? begin(state) : [headline(result), result.sentences.slice(1).map((line) => h("p", {}, line))]);
     }
     const on = working(state);
+    const focused = document.activeElement;
     start.hidden = on || !state.stale;
+    start.disabled = Object.keys(state.words).length < 2;
     start.textContent = result === null ? "Fit" : "Fit again";
     stop.hidden = progress.hidden = !on;
+    if (focused === start && start.hidden) (stop.hidden ? element : stop).focus();
+    if (focused === stop && stop.hidden) (start.hidden ? element : start).focus();
     stop.disabled = on && job.state === "cancelling";
     progress.max = on && job.total ? job.total : 1;
     if (on && job.total) progress.value = Math.min(job.done, job.total);

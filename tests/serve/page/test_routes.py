@@ -13,10 +13,12 @@ pytest.importorskip("fastapi", exc_type=ImportError)
 from fastapi.testclient import TestClient
 
 from fewfit import FewShotClassifier
+from fewfit.serve.batching import Queue
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Cancelled
 from fewfit.store import StoredModel
-from tests.serve.page.helpers import FILE, Page, Tasks, app
+from tests.cli.helpers import write_xlsx
+from tests.serve.page.helpers import FILE, Page, app
 
 # A fit keeps the library's warnings to itself, by a filter that all threads share.
 pytestmark = pytest.mark.filterwarnings("ignore::fewfit.errors.FewfitWarning")
@@ -55,7 +57,7 @@ def test_a_task_from_a_file_to_an_artifact(page, tmp_path):
     assert len(result["suggestions"]) == 3
 
     told = page.send("POST", "/tasks/mood/try", {"text": "so bad"})["classes"]
-    clf = FewShotClassifier.load(tmp_path / "tasks" / "mood", store=None)
+    clf = FewShotClassifier.load(tmp_path / "mood", store=None)
     proba = clf.predict_proba(["so bad"])[0]
     assert told[0]["label"] == clf.predict(["so bad"])[0]
     assert told[0]["probability"] == pytest.approx(proba.max())
@@ -83,7 +85,10 @@ def test_a_label_is_given_taken_back_and_downloaded(page):
     assert (state["row"]["place"], state["row"]["label"]) == (1, "neg")
     state = page.send("POST", "/tasks/mood/undo")
     assert (state["row"]["place"], state["row"]["label"], state["blank"]) == (6, None, 3)
-    assert "no label was changed" in page.send("POST", "/tasks/mood/undo", code=422)["detail"]
+    assert (
+        "no label was changed"
+        in page.send("POST", "/tasks/mood/undo", code=422)["error"]["message"]
+    )
 
 
 def test_what_was_fitted_is_fitted_again_when_a_label_changes(page):
@@ -282,32 +287,54 @@ NO_TASK = [
     ({"data": b"text,label\ngood,A\nbad,a\n"}, "'A'"),
     ({"data": b"text,label\ngood,pos,more\n"}, "mood.csv: line 2 has 3 values"),
     ({"data": b"\x1f\x8b\x08\x00"}, "compressed"),
+    (
+        {"data": b"text,label\n" + b"".join(b"t%d,l%d\n" % (i, i) for i in range(300))},
+        "more than 200 classes",
+    ),
+    ({"name": "folder"}, "there is a folder"),
 ]
 
 
-def test_a_file_that_is_no_task_is_refused(page):
+def test_a_file_that_is_no_task_is_refused(page, tmp_path):
     page.create()
+    (tmp_path / "folder").mkdir()
     for change, said in NO_TASK:
         given = {"file": "mood.csv", "text": "text", "label": "label", "name": "other", **change}
         data = given.pop("data", FILE)
-        assert said in page.upload("/tasks", data, 422, **given)["detail"], change
+        assert said in page.upload("/tasks", data, 422, **given)["error"]["message"], change
     assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["mood"]
+
+
+def test_a_workbook_is_read_as_it_was_meant(page, tmp_path):
+    pytest.importorskip("python_calamine")
+    path = tmp_path / "mood.xlsx"
+    write_xlsx(path, [["message", "stars"], ["good", 5], ["so bad", 1], ["fine", 5], ["bad", 1]])
+    found = page.upload("/read", path.read_bytes(), file="mood.xlsx")
+    assert (found["text"], found["label"]) == (["message"], "stars")
+    state = page.create(data=path.read_bytes(), file="mood.xlsx", text="message", label="stars")
+    assert state["counts"] == {"1": 2, "5": 2}
+
+
+def test_a_column_without_a_name_that_tells_is_found_by_what_it_holds(page):
+    rows = "".join(f"{i},a sentence that is number {i},{'ab'[i % 2]}\n" for i in range(20))
+    found = page.upload("/read", f"no,what,kind\n{rows}".encode(), file="x.csv")
+    assert (found["text"], found["label"]) == (["what"], "kind")
+    one = page.upload("/read", b"what\nfirst\nsecond\n", file="x.csv")
+    assert (one["text"], one["label"]) == (["what"], None)
 
 
 def test_files_are_bounded(page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 20)
-    assert "at most" in page.upload("/read", FILE, 413, file="mood.csv")["detail"]
+    assert "at most" in page.upload("/read", FILE, 413, file="mood.csv")["error"]["message"]
     monkeypatch.setattr(uploads, "MAX_BYTES", 10**6)
     monkeypatch.setattr(uploads, "MAX_ROWS", 3)
-    assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["detail"]
+    assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["error"]["message"]
 
 
 def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
     page.create()
     page.fitted()
-    tasks = Tasks()
-    tasks.add("mood", tmp_path / "tasks" / "mood")
-    with TestClient(app(tmp_path, allow_fit=False, tasks=tasks)) as client:
+    with TestClient(app(tmp_path, allow_fit=False)) as client:
         other = Page(client)
         listed = other.get("/tasks")
         assert listed["tasks"] == [{"name": "mood", "mine": False}]
@@ -326,7 +353,46 @@ def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
             body = {"words": {}} if method != "GET" else None
             answer = client.request(method, f"/page{path}", json=body)
             assert answer.status_code == 403
-            assert "--allow-fit" in answer.json()["detail"]
+            assert "--allow-fit" in answer.json()["error"]["message"]
+
+
+def test_with_a_key_the_page_is_open_and_what_it_asks_is_not(tmp_path):
+    with TestClient(app(tmp_path, key="secret")) as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/page/static/app.js").status_code == 200
+        for path in ("/page/tasks", "/page/tasks/mood/labels.csv"):
+            assert client.get(path).status_code == 401
+        headers = {"authorization": "Bearer secret"}
+        assert client.get("/page/tasks", headers=headers).json()["tasks"] == []
+
+
+def test_what_programs_fit_and_what_the_page_fits_is_one_list(page):
+    examples = [{"text": f"{word} {i}", "label": word} for word in ("good", "bad") for i in "12"]
+    made = page.client.post("/v1/tasks", json={"name": "theirs", "examples": examples})
+    assert made.status_code == 201, made.text
+    page.create()
+    page.fitted()
+    listed = page.get("/tasks")["tasks"]
+    assert [(task["name"], task["mine"]) for task in listed] == [("mood", True), ("theirs", False)]
+    told = page.send("POST", "/tasks/theirs/try", {"text": "good"})["classes"]
+    assert told[0]["label"] == "good"
+    names = [task["name"] for task in page.client.get("/v1/tasks").json()["tasks"]]
+    assert names == ["mood", "theirs"]
+    again = page.client.post("/v1/reload").json()
+    assert again["kept"] == ["mood", "theirs"], again
+    given = {"file": "x.csv", "text": "text", "name": "theirs"}
+    assert "already" in page.upload("/tasks", FILE, 422, **given)["error"]["message"]
+
+
+def test_a_text_without_an_answer_gets_no_probabilities(page, monkeypatch):
+    page.create()
+    page.fitted()
+
+    async def silent(queue, name, texts):
+        return ["neg", "pos"], np.full((1, 2), np.nan)
+
+    monkeypatch.setattr(Queue, "predict", silent)
+    assert "no usable answer" in str(page.send("POST", "/tasks/mood/try", {"text": "so"}, 503))
 
 
 def test_the_page_is_whole_and_asks_nobody_else(page):

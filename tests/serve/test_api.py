@@ -1,0 +1,164 @@
+"""The routes, asked over a socket as any program asks them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+
+from fewfit import FewShotClassifier, MultiLabelClassifier
+from fewfit.serve.guard import Bounds
+from fewfit.serve.tasks import Tasks
+from tests.serve.helpers import EXAMPLES, WORDS, fitted, serving
+
+TEXTS = ["good taste", "bad fun", "fine"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tasks")
+    for i, name in enumerate(("mood", "taste")):
+        fitted(root, name, shift=10 * i)
+    MultiLabelClassifier("fake", store=None).fit(
+        ["good fun", "bad fun", "good", "bad"], [["g", "f"], ["f"], ["g"], []]
+    ).save(root / "several")
+    FewShotClassifier("fake", template="{a} {b} {mask}", labels=WORDS, store=None).fit(
+        [{"a": text, "b": "x"} for text in EXAMPLES[0]], EXAMPLES[1]
+    ).save(root / "pair")
+    return root
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    with serving(Tasks([folder])) as running:
+        yield running
+
+
+def test_predict_says_what_the_classifiers_of_the_folders_say(site, folder):
+    reply = site.predict(TEXTS, ["taste", "mood"])
+    assert reply.status == 200
+    for name in ("mood", "taste"):
+        known = FewShotClassifier.load(folder / name, store=None)
+        expected = known.predict_proba(TEXTS)
+        for row, p, label in zip(
+            reply.body["results"][name], expected, known.predict(TEXTS), strict=True
+        ):
+            assert list(row["probabilities"].values()) == pytest.approx(p.tolist(), abs=1e-9)
+            assert (row["label"], row["status"]) == (label, "ok")
+
+
+def test_one_text_rows_of_fields_and_several_labels(site, folder):
+    assert len(site.predict("good", "mood").body["results"]["mood"]) == 1
+    row = site.predict([{"a": "good", "b": "fun"}], "pair")
+    assert row.status == 200
+    assert row.body["results"]["pair"][0]["label"] == "yes"
+    known = MultiLabelClassifier.load(folder / "several", store=None)
+    told = [row["labels"] for row in site.predict(TEXTS, "several").body["results"]["several"]]
+    assert told == known.predict(TEXTS)
+
+
+def test_what_is_wrong_with_a_request_is_said(site):
+    for body, status in (
+        ({"texts": ["x"], "tasks": ["nobody"]}, 404),
+        ({"texts": ["x"]}, 422),  # four tasks, and none is named
+        ({"texts": [], "tasks": ["mood"]}, 422),
+        ({"texts": [7], "tasks": ["mood"]}, 422),
+        ({"texts": ["x"], "tasks": ["mood"], "deadline": "1"}, 422),
+        ({"texts": ["x"], "tasks": ["mood"], "more": 1}, 422),
+        ({"texts": ["x"], "tasks": ["pair"]}, 422),
+        ({"texts": [{"b": "x"}], "tasks": ["pair"]}, 422),
+        ({"texts": ["\ud800"], "tasks": ["mood"]}, 422),
+        ({"texts": [{"\ud800": "x"}], "tasks": ["mood"]}, 422),
+        ({"texts": ["x"], "tasks": ["\ud800"]}, 422),
+        ([1], 422),
+        (b"{", 422),
+        (b"\xff\xfe", 422),
+        (b"[" * 100_000, 422),
+        (b'{"texts": ["x"], "tasks": ["mood"], "deadline": 1e400}', 422),
+    ):
+        reply = site.ask("POST", "/v1/predict", body)
+        assert reply.status in (status, 400 if status == 422 else status), (body, reply)
+        assert set(reply.body["error"]) == {"code", "message"}, body
+    assert site.ask("PUT", "/v1/tasks").headers["allow"] == "GET, POST"
+    for method, path, status in (
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/v1/predict", 405),
+        ("GET", "/v1/tasks/nobody", 404),
+    ):
+        reply = site.ask(method, path)
+        assert (reply.status, set(reply.body["error"])) == (status, {"code", "message"})
+
+
+def test_tasks_are_listed_and_described(site):
+    listed = site.ask("GET", "/v1/tasks").body
+    assert [task["name"] for task in listed["tasks"]] == ["mood", "pair", "several", "taste"]
+    mood = site.ask("GET", "/v1/tasks/mood").body
+    assert mood["classes"] == ["no", "yes"]
+    assert mood["fields"] == ["text"]
+    assert mood["examples"] == 4
+
+
+def test_texts_to_label_are_suggested(site, folder):
+    pool = ["good", "bad", "awful", "fun", "so good"]
+    labelled = [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}]
+    body = {"task": "mood", "texts": pool, "n": 2, "labelled": labelled}
+    reply = site.ask("POST", "/v1/suggest", body)
+    assert reply.status == 200
+    known = FewShotClassifier.load(folder / "mood", store=None)
+    expected = known.suggest(pool, 2, labelled=(["good", "bad"], ["yes", "no"]))
+    told = [(one["row"], one["text"], one["reason"]) for one in reply.body["suggestions"]]
+    assert told == [(one.index, pool[one.index], one.reason) for one in expected]
+    assert site.ask("POST", "/v1/suggest", {**body, "task": "several"}).status == 422
+
+
+def test_fitting_is_off_unless_it_is_allowed(site, folder):
+    reply = site.ask("POST", "/v1/tasks", {"name": "x", "examples": [{"text": "a", "label": "b"}]})
+    assert reply.status == 403
+    assert "--allow-fit" in reply.body["error"]["message"]
+    assert not (folder / "x").exists()
+
+
+def test_a_task_is_fitted_served_and_kept(tmp_path):
+    examples = [{"text": t, "label": y} for t, y in zip(*EXAMPLES, strict=True)]
+    body = {"name": "new", "examples": examples, "labels": WORDS}
+    with serving(Tasks([tmp_path]), allow_fit=True) as site:
+        made = site.ask("POST", "/v1/tasks", body)
+        assert made.status == 201
+        assert (made.body["queries"], made.body["task"]["classes"]) == (5, ["no", "yes"])
+        own = FewShotClassifier("fake", labels=WORDS, store=None).fit(*EXAMPLES)
+        told = site.predict(TEXTS, "new").body["results"]["new"]
+        p = [list(row["probabilities"].values()) for row in told]
+        assert np.allclose(p, own.predict_proba(TEXTS), atol=1e-9)
+        assert site.ask("POST", "/v1/tasks", body).status == 409
+        assert site.ask("POST", "/v1/tasks", {**body, "replace": True}).status == 201
+        for change, status in (
+            ({"name": "../up"}, 422),
+            ({"name": ".hidden"}, 422),
+            ({"name": "a/b"}, 422),
+            ({"model": "openai:http://169.254.169.254?model=x"}, 422),
+            ({"examples": []}, 422),
+            ({"template": "no slot {text}"}, 422),
+            ({"labels": {"yes": "good"}}, 422),
+        ):
+            assert (
+                site.ask("POST", "/v1/tasks", {**body, "name": "other", **change}).status == status
+            )
+    assert Tasks([tmp_path]).names() == ["new"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["new"]
+
+
+def test_requests_have_a_largest_size(folder):
+    bounds = Bounds(body=2000, texts=3, characters=50)
+    with serving(Tasks([folder]), bounds=bounds) as site:
+        assert site.predict(["x"] * 3, "mood").status == 200
+        assert site.predict(["x"] * 2, ["mood", "taste"]).status == 413
+        assert site.predict(["x" * 51], "mood").status == 413
+        assert site.predict([{"a": "x" * 51, "b": ""}], "pair").status == 413
+        assert site.predict(["x" * 2000], "mood").status == 413
+        suggest = {"task": "mood", "texts": ["x"] * 4}
+        assert site.ask("POST", "/v1/suggest", suggest).status == 413
+        one = {"model": "mood", "state": "x" * 51, "questions": {"q": {"criteria": WORDS}}}
+        assert site.ask("POST", "/v1/systemone", one).status == 413

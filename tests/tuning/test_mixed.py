@@ -1,0 +1,116 @@
+"""Tuned models on one base model: one network under all of them, and mixed batches of (IA)^3."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+import numpy as np
+import torch
+
+from fewfit.tuning import Recipe, Trunk, TunedModel, make_method
+from fewfit.tuning.artifact import save_adapter
+from tests.tuning.test_loading import build
+from tests.tuning_models import TEMPLATE
+
+TEXTS = ["the film was great", "a dull movie", "so really very bad", "fun", "in new york ?"]
+WORDS = (("great", "bad"), ("yes", "no", "maybe"), ("new york", "bad"))
+METHODS = ("ia3", "ia3", "t-few", "lora")
+
+
+@pytest.fixture(scope="module", params=["t5", "gpt2", "bert"])
+def folders(request, tmp_path_factory):
+    """Four tasks on one network, the last of which is no (IA)^3."""
+    root = tmp_path_factory.mktemp("tuned")
+    base = build(request.param, root / "base")
+    trunk = Trunk.load(str(base))
+    made = []
+    for i, name in enumerate(METHODS):
+        method = make_method(name)
+        adapter = method.build(trunk, 0)
+        generator = torch.Generator().manual_seed(i)
+        with torch.no_grad():
+            for part in adapter.parameters():
+                part.add_(torch.randn(part.shape, generator=generator), alpha=0.5)
+        made.append(root / f"task{i}")
+        save_adapter(
+            made[-1],
+            adapter,
+            method=method,
+            base_spec=trunk.spec,
+            base_identity=trunk.identity,
+            recipe=Recipe(),
+            n_examples=0,
+            seed=0,
+        )
+    return made
+
+
+def opened(folders):
+    networks = {}
+    models = [TunedModel(folder) for folder in folders]
+    for model in models:
+        model.share(networks)
+    assert len(networks) == 1
+    return models
+
+
+def prompts(some=TEXTS):
+    return [TEMPLATE.render({"text": text}) for text in some]
+
+
+def test_models_that_share_a_network_say_what_each_says_alone(folders):
+    models = opened(folders)
+    for words, folder, model in zip([*WORDS, WORDS[0]], folders, models, strict=True):
+        alone, shared = (one.observe(prompts(), words) for one in (TunedModel(folder), model))
+        np.testing.assert_allclose(shared.scores, alone.scores, atol=3e-4)
+        np.testing.assert_allclose(shared.hidden, alone.hidden, atol=3e-4)
+    assert len({id(model._trunk.network) for model in models}) == 1
+
+
+def test_rows_of_several_tasks_in_one_batch_are_those_of_each_task(folders, monkeypatch):
+    models = opened(folders)
+    assert models[0].mixture == models[1].mixture == models[2].mixture is not None
+    assert models[3].mixture is None, "LoRA does not act row by row"
+    assert TunedModel(folders[0]).mixture is None, "what is alone has nothing to mix with"
+    groups = [
+        (model, prompts(TEXTS[: 3 + i]), words)
+        for i, (model, words) in enumerate(zip(models, WORDS, strict=False))
+    ]
+    alone = [model.observe(asked, words) for model, asked, words in groups]
+    reads, read = [], Trunk.read
+
+    def counted(self, batch):
+        reads.append(len(set(batch.tasks.tolist())))
+        return read(self, batch)
+
+    monkeypatch.setattr(Trunk, "read", counted)
+    mixed = models[0].mixed(groups)
+    assert reads == [3], "all rows go in one pass"
+    for one, other in zip(mixed, alone, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, atol=3e-4)
+        np.testing.assert_allclose(one.hidden, other.hidden, atol=3e-4)
+        assert one.columns == other.columns
+
+
+def test_threads_that_ask_two_tasks_on_one_network_do_not_mix_them_up(folders):
+    models = opened(folders)
+    expected = [model.observe(prompts(), WORDS[0]).scores for model in models]
+    wrong = []
+
+    def ask(i):
+        for _ in range(5):
+            found = models[i].observe(prompts(), WORDS[0]).scores
+            if not np.array_equal(found, expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(models))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
