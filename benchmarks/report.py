@@ -19,6 +19,7 @@ from benchmarks import (
     setfit_grid,
     token_shift,
     tuning_report,
+    weights_report,
 )
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.spec import FOLDER, read_experiment
@@ -464,6 +465,8 @@ def main(argv: Sequence[str] = ()) -> None:
         "scale_cost": scale_cost.section,
         "tuning_speed": tuning_report.speed,
         "vectors": tuning_report.vectors,
+        "weights_speed": weights_report.speed,
+        "weights_proofs": weights_report.proofs,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
     }
