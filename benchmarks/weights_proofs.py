@@ -213,7 +213,8 @@ def facts(args: argparse.Namespace) -> dict[str, Any]:
     for name, deep in (("breadth first", False), ("depth first", True)):
         method = make_method("locft", {"depth_first": deep})
         start = time.process_time()
-        adapter = method.fit(base, Data([[fact] for fact in taught]), Run(method.recipe))
+        recipe = replace(method.recipe, batch_size=args.batch)
+        adapter = method.fit(base, Data([[fact] for fact in taught]), Run(recipe))
         took = time.process_time() - start
         with adapter.on(base.network):
             found[name] = {
@@ -306,6 +307,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--causal", help="Folder of a causal checkpoint, as SmolLM2-135M.")
     parser.add_argument("--facts", type=int, default=100)
+    parser.add_argument("--batch", type=int, default=8, help="Facts of a step.")
     parser.add_argument("--steps", type=int, default=100, help="Of forgetting.")
     parser.add_argument("--seeds", type=int, default=2, help="Stability takes four times as many.")
     parser.add_argument("--rate", type=float, default=5e-4, help="Of stability.")
