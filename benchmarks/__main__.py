@@ -46,6 +46,7 @@ PROGRAMS = {
     "weights_proofs": "weights_proofs",
     "walk": "walk",
     "scale_cost": "scale_cost",
+    "serve_load": "serve.load",
     "report": "report",
 }
 """Name -> module with ``main(argv)``, for what no experiment file can say."""

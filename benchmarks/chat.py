@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args(argv)
     chat, encoder = Answered(open_model(args.model, "default")), open_model("embedded", "default")
-    content: dict[str, Any] = {**vars(args), "sets": {}}
+    content: dict[str, Any] = {**vars(args), "encoder": encoder.spec, "sets": {}}
     for name in args.sets.split(","):
         content["sets"][name] = list(rows(name, args, chat, encoder))
         (RESULTS / "chat.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from fewfit.markdown import NONE, markdown_table
 
 def experiment(path: Path, file: ExperimentFile) -> str:
     """One section for one experiment: a row per set, model and method, a column per shots."""
-    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    runs = _runs(path, file)
     shots = sorted({item["shots"] for run in runs for item in run["summaries"]})
     rows = []
     for run in runs:
@@ -38,6 +38,17 @@ def experiment(path: Path, file: ExperimentFile) -> str:
         f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
         f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
     )
+
+
+def _runs(path: Path, file: ExperimentFile) -> list[dict[str, Any]]:
+    """Read what was run, in the order of the file's sets and models; what it has not comes last."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    sets, models = file.sets, [entry.spec for entry in file.models]
+
+    def place(known: list[str], name: str) -> int:
+        return known.index(name) if name in known else len(known)
+
+    return sorted(runs, key=lambda run: (place(sets, run["set"]), place(models, run["model"])))
 
 
 def _test_rows(name: str, runs: list[dict[str, Any]]) -> str:
@@ -85,9 +96,9 @@ def published(values: list[float] | None) -> str:
     return NONE if values is None else " ± ".join(f"{value:.1f}" for value in values) + "  "
 
 
-def averages(path: Path) -> str:
+def averages(path: Path, file: ExperimentFile) -> str:
     """Averages over an experiment's sets, model by model; see :func:`_averages`."""
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    runs = _runs(path, file)
     models = dict.fromkeys(run["model"] for run in runs)
     return "".join(
         _averages(short(model), [run for run in runs if run["model"] == model]) for model in models

@@ -22,6 +22,7 @@ from benchmarks import (
     weights_report,
 )
 from benchmarks.experiment_report import averages, costs, experiment
+from benchmarks.serve import report as serve_report
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
 
@@ -33,8 +34,9 @@ Made by `python -m benchmarks report` from the files in `results/`, each written
 stands above its table; what is run is said in `experiments/`. Accuracy is the mean ± standard
 deviation over samples of the training split, all methods on the same samples. A star marks the
 best of a set at that number of shots, and what cannot be told apart from it (docs/compare.md).
-Tables that name `embedded-en-float32` were made when that model, all-MiniLM-L6-v2 in float32, was
-`embedded`; they were not made again with what `embedded` is now. DIR is a folder with
+Each row or table names its model: `embedded` is multilingual-e5-small in 4 bits, the default;
+`embedded-en-float32`, all-MiniLM-L6-v2 in float32, was the default before, and what names that one
+alone was not made again. DIR is a folder with
 `<set>/{train,test}.jsonl.gz`, one JSON object with the template's fields and `label` per line. A
 model that is not in an experiment's file was named by `--model SPEC`, on all test rows.
 """
@@ -112,7 +114,7 @@ def installed(path: Path) -> str:
         "`OMP_NUM_THREADS=1 python -m benchmarks installed`\n\n"
         "Fresh environments, torch without CUDA; `fewfit predict` of one text from a cold start, "
         "the median of five. `fewfit[minilm]` is what the embedded model needed "
-        "before."
+        "before. Extras without a time were installed in later runs, for their sizes."
         f"\n\n{markdown_table(header, rows)}\n"
     )
 
@@ -203,8 +205,10 @@ def speed(path: Path) -> str:
     ]
     return (
         "\n## Speed and memory\n\n`python -m benchmarks speed`\n\n"
-        f"{content['threads']} threads, torch {content['torch']}. The two sides of a ratio are "
-        "timed in turn, and the median of the ratios is given.\n\n"
+        "On embedded-en-float32, which torch runs, as it does the bare network; "
+        f"{content['threads']} threads, torch {content['torch']}. What a text takes of each "
+        "embedded model stands in the table that chose one. The two sides of a ratio are timed in "
+        "turn, and the median of the ratios is given.\n\n"
         + markdown_table(["what / against what", "figures", "ratio"], rows)
         + "\n"
     )
@@ -365,8 +369,9 @@ def chat(path: Path) -> str:
     return (
         "\n## A chat's answer, an embedding, and both\n\n`python -m benchmarks chat`\n\n"
         "SmolLM2-135M-Instruct through its chat template, one answer a text out of the label "
-        "words, as a server with a schema gives it at temperature 0; hidden states of the embedded "
-        "encoder, which alone has its cosines to label sentences as scores; "
+        "words, as a server with a schema gives it at temperature 0; hidden states of "
+        f"{content.get('encoder', 'embedded-en-float32')}, which alone has its cosines to label "
+        "sentences as scores; "
         f"the default decoder, {content['seeds']} samples, the same {content['rows']} "
         "rows of each test split: a difference of 5 is within chance. Queries and tokens are those "
         "of both together, for the labelled rows. Where the answer is near chance, it costs the "
@@ -439,11 +444,12 @@ def main(argv: Sequence[str] = ()) -> None:
     for path in sorted(FOLDER.glob("*.toml"), key=lambda path: path.stem.startswith("dect_")):
         found = RESULTS / f"{path.stem}.json"
         if found.exists():
-            sections.append(experiment(found, read_experiment(path)))
+            file = read_experiment(path)
+            sections.append(experiment(found, file))
             if path.stem == "setfit":
                 sections.append(costs(found))
             if path.stem == "default_decoder":
-                sections.append(averages(found))
+                sections.append(averages(found, file))
     programs = {
         "embedded": embedded,
         "installed": installed,
@@ -463,6 +469,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "hf_speed": hf,
         "http_throughput": http,
         "scale_cost": scale_cost.section,
+        "serve_load": serve_report.section,
         "tuning_speed": tuning_report.speed,
         "vectors": tuning_report.vectors,
         "weights_speed": weights_report.speed,

@@ -57,6 +57,7 @@ def test_importing_loads_nothing_heavy():
         "fewfit.methods.methods_table()\n"
         # pandas is not in the list: scikit-learn imports it where it is installed
         "heavy = {'torch', 'transformers', 'tokenizers', 'matplotlib', 'huggingface_hub'}\n"
+        "heavy |= {'fastapi', 'starlette', 'uvicorn', 'prometheus_client'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ For each extra a fresh environment, into which only this tree with the extra is 
 versions of ``constraints.txt`` (torch without CUDA). Sizes are those of all files, pip and compiled
 bytecode among them. Then ``fewfit fit`` of four texts, and ``fewfit predict`` of one from a cold
 start: wall-clock and CPU seconds, the median of five. What ``embedded`` was before, and needed, is
-the extra ``minilm``. Writes ``results/installed.json``.
+the extra ``minilm``. Writes ``results/installed.json``; extras that are not named stay there.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ ROWS = "text,label\ngreat fun,a\nwonderful,a\nboring,b\nawful,b\n"
 def main(argv: Sequence[str] | None = None) -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--extras", default=",".join([*MODELS, "hf", "tune"]))
+    parser.add_argument("--extras", default=",".join([*MODELS, "hf", "tune", "serve"]))
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
-    path, rows = RESULTS / "installed.json", {}
+    path = RESULTS / "installed.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for extra in args.extras.split(","):
         with tempfile.TemporaryDirectory() as name:
             rows[extra] = _measured(Path(name), extra, args.rounds)

@@ -317,6 +317,14 @@ def test_without_a_label_and_by_keyboard_alone(page, server):
     page.get_by_role("status").get_by_text("The classes are saved").wait_for()
     assert page.locator(":focus").get_attribute("aria-label") == "Label words of money"
     shoot(page, "tiny")
+    page.get_by_text("Delete this task").press("Enter")
+    page.get_by_label("To delete the task").fill("other")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("is not the name").wait_for()
+    page.get_by_label("To delete the task").fill("tiny")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Your tasks").wait_for()
+    assert page.get_by_role("link", name="tiny").count() == 0
 
 
 def test_with_a_key_and_without_leave_to_fit(page, server, tmp_path):

@@ -32,12 +32,14 @@ def wilson(hits, n, z=1.959963984540054):
 @pytest.mark.parametrize("decoder", ["linear-probe", "offset-regression", "dect"])
 def test_leave_one_out_is_what_fitting_without_each_row_gives(decoder):
     clf = fitted(decoder=decoder)
-    right = []
+    right, told = [], []
     for i in range(len(TEXTS)):
         rest = [j for j in range(len(TEXTS)) if j != i]
         other = fitted([TEXTS[j] for j in rest], [Y[j] for j in rest], decoder=decoder)
-        right.append(other.predict([TEXTS[i]])[0] == Y[i])
+        told.append(other.predict([TEXTS[i]])[0])
+        right.append(told[-1] == Y[i])
     found = clf.expected_accuracy(n_folds=len(TEXTS))
+    assert found.held_out == tuple(told)
     assert found.accuracy == np.mean(right)
     assert found.interval == pytest.approx(wilson(sum(right), len(TEXTS)))
     assert (found.n, found.n_folds) == (8, 8)

@@ -70,7 +70,7 @@ def run(tasks, work, limits=None, **options):
     ),
     batch=st.integers(1, 20),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_rows_never_swap_between_tasks_texts_and_requests(folder, plan, batch):
     """Each text is a tag of its own, and so has probabilities of its own in each task."""
     tasks = _once(folder)
@@ -110,7 +110,7 @@ def _expected(folder: Path) -> list[np.ndarray]:
 
 
 def test_a_text_for_many_tasks_that_ask_alike_is_one_query_however_small_a_batch(tmp_path):
-    for i in range(30):
+    for i in range(12):
         fitted(tmp_path, f"t{i}", shift=i)
     tasks = Tasks([tmp_path])
     model = slow(tasks, 0)
@@ -297,3 +297,71 @@ def test_a_hundred_tasks_take_one_thread(tmp_path):
         return threading.active_count() - before
 
     assert run(tasks, ask) == 1
+
+
+def test_nobody_is_queued_behind_more_work_than_may_wait(tasks):
+    model = slow(tasks, 0.0)
+
+    async def ask(queue):
+        own = [tasks.get("t0")]
+        engine = queue.engine(own[0])
+        model.seconds = 0.3  # loading, which says nothing of the next
+        await queue.answer(own, ["loading"])
+        assert engine._seconds == 0
+        model.seconds = 0.02
+        for k in range(3):
+            await queue.answer(own, [f"alone {k}"])
+        assert 0.02 <= engine._seconds < 0.1
+        each = engine._seconds
+        asking = [queue.answer(own, [f"text {k}"]) for k in range(100)]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        accepted = sum(isinstance(one, dict) for one in found)
+        assert abs(accepted - 0.5 / each) <= 2, "half a second of work, and no more"
+        assert {one.after for one in found if isinstance(one, BusyError)} == {1}
+        await queue.answer(own, ["the queue is empty again"])
+
+    run(tasks, ask, Limits(batch=1, wait=0.5))
+
+
+def test_a_slow_model_learns_to_be_asked_together_though_nothing_may_wait(tasks):
+    """A batch takes as long as one prompt: with a queue of one none would ever form."""
+    model = slow(tasks, 0.01)
+    model.batch_size = 64
+    batches = []
+
+    async def user(queue, k):
+        answered = 0
+        while answered < 10:
+            try:
+                await queue.answer([tasks.get("t0")], [f"user {k} text {answered}"])
+                answered += 1
+            except BusyError:
+                await asyncio.sleep(0.01)
+
+    async def ask(queue):
+        for k in range(3):
+            await queue.answer([tasks.get("t0")], [f"alone {k}"])
+        await asyncio.gather(*(user(queue, k) for k in range(30)))
+
+    run(tasks, ask, Limits(wait=0), note=lambda size, *_: batches.append(size))
+    assert batches[:3] == [1, 1, 1]
+    assert batches[3] <= 6
+    assert max(batches) >= 10
+
+
+def test_a_request_for_several_tasks_is_not_in_its_own_way(tasks):
+    model = slow(tasks, 0.01)
+
+    async def ask(queue):
+        for k in range(3):
+            await queue.answer([tasks.get("t0")], [f"alone {k}"])
+        found = await queue.answer(tasks.all(), [f"text {k}" for k in range(4)])
+        assert all(len(one.probabilities) == 4 for one in found.values())
+        both = [queue.answer(tasks.all(), ["x"]), queue.answer(tasks.all(), ["y"])]
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+        assert isinstance(first, dict)
+        assert isinstance(second, BusyError)
+        assert queue.engine(tasks.get("t0")).waiting == 0
+        return model.queries
+
+    assert run(tasks, ask, Limits(waiting=6, wait=0)) == 3 + 16 + 4

@@ -131,7 +131,7 @@ def test_no_task_that_was_fitted_is_lost_when_the_server_is_killed(tmp_path):
                 tasks.add(name, root / name)
                 print(name, flush=True)
     """
-    for k in range(3):
+    for k in range(2):
         root = tmp_path / str(k)
         root.mkdir()
         program = Program(code, root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -12,8 +13,9 @@ pytest.importorskip("accelerate")
 import numpy as np
 import torch
 
+import fewfit
 from fewfit.tuning import Recipe, Trunk, TunedModel, make_method
-from fewfit.tuning.artifact import save_adapter
+from fewfit.tuning.artifact import TaskEntry, save_adapter
 from tests.tuning.test_loading import build
 from tests.tuning_models import TEMPLATE
 
@@ -27,7 +29,7 @@ def folders(request, tmp_path_factory):
     """Four tasks on one network, the last of which is no (IA)^3."""
     root = tmp_path_factory.mktemp("tuned")
     base = build(request.param, root / "base")
-    trunk = Trunk.load(str(base))
+    trunk = Trunk.load(f"hf:{base}")
     made = []
     for i, name in enumerate(METHODS):
         method = make_method(name)
@@ -36,7 +38,7 @@ def folders(request, tmp_path_factory):
         with torch.no_grad():
             for part in adapter.parameters():
                 part.add_(torch.randn(part.shape, generator=generator), alpha=0.5)
-        made.append(root / f"task{i}")
+        made.append(root / "tasks" / f"task{i}")
         save_adapter(
             made[-1],
             adapter,
@@ -46,6 +48,10 @@ def folders(request, tmp_path_factory):
             recipe=Recipe(),
             n_examples=0,
             seed=0,
+            task=TaskEntry(
+                templates=["{text} it was {mask}"],
+                labels=[(word, [word]) for word in [*WORDS, WORDS[0]][i]],
+            ),
         )
     return made
 
@@ -114,3 +120,36 @@ def test_threads_that_ask_two_tasks_on_one_network_do_not_mix_them_up(folders):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_server_asks_tuned_tasks_on_one_network_and_in_one_queue(folders, monkeypatch):
+    pytest.importorskip("fastapi")
+    from fewfit.serve.batching import Queue
+    from fewfit.serve.tasks import Tasks
+
+    alone = {path.name: fewfit.load(path, store=None).predict_proba(TEXTS) for path in folders}
+    tasks = Tasks([folders[0].parent])
+    assert (len(tasks.names()), tasks.n_models()) == (len(METHODS), 1)
+    loads, passes = [], []
+    load, read = Trunk.load, Trunk.read
+    monkeypatch.setattr(Trunk, "load", lambda *a, **k: loads.append(a) or load(*a, **k))
+
+    def counted(self, batch):
+        passes.append(sorted(set(batch.tasks.tolist())))
+        return read(self, batch)
+
+    monkeypatch.setattr(Trunk, "read", counted)
+
+    async def ask():
+        queue = Queue(tasks)
+        try:
+            return await queue.answer(tasks.all(), TEXTS), len(queue.engines)
+        finally:
+            await queue.close()
+
+    found, engines = asyncio.run(ask())
+    assert (len(loads), engines) == (1, 1)
+    assert sorted(passes) == [[0], [0, 1, 2]], "LoRA apart, (IA)^3 together"
+    for name, p in alone.items():
+        np.testing.assert_allclose(found[name].probabilities, p, atol=3e-4)
+    assert len(tasks.reload().kept) == len(METHODS)

@@ -42,6 +42,9 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(min=1, help="Prompts that wait for one frozen model, at most.")
     ] = 1024,
+    max_wait: Annotated[
+        float, typer.Option(min=0, help="Seconds of work behind which no request is queued.")
+    ] = 1.0,
     max_batch: Annotated[
         int, typer.Option(min=1, help="Prompts that a frozen model is asked at once.")
     ] = 64,
@@ -53,8 +56,9 @@ def serve(
 ) -> None:
     """Serve fitted tasks over HTTP: one copy of each frozen model, all tasks on top of it.
 
-    GET /docs says what can be asked, GET / is a page for people. SIGHUP, or POST /v1/reload, looks
-    at the folders again; SIGTERM answers what was accepted, and ends.
+    GET / is a page for people, and docs/serve.md says what programs can ask, as /openapi.json does.
+    SIGHUP, or POST /v1/reload, looks at the folders again; SIGTERM answers what was accepted, and
+    ends.
     """
     try:
         import uvicorn
@@ -82,7 +86,7 @@ def serve(
         allow_fit=allow_fit,
         api_key=key,
         hosts=LOCAL if host in _LOOPBACK else None,
-        limits=Limits(max_batch, max_queue, deadline),
+        limits=Limits(max_batch, max_queue, deadline, max_wait),
         bounds=Bounds(texts=max_texts, characters=max_characters),
         models=tuple(model or ["embedded"]),
     )

@@ -33,6 +33,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         (404, "There is no such task."),
         (408, "The request did not arrive in time."),
         (413, "The request is too large."),
+        (415, "The body is no JSON."),
         (421, "The server is not addressed by its name."),
         (422, "Something in the request is wrong; the message says what."),
         (429, "Too many texts are waiting; Retry-After says when to come again."),

@@ -103,7 +103,9 @@ def create_app(
         yield
         await queue.close()
 
-    app = FastAPI(title="fewfit", version=__version__, lifespan=lifespan)
+    # The framework's pages that show it load scripts from elsewhere.
+    shown: dict[str, Any] = {"docs_url": None, "redoc_url": None}
+    app = FastAPI(title="fewfit", version=__version__, lifespan=lifespan, **shown)
     app.state.tasks, app.state.queue, app.state.metrics = tasks, queue, metrics
     routers = (
         api_router(

@@ -19,6 +19,8 @@ from fewfit.serve.tasks import Served, Tasks
 from fewfit.serve.together import Answered, Asked, answer, asked_once
 
 _FORGETS = 0.8  # share of the last estimate of a prompt's seconds in the next
+_GROWS = 1.05  # of the shortest batch, with each batch: it may have been long ago
+_BATCHES = 3  # of the shortest may always wait: fewer, and none would be asked together
 
 
 class BusyError(FewfitError):
@@ -45,11 +47,16 @@ class Limits:
         Prompts that wait for one frozen model, at most.
     deadline : float, default=30
         Seconds until a request is given up.
+    wait : float, default=1
+        Seconds of work, as it went lately, behind which no request is queued: who is accepted
+        waits about so long. A queue without it makes all wait for as long as callers have patience,
+        and answers those who have gone.
     """
 
     batch: int = 64
     waiting: int = 1024
     deadline: float = 30.0
+    wait: float = 1.0
 
 
 @dataclass(eq=False)
@@ -84,6 +91,7 @@ class Engine:
         self._waiting: deque[_Part] = deque()
         self._size = 0
         self._seconds = 0.0  # a prompt takes, lately
+        self._shortest = 0.0  # batch, lately
         self._thread = ThreadPoolExecutor(1, "fewfit-model")
         self._running: asyncio.Task[None] | None = None
 
@@ -92,25 +100,24 @@ class Engine:
         """Prompts that wait or are being asked."""
         return self._size
 
-    async def ask(self, task: Served, rows: Sequence[Row], deadline: float) -> list[Answered]:
-        """Return what a task says of rows, part by part.
+    def admit(self, size: int) -> None:
+        """Refuse a request of so many prompts where too much waits already (BusyError)."""
+        if not self._size:
+            return
+        late = self._size * self._seconds
+        longest = max(self.limits.wait, _BATCHES * self._shortest)
+        if self._size + size > self.limits.waiting or late > longest:
+            raise BusyError(max(1, math.ceil(late)))
 
-        Raises
-        ------
-        BusyError, LateError
-        FewfitError
-            What the model says of these rows.
-        """
+    def put(self, task: Served, rows: Sequence[Row], deadline: float) -> list[_Part]:
+        """Queue what a task is asked about rows."""
         own, model = task.estimator.task_, task.model
+        queries = own.queries(rows)
         views = len(own.template.views)
         n = max(1, self.limits.batch // views) * views
         if not own.calibration.row_independent:
-            n = len(rows) * views  # it looks at all rows at once
-        size = len(rows) * views
-        if self._size and self._size + size > self.limits.waiting:
-            raise BusyError(max(1, math.ceil(self._size * self._seconds)))
+            n = len(queries)  # it looks at all rows at once
         loop, until = asyncio.get_running_loop(), time.monotonic() + deadline
-        queries = own.queries(rows)
         parts = [
             _Part(
                 Asked(task.estimator, some),
@@ -118,21 +125,13 @@ class Engine:
                 until,
                 loop.create_future(),
             )
-            for some in (queries[i : i + n] for i in range(0, size, n))
+            for some in (queries[i : i + n] for i in range(0, len(queries), n))
         ]
         self._waiting.extend(parts)
-        self._size += size
+        self._size += len(queries)
         if self._running is None or self._running.done():
             self._running = loop.create_task(self._run())
-        try:
-            async with asyncio.timeout(deadline):
-                return [await part.done for part in parts]
-        except TimeoutError:
-            raise LateError(f"no answer within {deadline:g} s") from None
-        finally:
-            for part in parts:  # what has not begun is never asked
-                if not part.done.cancel() and not part.done.cancelled():
-                    part.done.exception()
+        return parts
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,7 +179,11 @@ class Engine:
 
     def _learn(self, size: int, took: float, found: Sequence[Answered | Exception]) -> None:
         each = took / size
-        self._seconds = each if not self.asked else _FORGETS * self._seconds + 0.2 * each
+        if self._seconds:
+            self._seconds = _FORGETS * self._seconds + (1 - _FORGETS) * each
+            self._shortest = min(_GROWS * self._shortest, took)
+        elif self.asked:  # the first batch loads the model, and says nothing of the next
+            self._seconds, self._shortest = each, took
         self.asked = True
         answered = [one for one in found if isinstance(one, Answered)]
         good = any(not all(one.reasons) for one in answered)
@@ -244,16 +247,27 @@ class Queue:
         """
         rows = {task.name: read_rows(X, task.fields, name="texts") for task in tasks}
         seconds = min(deadline or self.limits.deadline, self.limits.deadline)
-        asking = [
-            asyncio.ensure_future(self.engine(task).ask(task, rows[task.name], seconds))
-            for task in tasks
-        ]
+        sizes: dict[Engine, int] = {}
+        for task in tasks:
+            engine, views = self.engine(task), len(task.estimator.task_.template.views)
+            sizes[engine] = sizes.get(engine, 0) + len(X) * views
+        for engine, size in sizes.items():  # all of a request is accepted, or nothing
+            engine.admit(size)
+        parts: dict[str, list[_Part]] = {}
         try:
-            found = await asyncio.gather(*asking)
+            for task in tasks:
+                parts[task.name] = self.engine(task).put(task, rows[task.name], seconds)
+            async with asyncio.timeout(seconds):
+                return {
+                    name: _joined([await part.done for part in own]) for name, own in parts.items()
+                }
+        except TimeoutError:
+            raise LateError(f"no answer within {seconds:g} s") from None
         finally:
-            for one in asking:
-                one.cancel()
-        return {task.name: _joined(parts) for task, parts in zip(tasks, found, strict=True)}
+            for part in (part for own in parts.values() for part in own):
+                # What has not begun is never asked.
+                if not part.done.cancel() and not part.done.cancelled():
+                    part.done.exception()
 
     async def predict(self, name: str, texts: Sequence[Any]) -> tuple[list[Any], Any]:
         """Return the classes of a task, and the probabilities of texts, shape (N, K).

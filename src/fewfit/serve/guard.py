@@ -145,6 +145,9 @@ class Guard:
                         return receive, large
         except TimeoutError:
             return receive, (408, "too_slow", f"no whole request in {self.bounds.seconds:g} s")
+        kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if body and kind != b"application/json":  # what another site can send from a form is none
+            return receive, (415, "wrong_type", "send the body as Content-Type: application/json")
         told = False
 
         async def again() -> Message:

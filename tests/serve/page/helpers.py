@@ -58,6 +58,9 @@ class Page:
         given = {key: value for key, value in given.items() if value is not None}
         return self.upload("/tasks", data, 201, **given)
 
+    def attempt(self, name: str, row: dict[str, str], code: int = 200) -> Any:
+        return self.send("POST", f"/tasks/{name}/try", {"text": row}, code)
+
     def fitted(self, name: str = "mood") -> Any:
         self.send("POST", f"/tasks/{name}/fit", code=202)
         return self.settled(name)

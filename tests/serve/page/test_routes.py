@@ -23,6 +23,7 @@ from tests.serve.page.helpers import FILE, Page, app
 # A fit keeps the library's warnings to itself, by a filter that all threads share.
 pytestmark = pytest.mark.filterwarnings("ignore::fewfit.errors.FewfitWarning")
 
+WORDS = {"neg": "bad", "pos": "good"}
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -56,7 +57,7 @@ def test_a_task_from_a_file_to_an_artifact(page, tmp_path):
     assert {item["place"] for item in result["suggestions"]} <= {6, 7, 8}
     assert len(result["suggestions"]) == 3
 
-    told = page.send("POST", "/tasks/mood/try", {"text": "so bad"})["classes"]
+    told = page.attempt("mood", {"text": "so bad"})["classes"]
     clf = FewShotClassifier.load(tmp_path / "mood", store=None)
     proba = clf.predict_proba(["so bad"])[0]
     assert told[0]["label"] == clf.predict(["so bad"])[0]
@@ -118,7 +119,7 @@ def test_without_a_label_the_words_suggest(page):
     assert not result["learnt"]
     assert result["expected"] is None
     assert len(result["suggestions"]) == 9
-    told = page.send("POST", "/tasks/mood/try", {"text": "good"})["classes"]
+    told = page.attempt("mood", {"text": "good"})["classes"]
     assert told[0]["label"] == "glad"
 
 
@@ -191,6 +192,38 @@ def test_a_fit_that_fails_says_why_and_the_next_one_works(page, monkeypatch):
     assert page.fitted()["job"]["state"] == "done"
 
 
+def test_a_task_that_is_deleted_leaves_nothing(page, tmp_path):
+    page.create()
+    page.create("other")
+    page.fitted()
+    assert "not the name" in str(page.send("DELETE", "/tasks/mood", {"name": "x"}, 422))
+    page.send("PUT", "/tasks/mood/rows/6", {"label": "pos"})  # and a fit begins
+    page.send("DELETE", "/tasks/mood", {"name": "mood"})
+    assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["other"]
+    assert page.client.get("/v1/tasks").json()["tasks"] == []
+    page.get("/tasks/mood", 404)
+    assert not (tmp_path / "mood").exists()
+    page.send("DELETE", "/tasks/other", {"name": "other"})
+    kept = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    assert b"bad taste" not in kept
+    assert page.create()["job"] is None  # the name is free again
+    assert page.fitted()["result"]["examples"] == 6
+
+
+def test_all_fields_of_a_template_are_tried(tmp_path):
+    clf = FewShotClassifier("fake", template="{a} and {b}: {mask}", labels=WORDS, store=None)
+    clf.fit([{"a": "good", "b": "good"}, {"a": "bad", "b": "bad"}], ["pos", "neg"])
+    clf.save(tmp_path / "pair")
+    with TestClient(app(tmp_path)) as client:
+        page = Page(client)
+        assert page.get("/tasks/pair")["fields"] == ["a", "b"]
+        row = {"a": "so bad", "b": "bad"}
+        told = page.attempt("pair", row)["classes"]
+        assert told[0]["label"] == clf.predict([row])[0]
+        assert told[0]["probability"] == pytest.approx(clf.predict_proba([row]).max())
+        assert "'b'" in str(page.attempt("pair", {"a": "x"}, 422))
+
+
 def test_all_is_there_after_a_restart(page, tmp_path):
     page.create()
     page.fitted()
@@ -200,7 +233,7 @@ def test_all_is_there_after_a_restart(page, tmp_path):
         after = Page(client).get("/tasks/mood")
         for name in ("result", "counts", "words", "blank", "fitted", "revision"):
             assert after.get(name) == before.get(name), name
-        told = Page(client).send("POST", "/tasks/mood/try", {"text": "good"})
+        told = Page(client).attempt("mood", {"text": "good"})
         assert told["classes"][0]["probability"] > 0.5
 
 
@@ -257,7 +290,7 @@ WRONG = [
     ("PUT", "/tasks/mood/words", {"words": {"pos": ["x"], "neg": ["X"]}}, 422, "x"),
     ("PUT", "/tasks/mood/words", {"words": {"pos": ["a\nb"], "neg": []}}, 422, "a line"),
     ("PUT", "/tasks/mood/words", {"words": {"pos": 1}}, 422, "list"),
-    ("POST", "/tasks/mood/try", {"text": "good"}, 409, "not fitted"),
+    ("POST", "/tasks/mood/try", {"text": {"text": "good"}}, 409, "not fitted"),
     ("GET", "/tasks/mood/artifact.zip", None, 409, "not fitted"),
     ("GET", "/static/index.html", None, 404, "no file"),
     ("GET", "/static/..%2froutes.py", None, 404, ""),
@@ -341,9 +374,7 @@ def test_without_leave_to_fit_one_can_only_try(page, tmp_path):
         assert "--allow-fit" in listed["off"]
         state = other.get("/tasks/mood")
         assert (state["mine"], "words" in state) == (False, False)
-        assert (
-            other.send("POST", "/tasks/mood/try", {"text": "bad"})["classes"][0]["label"] == "neg"
-        )
+        assert other.attempt("mood", {"text": "bad"})["classes"][0]["label"] == "neg"
         for method, path in (
             ("GET", "/tasks/mood/rows"),
             ("GET", "/tasks/mood/labels.csv"),
@@ -374,7 +405,7 @@ def test_what_programs_fit_and_what_the_page_fits_is_one_list(page):
     page.fitted()
     listed = page.get("/tasks")["tasks"]
     assert [(task["name"], task["mine"]) for task in listed] == [("mood", True), ("theirs", False)]
-    told = page.send("POST", "/tasks/theirs/try", {"text": "good"})["classes"]
+    told = page.attempt("theirs", {"text": "good"})["classes"]
     assert told[0]["label"] == "good"
     names = [task["name"] for task in page.client.get("/v1/tasks").json()["tasks"]]
     assert names == ["mood", "theirs"]
@@ -392,7 +423,7 @@ def test_a_text_without_an_answer_gets_no_probabilities(page, monkeypatch):
         return ["neg", "pos"], np.full((1, 2), np.nan)
 
     monkeypatch.setattr(Queue, "predict", silent)
-    assert "no usable answer" in str(page.send("POST", "/tasks/mood/try", {"text": "so"}, 503))
+    assert "no usable answer" in str(page.attempt("mood", {"text": "so"}, 503))
 
 
 def test_the_page_is_whole_and_asks_nobody_else(page):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,16 @@ class Desk:
         )
         return {**self.state(task.name), "without_text": without}
 
+    def delete(self, name: str) -> None:
+        """Delete a task and its artifact for good."""
+
+        def work() -> None:
+            self.records.delete(name)
+            shutil.rmtree(self.folder(name), ignore_errors=True)
+            self.tasks.reload()
+
+        self.jobs.end(name, work)
+
     def changed(self, task: Kept) -> dict[str, Any]:
         """Fit again what was fitted before, and return the state."""
         job = self.jobs.get(task.name)
@@ -99,6 +110,7 @@ class Desk:
         return {
             **self._summary(task, counts),
             "model": task.model,
+            "fields": ["text"],
             "words": task.words,
             "counts": {label: n for label, n in counts.items() if label is not None},
             "blank": counts[None],
@@ -162,6 +174,7 @@ class Desk:
 
     def _fit(self, name: str, job: Job) -> None:
         task = self.records.get(name)
+        job.check()
         examples = self.records.labelled(task)
         pool = self.records.pool(task, fitting.POOL)
         job.total = len({text for _, text, _ in examples} | {text for _, text in pool}) + 1

@@ -105,6 +105,13 @@ class Jobs:
         with self._lock:
             return self._jobs.get(name)
 
+    def end(self, name: str, work: Callable[[], object]) -> None:
+        """Cancel the job of a name, do something while none runs, and forget the name."""
+        self.cancel(name)
+        self._pool.submit(work).result()
+        with self._lock:
+            self._jobs.pop(name, None)
+
     def close(self) -> None:
         """Cancel everything, and wait for it."""
         with self._lock:

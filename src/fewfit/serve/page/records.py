@@ -308,6 +308,18 @@ class Records:
                 (task.revision, json.dumps(result), task.id),
             )
 
+    def delete(self, name: str) -> None:
+        """Delete a task, its texts and its labels, from the file's bytes too (KeyError)."""
+        with self._open() as db:
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("BEGIN IMMEDIATE")
+            task = _get(db, name)
+            for table in ("change", "row"):
+                db.execute(f"DELETE FROM {table} WHERE task = ?", (task.id,))
+            db.execute("DELETE FROM task WHERE id = ?", (task.id,))
+            db.execute("COMMIT")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """Open the file; what was begun is committed at the end, or undone by an error."""

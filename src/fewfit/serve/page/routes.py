@@ -40,10 +40,19 @@ class Words(BaseModel):
     words: Annotated[dict[str, list[str]], Field(max_length=uploads.MAX_CLASSES)]
 
 
-class Text(BaseModel):
-    """A text to try."""
+class Name(BaseModel):
+    """The name of a task, once more."""
 
-    text: Annotated[str, Field(max_length=20_000)]
+    name: str
+
+
+Line = Annotated[str, Field(max_length=20_000)]
+
+
+class Text(BaseModel):
+    """A text to try: each field of the template."""
+
+    text: Annotated[dict[str, Line], Field(max_length=20)]
 
 
 def page_router(
@@ -125,7 +134,16 @@ def page_router(
             return desk.state(name)
         if name not in tasks.names():
             raise HTTPException(404, f"There is no task {name!r:.80}")
-        return {"name": name, "mine": False, "served": True, "off": "" if allow_fit else _OFF}
+        fields = tasks.get(name).fields
+        return {"name": name, "mine": False, "fields": fields, "off": "" if allow_fit else _OFF}
+
+    @router.delete("/page/tasks/{name}")
+    def delete(name: str, given: Name) -> dict[str, Any]:
+        mine().get(name)
+        if given.name != name:
+            raise HTTPException(422, f"name: {given.name!r:.80} is not the name of this task")
+        mine().delete(name)
+        return {"deleted": name}
 
     @router.get("/page/tasks/{name}/rows")
     def rows(
@@ -175,7 +193,7 @@ def page_router(
     async def attempt(name: str, given: Text) -> dict[str, Any]:
         if name not in tasks.names():
             raise HTTPException(409, f"{name!r:.80} is not fitted yet")
-        if not given.text.strip():
+        if not any(part.strip() for part in given.text.values()):
             raise HTTPException(422, "There is no text to try")
         classes, proba = await queue.predict(name, [given.text])
         if not np.isfinite(proba[0]).all():

@@ -1,6 +1,6 @@
 // What there is to take along.
-import { address, download } from "./api.js";
-import { announce, button, complain, h, section } from "./dom.js";
+import { address, call, download } from "./api.js";
+import { announce, button, complain, field, h, quiet, section } from "./dom.js";
 
 export function take(desk) {
   const { name } = desk;
@@ -12,7 +12,25 @@ export function take(desk) {
   });
   const zip = button("Classifier (zip)", get("artifact.zip", `${name}.zip`));
   const fitted = h("div", {}, h("p", {}, "Unpacked, three lines load it:"), code, navigator.clipboard ? copy : null);
-  const element = section("Take it with you", h("p", { class: "row" }, button("Labels (CSV)", get("labels.csv", `${name}.csv`)), zip), fitted);
+  const typed = h("input", { autocomplete: "off", spellcheck: "false" });
+  const gone = h("form", { on: { submit: remove } },
+    field(`To delete the task, its texts and its labels for good, type ${name}`, typed),
+    h("p", { class: "row" }, h("button", {}, "Delete for good")));
+
+  async function remove(event) {
+    event.preventDefault();
+    quiet();
+    try {
+      await call("DELETE", address(name), { name: typed.value });
+      announce(`${name} is deleted`);
+      location.hash = "#/";
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  const element = section("Take it with you", h("p", { class: "row" }, button("Labels (CSV)", get("labels.csv", `${name}.csv`)), zip), fitted,
+    h("details", {}, h("summary", {}, "Delete this task"), gone));
   return {
     element,
     update(state) {

@@ -1,0 +1,1 @@
+"""The server under load, on the loopback, bounded in count and in time."""
