@@ -21,6 +21,7 @@ from benchmarks import (
     setfit_grid,
     token_shift,
     tuning_report,
+    weights_report,
 )
 from benchmarks.experiment_report import averages, costs, experiment
 from benchmarks.serve import report as serve_report
@@ -481,6 +482,8 @@ def main(argv: Sequence[str] = ()) -> None:
         "prompt_speed": prompt_report.speed,
         "prompt_proofs": prompt_report.proofs,
         "vectors": tuning_report.vectors,
+        "weights_speed": weights_report.speed,
+        "weights_proofs": weights_report.proofs,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -568,6 +569,26 @@ def test_the_whole_budget_is_all_that_gains_and_half_of_it_costs_about_half():
         measured = flops_of(lambda: loss(base.read(batch)[0], range(3), 0))
     whole = costs.forward + costs.backward
     assert measured.forward + measured.backward <= 1.05 * 0.5 * whole
+
+
+def test_only_what_a_plan_took_is_kept_and_a_second_training_goes_on_from_it():
+    base = trunk("bert", dropout=0.0)
+    names = list(weights_of(base, "all"))
+    method = make_method("greentrainer", {"rho": 0.3})
+    run = Run(Recipe(steps=2, batch_size=3, optimizer="adamw", learning_rate=1e-3, dropout=False))
+    one = method.fit(base, Data(ROWS), run)
+    assert 0 < len(one.value) < len(names)
+    again = method.build(base, 0).restore(one.tensors())
+    assert all(torch.equal(again.tensors()[n], t) for n, t in one.tensors().items())
+    assert again.value.keys() == one.value.keys()
+    with one.on(base.network):
+        moved = {n: p.detach().clone() for n, p in base.network.named_parameters()}
+    assert {n for n, p in base.network.named_parameters() if not torch.equal(p, moved[n])} == set(
+        one.value
+    )
+    two = method.fit(base, Data(ROWS), replace(run, seed=1, start=one.tensors()))
+    kept = one.value.keys() - two.value.keys()
+    assert not kept, "what the first training moved and the second did not is kept too"
 
 
 def test_a_plan_in_parts_is_one_schedule():

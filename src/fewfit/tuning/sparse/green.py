@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
@@ -53,7 +54,9 @@ class GreenTrainer(Weights):
     interval: Annotated[int, Field(ge=1)] = 2
 
     def build(self, base: Trunk, seed: int) -> Adapter:
-        return self.own(base, dict.fromkeys(self.free(base, weights_of(base, "all"))))
+        adapter = self.own(base, dict.fromkeys(self.free(base, weights_of(base, "all"))))
+        adapter.flexible = True  # what no plan took is not kept
+        return adapter
 
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
         self.check(base, data)
@@ -64,7 +67,7 @@ class GreenTrainer(Weights):
         costs = costs_of(base, some, names, loss)
         adapter = _Chosen(base.network, dict.fromkeys(names))
         if run.start is not None:
-            adapter.restore(run.start)
+            adapter.restore(adapter.tensors() | dict(run.start))
         epoch = max(1, len(data.rows) // min(recipe.batch_size, len(data.rows)))
         length = self.interval * epoch
         for begin in range(0, recipe.steps, length):
@@ -76,8 +79,13 @@ class GreenTrainer(Weights):
             part = Part.of(recipe, begin, min(length, recipe.steps - begin))
             now = replace(run.part(str(begin)), recipe=part, start=None)
             learn(base, adapter, data.rows, loss, now, part)
-        adapter.open = None
-        return adapter
+        theta_0 = dict(base.network.named_parameters())
+        moved = {
+            f"value.{name}": value.detach()
+            for name, value in adapter.value.items()
+            if not torch.equal(value, theta_0[name].detach().flatten().float())
+        }
+        return self.fresh(base, replace(run, start=None)).restore(moved)
 
     def plan(self, costs: Costs, importance: Mapping[str, float]) -> list[str]:
         """Return which parameters to train until the next plan."""

@@ -31,8 +31,8 @@ class OwnScalars(Adapter):
     Attributes
     ----------
     flexible : bool
-        Whether :meth:`restore` takes other scalars than these, and other numbers of them: where
-        the training decides how many there are.
+        Whether the first :meth:`restore` takes other scalars than these, and other numbers of
+        them: where the training decides how many there are.
     """
 
     mergeable = True
@@ -132,8 +132,9 @@ class OwnScalars(Adapter):
         index = {k[6:]: t for k, t in tensors.items() if k.startswith("index.")}  # version 0.1.0
         index |= {k[5:]: index_of(t) for k, t in tensors.items() if k.startswith("gaps.")}
         value = {k[6:]: t for k, t in tensors.items() if k.startswith("value.")}
-        whole = self.value.keys() - self.index.keys()
-        check_names(dict.fromkeys(whole), dict.fromkeys(value.keys() - index.keys()))
+        if not self.flexible:
+            whole = self.value.keys() - self.index.keys()
+            check_names(dict.fromkeys(whole), dict.fromkeys(value.keys() - index.keys()))
         strange = [k for k in tensors if not k.startswith(("index.", "gaps.", "value."))]
         strange += [name for name in value if name not in self._sizes]
         if strange or not index.keys() <= value.keys():
@@ -157,6 +158,7 @@ class OwnScalars(Adapter):
         self.index, self.value = index, {}
         for name, new in value.items():
             self._keep(name, new.to(device))
+        self.flexible = False
         return self
 
 
