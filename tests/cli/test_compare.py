@@ -53,7 +53,7 @@ def test_rows_are_named_by_file_and_line(compare, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--methods", "zero-shot,dekt"], "did you mean 'dect'"),
+        (["--methods", "zero-shot,dectt"], "did you mean 'dect'"),
         (["--methods", ""], "methods"),
         (["--price-per-token", "inf"], "inf is not a finite number"),
         (["--price-per-token", "nan"], "--price-per-token"),

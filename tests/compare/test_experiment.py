@@ -206,7 +206,7 @@ def test_a_row_in_both_splits_is_refused_before_any_query():
         ({"methods": {"dect": {"lamda": 1}}}, InputError, "no 'lamda'.* did you mean 'lam'"),
         ({"methods": {"a": {"decoder": "dekt"}}}, InputError, "did you mean 'dect'"),
         ({"methods": {"a": DecT(proto_dim=0)}}, InputError, "proto_dim: "),
-        ({"methods": ["dekt"]}, InputError, "did you mean 'dect'"),
+        ({"methods": ["dectt"]}, InputError, "did you mean 'dect'"),
         ({"seeds": [1, 1]}, InputError, "seeds: give"),
         ({"labels": {"neg": "bad", "no": "good"}}, InputError, "train: class 'pos'"),
         ({"labels": {**LABELS, "odd": "odd"}}, InputError, "'odd' has label words but no"),

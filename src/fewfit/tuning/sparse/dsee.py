@@ -217,6 +217,8 @@ class Dual(Adapter):
         gaps = {n[5:]: index_of(t) for n, t in tensors.items() if n.startswith("gaps.")}
         rest = {n: t for n, t in tensors.items() if not n.startswith(("pruned.", "gaps."))}
         strange = [*(pruned.keys() - self._shapes.keys()), *(gaps.keys() ^ self.index.keys())]
+        if self.pruned:  # restored once already
+            strange += pruned.keys() ^ self.pruned.keys()
         if strange or (self.prunes and not pruned):
             raise ArtifactError(
                 f"adapter: {strange[0]!r} is of another model or other options"
