@@ -44,7 +44,7 @@ test: setup
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable '.[serve]' pytest pytest-timeout hypothesis pandas datasets cma
+		--editable '.[serve]' pytest pytest-timeout hypothesis httpx pandas datasets cma
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed

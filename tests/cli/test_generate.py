@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from fewfit.cli.app import app
 from tests.fake_server import FakeServer, Reply, continued
-from tests.hf_checkpoints import build
 
 
 @pytest.fixture
@@ -95,6 +94,8 @@ def test_prompts_of_ones_own(table, tmp_path):
 
 def test_token_shift(tmp_path):
     pytest.importorskip("torch")
+    from tests.hf_checkpoints import build
+
     base, aligned = (build("llama", tmp_path / str(s), positions=96, seed=s) for s in (0, 1))
     (tmp_path / "p.txt").write_text("the movie was\n\nin summary , it was\n")
     command = ("analyse", "token-shift", f"hf:{base}", f"hf:{aligned}", tmp_path / "p.txt")

@@ -15,7 +15,6 @@ from fewfit.models.metered import MeteredModel
 from fewfit.prompts import InContext, Template
 from fewfit.searchers import SEARCHERS
 from tests.cli.helpers import run
-from tests.hf_checkpoints import build
 
 TEXTS = ["good fun", "bad taste", "quite good", "so bad", "fine good", "bad bad"]
 Y = ["pos", "neg", "pos", "neg", "pos", "neg"]
@@ -49,6 +48,8 @@ def test_what_is_found_is_kept(name, tmp_path):
 
 def test_vectors_are_kept_with_the_name_of_their_model(tmp_path):
     pytest.importorskip("torch")
+    from tests.hf_checkpoints import build
+
     pytest.importorskip("cma")
     folder = build("bert", tmp_path / "bert")
     options = {"length": 2, "dimension": 3, "population": 4}

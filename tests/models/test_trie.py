@@ -17,7 +17,6 @@ from fewfit.observations import Status
 from fewfit.prompts import Template
 from fewfit.prompts.trie import NONE, REST, Trie
 from tests.fake_server import TOKENS, FakeServer, hidden_state, log_probabilities, tokenize
-from tests.hf_checkpoints import build
 
 TEMPLATE = Template("{text} It was {mask}.")
 WORDS = ("New York", "New Delhi", "New", "good", "bad", "New Delhi bad")
@@ -67,6 +66,8 @@ def test_a_label_ends_where_it_does_not_go_on():
 @pytest.mark.parametrize("space", ["logit", "logprob"])
 def test_a_model_of_this_process_scores_them_so(tmp_path, kind, space):
     torch = pytest.importorskip("torch")
+    from tests.hf_checkpoints import build
+
     folder = build(kind, tmp_path / kind)
     words = ("New York", "New Delhi", "great", "bad", "great movie")
     template = Template("{text} It was {mask}")
@@ -96,6 +97,8 @@ def test_a_model_of_this_process_scores_them_so(tmp_path, kind, space):
 
 def test_what_has_no_tokens_in_a_row_is_refused(tmp_path):
     pytest.importorskip("torch")
+    from tests.hf_checkpoints import build
+
     folder = build("bert", tmp_path / "bert")
     with pytest.raises(InputError, match="no token after the other"):
         load_model(f"hf:{folder}?multi_token=trie").observe(prompts(), ("great", "bad"))
