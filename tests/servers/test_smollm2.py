@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fewfit import FewShotClassifier, Template, load_model
+from fewfit.errors import ModelError
 from fewfit.models.generation import Writing
 from fewfit.models.remote.words import Labels, Unusable
 from fewfit.observations import Status
@@ -150,13 +151,23 @@ def test_llama_cpp_python_is_as_accurate_as_this_process(llama_python, checkpoin
     check_alike(*said(f"openai:{llama_python}&top_k=2000", name, texts), expected, y)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_answers_in_words_are_those_of_this_process(transformers_serve, checkpoint, name):
+IN_WORDS = "answers=text&output=plain&max_tokens=24"
+
+
+def test_answers_in_words_that_name_all_labels_stop_the_run(transformers_serve):
+    """Asked for a topic, so small a model lists them all: no label is guessed of that."""
+    template, labels = TASKS["agnews"]
+    prompts = [Template(template).render({"text": text}) for text in rows_of("agnews")[0]]
+    served = load_model(f"openai-chat:{transformers_serve}&{IN_WORDS}")
+    with pytest.raises(ModelError, match="none of the label words"):
+        served.observe(prompts, tuple(labels.values()))
+
+
+def test_answers_in_words_are_those_of_this_process(transformers_serve, checkpoint):
     """What the server writes names the label, or none, that the same model writes here."""
-    texts, y = rows_of(name)
-    template, labels = TASKS[name]
-    spec = f"openai-chat:{transformers_serve}&answers=text&output=plain&max_tokens=24"
-    served = load_model(spec)
+    texts, y = rows_of("sst2")
+    template, labels = TASKS["sst2"]
+    served = load_model(f"openai-chat:{transformers_serve}&{IN_WORDS}")
     prompts = [Template(template).render({"text": text}) for text in texts]
     words = tuple(labels.values())
     answers = served.observe(prompts, words)
