@@ -306,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--causal", help="Folder of a causal checkpoint, as SmolLM2-135M.")
-    parser.add_argument("--facts", type=int, default=100)
+    parser.add_argument("--facts", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8, help="Facts of a step.")
     parser.add_argument("--steps", type=int, default=100, help="Of forgetting.")
     parser.add_argument("--seeds", type=int, default=2, help="Stability takes four times as many.")

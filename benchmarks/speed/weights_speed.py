@@ -1,6 +1,6 @@
 """What the methods on a network's own weights take, against full tuning, in one run.
 
-    python -m benchmarks weights_speed [--rows 1600] [--rounds 3]
+    python -m benchmarks weights_speed [--rows 1200] [--rounds 3]
 
 On minilm-mlm and trec: the steps of a mask of half a percent, GreenTrainer's operations, seconds
 and accuracy at two budgets, LoRA's beside them; and the choice of the K best of 10^8 scalars and
@@ -147,7 +147,7 @@ def choose() -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1600, help="Of the training split.")
+    parser.add_argument("--rows", type=int, default=1200, help="Of the training split.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--choose", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)

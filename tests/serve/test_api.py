@@ -121,6 +121,25 @@ def test_fitting_is_off_unless_it_is_allowed(site, folder):
     assert not (folder / "x").exists()
 
 
+def test_what_lies_in_the_folder_and_is_not_served_is_not_replaced_unasked(tmp_path):
+    body = {
+        "name": "new",
+        "examples": [{"text": t, "label": y} for t, y in zip(*EXAMPLES, strict=True)],
+        "labels": WORDS,
+    }
+    broken, foreign = tmp_path / "new" / "manifest.json", tmp_path / "notes" / "mine.txt"
+    for file in (broken, foreign):
+        file.parent.mkdir()
+        file.write_text("{}")
+    with serving(Tasks([tmp_path]), allow_fit=True) as site:
+        for name in ("new", "notes"):
+            assert site.ask("POST", "/v1/tasks", {**body, "name": name}).status == 409
+        refused = site.ask("POST", "/v1/tasks", {**body, "name": "notes", "replace": True})
+        assert (refused.status, refused.body["error"]["code"]) == (409, "conflict")
+        assert (broken.read_text(), foreign.read_text()) == ("{}", "{}")
+        assert site.ask("POST", "/v1/tasks", {**body, "replace": True}).status == 201
+
+
 def test_a_task_is_fitted_served_and_kept(tmp_path):
     examples = [{"text": t, "label": y} for t, y in zip(*EXAMPLES, strict=True)]
     body = {"name": "new", "examples": examples, "labels": WORDS}

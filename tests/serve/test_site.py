@@ -96,6 +96,9 @@ def test_ready_says_whether_the_model_answers(folder, monkeypatch):
         reply = site.predict(["a"], "mood")
         assert (reply.status, reply.body["error"]["code"]) == (503, "model")
         assert site.ask("GET", "/health/live").status == 200
+        with serving(Tasks([folder]), api_key=KEY) as guarded:
+            told = guarded.ask("GET", "/health/ready").body["failing"]
+            assert told == {"fake": "gave no answer when last asked"}, "no address without the key"
         down = False
         assert site.ask("GET", "/health/ready").status == 200
         assert site.predict(["a"], "mood").status == 200

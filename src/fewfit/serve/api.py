@@ -52,6 +52,7 @@ def api_router(
     allow_fit: bool,
     models: Sequence[str],
     fit_store: str | Path | None,
+    is_open: bool,
 ) -> APIRouter:
     """Return the routes; :func:`fewfit.serve.app.create_app` says what the parameters are."""
     router = APIRouter()
@@ -132,8 +133,10 @@ def api_router(
         spec = body.model or models[0]
         if spec not in models:
             raise InputError(f"model: a new task is fitted on one of {list(models)}")
-        if body.name in tasks.names() and not body.replace:
-            raise HTTPException(409, f"there is a task {body.name!r} already; replace it?")
+        folder = tasks.folders[0] / body.name
+        if (body.name in tasks.names() or folder.exists()) and not body.replace:
+            # What lies there and is not served, as a broken artifact, is not lost unasked either.
+            raise HTTPException(409, f"there is a {body.name!r} already; replace it?")
 
         def work() -> s.FitResponse:
             begun = time.perf_counter()
@@ -147,7 +150,6 @@ def api_router(
             )
             if len(classifier.classes_) > 1:
                 expect(classifier)
-            folder = tasks.folders[0] / body.name
             classifier.save(folder)
             task = tasks.add(body.name, folder)
             return s.FitResponse(
@@ -230,7 +232,9 @@ def api_router(
             if not queue.engine(task).asked
         }
         failing = {
-            described_model(spec): why for spec, why in {**waiting, **queue.failing()}.items()
+            # Nobody needs the key to ask this, and a reason may name an address.
+            described_model(spec): why if is_open else "gave no answer when last asked"
+            for spec, why in {**waiting, **queue.failing()}.items()
         }
         response.status_code = 503 if failing else 200
         return s.Health(

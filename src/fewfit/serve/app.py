@@ -16,6 +16,7 @@ from starlette.routing import Match
 
 from fewfit._version import __version__
 from fewfit.errors import (
+    ArtifactError,
     BudgetExceededError,
     CapabilityError,
     FewfitError,
@@ -40,6 +41,7 @@ _STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
     (BudgetExceededError, 503, "budget"),
     (StoreError, 503, "store"),
     (ModelError, 503, "model"),
+    (ArtifactError, 409, "conflict"),  # the folder of a new task holds something else
     (FewfitError, 500, "failed"),
 )
 _CODES = {
@@ -116,6 +118,7 @@ def create_app(
             allow_fit=allow_fit,
             models=models,
             fit_store=fit_store,
+            is_open=api_key is None,
         ),
         page_router(
             tasks,
