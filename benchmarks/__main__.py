@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> None:
         parser.add_argument("names", nargs="*", metavar="NAME")
         parser.add_argument("--data", type=Path, default=data_folder(), help="<set>/train.jsonl.gz")
         parser.add_argument("--model", action="append", default=[], metavar="SPEC")
+        parser.add_argument("--set", action="append", default=[], metavar="NAME", dest="sets")
         parser.add_argument("--dry-run", action="store_true")
         args = parser.parse_args(argv)
         unknown = [name for name in args.names if name not in files]
@@ -77,7 +78,8 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(f"{unknown[0]!r} is not one of {[*files, *PROGRAMS]}")
         experiments = {name: read_experiment(files[name]) for name in args.names or files}
         for name, file in experiments.items():
-            run_experiment(name, file, args.data, models=args.model, dry=args.dry_run)
+            kept = {"models": args.model, "sets": args.sets}
+            run_experiment(name, file, args.data, **kept, dry=args.dry_run)
         if args.dry_run:
             return
         for name in () if args.names else ALONE:

@@ -1,4 +1,5 @@
-"""What PTEC and ProMoT claim, two members of ``prompt_proofs``. On minilm-mlm.
+"""What PTEC and ProMoT claim, two members of ``prompt_proofs``. On minilm-mlm in
+bfloat16.
 
 - `ptec`: texts of two intents (utterances of clinc150, joined in pairs; 30 intents, 8 of each). A
   prompt learnt with a head per label, against the same head on the frozen model, and against a
@@ -38,7 +39,7 @@ OFF = ("agnews", "trec")
 def masked_model(max_tokens: int) -> Trunk:
     """Return minilm-mlm."""
     folder = data_folder().parent / "models" / "minilm-mlm"
-    return Trunk.load(f"hf:{folder}", reading="words", max_tokens=max_tokens)
+    return Trunk.load(f"hf:{folder}?dtype=bfloat16", reading="words", max_tokens=max_tokens)
 
 
 # --- PTEC ----------------------------------------------------------------------------------------

@@ -12,9 +12,13 @@
 - `cpt`: CPT against in-context learning with the same examples, and against a prompt of as many
   vectors; accuracy and the loss on test rows (Blau et al.: better, and no overfitting). On the
   causal model of `--causal`.
-- `ptec`, `promot`: see ``prompt_claims``.
+- `mam`: bottlenecks in series and parallel, at the attention and at the feed-forward, as many
+  values each (He et al.: parallel at the feed-forward is best).
+- `apt`: APT against as many vectors before the text and against as many keys and values of each
+  attention, 50 (Wu et al.: as accurate, at a fifth of what is computed more).
+- `panda`: see ``prompt_transfer``; `ptec`, `promot`: see ``prompt_claims``.
 
-All but the last are on minilm-mlm. Rates are the recipes', nothing is tuned. Every arm of a draw
+All but `cpt` are on minilm-mlm in bfloat16. Rates are the recipes'. Every arm of a draw
 has the same rows, and differences are paired by set and draw. A member's result goes into
 ``results/prompt_proofs.json`` after each draw, in which the others stay.
 """
@@ -25,6 +29,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -32,11 +37,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks import RESULTS, prompt_claims, prompt_report
+from benchmarks import RESULTS, prompt_claims, prompt_report, prompt_transfer
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit.prompts import make_views
 from fewfit.tuning import Adapter, ChoiceExample, Data, Run, Trunk, make_method
-from fewfit.tuning.reading import scored
+from fewfit.tuning.reading import query_flops, scored
 
 SETS = ("sst2", "trec", "subj")
 TOKENS, LONG, FRONT = 64, 100, 20
@@ -81,7 +86,13 @@ def judged(base: Trunk, test: Sequence[ChoiceExample], adapter: Adapter | None) 
             beta = torch.from_numpy(scored(base, encoded, adapter=adapter))
     truth = torch.tensor([item.answer for item in test])
     right = (beta.argmax(1) == truth).float().mean()
-    return {"accuracy": float(right), "loss": float(cross_entropy(beta, truth))}
+    with nullcontext() if adapter is None else adapter.on(base.network):
+        flops = query_flops(base, encoded, adapter)
+    return {
+        "accuracy": float(right),
+        "loss": float(cross_entropy(beta, truth)),
+        "GFLOP a row": flops / 1e9,
+    }
 
 
 def trained(
@@ -118,7 +129,7 @@ def draws_of(
 def masked_model() -> Trunk:
     """Return minilm-mlm."""
     folder = data_folder().parent / "models" / "minilm-mlm"
-    return Trunk.load(f"hf:{folder}", reading="words", max_tokens=TOKENS)
+    return Trunk.load(f"hf:{folder}?dtype=bfloat16", reading="words", max_tokens=TOKENS)
 
 
 def prompt(args: argparse.Namespace) -> Iterator[Draw]:
@@ -176,12 +187,39 @@ def cpt(args: argparse.Namespace) -> Iterator[Draw]:
             yield found
 
 
+def mam(args: argparse.Namespace) -> Iterator[Draw]:
+    """The design space of bottlenecks, and the half of each that MAM joins."""
+    places, each = ("attention", "ffn"), {"r": 16}
+    arms: dict[str, Arm] = {
+        f"{kind}, {where}": (f"{kind}-adapter", {**each, "where": where})
+        for kind in ("series", "parallel")
+        for where in places
+    }
+    best = arms.pop("parallel, ffn")
+    arms |= {"mam": ("mam", {"l": 8, "r": 8}), "parallel, ffn": best}
+    return draws_of(masked_model(), arms, 16, args)
+
+
+def apt(args: argparse.Namespace) -> Iterator[Draw]:
+    """Fifty tokens beside the attention, in front of the text, and in front of its keys."""
+    arms: dict[str, Arm | None] = {
+        "zero-shot": None,
+        "prompt-tuning": ("prompt-tuning", {"m": 50}),
+        "prefix-tuning": ("prefix-tuning", {"m": 50}),
+        "apt": ("apt", {"n": 50}),
+    }
+    return draws_of(masked_model(), arms, 16, args)
+
+
 MEMBERS: dict[str, Callable[[argparse.Namespace], Iterator[Draw]]] = {
     "prompt": prompt,
     "dept": dept,
     "ept": ept,
     "iapt": iapt,
     "cpt": cpt,
+    "mam": mam,
+    "apt": apt,
+    "panda": prompt_transfer.panda,
     "ptec": prompt_claims.ptec,
     "promot": prompt_claims.promot,
 }

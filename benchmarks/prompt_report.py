@@ -75,33 +75,39 @@ def proofs(path: Path) -> str:
                     f"{100 * mean[ours]:.1f} / {100 * mean[other]:.1f}",
                     _interval([d[ours]["accuracy"] - d[other]["accuracy"] for d in draws]),
                     f"{loss:+.2f}",
+                    f"{_mean(draws, ours, FLOPS)} / {_mean(draws, other, FLOPS)}",
                     f"{_seconds(draws, ours)} / {_seconds(draws, other)}",
                     f"{len(draws)} of {len({d['set'] for d in draws})} sets",
                     str(found["steps"]),
                 ]
             )
-    header = ["arms", "accuracy, %", "points, 95 %", "nats", "CPU s", "draws", "steps"]
+    header = ["arms", "accuracy, %", "points, 95 %", "nats", FLOPS, "CPU s", "draws", "steps"]
     return (
         "\n## What prompts that are learnt claim\n\n"
         "`OMP_NUM_THREADS=1 python -m benchmarks prompt_proofs --member NAME`\n\n"
-        "On minilm-mlm, and CPT on SmolLM2-135M-Instruct; 16 rows of each class, 64 for prompt "
-        "tuning against zero-shot, 2 for CPT. Means over sets and draws; the difference is paired "
-        "by set and draw, with the 95 % interval of Student's t. EPT and IAPT are reconstructions. "
-        "Few steps: what their papers train for is a hundred times as long. A member that is not "
-        "in the table was not run.\n\n"
+        "On minilm-mlm, its weights in bfloat16, and CPT on SmolLM2-135M-Instruct; 16 rows of each "
+        "class, 64 for prompt tuning against zero-shot, 2 for CPT. Means over sets and draws; the "
+        "difference is paired by set and draw, with the 95 % interval of Student's t. EPT and IAPT "
+        "are reconstructions. Few steps: what their papers train for is ten to a hundred times as "
+        "long. A member that is not in the table was not run.\n\n"
         + (markdown_table(header, rows) + "\n" if rows else "")
         + (f"\n{OWN_TEXT}\n\n{markdown_table(OWN_HEADER, more)}\n" if more else "")
     )
 
 
-OWN = ("ptec", "promot")
+OWN = ("panda", "ptec", "promot")
 """Members with figures of their own."""
 
+FLOPS = "GFLOP a row"
+NO_ARM = ("set", "draw", "sources")
 OWN_HEADER = ["arms", "figure", "means", "difference, 95 %", "draws", "steps"]
 OWN_TEXT = (
-    "PTEC: texts of two intents, of 30, 8 texts of each, with a head per label behind the prompt "
-    "and without a prompt; and a prompt tuned to name an intent, whose two best are taken. ProMoT: "
-    "sentiment in the words true and false, by full tuning with a prompt before it and without; "
+    "PANDA: six sources and four targets, 32 rows of each class; transfer tunes the source's "
+    "prompt on, accuracies are means over the sources, and so are the correlations over the "
+    "sources of a target. PTEC: texts of two intents, of 30, 8 texts of each, with a head per "
+    "label behind the prompt and without a prompt; and a prompt tuned to name an intent, whose two "
+    "best are taken. ProMoT: sentiment in the words true and false, by full tuning with a prompt "
+    "before it and without; "
     "off task are questions on news topics and question types, the prompt left out, and it is "
     "counted how often the most probable word is one of the two."
 )
@@ -109,13 +115,11 @@ OWN_TEXT = (
 
 def _own(member: str, found: dict[str, Any]) -> list[list[str]]:
     """Return the rows of a member whose draws have figures of their own."""
-    draws = found["draws"]
-    *others, ours = [key for key in draws[0] if key not in ("set", "draw")]
-    rows = []
-    for other in others:
-        for figure in draws[0][ours]:
-            if figure not in draws[0][other]:
-                continue
+    draws, rows = found["draws"], []
+    arms = {key: value for key, value in draws[0].items() if key not in NO_ARM}
+    for figure in dict.fromkeys(figure for arm in arms.values() for figure in arm):
+        *others, ours = [arm for arm in arms if figure in arms[arm]]
+        for other in others:
             a, b = ([draw[arm][figure] for draw in draws] for arm in (ours, other))
             apart = _interval([(x - y) / 100 for x, y in zip(a, b, strict=True)], ".3f")
             means = f"{np.mean(a):.3f} / {np.mean(b):.3f}"
@@ -134,6 +138,10 @@ def _interval(differences: Sequence[float], form: str = ".1f") -> str:
         return f"{x.mean():+{form}}"
     half = t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
     return f"{x.mean():+{form}} ({x.mean() - half:+{form}} to {x.mean() + half:+{form}})"
+
+
+def _mean(draws: Sequence[dict[str, Any]], arm: str, figure: str) -> str:
+    return f"{np.mean([draw[arm][figure] for draw in draws]):.2f}"
 
 
 def _seconds(draws: Sequence[dict[str, Any]], arm: str) -> str:

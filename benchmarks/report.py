@@ -261,7 +261,8 @@ def unlabelled(path: Path) -> str:
     rows = []
     for group, names in groups.items():
         rows += [[name, *(cell([name], n) for n in shots)] for name in names]
-        rows.append([f"mean, {group}", *(cell(names, n) for n in shots)])
+        if names:
+            rows.append([f"mean, {group}", *(cell(names, n) for n in shots)])
     rows.append(["mean of all", *(cell(sets, n) for n in shots)])
     size, said = content.get("large"), ""
     if size:

@@ -16,12 +16,18 @@ from benchmarks.tasks import read_split
 from fewfit.cli.output import bar
 from fewfit.compare import Comparison, Cost, Experiment
 from fewfit.compare.report.tables import accuracy_table
-from fewfit.errors import FewfitError
+from fewfit.errors import FewfitError, InputError
 from fewfit.store import default_path
 
 
 def run_experiment(
-    name: str, file: ExperimentFile, data: Path, *, models: Sequence[str] = (), dry: bool = False
+    name: str,
+    file: ExperimentFile,
+    data: Path,
+    *,
+    models: Sequence[str] = (),
+    sets: Sequence[str] = (),
+    dry: bool = False,
 ) -> None:
     """Run every set on every model and write ``results/NAME.json``; print what cannot be run.
 
@@ -29,12 +35,17 @@ def run_experiment(
     ----------
     models : sequence of str, optional
         Frozen models to use in place of those of the file.
+    sets : sequence of str, optional
+        Those of the file's sets that are run; all, if left out.
     dry : bool
         Whether only the number of queries is printed.
     """
     entries = [ModelEntry(spec=spec) for spec in models] or file.models
     runs: list[dict[str, Any]] = []
-    for set_name in file.sets:
+    unknown = sorted({*sets} - {*file.sets})
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is not a set of {name}: {file.sets}")
+    for set_name in sets or file.sets:
         for entry in entries:
             where = f"{name}: {set_name} on {entry.spec}"
             if not (data / set_name).is_dir():

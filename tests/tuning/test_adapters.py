@@ -86,6 +86,51 @@ def test_a_bottleneck_is_its_formula():
     assert torch.allclose(module(h, x), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "llama", "gpt-neox", "t5-gated"])
+def test_a_bottleneck_beside_the_attention_reads_what_the_attention_reads(name):
+    base = trunk(name, dropout=0.0)
+    plain = base.network
+    adapter = make_method("parallel-adapter", {"r": 3, "s": 2.0, "where": "attention"})
+    adapter = adapter.build(base, 0)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    assert {key.split(".")[2] for key in adapter.places} <= {"self", "cross"}
+    key = next(iter(adapter.places))  # the first block's: nothing before it is adapted
+    read, acts = adapter.places[key].reads, adapter.places[key].acts
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(label: str, module: str, *, inside: bool) -> None:
+        def hook(_, given, out):
+            seen.setdefault(label, (given[0] if inside else out).detach())
+
+        handles.append(plain.get_submodule(module).register_forward_hook(hook, prepend=True))
+
+    handles: list = []
+    keep("x", read.module, inside=True)
+    keep("own", acts.module, inside=False)
+    behind = []
+    with adapter.on(plain), torch.no_grad():
+        last = plain.get_submodule(acts.module)
+        handles.append(last.register_forward_hook(lambda _, __, out: behind.append(out)))
+        base.read(base.pack([base.encoder.encode(EXAMPLES[0])]))
+    for handle in handles:
+        handle.remove()
+    expected = adapter.module(key)(seen["own"], seen["x"])
+    assert torch.allclose(behind[0], expected, atol=1e-6)
+    assert not torch.allclose(behind[0], seen["own"], atol=1e-3)
+
+
+def test_a_bottleneck_stands_where_it_is_told():
+    for name, where, n in (
+        ("series-adapter", "attention", 2),
+        ("series-adapter", "ffn", 2),
+        ("parallel-adapter", "both", 4),
+        ("parallel-adapter", "attention", 2),
+    ):
+        assert count(name, "bert", r=3, where=where) == n * (2 * 3 * 16 + 3 + 16)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama", "t5-gated", "bert2bert", "bert", "roberta"])
 def test_vectors_of_real_words_in_front_are_these_words(name):
     base = trunk(name, dropout=0.0)

@@ -16,9 +16,10 @@ class Site(NamedTuple):
     name : str
         ``"<stack>.<block>.<part>"``, the same for every architecture; the parts are
 
-        - ``self.q``, ``self.k``, ``self.v``, ``self.o``: what these linear layers write;
-          ``self.context``: what ``o`` reads, the heads' sums of values; ``self.sublayer``: what is
-          added to the residual stream, behind a norm where there is one. The same with ``cross``.
+        - ``self.in``: what the queries are made of; ``self.q``, ``self.k``, ``self.v``,
+          ``self.o``: what these linear layers write; ``self.context``: what ``o`` reads, the
+          heads' sums of values; ``self.sublayer``: what is added to the residual stream, behind a
+          norm where there is one. The same with ``cross``.
         - ``ffn.in``, ``ffn.hidden``, ``ffn.out``: what the feed-forward reads, its hidden
           activation, and what its last layer writes; ``ffn.sublayer`` as above.
         - ``block``: what the block writes. ``norm.0``, ``norm.1``, ...: what its norms of the

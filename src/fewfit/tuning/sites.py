@@ -136,6 +136,8 @@ class _Reader:
         width = 0
         for which, parts in stack.attention.items():
             here = {part: f"{block}.{path}" for part, path in parts.items()}
+            first = next(here[part] for part in ("q", "qkv", "qkv_by_head") if part in here)
+            self._add(f"{name}.{which}.in", first, "input")
             self._projections(f"{name}.{which}", here)
             self._add(f"{name}.{which}.context", here["o"], "input")
             width = self._add(f"{name}.{which}.o", here["o"], "output", role="o")

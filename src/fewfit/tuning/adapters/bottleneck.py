@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,17 @@ class Bottleneck(nn.Module):
         return h + (self.s * (inner @ self.W_u.T + self.b_u)).to(h.dtype)
 
 
+Where = Literal["both", "attention", "ffn"]
+"""Sublayers that have a bottleneck."""
+
+PARTS: dict[Where, tuple[str, ...]] = {
+    "both": ("self.o", "cross.o", "ffn.out"),
+    "attention": ("self.o", "cross.o"),
+    "ffn": ("ffn.out",),
+}
+"""What the last layer of each sublayer writes."""
+
+
 @dataclass(frozen=True)
 class SeriesAdapter(TuningMethod):
     """Bottlenecks behind the attention's and the feed-forward's output, which they read.
@@ -40,16 +51,19 @@ class SeriesAdapter(TuningMethod):
         Width of the bottleneck.
     s : float, default=1
         Factor of what it adds.
+    where : {"both", "attention", "ffn"}, default="both"
+        Behind what it stands; Pfeiffer et al. (2021) have it behind the feed-forward alone.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
 
     r: Annotated[int, Field(ge=1, le=4096)] = 16
     s: float = 1.0
+    where: Where = "both"
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         g = torch.Generator().manual_seed(seed)
-        sites = base.sites.select("self.o", "cross.o", "ffn.out")
+        sites = base.sites.select(*PARTS[self.where])
         return SiteAdapter(
             {site.name: Place(site) for site in sites},
             {site.name: Bottleneck(site.size, site.size, self.r, self.s, g) for site in sites},
@@ -58,7 +72,7 @@ class SeriesAdapter(TuningMethod):
 
 @dataclass(frozen=True)
 class ParallelAdapter(TuningMethod):
-    """Bottlenecks beside the feed-forward: they read what it reads, and add to what it writes.
+    """Bottlenecks beside a sublayer: they read what it reads, and add to what it writes.
 
     Parameters
     ----------
@@ -66,18 +80,21 @@ class ParallelAdapter(TuningMethod):
         Width of the bottleneck.
     s : float, default=4
         Factor of what it adds.
+    where : {"both", "attention", "ffn"}, default="ffn"
+        Beside what it stands.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
 
     r: Annotated[int, Field(ge=1, le=4096)] = 16
     s: float = 4.0
+    where: Where = "ffn"
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         g, sites = torch.Generator().manual_seed(seed), base.sites.sites
         places, modules = {}, {}
-        for out in base.sites.select("ffn.out"):
-            read = sites[f"{out.name.removesuffix('.out')}.in"]
+        for out in base.sites.select(*PARTS[self.where]):
+            read = sites[f"{out.name.rpartition('.')[0]}.in"]
             places[out.name] = Place(out, read)
             modules[out.name] = Bottleneck(read.size, out.size, self.r, self.s, g)
         return SiteAdapter(places, modules)
