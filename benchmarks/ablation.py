@@ -64,9 +64,11 @@ def _fixed(b: float, t: float, K: int) -> Any:
     """What stands in the place of ``offset_regression._average``: one pair, t in units of t0."""
     variance = t * offset_regression._MEDIAN * float(np.log2(K)) ** 2
 
-    def fit(x: Any, a: Any, y: Any, *, has_scores: bool) -> tuple[float, float, Any]:
+    def fit(
+        x: Any, a: Any, often: Any, y: Any, *_: Any, **__: Any
+    ) -> tuple[float, float, float, Any]:
         Z, d, B = basis(x, y, K, max(K, offset_regression._RANK))
-        return b, variance, B @ minimise(Z, d, y, b * a, variance)
+        return b, variance, 1.0, B @ minimise(Z, d, y, b * a + often, variance)
 
     return fit
 

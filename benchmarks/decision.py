@@ -24,7 +24,7 @@ from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit import FewShotClassifier
 from fewfit.compare import sample_shots
 from fewfit.estimators.expected import assign_folds
-from fewfit.estimators.tuning import ALPHAS, N_FOLDS, Tuner, choose
+from fewfit.estimators.tuning import ALPHAS, ENOUGH, N_FOLDS, Tuner, choose
 from fewfit.markdown import markdown_table
 
 MODEL = "embedded-en-float32"
@@ -115,7 +115,10 @@ RULES: dict[str, Callable[[NDArray[Any], NDArray[Any]], int]] = {
     "half the way": lambda right, log_p: 1,
     "the whole way": lambda right, log_p: 2,
     "likelihood": _by_likelihood,
-    "likelihood, by a margin (auto)": lambda right, log_p: choose(log_p.mean(axis=1)),
+    "likelihood, by a margin": lambda right, log_p: choose(log_p.mean(axis=1)),
+    "the same, from 16 rows on (auto)": lambda right, log_p: (
+        choose(log_p.mean(axis=1)) if log_p.shape[1] >= ENOUGH else 0
+    ),
     "accuracy, likelihood where equal": _by_accuracy,
     "tuned unless clearly worse": _unless_worse,
 }

@@ -210,10 +210,15 @@ def facts(args: argparse.Namespace) -> dict[str, Any]:
         "facts": len(taught),
         "before": {"known": float(np.mean(recalled(base, taught))), "prose": nats(base, texts)},
     }
-    for name, deep in (("breadth first", False), ("depth first", True)):
+    ways = {
+        f"{name}, rate {rate:g}": (deep, rate)
+        for rate in args.fact_rates
+        for name, deep in (("breadth first", False), ("depth first", True))
+    }
+    for name, (deep, rate) in ways.items():
         method = make_method("locft", {"depth_first": deep})
         start = time.process_time()
-        recipe = replace(method.recipe, batch_size=args.batch)
+        recipe = replace(method.recipe, batch_size=args.batch, learning_rate=rate)
         adapter = method.fit(base, Data([[fact] for fact in taught]), Run(recipe))
         took = time.process_time() - start
         with adapter.on(base.network):
@@ -308,6 +313,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--causal", help="Folder of a causal checkpoint, as SmolLM2-135M.")
     parser.add_argument("--facts", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8, help="Facts of a step.")
+    parser.add_argument("--fact-rates", type=float, nargs="+", default=[5e-4, 2e-3, 5e-3])
     parser.add_argument("--steps", type=int, default=100, help="Of forgetting.")
     parser.add_argument("--seeds", type=int, default=2, help="Stability takes four times as many.")
     parser.add_argument("--rate", type=float, default=5e-4, help="Of stability.")

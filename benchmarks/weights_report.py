@@ -112,7 +112,8 @@ def _facts(row: dict[str, Any]) -> str:
             f"{row[name]['prose']:.3f}",
             f"{row[name]['cpu_s']:.0f}",
         ]
-        for name in ("breadth first", "depth first")
+        for name in row
+        if "first" in name
     ]
     return (
         f"\n{row['facts']} made-up facts in one matrix of SmolLM2-135M (`locft`): answered "

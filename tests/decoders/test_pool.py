@@ -94,12 +94,13 @@ def test_it_is_the_mixture_that_its_fixed_point_says(weight):
     ) / len(rows)
     sphere = np.trace(total) / 5 * np.eye(5)
     within = (total + sphere) / 2 - between / 2
-    want = np.linalg.solve(within, (mean[1] - mean[0])) / 2 * scale
+    step = 0.5 * 400 / (400 + sum(times))
+    want = np.linalg.solve(within, (mean[1] - mean[0])) * step * scale
     np.testing.assert_allclose(coef[1] - coef[0], want, rtol=1e-3)
 
 
 def test_fewer_texts_than_dimensions_are_dealt_with_in_their_span():
-    _, _, _, pool, f, *_ = planted(M=60, H=200)
+    _, _, _, pool, f, *_ = planted(M=120, H=300)
     short = learn_from_pool(pool, f)
     long = learn_from_pool(np.tile(pool, (4, 1)), np.tile(f, (4, 1)))
     assert short is not None
@@ -208,10 +209,27 @@ def test_a_row_that_counts_for_next_to_nothing_is_as_good_as_not_there():
     assert np.abs(heavy.predict_proba(X_new, scores=m_new) - want).max() > 0.05
 
 
-@pytest.mark.parametrize("M", [1, 3, 39])
+@pytest.mark.parametrize("M", [1, 3, 99])
 def test_few_texts_change_nothing(M):
     X, y, m, pool, pool_m, *_ = planted()
     assert_as_without(X, y, m, pool[:M], pool_m[:M])
+
+
+def test_a_pool_counts_for_less_the_more_labelled_rows_there_are():
+    """The mixture's part of the result is 1/2 M/(M + 2 N) of its log-odds, and f keeps its own."""
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 2
+    pool = rng.normal(size=(300, 5)) + np.outer(2 * y - 1, [3, 0, 0, 0, 0])
+    f = 0.5 * np.outer(2 * y - 1, [-1, 1])
+    sizes = []
+    for N in (2, 150, 1500):
+        at = np.arange(N) % 2  # at the means, where they move neither mean nor covariance much
+        rows = np.outer(2 * at - 1, [3.0, 0, 0, 0, 0])
+        scale, coef, _ = learn_from_pool(pool, f, Labelled(rows, at))
+        sizes.append(np.linalg.norm(coef[1] - coef[0]) / scale)
+    steps = [300 / (300 + 2 * N) for N in (2, 150, 1500)]
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[2] / sizes[0] < 2 * steps[2] / steps[0]
 
 
 def test_a_mixture_that_claims_much_more_than_the_fit_is_not_believed():
@@ -339,11 +357,11 @@ def test_a_class_without_an_example_is_rare_where_the_rows_are_a_sample():
 
 def test_no_label_some_labels_and_a_loaded_artifact_learn_from_texts(tmp_path):
     labels = {"neg": "bad", "pos": "good"}
-    pool = [f"{w} {i}" for i in range(30) for w in ("so good", "quite bad")]
+    pool = [f"{w} {i}" for i in range(60) for w in ("so good", "quite bad")]
     model = FakeModel()
     with pytest.warns(ModelWarning, match="texts without labels are all there is"):
         zero = FewShotClassifier(model, labels=labels, store=None).fit([], [], unlabelled=pool)
-    assert zero.n_queries_ == model.queries == 61  # the empty text, for the calibration
+    assert zero.n_queries_ == model.queries == 121  # the empty text, for the calibration
     assert zero.decoder_.pool_used_
     with pytest.raises(InputError, match="DecT"):
         FewShotClassifier(model, labels=labels, decoder="dect", store=None).fit(

@@ -24,8 +24,12 @@ from fewfit.estimators.tuning import ALPHAS, Tuner, choose
 from fewfit.prompts import InContext
 from tests.models.local.test_sentences import save
 
-X = ["so fun", "a great film", "really great fun", "so dull", "a bad movie", "really bad and sad"]
-Y = ["yes", "yes", "yes", "no", "no", "no"]
+GOOD = ["so fun", "a great film", "really great fun", "so so fun", "a a great film"]
+GOOD += ["really really great fun", "so fun so", "great fun"]
+BAD = ["so dull", "a bad movie", "really bad and sad", "so so dull", "a a bad movie"]
+BAD += ["really so bad and sad", "so dull so", "bad and sad"]
+X = [*GOOD, *BAD]
+Y = ["yes"] * 8 + ["no"] * 8
 LABELS = {"yes": "great", "no": "bad"}
 FILES = ["README.md", "adapter.safetensors", "decoder.safetensors", "manifest.json"]
 FILES += ["tuning.json"]
@@ -53,8 +57,8 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     assert told.alpha in (0.5, 1)
     assert told.values == 2 * (32 + 32 + 48)
     # Rows in both folds, for each alpha: kept ones, the empty text, and held ones.
-    assert told.queries == 2 * 2 * (6 + 1)
-    assert clf.n_queries_ == 2 * (6 + 1) + told.queries
+    assert told.queries == 2 * 2 * (16 + 1)
+    assert clf.n_queries_ == 2 * (16 + 1) + told.queries
     assert clf.get_params()["model"] == encoder
     expected = clf.expected_accuracy()
     assert (expected.accuracy, expected.n_folds) == (told.tuned, 2)
@@ -100,7 +104,7 @@ def test_a_small_difference_is_taken_to_be_chance(likely, chosen):
 
 
 def test_frozen_where_nothing_can_be_held_out(encoder):
-    clf = classifier(encoder).fit(X[2:4], Y[2:4])
+    clf = classifier(encoder).fit(X[7:9], Y[7:9])
     assert (clf.tuning_.chosen, clf.tuning_.n_trainings) == ("frozen", 0)
     assert "no two different examples" in clf.tuning_.reason
     pairs = [{"a": x, "b": x} for x in X]
@@ -109,10 +113,16 @@ def test_frozen_where_nothing_can_be_held_out(encoder):
     assert "two fields one by one" in clf.tuning_.reason
 
 
+def test_frozen_where_there_are_too_few_examples(encoder):
+    clf = classifier(encoder).fit(X[1:], Y[1:])
+    assert (clf.tuning_.chosen, clf.tuning_.n_trainings, clf.tuning_.queries) == ("frozen", 0, 0)
+    assert clf.tuning_.reason.startswith("15 examples are too few to tell")
+
+
 def test_frozen_where_the_labels_say_nothing(encoder):
-    clf = classifier(encoder).fit(X, ["yes", "no", "yes", "no", "yes", "no"])
+    clf = classifier(encoder).fit(X, ["yes", "no"] * 8)
     frozen = FewShotClassifier(encoder, labels=LABELS, store=None)
-    frozen.fit(X, ["yes", "no", "yes", "no", "yes", "no"])
+    frozen.fit(X, ["yes", "no"] * 8)
     assert clf.tuning_.gain <= 0.05
     assert (clf.tuning_.chosen, clf.tuning_.alpha, clf.tuning_.values) == ("frozen", 0, 0)
     assert same(clf, frozen)

@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 from fewfit.decoders.base import Floats
 from fewfit.errors import ModelWarning
 
-_STEP = 0.5  # what a log-odds of the mixture counts for beside one of the classifier
+_STEP = 0.5  # what a log-odds of a mixture of texts alone counts for beside the classifier's
 _SHRINK = 0.5  # of the covariance, towards a sphere of the same trace, with many texts per class
 _MANY = 20  # texts per class
 _WORTH = 2.0  # texts without labels that a labelled row counts for
@@ -29,7 +29,7 @@ _RIGHT = 0.8  # least share of the labelled rows to which the mixture has to giv
 _ALREADY = 2  # rows to which it has, before any is seen
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
 _LEAST = 5  # texts per class
-_TEXTS = 40  # least texts in all
+_TEXTS = 100  # least texts in all
 _CHUNK = 8192  # texts of which a product is taken at once
 
 
@@ -83,7 +83,9 @@ def learn_from_pool(
     """
     if len(pool) < max(_LEAST * f.shape[1], _TEXTS) or not pool.shape[1]:
         return None
-    found = _mixture(pool, f, labelled)
+    own, at = _rows(pool, f.shape[1], labelled)
+    step = _STEP * len(pool) / (len(pool) + float(own.sum()))
+    found = _mixture(pool, f, step, own, at)
     if found is None:
         return None
     coef, bias = found
@@ -93,12 +95,12 @@ def learn_from_pool(
         if (share * len(right) + _ALREADY) / (len(right) + _ALREADY) < _RIGHT:
             return None
     before = softmax(f, axis=1)
-    both = f + _STEP * (pool @ coef.T + bias)
+    both = f + step * (pool @ coef.T + bias)
     scale = _temperature(both, float(before.max(axis=1).mean()))
     if scale < _LOUD:
         return None
     scale **= _SURER
-    coef, bias = scale * _STEP * coef, scale * _STEP * bias
+    coef, bias = scale * step * coef, scale * step * bias
     if keep_shares:
         bias += _shift(scale * both, before.mean(axis=0))
     return scale, coef, bias
@@ -114,7 +116,17 @@ def warn_of_useless(M: int, K: int) -> None:
     )
 
 
-def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats, Floats] | None:
+def _rows(pool: Floats, K: int, labelled: Labelled | None) -> tuple[Floats, Floats]:
+    """Return how many texts the labelled rows of each class count for (K,), and their mean."""
+    if labelled is None:
+        return np.zeros(K, pool.dtype), np.zeros((K, pool.shape[1]), pool.dtype)
+    counts, means = labelled.groups(K)
+    return _WORTH * counts, means
+
+
+def _mixture(
+    pool: Floats, f: Floats, step: float, own: Floats, at: Floats
+) -> tuple[Floats, Floats] | None:
     """Return the linear discriminant, (K, H) and (K,), of one Gaussian a class with one covariance.
 
     Total covariance T = within + between, and T does not depend on who belongs where. So it is
@@ -123,10 +135,6 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
     """
     (M, K), H = f.shape, pool.shape[1]
     shrink = 1 - (1 - _SHRINK) * min(M / K / _MANY, 1)
-    own, at = np.zeros(K, f.dtype), np.zeros((K, H), f.dtype)
-    if labelled is not None:
-        own, at = labelled.groups(K)
-    own *= _WORTH
     total, basis = M + own.sum(), None
     if M + K < H:
         basis, corner = np.linalg.qr(np.vstack([pool, at]).T)
@@ -143,7 +151,7 @@ def _mixture(pool: Floats, f: Floats, labelled: Labelled | None) -> tuple[Floats
     prior = log_softmax(f, axis=1)
     coef, bias = np.zeros((K, len(root)), T.dtype), np.zeros(K, T.dtype)
     for _ in range(_ROUNDS):
-        z = softmax(prior + _STEP * (pool @ coef.T + bias), axis=1)
+        z = softmax(prior + step * (pool @ coef.T + bias), axis=1)
         n = z.sum(axis=0) + own
         mean = (z.T @ pool + own[:, None] * at) / n[:, None] - centre
         mean = solve_triangular(root, mean.T, lower=True).T

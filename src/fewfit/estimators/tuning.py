@@ -31,6 +31,8 @@ METHOD = "contrastive"
 N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
+ENOUGH = 16
+"""Examples, below which they are too few to tell a tuned model from a frozen one."""
 _MARGIN = 0.05  # nats for each example; less is taken to be chance
 _LEAST = 1e-6  # probability, so that one row cannot decide
 _SHORTER = 0.5  # of the steps, on half of the rows
@@ -185,6 +187,12 @@ class Tuner:
             return Tuning("frozen", why), None
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
+            return Tuning("frozen", why), None
+        if len(codes) < ENOUGH:
+            why = (
+                f"{len(codes)} examples are too few to tell which is better, {ENOUGH} are needed; "
+                "fewfit tune --method contrastive tunes in any case"
+            )
             return Tuning("frozen", why), None
         proba = self.held_out(folds)
         right = proba.argmax(axis=2) == codes
