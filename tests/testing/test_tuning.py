@@ -130,9 +130,10 @@ class Faulty(Adapter):
         return found if self.fault == "tensors" else {k: v for k, v in found.items() if k != "idle"}
 
     def restore(self, tensors):
-        return super().restore(
-            tensors if self.fault == "tensors" else {"idle": self.idle, **tensors}
-        )
+        super().restore(tensors if self.fault == "tensors" else {"idle": self.idle, **tensors})
+        if self.fault == "restored":
+            self.scale.data = tensors["scale"]
+        return self
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class FaultyTuning(ScaledActivations):
         ("merged", check_merged),
         ("rows", check_rows),
         ("tensors", check_tensors),
+        ("restored", check_tensors),
         ("resumed", check_resumed),
         ("saved", check_saved),
     ],

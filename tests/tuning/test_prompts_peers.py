@@ -15,6 +15,7 @@ from peft.tuners.cpt.model import CPTEmbedding
 from fewfit.compare import TuningRow, compare
 from fewfit.errors import CapabilityError
 from fewfit.tuning import Data, Objective, Recipe, Run, learn, make_method
+from fewfit.tuning.prompts.context import TEMPLATE, TEXT
 from fewfit.tuning.prompts.dept import Decomposed
 from tests.tuning_models import checkpoint, example, trunk
 
@@ -80,7 +81,7 @@ def test_ept_whose_additions_are_frozen_is_trained_as_dept():
 @pytest.mark.parametrize("decay", [0.5, 1.0])
 def test_the_loss_and_the_ball_of_peft_s_cpt(decay):
     base = trunk("llama", dropout=0.0)
-    method = make_method("cpt", {"k": 1, "eps": 0.3, "decay": decay})
+    method = make_method("cpt", {"k": 1, "eps": 0.3, "eps_template": 0.1, "decay": decay})
     adapter = method.fit(base, Data(ROWS), Run(SHORT, 2))
     item = base.encoder.encode(ROWS[0][0], only_answer=True)
     with adapter.on(base.network):
@@ -100,14 +101,15 @@ def test_the_loss_and_the_ball_of_peft_s_cpt(decay):
     theirs = CPTEmbedding.calculate_loss(output, labels, types, config).loss
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
     # their projection of a step that leads out of the ball
-    free = adapter.label == 0
+    free = adapter.free
+    types = {TEXT: 2, TEMPLATE: 1}
     told = SimpleNamespace(
         num_virtual_tokens=len(shown),
         token_dim=embedded.shape[2],
         cpt_token_ids=adapter.ids.tolist(),
-        cpt_tokens_type_mask=[2 if f else 0 for f in free.tolist()],
+        cpt_tokens_type_mask=[types.get(kind, 0) for kind in shown],
         opt_projection_epsilon=0.3,
-        opt_projection_format_epsilon=0.3,
+        opt_projection_format_epsilon=0.1,
         inference_mode=False,
     )
     peer = CPTEmbedding(told, base.network.get_input_embeddings())

@@ -109,8 +109,14 @@ def check_tensors(case: TuningCase) -> None:
     given = fresh.tensors()
     before = {name: t.clone() for name, t in given.items()}
     fresh.restore(tensors)
+    with torch.no_grad():
+        for part in fresh.parameters():
+            part += 1.0
     kept = all(torch.equal(given[name], before[name]) for name in before)
     assert kept, "tensors() gives a copy, which restore() does not change"
+    own = case.trained.tensors()
+    kept = all(torch.equal(tensors[name], own[name]) for name in own)
+    assert kept, "restore() takes a copy, which training does not change"
 
 
 def check_resumed(case: TuningCase) -> None:

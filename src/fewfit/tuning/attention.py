@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
 from fewfit.errors import CapabilityError
-from fewfit.tuning.sites import SiteMap
+from fewfit.tuning.sites import Site, SiteMap
 
 _NAMES = {"sdpa": "fewfit_sdpa", "eager": "fewfit_eager"}
 _ATTACHED = "_fewfit_attached"
@@ -170,6 +170,28 @@ def attach(network: Any, sites: Iterable[AttentionSite], part: AttentionPart) ->
         setattr(module, _ATTACHED, (site, (*parts, part)))
         modules.append(module)
     return Handle(network, modules, part)
+
+
+def by_key_head(network: Any, layer: Site, site: AttentionSite, x: Tensor) -> Tensor:
+    """Return what a frozen projection to keys or values makes of x, head by head.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    layer : Site
+        ``k`` or ``v`` of the attention `site`.
+    x : Tensor of shape (..., n, width)
+
+    Returns
+    -------
+    Tensor of shape (..., key_heads, n, size)
+        Without rotation, and without the norm that some networks put behind the projection.
+    """
+    module = network.get_submodule(layer.module)
+    weight = next(module.parameters())
+    # Not by calling it, whose hooks are other adapters'.
+    made = module.forward(x.to(weight.dtype))[..., layer.where]
+    return made.unflatten(-1, (site.key_heads, site.size)).transpose(-3, -2)
 
 
 def _implementation(network: Any) -> str:

@@ -44,6 +44,8 @@ class MAM(TuningMethod):
         Width of the bottlenecks; 512 there.
     s : float, default=2
         Factor of what they add; 4 there.
+    learn_s : bool, default=False
+        Whether each of them trains its own, from there on.
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=1e-3)
@@ -52,9 +54,10 @@ class MAM(TuningMethod):
     l: Annotated[int, Field(ge=0, le=4096)] = 16  # noqa: E741
     r: Annotated[int, Field(ge=1, le=4096)] = 16
     s: float = 2.0
+    learn_s: bool = False
 
     def build(self, base: Trunk, seed: int) -> Adapter:
         return MixAndMatch(
             PrefixTuning(m=self.l).build(base, seed),
-            ParallelAdapter(r=self.r, s=self.s).build(base, seed),
+            ParallelAdapter(r=self.r, s=self.s, learn_s=self.learn_s).build(base, seed),
         )

@@ -1,100 +1,35 @@
 """CPT: Blau et al. 2024, arXiv 2410.17222. Read in the authors' code, which is peft's.
 
 Labelled examples stand in front of the text, as in in-context learning; the embeddings of all but
-their labels are trained, each inside a small ball around where it was. One radius for texts and
-templates, as in the code's defaults.
+their labels are trained, each inside a small ball around where it was. Not to read itself in the
+context is ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from difflib import SequenceMatcher
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fewfit.errors import ArtifactError
-from fewfit.tuning.adapter import Adapter, Handle, check_names
-from fewfit.tuning.choices import Encoded
+from fewfit.models.local.cutting import joined
+from fewfit.prompts import Prompt
+from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.method import Data, Loss, Rows, Run, TuningMethod, learn
-from fewfit.tuning.packing import ChoiceBatch, Packer, fill_slots
+from fewfit.tuning.prompts.context import SEPARATOR, TEMPLATE, TEXT, Context
 from fewfit.tuning.prompts.prompt_tuning import Words
 from fewfit.tuning.reading import encode_rows
 from fewfit.tuning.training import Recipe
 from fewfit.tuning.trunk import Trunk
-
-
-class Context(Adapter):
-    """Embeddings of examples, each but the labels' moved by at most a radius.
-
-    Parameters
-    ----------
-    E : Tensor of shape (V, H)
-        The word embeddings.
-    ids, label : Tensor of shape (n,), int64
-        The context's tokens; 0 for a prompt's and i for the i-th label's.
-    radius : float
-        Of the ball, in the norm of an embedding.
-    """
-
-    def __init__(
-        self, E: Tensor, ids: Tensor, label: Tensor, *, radius: float, packer: Packer, path: str
-    ) -> None:
-        super().__init__()
-        self.packer, self.path, self.radius = packer, path, radius
-        self._E = E
-        self._set(ids, label, torch.zeros(int((label == 0).sum()), E.shape[1]))
-
-    def _set(self, ids: Tensor, label: Tensor, delta: Tensor) -> None:
-        self.register_buffer("ids", ids)
-        self.register_buffer("label", label)
-        self.delta = nn.Parameter(delta)
-
-    def vectors(self) -> Tensor:
-        """E_c + delta, (n, H)."""
-        ids: Any = self.ids
-        label: Any = self.label
-        fixed = self._E.to(self.delta.device)[ids]
-        return fixed.index_add(0, (label == 0).nonzero().flatten(), self.delta)
-
-    def act(self, network: nn.Module) -> list[Handle]:
-        n = len(self.ids)  # pyright: ignore[reportArgumentType]
-        if not n:
-            return []
-        return [fill_slots(network, self.packer, self.path, lambda _: self.vectors(), n)]
-
-    def rewrite(self, batch: ChoiceBatch, trunk: Trunk) -> ChoiceBatch:
-        n = len(self.ids)  # pyright: ignore[reportArgumentType]
-        return self.packer.with_slots(batch, n) if n else batch
-
-    @torch.no_grad()
-    def after_step(self) -> None:
-        """delta_i <- delta_i min(1, radius / |delta_i|)."""
-        norm = self.delta.norm(dim=1, keepdim=True)
-        self.delta.mul_((self.radius / norm.clamp(min=1e-30)).clamp(max=1.0))
-
-    def restore(self, tensors: Mapping[str, Tensor]) -> Self:
-        check_names(self.state_dict(), tensors)
-        ids, label, delta = (tensors[name] for name in ("ids", "label", "delta"))
-        sound = (
-            ids.ndim == label.ndim == 1
-            and len(ids) == len(label)
-            and not ids.is_floating_point()
-            and not label.is_floating_point()
-            and delta.shape == (int((label == 0).sum()), self._E.shape[1])
-            and bool(((ids >= 0) & (ids < len(self._E))).all())
-        )
-        if not sound:
-            raise ArtifactError("adapter: the context does not fit together, or is another model's")
-        device = self.delta.device
-        self._set(ids.to(device), label.to(device), delta.to(device))
-        return self
 
 
 @dataclass(frozen=True)
@@ -110,6 +45,11 @@ class CPT(TuningMethod):
     decay : float, default=0.95
         gamma: the loss on the label of an example in the context has the weight gamma^i, if i
         labels come behind it, the text's own among them.
+    eps_template : float, optional
+        Radius of the ball for the template's own tokens. Left out, `eps`.
+    leave_one_out : bool, default=False
+        Whether, in training, a row does not see the examples that are made of it. The loss on the
+        labels in the context stays that of the whole context.
     """
 
     kinds: ClassVar[frozenset[str]] = frozenset({"causal"})
@@ -118,6 +58,8 @@ class CPT(TuningMethod):
     k: Annotated[int, Field(ge=1, le=256)] = 2
     eps: Annotated[float, Field(ge=0)] = 0.1
     decay: Annotated[float, Field(ge=0, le=1)] = 0.95
+    eps_template: Annotated[float, Field(ge=0)] | None = None
+    leave_one_out: bool = False
 
     @property
     def needs_wrong(self) -> bool:
@@ -131,15 +73,16 @@ class CPT(TuningMethod):
         self.check(base, data)
         run = self.named(run)
         if run.start is not None:
-            adapter = self.fresh(base, run)
+            adapter: Any = self.fresh(base, run)
         else:
             adapter = self._around(base, *self.context(base, data.rows, run.seed)).to(base.device)
         encoded = encode_rows(base, data.rows, only_answer=True)
-        learn(base, adapter, encoded, self._loss(base, adapter), run, self.recipe)
+        with adapter.blind(encoded) if self.leave_one_out else nullcontext():
+            learn(base, adapter, encoded, self._loss(base, adapter), run, self.recipe)
         return adapter
 
     def context(self, base: Trunk, rows: Rows, seed: int) -> tuple[list[int], list[int]]:
-        """Return the tokens of k examples of each class, in a drawn order, and whose label each is.
+        """Return the tokens of k examples of each class, in a drawn order, and what each is.
 
         Raises
         ------
@@ -151,24 +94,27 @@ class CPT(TuningMethod):
         for i in order:
             by_class.setdefault(rows[i][0].answer, []).append(i)
         chosen = {i for own in by_class.values() for i in own[: self.k]}
-        items = [base.encoder.encode(rows[i][0], only_answer=True) for i in order if i in chosen]
         ids: list[int] = []
         label: list[int] = []
         separator = base.tokenizer("\n\n", add_special_tokens=False)["input_ids"]
-        for number, item in enumerate(items, 1):
-            before, said = _parts(item, base.pack.lead)
+        for number, i in enumerate((i for i in order if i in chosen), 1):
+            item = base.encoder.encode(rows[i][0], only_answer=True)
+            before, said = item.before[base.pack.lead :], item.choices[0]
             ids += [*before, *said, *separator]
-            label += [*[0] * len(before), *[number] * len(said), *[-1] * len(separator)]
+            label += _kinds(base, rows[i][0].prompt, before)
+            label += [*[number] * len(said), *[SEPARATOR] * len(separator)]
         base.make_room(len(ids) + 1)
         return ids, label
 
     def _around(self, base: Trunk, ids: Sequence[int], label: Sequence[int]) -> Adapter:
         words = Words.of(base)
+        template = self.eps if self.eps_template is None else self.eps_template
+        scale = math.sqrt(words.E.shape[1] / 2048)
         return Context(
             words.E,
             torch.tensor(ids, dtype=torch.long),
             torch.tensor(label, dtype=torch.long),
-            radius=self.eps * math.sqrt(words.E.shape[1] / 2048),
+            radii=(self.eps * scale, template * scale),
             packer=base.pack,
             path=words.path,
         )
@@ -202,5 +148,25 @@ def context_losses(base: Trunk, adapter: Context, decay: float) -> tuple[Tensor,
     return each, decay ** behind.to(each)
 
 
-def _parts(item: Encoded, prefix: int) -> tuple[list[int], list[int]]:
-    return list(item.before[prefix:]), list(item.choices[0])
+def _kinds(base: Trunk, prompt: Prompt, ids: Sequence[int]) -> list[int]:
+    """Say of the tokens before the slot which are the text's, and which the template's.
+
+    A token of both is the text's. Tokens of a text that was cut are laid along the whole one's.
+    """
+    parts = prompt.parts[: [part.kind for part in prompt.parts].index("mask")]
+    whole = base.tokenizer.backend_tokenizer.encode(joined(parts), add_special_tokens=False)
+    ends = np.cumsum([len(part.text) for part in parts]).tolist()
+    fields = [
+        (end - len(part.text), end)
+        for part, end in zip(parts, ends, strict=True)
+        if part.kind == "field"
+    ]
+    own = [
+        TEXT if any(a < stop and start < b for start, stop in fields) else TEMPLATE
+        for a, b in whole.offsets
+    ]
+    found = [TEXT] * len(ids)
+    same = SequenceMatcher(None, whole.ids, list(ids), autojunk=False)
+    for i, j, n in same.get_matching_blocks():
+        found[j : j + n] = own[i : i + n]
+    return found

@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter, Group, Handle, PerThread
-from fewfit.tuning.attention import AttentionPart, AttentionSite, attach, attention_sites
+from fewfit.tuning.attention import (
+    AttentionPart,
+    AttentionSite,
+    attach,
+    attention_sites,
+    by_key_head,
+)
 from fewfit.tuning.method import TuningMethod
 from fewfit.tuning.packing import ChoiceBatch
 from fewfit.tuning.prompts.dept import numbered
@@ -167,21 +173,12 @@ class Instructed(Adapter, AttentionPart):
         if behind and (id(self), site.name) in kept:  # a token that is generated behind the text
             return kept[id(self), site.name]
         P = self.prompt(site.name)
-        keys, values = (self._projected(layer, P) for layer in self._layers[site.name])
-        pair = _heads(keys, site), _heads(values, site)
+        keys, values = (
+            by_key_head(self._network, layer, site, P) for layer in self._layers[site.name]
+        )
         if not torch.is_grad_enabled():
-            kept[id(self), site.name] = pair
-        return pair
-
-    def _projected(self, layer: Site, P: Tensor) -> Tensor:
-        module = self._network.get_submodule(layer.module)
-        weight = next(module.parameters())
-        # Not by calling it, whose hooks are other adapters'.
-        return module.forward(P.to(weight.dtype))[..., layer.where]
-
-
-def _heads(x: Tensor, site: AttentionSite) -> Tensor:
-    return x.unflatten(-1, (site.key_heads, site.size)).transpose(1, 2)
+            kept[id(self), site.name] = keys, values
+        return keys, values
 
 
 @dataclass(frozen=True)
