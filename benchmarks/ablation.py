@@ -1,6 +1,6 @@
 """What each part of the default decoder is worth, on rows of the training split.
 
-    python -m benchmarks ablation [--model embedded-en-float32]
+    python -m benchmarks ablation [--model embedded]
 
 Every variant changes one constant of ``fewfit/decoders/offset_regression.py``. A sample is judged
 on the rows that other samples drew, so no test row is involved. The last row is no method but a
@@ -89,7 +89,7 @@ def changed(constants: dict[str, Any], K: int) -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the ablation from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded-en-float32")
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--name", help="of the model, in the results; default: --model")
     parser.add_argument("--sets", default=SETS)
     parser.add_argument("--seeds", type=int, default=5)

@@ -1,6 +1,6 @@
 """Two fields as one text or as a pair, to a model that embeds: what the hidden state is worth.
 
-    python -m benchmarks pairs [--model embedded-en-float32] [--seeds 5]
+    python -m benchmarks pairs [--model embedded] [--seeds 5]
 
 A linear probe on the hidden states of each, on rows of the training splits: a sample is judged on
 500 rows that no sample drew. agnews and trec are not pairs: their texts are cut after a third of
@@ -66,7 +66,7 @@ def judged(model: Any, name: str, seeds: Sequence[int]) -> dict[str, dict[str, l
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded-en-float32")
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args(argv)
     model = open_model(args.model, "default")

@@ -234,7 +234,7 @@ def needed(accuracy: Sequence[float], target: float) -> float | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded-en-float32")
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--store", default="default")
     parser.add_argument("--sets", default=",".join(SETS))

@@ -1,6 +1,6 @@
 """What texts without labels bring the default decoder, on rows of the test splits.
 
-    python -m benchmarks unlabelled [--model embedded-en-float32] [--store default] [--large]
+    python -m benchmarks unlabelled [--model embedded] [--store default] [--large]
 
 A sample of labelled rows, and `POOL` other rows of the training split without their labels, as far
 as there are so many. The same fit without them is beside it; with 0 labels it is the model's own
@@ -74,7 +74,7 @@ def large(M: int = 100_000, H: int = 1024, K: int = 4) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the comparison from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="embedded-en-float32")
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--store", default="default")
     parser.add_argument("--sets", default=",".join([*CHOSEN_ON, *CONFIRMED_ON]))
