@@ -87,6 +87,26 @@ def test_the_offset_belongs_to_positions_of_the_prompt_alone(name):
     assert not torch.allclose(swapped, beta(base, dept, ["so dull"]), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llama", "t5-gated"])
+@torch.no_grad()
+def test_of_full_rank_and_without_a_prompt_it_is_an_embedding_of_positions(name):
+    base = trunk(name, dropout=0.0)
+    S = base.max_tokens
+    dept = make_method("dept", {"m": 0, "r": S}).build(base, 0)
+    dept.A.copy_(torch.eye(S))
+    dept.B.copy_(torch.randn(dept.B.shape, generator=torch.Generator().manual_seed(1)))
+    items = [base.encoder.encode(example(text, 0)) for text in TEXTS]
+    batch = base.pack(items)
+    with dept.on(base.network):
+        found = base.network(**dept.rewrite(batch, base).inputs).logits
+    given = dict(batch.inputs)
+    given["inputs_embeds"] = base.network.get_submodule(dept.embeddings)(given.pop("input_ids"))
+    for row, item in enumerate(items):
+        n = len(item.before)
+        given["inputs_embeds"][row, :n] += 8 / math.sqrt(S) * dept.B[:n]
+    assert torch.allclose(found, base.network(**given).logits, atol=1e-5)
+
+
 def test_rows_that_were_not_numbered_are_refused():
     base = trunk("bert", dropout=0.0)
     dept = make_method("dept", {"m": 0, "r": 2}).build(base, 0)
@@ -202,6 +222,32 @@ def test_a_teacher_that_agrees_teaches_nothing_and_is_like_itself():
     assert likeness(base, prompt, prompt, items) == pytest.approx(1)
 
 
+def test_a_teacher_stays_what_it_is_while_it_teaches(monkeypatch):
+    base = trunk("bert", dropout=0.0)
+    source = make_method("prompt-tuning", {"m": 3}).build(base, 9).tensors()
+    before, made, seen = {n: t.clone() for n, t in source.items()}, [], []
+    fresh, taught = PANDA.fresh, PANDA._taught
+
+    def building(self, *args):
+        made.append(fresh(self, *args))
+        return made[-1]
+
+    def teaching(self, *args):
+        seen.append(made[0].tensors())
+        return taught(self, *args)
+
+    monkeypatch.setattr(PANDA, "fresh", building)
+    monkeypatch.setattr(PANDA, "_taught", teaching)
+    method = make_method("panda", {"m": 3, "weight": 5.0})
+    student = method.fit(base, Data(ROWS), Run(SHORT, 4, start=source))
+    assert all(torch.equal(source[name], before[name]) for name in before)
+    (teacher,) = seen
+    assert torch.equal(made[0].P, teacher["P"])
+    assert not torch.equal(teacher["P"], before["P"]), "it was tuned on the target first"
+    assert student is made[-1]
+    assert not torch.equal(student.P, teacher["P"])
+
+
 @pytest.mark.parametrize("options", [{}, {"by_likeness": True}])
 def test_panda_starts_from_a_source(options):
     base = trunk("bert", dropout=0.0)
@@ -275,6 +321,27 @@ def test_what_is_made_of_an_instruction_does_not_see_the_answers(name):
     # A masked model reads as many masks as an answer has tokens.
     other = ("fun", "awful") if name == "bert" else ("really very great", "new york")
     assert torch.allclose(prompts(("good", "bad")), prompts(other), atol=1e-6)
+
+
+@torch.no_grad()
+def test_an_instruction_does_not_see_answers_or_padding():
+    base = trunk("llama", dropout=0.0)
+    adapter = make_method("iapt", {"m": 2, "r": 4}).build(base, 0)
+
+    def read(texts, answers):
+        batch = base.pack([base.encoder.encode(example(text, 0, answers)) for text in texts])
+        with adapter.on(base.network):
+            logits = base.network(**adapter.rewrite(batch, base).inputs).logits[0]
+            made = [adapter.prompt(site.name)[0] for site in adapter._sites]
+        return torch.stack(made), logits[: len(base.encoder.encode(example(texts[0], 0)).before)]
+
+    P, logits = read(["so dull"], ("good", "bad"))
+    for other in (
+        read(["so dull"], ("really very great", "new york")),
+        read(["so dull", "the film is about sport in new york city"], ("good", "bad")),
+    ):
+        assert torch.allclose(other[0], P, atol=1e-6)
+        assert torch.allclose(other[1], logits, atol=1e-5)
 
 
 def test_a_pooling_without_weights_is_the_mean_over_the_text():

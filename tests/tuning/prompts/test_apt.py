@@ -100,8 +100,9 @@ def test_it_is_a_prefix_of_projected_tokens_in_front_of_which_no_position_moves(
         wanted = model(**given)[0]
     with adapter.on(model):
         found = model(**given)[0]
-    # the shares are of scores in float32 where the network's own attention takes them so
-    assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    # Gemma 2's own function takes the softmax in float32
+    within = 1e-5 if name == "gemma2" else 1e-10
+    assert torch.allclose(found, wanted, rtol=within, atol=within)
     assert not torch.allclose(found, plain, rtol=1e-2, atol=1e-2)
     assert torch.equal(model(**given)[0], plain)
 

@@ -11,7 +11,7 @@ pytest.importorskip("accelerate")
 
 import torch
 
-from fewfit.prompts import Template
+from fewfit.prompts import InContext, Template
 from fewfit.testing.tuning import TuningCase, check_resumed, check_saved
 from fewfit.tuning import ChoiceExample, Data, Recipe, Run, make_method
 from fewfit.tuning.prompts.context import SEPARATOR, TEMPLATE, TEXT
@@ -144,3 +144,29 @@ def test_it_is_trained_that_way_and_goes_on_that_way():
         for own in (True, False)
     )
     assert not torch.allclose(blind.delta, seeing.delta, atol=1e-4)
+
+
+def test_without_a_radius_its_scores_are_those_of_the_in_context_view():
+    base, choices = trunk("gpt2", dropout=0.0).reads("words"), ("great", "bad", "awful")
+    rows = [[example(text, k % 3, choices)] for k, text in enumerate(TEXTS)]
+    adapter = fitted(base, rows, eps=0.0)
+    ids, starts = adapter.ids.tolist(), [start for start, _ in adapter.spans()]
+    begins = [base.encoder.encode(row[0]).before for row in rows]
+    order = [k for at in starts for k, own in enumerate(begins) if ids[at : at + len(own)] == own]
+    shown = [({"text": TEXTS[k]}, choices[rows[k][0].answer]) for k in order]
+    shown_texts = {row["text"] for row, _ in shown}
+    view = InContext("{text} it was {mask}", n=3, demonstrations=shown)
+    encoded = [[base.encoder.encode(row[0])] for row in rows]
+    for text in ("a great film", "so so", *TEXTS):
+        asked = [
+            base.encoder.encode(ChoiceExample(own.render({"text": text}), choices, 0))
+            for own in (view, Template("{text} it was {mask}"))
+        ]
+        wanted = base.read(base.pack(asked[:1]))[0].beta
+        with adapter.on(base.network):
+            found = base.read(adapter.rewrite(base.pack(asked[1:]), base))[0].beta
+            with adapter.blind(encoded):
+                blind = base.read(adapter.rewrite(base.pack(asked[1:]), base))[0].beta
+        # a view leaves an example that is asked about out of its demonstrations
+        assert torch.allclose(blind, wanted, atol=1e-5)
+        assert torch.allclose(found, wanted, atol=1e-5) == (text not in shown_texts)
