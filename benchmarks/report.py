@@ -284,7 +284,8 @@ def unlabelled(path: Path) -> str:
         f"{content['seeds']} samples; without labels, the model's own scores. Accuracy in % "
         "(difference, that in macro F1), log loss, calibration error. The rule was chosen on other "
         "rows of the training splits of the upper part, on embedded-en-float32, and what it does "
-        "beside many labels on such rows of nine sets, clinc150 among them, on embedded. Where nothing changes, the texts were not believed. What they "
+        "beside many labels on such rows of nine sets, clinc150 among them, on embedded. Where "
+        "nothing changes, the texts were not believed. What they "
         f"add takes {slowest:.2f} s at most on a busy machine, as a median of the samples"
         + said
         + ".\n\n"
