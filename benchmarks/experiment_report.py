@@ -83,6 +83,44 @@ def costs(path: Path) -> str:
     )
 
 
+def spent(path: Path) -> str:
+    """What each method of an experiment reached and took, means over its sets, model by model."""
+    runs: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in runs):
+        own = [run for run in runs if run["model"] == model]
+        cells = [(item["method"], item["shots"]) for run in own for item in run["summaries"]]
+        for method, n in dict.fromkeys(cells):
+            items = [
+                item
+                for run in own
+                for item in run["summaries"]
+                if (item["method"], item["shots"]) == (method, n)
+            ]
+
+            def mean(key: str, items: list[dict[str, Any]] = items) -> float | None:
+                given = [item[key] for item in items if item[key] is not None]
+                return sum(given) / len(given) if len(given) == len(items) else None
+
+            kept, flops = mean("saved_bytes"), mean("fit_flops")
+            rows.append(
+                [
+                    f"{method}, {n} shots",
+                    f"{100 * (mean('accuracy') or 0):.1f}",
+                    NONE if flops is None else f"{flops / 1e12:.1f}",
+                    NONE if kept is None else f"{kept / 2**20:.0f} MiB",
+                    f"{mean('parameters') or 0:,.0f}",
+                    size(round(mean("artifact_bytes") or 0)),
+                ]
+            )
+    sets = dict.fromkeys(run["set"] for run in runs)
+    header = ["", "accuracy, %", "TFLOP of fitting", "kept for backward", "parameters", "artifact"]
+    return (
+        f"\n{markdown_table(header, rows)}\n\nMeans over {', '.join(sets)}. Operations are those "
+        "of all trials, and for a decoder of the queries; what is kept is the most of one step.\n"
+    )
+
+
 def measured(item: dict[str, Any] | None) -> str:
     """Return ``mean ± sd`` in percent, with a star where it cannot be told from the best."""
     if item is None:

@@ -23,7 +23,7 @@ from benchmarks import (
     tuning_report,
     weights_report,
 )
-from benchmarks.experiment_report import averages, costs, experiment
+from benchmarks.experiment_report import averages, costs, experiment, spent
 from benchmarks.serve import report as serve_report
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.markdown import markdown_table
@@ -463,6 +463,8 @@ def main(argv: Sequence[str] = ()) -> None:
             sections.append(experiment(found, file))
             if path.stem == "setfit":
                 sections.append(costs(found))
+            if path.stem in ("prompt_table", "prompt_table_causal", "weights_small"):
+                sections.append(spent(found))
             if path.stem == "default_decoder":
                 sections.append(averages(found, file))
     programs = {
