@@ -77,7 +77,7 @@ def proofs(path: Path) -> str:
                     f"{loss:+.2f}",
                     f"{_mean(draws, ours, FLOPS)} / {_mean(draws, other, FLOPS)}",
                     f"{_seconds(draws, ours)} / {_seconds(draws, other)}",
-                    f"{len(draws)} of {len({d['set'] for d in draws})} sets",
+                    f"{len(draws)} on {len({d['set'] for d in draws})} sets",
                     str(found["steps"]),
                 ]
             )
