@@ -333,7 +333,7 @@ def test_the_rows_themselves_correct_the_classifier_at_no_further_query(
         "fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--model", "fake", "--decoder", decoder
     )
     files = {f.name: f.read_bytes() for f in (tmp_path / "t").iterdir()}
-    texts = [[f"{w} thing {i}"] for i in range(25) for w in ("so good", "quite bad")]
+    texts = [[f"{w} thing {i}"] for i in range(51) for w in ("so good", "quite bad")]
     texts[3] = [" "]
     (tmp_path / "new.csv").write_bytes(csv_bytes(rows=[["text"], *texts]))
     args = ("predict", tmp_path / "t", tmp_path / "new.csv")

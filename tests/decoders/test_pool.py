@@ -374,7 +374,7 @@ def test_no_label_some_labels_and_a_loaded_artifact_learn_from_texts(tmp_path):
     loaded = FewShotClassifier.load(tmp_path / "a", model=model, store=None)
     asked = model.queries
     adapted = loaded.adapt(pool)
-    assert adapted.n_queries_ == model.queries - asked == 61
+    assert adapted.n_queries_ == model.queries - asked == 121
     want = clf.adapt(pool, answers=clf.observe(pool)).predict_proba(pool)
     np.testing.assert_allclose(adapted.predict_proba(pool), want, atol=1e-6)
     before = loaded.predict_proba(pool)

@@ -190,7 +190,7 @@ def test_weights_that_cannot_be_meant_are_refused_unasked(options, weight, messa
 
 
 def test_they_reach_what_is_learnt_from_texts_without_labels():
-    pool = [f"{word} {i} so" for i in range(25) for word in ("good", "bad")]
+    pool = [f"{word} {i} so" for i in range(50) for word in ("good", "bad")]
     told = []
     for weight in (None, np.ones(6), [9.0, 1, 1, 1, 1, 1]):
         clf = make(calibration="none").fit(TEXTS, Y, sample_weight=weight, unlabelled=pool)
