@@ -38,8 +38,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks import RESULTS, prompt_claims, prompt_report, prompt_transfer
-from benchmarks.tasks import TASKS, data_folder, read_split
-from fewfit.prompts import make_views
+from benchmarks.choices import examples
+from benchmarks.tasks import data_folder
 from fewfit.tuning import Adapter, ChoiceExample, Data, Run, Trunk, make_method
 from fewfit.tuning.reading import query_flops, scored
 
@@ -52,21 +52,6 @@ Arm = tuple[str, Mapping[str, Any]]
 
 Draw = dict[str, Any]
 """Of one set and draw: arm -> accuracy, loss and CPU seconds of the training."""
-
-
-def examples(name: str, split: str) -> list[ChoiceExample]:
-    """Return all rows of a set, with the prompt that the benchmarks have for it."""
-    task = TASKS[name]
-    (view,) = make_views(task["template"]).views
-    classes, words = list(task["labels"]), tuple(task["labels"].values())
-    return [
-        ChoiceExample(
-            view.render({k: v for k, v in row.items() if k != "label"}),
-            words,
-            classes.index(row["label"]),
-        )
-        for row in read_split(data_folder(), name, split)
-    ]
 
 
 def sample(pool: Sequence[ChoiceExample], shots: int, seed: int) -> list[list[ChoiceExample]]:

@@ -20,9 +20,8 @@ import torch
 from scipy.stats import spearmanr
 from torch.nn.functional import cosine_similarity
 
+from benchmarks.choices import examples
 from benchmarks.prompt_claims import masked_model
-from benchmarks.tasks import TASKS, data_folder, read_split
-from fewfit.prompts import make_views
 from fewfit.tuning import Adapter, ChoiceExample, Data, Run, Trunk, make_method
 from fewfit.tuning.prompts.panda import LIKENESS_ROWS, likeness
 from fewfit.tuning.reading import encode_rows, scored
@@ -30,17 +29,6 @@ from fewfit.tuning.reading import encode_rows, scored
 SOURCES = ("agnews", "dbpedia", "mpqa", "tweet_irony", "tweet_offensive", "imdb")
 TARGETS = ("sst2", "trec", "subj", "mr")
 M, SHOTS, SOURCE_SHOTS = 20, 32, 64
-
-
-def examples(name: str, split: str) -> list[ChoiceExample]:
-    """Return all rows of a set, with the prompt that the benchmarks have for it."""
-    task = TASKS[name]
-    (view,) = make_views(task["template"]).views
-    classes, words = list(task["labels"]), tuple(task["labels"].values())
-    return [
-        ChoiceExample(view.render({"text": r["text"]}), words, classes.index(r["label"]))
-        for r in read_split(data_folder(), name, split)
-    ]
 
 
 def drawn(name: str, shots: int, seed: int) -> list[list[ChoiceExample]]:
