@@ -1,6 +1,6 @@
 """Frozen or tuned: what examples held out say of it, and what other rows say.
 
-    python -m benchmarks decision [--sets ...] [--shots 4,16] [--seeds 2]
+    python -m benchmarks decision [--sets ...] [--shots 4,16] [--seeds 4]
 
 Samples and the rows that judge are of the training split; no test row is read. A cell that is in
 ``results/decision.jsonl`` is not run again. The rules that were compared are in RULES.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", default=",".join([*CHOSEN_ON, *CONFIRMED_ON]))
     parser.add_argument("--shots", default="4,16")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
     lines = PATH.read_text(encoding="utf-8").splitlines() if PATH.exists() else []

@@ -84,8 +84,10 @@ def proofs(path: Path) -> str:
     header = ["arms", "accuracy, %", "points, 95 %", "nats", FLOPS, "CPU s", "draws", "steps"]
     return (
         "\n## What prompts that are learnt claim\n\n"
-        "`OMP_NUM_THREADS=1 python -m benchmarks prompt_proofs --member NAME`\n\n"
-        "On minilm-mlm, its weights in bfloat16, and CPT on SmolLM2-135M-Instruct; 16 rows of each "
+        "`OMP_NUM_THREADS=1 python -m benchmarks prompt_proofs --member NAME --draws D "
+        "--steps S`\n\n"
+        "On minilm-mlm, and CPT on SmolLM2-135M-Instruct (`--causal 'FOLDER?dtype=bfloat16' "
+        "--test-rows 100`), weights in bfloat16; 200 test rows if not said; 16 rows of each "
         "class, 64 for prompt tuning against zero-shot, 2 for CPT. Means over sets and draws; the "
         "difference is paired by set and draw, with the 95 % interval of Student's t. EPT and IAPT "
         "are reconstructions. Few steps: what their papers train for is ten to a hundred times as "

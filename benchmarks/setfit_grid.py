@@ -1,6 +1,6 @@
 """The default classifier, tuned where that pays, beside SetFit on the same encoder.
 
-    python -m benchmarks setfit_grid [--sets ...] [--shots 4,16] [--methods ...]
+    python -m benchmarks setfit_grid [--sets ...] [--shots 4,8,16] [--methods ...]
 
 Samples and test rows are those of the experiment ``setfit``, whose accuracies of SetFit stand in
 the table where it was run there. Every method runs in a process of its own, on one thread. A cell
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing of the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", default=",".join(SAME.sets))
-    parser.add_argument("--shots", default="4,16")
+    parser.add_argument("--shots", default="4,8,16")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default="frozen,frozen+pool,auto,auto+pool")
     parser.add_argument("--environment", action="store_true")

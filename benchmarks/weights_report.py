@@ -67,8 +67,8 @@ def proofs(path: Path) -> str:
     return (
         "\n## Weights: what methods are for\n\n`python -m benchmarks weights_proofs "
         + " ".join(name for name in parts if name in content)
-        + " --causal FOLDER`, FOLDER being SmolLM2-135M-Instruct (`fewfit download smollm2`)\n"
-        + "".join(found)
+        + " --causal 'FOLDER?dtype=bfloat16'`, FOLDER being SmolLM2-135M-Instruct "
+        "(`fewfit download smollm2`)\n" + "".join(found)
     )
 
 

@@ -100,7 +100,8 @@ class FewShotClassifier(ClassifierMixin, Pooled):
     tune : {"auto"}, optional
         "auto" also tunes a few thousand numbers inside the model, by contrast between the examples,
         and keeps the model tuned where that makes the classes of held-out examples more likely. It
-        takes three trainings, and a model whose weights are at hand; see ``docs/contrast.md``.
+        takes three trainings, 16 examples, with fewer of which it stays frozen, and a model whose
+        weights are at hand; see ``docs/contrast.md``.
 
     Attributes
     ----------
