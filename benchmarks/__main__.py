@@ -71,6 +71,8 @@ def main(argv: Sequence[str]) -> None:
         parser.add_argument("--data", type=Path, default=data_folder(), help="<set>/train.jsonl.gz")
         parser.add_argument("--model", action="append", default=[], metavar="SPEC")
         parser.add_argument("--set", action="append", default=[], metavar="NAME", dest="sets")
+        parser.add_argument("--shots", type=int, action="append", default=[], metavar="N")
+        parser.add_argument("--draws", type=int, metavar="N", help="the first N seeds of the file")
         parser.add_argument("--dry-run", action="store_true")
         args = parser.parse_args(argv)
         unknown = [name for name in args.names if name not in files]
@@ -79,6 +81,8 @@ def main(argv: Sequence[str]) -> None:
         experiments = {name: read_experiment(files[name]) for name in args.names or files}
         for name, file in experiments.items():
             kept = {"models": args.model, "sets": args.sets}
+            fewer = {"shots": args.shots or file.shots, "seeds": list(file.seeds)[: args.draws]}
+            file = file.model_copy(update=fewer)
             run_experiment(name, file, args.data, **kept, dry=args.dry_run)
         if args.dry_run:
             return

@@ -4,18 +4,18 @@
 
 - `composition` (LT-SFT): a language that the model has not seen, made by exchanging frequent words
   in pairs; how much of what a task gained in English comes back in it with the language's scalars.
-- `facts` (LocFT): made-up facts, breadth first against depth first; what becomes of prose.
-- `forgetting` (HFT): sums, by full tuning and by half of it; what becomes of prose.
 - `stability` (Tinn et al.): runs that fail on a small set, by recipe.
+- `pruning` (DSEE): a quarter of the heads and hidden features gone, and cut out; and what the few
+  scalars beside the low rank are for.
+- `facts`, `forgetting`: see ``weights_causal``.
 
-The first and the last are on minilm-mlm, the others on the causal model of `--causal`. A part's
+The first three are on minilm-mlm, the others on the causal model of `--causal`. A part's
 result goes into ``results/weights_proofs.json``, in which the other parts stay.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import re
 import tempfile
@@ -23,16 +23,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import RESULTS
+from benchmarks import RESULTS, weights_causal
 from benchmarks.speed.weights_speed import examples
 from benchmarks.tasks import TASKS, data_folder, read_split
-from fewfit.prompts import Template, make_views
+from fewfit.prompts import make_views
 from fewfit.tuning import (
     Adapter,
     ChoiceExample,
@@ -45,7 +47,10 @@ from fewfit.tuning import (
     ranked,
     save_adapter,
 )
-from fewfit.tuning.sparse.locft import recalled
+from fewfit.tuning.measure import flops_of
+from fewfit.tuning.sparse.slim import slim
+
+PRUNING_STEPS, ROUNDS = 200, 5
 
 WORD = re.compile(r"[A-Za-z]+")
 
@@ -150,121 +155,6 @@ def composition(args: argparse.Namespace) -> dict[str, Any]:
     return found_
 
 
-# --- a causal model: facts, and what is forgotten ------------------------------------------------
-
-
-def continued(prompt: str, target: str) -> ChoiceExample:
-    """A prompt and what is to follow; the other choice is never read."""
-    view = Template("{text} {mask}").render({"text": prompt})
-    return ChoiceExample(view, (target, f"not {target}"), 0)
-
-
-def prose(n: int = 24) -> list[ChoiceExample]:
-    """Beginnings of paragraphs, each with what follows as its answer."""
-    path = data_folder() / "text" / "wikitext2_test.txt.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as stream:
-        long = [line.strip() for line in stream if len(line.split()) > 80]
-    out = []
-    for line in long[:: max(1, len(long) // n)][:n]:
-        words = line.split()
-        out.append(continued(" ".join(words[:20]), " ".join(words[20:60])))
-    return out
-
-
-@torch.inference_mode()
-def nats(base: Trunk, texts: Sequence[ChoiceExample], adapter: Adapter | None = None) -> float:
-    """Mean loss of a token of the answers."""
-    total, n = 0.0, 0
-    for text in texts:
-        batch = base.pack([base.encoder.encode(text, only_answer=True)]).to(base.device)
-        tokens, _ = base.read(batch if adapter is None else adapter.rewrite(batch, base))
-        total -= float(tokens.log_probs.sum())
-        n += tokens.log_probs.numel()
-    return total / n
-
-
-def causal(args: argparse.Namespace) -> Trunk:
-    """Return the causal model that was named."""
-    if args.causal is None:
-        raise SystemExit("this part needs --causal FOLDER, a causal checkpoint")
-    return Trunk.load(f"hf:{args.causal}", reading="answers", max_tokens=96)
-
-
-def facts(args: argparse.Namespace) -> dict[str, Any]:
-    """Facts that are in no book, in two wordings each."""
-    rng = np.random.default_rng(0)
-    starts = ["Bar", "Cel", "Dor", "Fen", "Gal", "Hol", "Jor", "Kel", "Lam", "Mor"]
-    ends = ["van", "dis", "ton", "rek", "lia"]
-    names = [f"{a}{b} {c}{d}" for a in starts for b in ends for c in starts for d in ends]
-    people = rng.permutation(names)[: args.facts].tolist()
-    towns = [f"{a}{b}" for a in starts for b in ends]
-    homes = rng.choice(towns, len(people)).tolist()
-    taught = [
-        continued(f"{p} was born in the town of", h) for p, h in zip(people, homes, strict=True)
-    ]
-    again = [
-        continued(f"The town where {p} was born is", h) for p, h in zip(people, homes, strict=True)
-    ]
-    base, texts = causal(args), prose()
-    found: dict[str, Any] = {
-        "facts": len(taught),
-        "before": {"known": float(np.mean(recalled(base, taught))), "prose": nats(base, texts)},
-    }
-    ways = {
-        f"{name}, rate {rate:g}": (deep, rate)
-        for rate in args.fact_rates
-        for name, deep in (("breadth first", False), ("depth first", True))
-    }
-    for name, (deep, rate) in ways.items():
-        method = make_method("locft", {"depth_first": deep})
-        start = time.process_time()
-        recipe = replace(method.recipe, batch_size=args.batch, learning_rate=rate)
-        adapter = method.fit(base, Data([[fact] for fact in taught]), Run(recipe))
-        took = time.process_time() - start
-        with adapter.on(base.network):
-            found[name] = {
-                "known": float(np.mean(recalled(base, taught, adapter))),
-                "rephrased": float(np.mean(recalled(base, again, adapter))),
-                "prose": nats(base, texts, adapter),
-                "cpu_s": took,
-            }
-    return found
-
-
-def forgetting(args: argparse.Namespace) -> dict[str, Any]:
-    """Sums of two numbers below 50; what full tuning and half of it make of prose."""
-    base, texts = causal(args), prose()
-    rng = np.random.default_rng(0)
-    pairs = rng.permutation([(a, b) for a in range(50) for b in range(50)])
-
-    def sums(some: Any) -> list[ChoiceExample]:
-        return [continued(f"{a} plus {b} is", str(a + b)) for a, b in some]
-
-    train, test = sums(pairs[:400]), sums(pairs[400:500])
-    found: dict[str, Any] = {
-        "before": {"sums": float(np.mean(recalled(base, test))), "prose": nats(base, texts)}
-    }
-    for name in ("full", "hft"):
-        runs = []
-        for seed in range(args.seeds):
-            method = make_method(name)
-            recipe = Recipe(steps=args.steps, optimizer="adamw", learning_rate=5e-5, dropout=False)
-            start = time.process_time()
-            adapter = method.fit(base, Data([[row] for row in train]), Run(recipe, seed))
-            took = time.process_time() - start
-            with adapter.on(base.network):
-                runs.append(
-                    {
-                        "sums": float(np.mean(recalled(base, test, adapter))),
-                        "prose": nats(base, texts, adapter),
-                        "cpu_s": took,
-                        "optimiser_bytes": 8 * adapter.count,
-                    }
-                )
-        found[name] = runs
-    return found
-
-
 # --- stability -----------------------------------------------------------------------------------
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -298,11 +188,52 @@ def stability(args: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+# --- pruning -------------------------------------------------------------------------------------
+
+
+def pruning(args: argparse.Namespace) -> dict[str, Any]:
+    """DSEE on 800 rows of trec: dense with S_2 of several sizes, and a quarter pruned and cut."""
+    base, pool = masked_model(), examples("trec", "train", 800)
+    rows, test = Data([[row] for row in pool]), examples("trec", "test", 500)
+    found: dict[str, Any] = {"rows": len(pool), "steps": PRUNING_STEPS, "scalars": {}}
+    for n in (0, 16, 64):
+        found["scalars"][str(n)] = [
+            right(base, test, _dual(base, rows, seed, n=n)) for seed in range(args.seeds)
+        ]
+    less = {"n": 64, "prune": 0.25, "structured": True}
+    pruned = [_dual(base, rows, seed, **less) for seed in range(args.seeds)]
+    found["pruned"], cut = [right(base, test, adapter) for adapter in pruned], masked_model()
+    pruned[0].merge(cut.network)
+    found["lost"] = sum(slim(cut.network, cut.sites).values())
+    found["cut"] = right(cut, test)
+    trunks = {"dense": base, "cut": cut}
+    found["flops"] = {name: flops_of(partial(_read, t, test)).forward for name, t in trunks.items()}
+    taken: dict[str, list[float]] = {name: [] for name in trunks}
+    for _ in range(ROUNDS):
+        for name, trunk in trunks.items():
+            start = time.process_time()
+            _read(trunk, test)
+            taken[name].append(time.process_time() - start)
+    found["seconds"] = {name: median(values) for name, values in taken.items()}
+    return found
+
+
+def _dual(base: Trunk, rows: Data, seed: int, **options: Any) -> Adapter:
+    recipe = Recipe(steps=PRUNING_STEPS, optimizer="adamw", learning_rate=1e-3)
+    return make_method("dsee", options).fit(base, rows, Run(recipe, seed))
+
+
+def _read(base: Trunk, test: Sequence[ChoiceExample]) -> torch.Tensor:
+    ranked(base, test)
+    return torch.zeros(())
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "composition": composition,
-    "facts": facts,
-    "forgetting": forgetting,
+    "facts": weights_causal.facts,
+    "forgetting": weights_causal.forgetting,
     "stability": stability,
+    "pruning": pruning,
 }
 
 

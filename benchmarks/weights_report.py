@@ -62,6 +62,7 @@ def proofs(path: Path) -> str:
         "facts": _facts,
         "forgetting": _forgetting,
         "stability": _stability,
+        "pruning": _pruning,
     }
     found = [part(content[name]) for name, part in parts.items() if name in content]
     return (
@@ -165,6 +166,33 @@ def _stability(row: dict[str, Any]) -> str:
         + markdown_table(["recipe", "accuracy, %", "failed"], rows)
         + "\n"
     )
+
+
+def _pruning(row: dict[str, Any]) -> str:
+    rows = [[f"dense, N = {n}", _spread(runs), "", ""] for n, runs in row["scalars"].items()]
+    ratio = {k: row[k]["cut"] / row[k]["dense"] for k in ("flops", "seconds")}
+    rows.append(["a quarter pruned, N = 64", _spread(row["pruned"]), "", ""])
+    rows.append(
+        [
+            "the first of these, cut out",
+            _percent(row["cut"]),
+            f"{ratio['flops']:.2f}",
+            f"{ratio['seconds']:.2f}",
+        ]
+    )
+    n = len(row["pruned"])
+    return (
+        f"\nDSEE on minilm-mlm and {row['rows']} rows of trec, {row['steps']} steps (as many again "
+        f"once pruned), {n} {'seed' if n == 1 else 'seeds'}; N scalars beside the low rank. What "
+        f"is cut out, {row['lost']:,} heads' and hidden features, is read with the operations and "
+        "in the processor's seconds of the right columns, as shares of the dense network's.\n\n"
+        + markdown_table(["", "accuracy, %", "operations", "seconds"], rows)
+        + "\n"
+    )
+
+
+def _spread(runs: list[float]) -> str:
+    return _percent(mean(runs)) + (f" ± {100 * stdev(runs):.1f}" if len(runs) > 1 else "")
 
 
 def _percent(share: float) -> str:

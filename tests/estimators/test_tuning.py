@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from fewfit import FewShotClassifier, load
 from fewfit.cli import app
 from fewfit.errors import InputError, MissingExtraError
-from fewfit.estimators.tuning import ALPHAS, Tuner, choose
+from fewfit.estimators.tuning import ALPHAS, Tuner
 from fewfit.prompts import InContext
 from tests.models.local.test_sentences import save
 
@@ -92,15 +92,24 @@ def test_what_is_held_against_the_frozen_model_lies_half_the_way_and_at_the_end(
 @pytest.mark.parametrize(
     ("likely", "chosen"),
     [
-        ((-0.70, -0.66, -0.66), 0),  # by chance
-        ((-0.70, -0.64, -0.68), 2),  # as good as half the way but for chance
-        ((-0.70, -0.60, -0.66), 1),
-        ((-0.70, -0.90, -0.60), 2),
-        ((-0.30, -0.90, -0.60), 0),
+        ((0.50, 0.50, 0.50), 0.0),
+        ((0.50, 0.49, 0.48), 0.0),
+        ((0.50, 0.49, 0.51), 1.0),
+        ((0.50, 0.53, 0.51), 0.5),
     ],
 )
-def test_a_small_difference_is_taken_to_be_chance(likely, chosen):
-    assert choose(np.array(likely)) == chosen
+def test_what_is_chosen_gives_held_out_rows_their_class_most_probably(
+    encoder, likely, chosen, monkeypatch
+):
+    codes = np.unique(Y, return_inverse=True)[1]
+    proba = np.zeros((3, len(Y), len(np.unique(Y))))
+    for candidate, p in enumerate(likely):
+        proba[candidate] = (1 - p) / (proba.shape[2] - 1)
+        proba[candidate, np.arange(len(Y)), codes] = p
+    monkeypatch.setattr(Tuner, "held_out", lambda self, folds: proba)
+    clf = classifier(encoder).fit(X, Y)
+    assert clf.tuning_.alpha == chosen
+    assert clf.tuning_.gain == pytest.approx(max(likely[1:]) - likely[0])
 
 
 def test_frozen_where_nothing_can_be_held_out(encoder):
@@ -123,7 +132,7 @@ def test_frozen_where_the_labels_say_nothing(encoder):
     clf = classifier(encoder).fit(X, ["yes", "no"] * 8)
     frozen = FewShotClassifier(encoder, labels=LABELS, store=None)
     frozen.fit(X, ["yes", "no"] * 8)
-    assert clf.tuning_.gain <= 0.05
+    assert clf.tuning_.gain <= 0
     assert (clf.tuning_.chosen, clf.tuning_.alpha, clf.tuning_.values) == ("frozen", 0, 0)
     assert same(clf, frozen)
 

@@ -33,8 +33,6 @@ ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 16
 """Examples, below which they are too few to tell a tuned model from a frozen one."""
-_MARGIN = 0.05  # nats for each example; less is taken to be chance
-_LEAST = 1e-6  # probability, so that one row cannot decide
 _SHORTER = 0.5  # of the steps, on half of the rows
 _TUNABLE = (*ENCODERS, "hf")
 
@@ -54,8 +52,8 @@ class Tuning:
         Share of the labelled examples that were given their class by a classifier that had not
         seen them; None where none could be held out.
     gain : float or None
-        Mean log-likelihood of their classes, tuned less frozen, in nats; what decides. Where the
-        model stays frozen, that of the best that is tuned.
+        Mean probability of their classes, tuned less frozen; what decides. Where the model stays
+        frozen, that of the best that is tuned.
     n_trainings, steps : int
         Trainings, those for the decision among them, and the steps of all.
     queries : int
@@ -117,31 +115,6 @@ def check_tunable(
     return str(spec)
 
 
-def log_likelihood(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the mean log-likelihood of classes (A,) under probabilities (A, N, K)."""
-    return np.log(proba[:, np.arange(len(codes)), codes] + _LEAST).mean(axis=1)
-
-
-def choose(likely: NDArray[np.float64]) -> int:
-    """Return which candidate to take, by the log-likelihood of what was held out.
-
-    Parameters
-    ----------
-    likely : ndarray of shape (1 + A,)
-        Of the frozen model, then of those tuned further and further.
-
-    Returns
-    -------
-    int
-        0, unless one that is tuned is better by a margin; then the one tuned furthest of those that
-        are as good but for a margin: in the end it is tuned on twice the rows.
-    """
-    best = likely[1:].max()
-    if best <= likely[0] + _MARGIN:
-        return 0
-    return 1 + int(np.flatnonzero(likely[1:] >= best - _MARGIN)[-1])
-
-
 @dataclass
 class Tuner:
     """Tunes a frozen model on parts of the examples, and on all of them.
@@ -196,10 +169,10 @@ class Tuner:
             return Tuning("frozen", why), None
         proba = self.held_out(folds)
         right = proba.argmax(axis=2) == codes
-        likely = log_likelihood(proba, codes)
-        chosen = choose(likely)
-        best = chosen or 1 + int(likely[1:].argmax())
-        gain, yes = float(likely[best] - likely[0]), chosen > 0
+        likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
+        best = 1 + int(likely[1:].argmax())
+        gain = float(likely[best] - likely[0])
+        yes = gain > 0
         alpha = ALPHAS[best - 1]
         self.right = right[best]
         model = self.models((alpha,), shared=False)[0] if yes else None
