@@ -344,6 +344,23 @@ def test_an_instruction_does_not_see_answers_or_padding():
         assert torch.allclose(other[1], logits, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "t5-gated"])
+def test_what_is_made_does_not_grow_with_what_runs_along_the_blocks(name):
+    base = trunk(name, dropout=0.0)
+    adapter = make_method("iapt", {"m": 2, "r": 4}).build(base, 0)
+    batch = base.pack([base.encoder.encode(example("so dull", 0))])
+
+    def largest():
+        with adapter.on(base.network):
+            base.read(adapter.rewrite(batch, base))
+            return max(float(adapter.prompt(site.name).abs().max()) for site in adapter._sites)
+
+    before = largest()
+    base.network.get_input_embeddings().weight.mul_(1e6)  # as in some models, by their depth
+    assert 0 < largest() < 10 * before
+
+
 def test_a_pooling_without_weights_is_the_mean_over_the_text():
     base = trunk("bert", dropout=0.0)
     generator = make_method("iapt", {"m": 3, "r": 4}).build(base, 0).generators[0]

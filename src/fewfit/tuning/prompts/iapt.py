@@ -1,7 +1,9 @@
 """IAPT: Zhu et al., ACL 2024, arXiv 2405.18203. A reconstruction: there is no public code.
 
 Each layer makes a few keys and values of the instruction that it is reading. What the paper leaves
-open is ours: where the pooling stands, and that keys and values come of the frozen projections.
+open is ours: where the pooling stands, that keys and values come of the frozen projections, and that
+a generator reads what these do: behind the norm, where a network has one there, since what is in
+front of it grows from layer to layer to where a rational function overflows.
 """
 
 from __future__ import annotations
@@ -93,14 +95,11 @@ def gelu_coefficients() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class Instructed(Adapter, AttentionPart):
-    """m keys and values of each attention over the text, made of what the block reads.
+    """m keys and values of each attention over the text, made of what it reads.
 
     Parameters
     ----------
-    blocks : sequence of str
-        Paths.
     sites : sequence of AttentionSite
-        The block's attention.
     layers : sequence of (Site, Site)
         The frozen projections to keys and values.
     shared : int
@@ -109,7 +108,6 @@ class Instructed(Adapter, AttentionPart):
 
     def __init__(
         self,
-        blocks: Sequence[str],
         sites: Sequence[AttentionSite],
         layers: Sequence[tuple[Site, Site]],
         *,
@@ -120,7 +118,7 @@ class Instructed(Adapter, AttentionPart):
     ) -> None:
         super().__init__()
         self.m, self.kind, self.shared = sizes[2], kind, shared
-        self._blocks, self._sites = blocks, list(sites)
+        self._sites = list(sites)
         self._layers = {site.name: pair for site, pair in zip(sites, layers, strict=True)}
         self._place = {site.name: i for i, site in enumerate(sites)}
         n = -(-len(sites) // shared)
@@ -138,9 +136,9 @@ class Instructed(Adapter, AttentionPart):
             return []
         object.__setattr__(self, "_network", network)  # not a part of this module
         handles: list[Any] = [attach(network, self._sites, self)]
-        for i, path in enumerate(self._blocks):
-            block = network.get_submodule(path)
-            handles.append(block.register_forward_pre_hook(self._read(i), with_kwargs=True))
+        for i, site in enumerate(self._sites):
+            module = network.get_submodule(site.module)
+            handles.append(module.register_forward_pre_hook(self._read(i), with_kwargs=True))
         return handles
 
     def _read(self, i: int) -> Any:
@@ -210,7 +208,6 @@ class IAPT(TuningMethod):
         sites = base.sites.sites
         layers = [(sites[f"{site.name}.k"], sites[f"{site.name}.v"]) for site in own]
         return Instructed(
-            base.sites.blocks[: len(own)],
             own,
             layers,
             kind=base.kind,
