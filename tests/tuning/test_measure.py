@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +39,19 @@ def test_flops_of_attention_are_counted():
     products = 2 * 2 * (2 * 6 * 6 * 4)  # scores and sums of 2 heads
     counted = flops_of(lambda: attention(q, q, q).sum())
     assert counted == Flops(products, products * 5 // 2)  # the scores are computed once more
+
+
+def test_what_is_kept_is_let_go_again():
+    x, made = torch.randn(ROWS, requires_grad=True), []
+
+    def step():
+        y = x.exp()  # keeps its own output
+        made.append(weakref.ref(y))
+        return y.sum()
+
+    assert saved_bytes(step) == 4 * ROWS
+    gc.collect()
+    assert made[0]() is None
 
 
 def test_bytes_kept_for_a_linear_layer():

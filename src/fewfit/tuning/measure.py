@@ -84,6 +84,7 @@ def saved_bytes(step: Step, *modules: nn.Module) -> int:
     kept: dict[int, Tensor] = {}  # the tensors too, so that no address is used twice
 
     def note(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()  # an operation that keeps its own output would never be freed
         address = tensor.untyped_storage().data_ptr()
         if address not in held:
             kept[address] = tensor
