@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -253,11 +254,13 @@ def test_masks_by_magnitude_are_the_largest_or_the_smallest():
     assert any(name not in other or not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_ticket_is_what_moved_most_in_a_dense_training():
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_the_ticket_is_what_moved_most_in_a_dense_training(share):
     base = trunk("gpt2", dropout=0.0)
-    method, weights = make_method("lt-sft", {"budget": 25}), weights_of(base)
+    method, weights = make_method("lt-sft", {"budget": 25, "dense": share}), weights_of(base)
     dense = OwnScalars(base.network, dict.fromkeys(weights))
-    learn(base, dense, ROWS, method.loss(base, ROWS), Run(SHORT), SHORT)
+    slower = replace(SHORT, learning_rate=share * SHORT.learning_rate)
+    learn(base, dense, ROWS, method.loss(base, ROWS), Run(slower), slower)
     change = {n: (v.detach() - weights[n].flatten()).abs() for n, v in dense.value.items()}
     least = torch.cat([change[n] for n in sorted(change)]).topk(25).values.min()
     ticket = method.fit(base, Data(ROWS), Run(SHORT))

@@ -1,9 +1,9 @@
 """IAPT: Zhu et al., ACL 2024, arXiv 2405.18203. A reconstruction: there is no public code.
 
 Each layer makes a few keys and values of the instruction that it is reading. What the paper leaves
-open is ours: where the pooling stands, that keys and values come of the frozen projections, and that
-a generator reads what these do: behind the norm, where a network has one there, since what is in
-front of it grows from layer to layer to where a rational function overflows.
+open is ours: where the pooling stands, that keys and values come of the frozen projections, and
+that a generator reads what these do: behind the norm, where a network has one there, since what is
+in front of it grows from layer to layer to where a rational function overflows.
 """
 
 from __future__ import annotations

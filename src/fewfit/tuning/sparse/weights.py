@@ -120,6 +120,8 @@ class Budgeted(Weights):
         Among the matrices of the blocks, or all parameters. Embeddings are most of them.
     """
 
+    recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=3e-3)
+
     budget: Annotated[int, Field(ge=1)] = 10_000
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     level: Level = "scalar"
