@@ -18,7 +18,7 @@ from fewfit.cli import app
 from fewfit.compare import TuningRow, compare
 from fewfit.compare.names import METHODS as COMPARED
 from fewfit.compare.names import make_methods
-from fewfit.errors import CapabilityError, InputError
+from fewfit.errors import CapabilityError, InputError, ModelError
 from fewfit.prompts import Template
 from fewfit.tuning import ENTRIES, make_method
 from tests.matrix.test_tuning import SMALL
@@ -135,6 +135,10 @@ def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
     # A run that was stopped goes on: nothing is trained again.
     again = compare(*data, methods=methods, **asked)
     assert again.cells == found.cells
+    far = {**methods, "too far": TuningRow("lora", {**steps, "learning_rate": 1e30})}
+    with pytest.raises(ModelError, match=r"^too far, 1 shots, seed 0: training: .* are kept"):
+        compare(*data, methods=far, **asked)
+    assert compare(*data, methods=methods, **asked).cells == found.cells
     others = {
         name: TuningRow(name, {**SMALL.get(name, {}), **steps}) for name in ENTRIES.keys() - names
     }

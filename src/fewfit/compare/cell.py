@@ -18,6 +18,7 @@ from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features
 from fewfit.compare.metrics import measure
 from fewfit.compare.schema import Cell, Ledger
+from fewfit.errors import ModelError
 from fewfit.models import FrozenModel
 from fewfit.models.metered import Bill, MeteredModel
 
@@ -48,10 +49,21 @@ def run_cell(
         The queries of the calibration's content-free prompts, with their tokens.
     meter : MeteredModel, optional
         What a searcher asks on its own.
+
+    Raises
+    ------
+    ModelError
+        Where the method's training diverges or its model gives no usable answer, with the cell.
     """
     method = job.method
     start = time.perf_counter()
-    fitted = method.fit(sample, classes)
+    try:
+        fitted = method.fit(sample, classes)
+    except ModelError as error:
+        raise ModelError(
+            f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; all cells "
+            "before it are kept, and a run without this method goes on from there"
+        ) from error
     middle = time.perf_counter()
     searched = None if meter is None else replace(meter.bill)
     proba = method.predict_proba(fitted, test)
