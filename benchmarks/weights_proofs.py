@@ -123,8 +123,8 @@ def composition(args: argparse.Namespace) -> dict[str, Any]:
     }
     options = {"share": 0.02, "where": "all"}
     ways = {
-        "lt-sft": ("lt-sft", options, 5e-4),
-        "random masks": ("random-mask", options, 5e-4),
+        "lt-sft": ("lt-sft", options, 3e-3),
+        "random masks": ("random-mask", options, 3e-3),
         "dense": ("full", {}, 1e-4),
     }
     for name, (method_name, given, rate) in ways.items():
