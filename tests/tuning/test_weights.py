@@ -312,6 +312,19 @@ def test_a_policy_keeps_within_the_budget_and_opens_what_it_can():
     assert isinstance(adapter, OwnScalars), "no gate and no policy is left"
 
 
+def test_whole_parameters_have_a_budget_of_their_own_and_one_too_small_is_refused_untrained():
+    base, steps = trunk("bert", dropout=0.0), []
+    total = sum(w.numel() for w in weights_of(base).values())
+    assert make_method("swr").k(base) == math.ceil(total / 4)
+    assert make_method("fish").k(base) == min(10_000, total)
+    run = Run(SHORT, progress=steps.append)
+    with pytest.raises(InputError, match=r"no tensor has as few as 10 scalars, the smallest has"):
+        make_method("swr", {"budget": 10}).fit(base, Data(ROWS), run)
+    with pytest.raises(InputError, match="share says how many too"):
+        make_method("fish", {"budget": 10, "share": 0.5}).fit(base, Data(ROWS), run)
+    assert not steps
+
+
 # ---- half fine-tuning ----------------------------------------------------------------------------
 
 

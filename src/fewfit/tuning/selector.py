@@ -72,7 +72,11 @@ def top_k(
             for name in groups[group]:
                 masks[name] = torch.ones(scores[name].shape, dtype=torch.bool)
     if not masks:
-        raise InputError(f"selector: no {level} is as small as the budget of {budget} scalars")
+        smallest = min(sum(scores[n].numel() for n in names) for names in groups.values())
+        raise InputError(
+            f"budget: no {level} has as few as {budget:,} scalars, the smallest has {smallest:,}; "
+            "give a larger budget or share"
+        )
     return masks
 
 

@@ -29,7 +29,8 @@ from fewfit.tuning.trunk import Trunk
 class SWR(Budgeted):
     """Whole parameters, which a policy opens and shuts while they are trained; then it is gone.
 
-    What is left is W + Delta for the parameters most likely open, as many as fit into the budget.
+    What is left is W + Delta for the parameters most likely open, as many as fit into the budget: a
+    quarter of all scalars, if none is given.
 
     Parameters
     ----------
@@ -40,6 +41,8 @@ class SWR(Budgeted):
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=5e-4)
+
+    otherwise: ClassVar[int | float] = 0.25
 
     level: Level = "tensor"
     penalty: Annotated[float, Field(ge=0)] = 100.0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
-from fewfit.tuning.method import TuningMethod
+from fewfit.tuning.method import Data, TuningMethod
 from fewfit.tuning.selector import Level, Masks, top_k
 from fewfit.tuning.sparse.own import OwnScalars
 from fewfit.tuning.training import Recipe
@@ -110,8 +110,8 @@ class Budgeted(Weights):
 
     Parameters
     ----------
-    budget : int, default=10000
-        How many; all, where there are fewer.
+    budget : int, optional
+        How many; all, where there are fewer. 10,000, if neither it nor a share is given.
     share : float, optional
         Instead: which share of them, for example 0.005.
     level : {"scalar", "tensor", "block"}, default="scalar"
@@ -121,8 +121,10 @@ class Budgeted(Weights):
     """
 
     recipe: ClassVar[Recipe] = Recipe(optimizer="adamw", learning_rate=3e-3)
+    otherwise: ClassVar[int | float] = 10_000
+    """Budget, or share, where none is given."""
 
-    budget: Annotated[int, Field(ge=1)] = 10_000
+    budget: Annotated[int, Field(ge=1)] | None = None
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     level: Level = "scalar"
     where: Where = "blocks"
@@ -134,11 +136,20 @@ class Budgeted(Weights):
     def k(self, base: Trunk) -> int:
         """K, the number of scalars (InputError if the share is not one)."""
         total = sum(w.numel() for w in self.candidates(base).values())
-        if self.share is None:
-            return min(self.budget, total)
-        if self.share * total < 1:
-            raise InputError(f"share: {self.share} of {total:,} scalars is not one")
-        return math.ceil(self.share * total - 1e-9)
+        given = self.budget if self.share is None else self.share
+        wanted = self.otherwise if given is None else given
+        if isinstance(wanted, int):
+            return min(wanted, total)
+        if wanted * total < 1:
+            raise InputError(f"share: {wanted} of {total:,} scalars is not one")
+        return math.ceil(wanted * total - 1e-9)
+
+    def check(self, base: Trunk, data: Data) -> None:
+        super().check(base, data)
+        if self.budget is not None and self.share is not None:
+            raise InputError("budget: share says how many too; leave out one of them")
+        if self.level != "scalar":
+            self.chosen(base, none(base, self.candidates(base)))  # whether one fits
 
     def chosen(self, base: Trunk, scores: Mapping[str, Tensor]) -> Masks:
         """Return masks of the K with the highest scores."""
