@@ -36,8 +36,14 @@ def experiment(path: Path, file: ExperimentFile) -> str:
     return (
         f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
         f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
-        f"{len(file.seeds)} samples for each number of shots; test rows: {tested}.\n"
+        f"{_samples(runs)} for each number of shots; test rows: {tested}.\n"
     )
+
+
+def _samples(runs: list[dict[str, Any]]) -> str:
+    """How many samples each figure is of."""
+    found = {n for run in runs for item in run["summaries"] if (n := item["seeds"]) > 0}
+    return f"{' or '.join(map(str, sorted(found)))} sample{'s' * (found != {1})}"
 
 
 def _runs(path: Path, file: ExperimentFile) -> list[dict[str, Any]]:

@@ -160,6 +160,8 @@ def test_methods_of_a_comparison_have_one_name_each():
             make_methods([wrong])
     with pytest.raises(InputError, match="did you mean 'rank'"):
         TuningRow("lora", {"rnk": 3})
+    method, recipe, _ = TuningRow("lora", {"dropout": 0.1})._made()
+    assert (method.dropout, recipe.dropout) == (0.1, method.recipe.dropout), "its own, as in tune"
     with pytest.raises(InputError, match="steps is at least 1"):
         TuningRow("lora", {"steps": 0})
 

@@ -660,10 +660,10 @@ def test_a_batch_that_is_known_changes_nothing_and_ends_the_training():
     adapter = method.fit(base, Data(ROWS), Run(easy, progress=made.append))
     name, value = next(iter(adapter.value.items()))
     assert torch.equal(value, base.network.get_parameter(name).detach().flatten())
-    assert sum(made) == 1, "an epoch of one batch, whose mean is enough"
+    assert sum(made) == 2, "an epoch of two batches, whose mean is enough"
     three = BreadthFirst(steps=3, batch_size=2, known=0.0, optimizer="adamw", learning_rate=1e-6)
     method.fit(base, Data(ROWS), Run(three, progress=made.append))
-    assert sum(made) == 1 + 3, "no more steps than were asked for"
+    assert sum(made) == 2 + 3, "no more steps than were asked for"
     assert easy.rate(0) == easy.rate(100) == easy.learning_rate
 
 
@@ -695,3 +695,8 @@ def test_facts_of_a_file_are_written_into_a_model_and_counted(parts, tmp_path):
         (tmp_path / "bad.csv").write_text(text)
         wrong = run("edit", tmp_path / "bad.csv", "-o", tmp_path / "x", *how, code=2)
         assert message in wrong
+    (tmp_path / "zero.jsonl").write_text('{"prompt": "the movie was", "target": 0}')
+    number = run("edit", tmp_path / "zero.jsonl", "-o", tmp_path / "y", *how, "--json")
+    assert json.loads(number.splitlines()[-1])["facts"] == 1, "a zero is a target"
+    wrong = run("edit", facts, "-o", tmp_path / "x", "--model", "embedded-en-float32", code=2)
+    assert "LocFT is for" in wrong

@@ -52,7 +52,7 @@ def edit(
     checkpoint of it.
     """
     from fewfit.artifacts.files import check_folder
-    from fewfit.tuning import make_method
+    from fewfit.tuning import is_encoder, make_method
 
     choose("--dtype", dtype, DTYPES)
     method = make_method("locft", read_options(option or []))
@@ -68,10 +68,12 @@ def edit(
     recipe: Any = replace(
         method.recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
     )
+    if is_encoder(model):
+        method.check_kind("encoder")
     base = Trunk.load(model, dtype=dtype, max_tokens=max_tokens, reading="answers")
     known = recalled(base, rows)
     begun = time.perf_counter()
-    steps = epochs * max(1, len(rows) // min(batch_size, len(rows)))
+    steps = epochs * -(-len(rows) // batch_size)
     with bar("editing", steps, unit="step") as progress:
         run = Run(recipe, seed, checkpoint=checkpoint, progress=progress)
         adapter = method.fit(base, Data([[row] for row in rows]), run)
@@ -122,7 +124,7 @@ def _read(path: str) -> list[tuple[str, str, str]]:
     places = [table.columns.index(name) if name in table.columns else None for name in names]
     found: list[tuple[str, str, str]] = []
     for number, row in table.read():
-        prompt, target, other = ("" if i is None else str(row[i] or "").strip() for i in places)
+        prompt, target, other = ("" if i is None else _text(row[i]) for i in places)
         if not prompt or not target:
             raise InputError(f"{path}: {table.where(number)} has no prompt or no target")
         found.append((prompt, target, other))
@@ -136,3 +138,7 @@ def _example(prompt: str, target: str) -> ChoiceExample:
     # The second is never read: an example has a wrong choice, and a fact has none.
     choices = (target, f"not {target}")
     return ChoiceExample(Template("{text} {mask}").render({"text": prompt}), choices, 0)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()

@@ -219,6 +219,7 @@ class TuningRow(Method):
                 "learning_rate"
             )
         known = {item.name for item in fields(kind.recipe)} - {"micro_batch"}
+        known -= {item.name for item in fields(kind)}  # LoRA's own dropout, as in `tune`
         own = {name: value for name, value in options.items() if name in known}
         rest = {name: value for name, value in options.items() if name not in known}
         method = make_method(self.tuner, rest)

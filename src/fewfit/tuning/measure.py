@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch.utils.flop_counter import (
 
 from fewfit.errors import InputError
 from fewfit.tuning.training import training_mode
+
+T = TypeVar("T")
 
 Step = Callable[[], Tensor]
 """Computes a loss, a tensor of one element, without its backward pass."""
@@ -136,8 +138,8 @@ class Meter:
     Attributes
     ----------
     flops : float
-        Operations of all steps and of all rows that were scored on the way; each training's are
-        those of one of its steps, counted, for all of them.
+        Operations of all steps, of all rows that were scored on the way, and of what a method looks
+        at to choose; each training's are those of one of its steps, counted, for all of them.
     saved_bytes : int
         Kept for the backward pass by one step, the largest of all trainings.
     seconds : float
@@ -150,6 +152,13 @@ class Meter:
     saved_bytes: int = 0
     seconds: float = 0.0
     steps: list[int] = field(default_factory=list)
+
+    def count(self, call: Callable[[], T]) -> T:
+        """Return what a call gives, its operations added, those of backward passes too."""
+        with FlopCounterMode(display=False, custom_mapping=_ON_CPU) as counted:
+            found = call()
+        self.flops += counted.get_total_flops()
+        return found
 
     def note(
         self,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +27,8 @@ from fewfit.tuning.reading import draw, encode_rows, scored
 from fewfit.tuning.training import Progress, Recipe, Watch, train
 from fewfit.tuning.trunk import Trunk
 from fewfit.tuning.words import Reading
+
+T = TypeVar("T")
 
 LOOKS = 20
 """How often a training looks at rows that are held out."""
@@ -110,6 +113,10 @@ class Run:
         """Return the run of one of several trainings."""
         file = None if self.checkpoint is None else f"{self.checkpoint}.{name}"
         return replace(self, checkpoint=file, seed=self.seed if seed is None else seed)
+
+    def counted(self, call: Callable[[], T]) -> T:
+        """Return what is computed beside the trainings, its operations told to the meter."""
+        return call() if self.meter is None else self.meter.count(call)
 
 
 @dataclass(frozen=True)
@@ -292,7 +299,8 @@ def learn(
 
         def away() -> float:
             beta = torch.from_numpy(scored(base, held, adapter=adapter, meter=run.meter))
-            return float(cross_entropy(beta, truth))
+            value = float(cross_entropy(beta, truth))
+            return value if math.isfinite(value) else math.inf
 
         watch = Watch(away, max(1, recipe.steps // LOOKS), PATIENCE, run.looks)
     key = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, ModelError
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.method import LOOKS, Data, Rows, Run, TuningMethod
 from fewfit.tuning.reading import encode_rows, scored
@@ -59,7 +60,7 @@ def fit_at_best_rate(
     A quarter of each class is held out. At each rate the method is trained on the others, and ends
     early where the held-out loss has stopped to fall; the rate with the lowest loss is taken. The
     method is then trained on all rows at this rate, and ends after as many steps as were best. A
-    method of several trainings makes all their steps each time.
+    method of several trainings makes all their steps each time. A rate at which it diverges is out.
 
     Parameters
     ----------
@@ -75,6 +76,8 @@ def fit_at_best_rate(
     ------
     InputError
         If no class has two rows, or rows have several labels.
+    ModelError
+        If it diverges at every rate.
     """
     if data.sets is not None:
         raise InputError(
@@ -93,20 +96,32 @@ def fit_at_best_rate(
     encoded = [row[0] for row in encode_rows(base, kept)]
     recipe, plain = run.recipe or method.usual(), type(method).fit is TuningMethod.fit
     tries: list[Try] = []
+    failed: ModelError | None = None
     for i, factor in enumerate(factors):
         rate = recipe.learning_rate * factor
         part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
         looks: list[float] = []
         if plain:
             part = replace(part, held_out=kept, looks=looks)
-        adapter = method.fit(base, data._replace(rows=rest), part)
+        try:
+            adapter = method.fit(base, data._replace(rows=rest), part)
+        except ModelError as error:  # it diverged
+            failed = error
+            continue
         with adapter.on(base.network):
             beta = torch.from_numpy(scored(base, encoded, adapter=adapter, meter=run.meter))
         right = float((beta.argmax(1) == truth).float().mean())
         steps = recipe.steps
         if looks:
             steps = min(steps, (1 + int(np.argmin(looks))) * max(1, recipe.steps // LOOKS))
-        tries.append(Try(rate, float(cross_entropy(beta, truth)), right, steps))
+        loss = float(cross_entropy(beta, truth))
+        if math.isfinite(loss):
+            tries.append(Try(rate, loss, right, steps))
+    if not tries:
+        raise ModelError(
+            f"rate: none of {', '.join(f'{recipe.learning_rate * f:.3g}' for f in factors)} led to "
+            "finite scores; name a lower one, or use float32 weights"
+        ) from failed
     best = min(tries, key=lambda one: one.loss)
     final = replace(run, recipe=replace(recipe, learning_rate=best.rate), until=best.steps)
     return Chosen(method.fit(base, data, final), best, tries, len(kept))

@@ -177,10 +177,11 @@ class SparseDelta:
 
 
 def gaps_of(index: Tensor) -> Tensor:
-    """Return an ascending index as differences, the first from 0, in uint16 where they fit."""
+    """Return an ascending index as differences, the first from 0, in the fewest bytes."""
     gaps = torch.diff(index, prepend=index.new_zeros(1)) if len(index) else index
-    far = bool(len(gaps)) and int(gaps.max()) > torch.iinfo(torch.uint16).max
-    return gaps.to(torch.int64 if far else torch.uint16)
+    most = int(gaps.max()) if len(gaps) else 0
+    kinds = (k for k in (torch.uint16, torch.int32) if most <= torch.iinfo(k).max)
+    return gaps.to(next(kinds, torch.int64))
 
 
 def index_of(gaps: Tensor) -> Tensor:

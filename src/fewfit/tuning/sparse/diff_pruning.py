@@ -53,10 +53,14 @@ class DiffPruning(Budgeted):
         return none(base, self.candidates(base))
 
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
+        if run.start is not None:  # has chosen already
+            return super().fit(base, data, run)
         self.check(base, data)
         run, loss = self.named(run), self.loss(base, data.rows)
         factor = self.alpha_rate / (run.recipe or self.recipe).learning_rate
-        gated = Differences(base.network, self.candidates(base), self.alpha, factor)
+        candidates = self.candidates(base)
+        gated = Differences(base.network, candidates, self.alpha, factor)
+        gated.factors = self.factors(base, candidates)
         gated.structured = self.structured
         gated.to(base.device)
         learn(base, gated, data.rows, self._sparse(gated, loss), run.part("gates"), self.recipe)
@@ -64,8 +68,6 @@ class DiffPruning(Budgeted):
         ticket = self.own(base, self.chosen(base, {name: d.abs() for name, d in delta.items()}))
         for name, index in ticket.index.items():
             ticket.value[name].data += delta[name].flatten()[index].to(base.device)
-        if run.start is not None:
-            ticket.restore(run.start)
         learn(base, ticket, data.rows, loss, run, self.recipe)
         return ticket
 
@@ -118,4 +120,4 @@ class Differences(Gated):
 
     def groups(self) -> Sequence[Group]:
         rest = tuple(n for n in self.parts(self) if not n.startswith("w."))
-        return [Group(rest, self.factor)]
+        return [Group(rest, self.factor), *super().groups()]

@@ -27,7 +27,7 @@ from fewfit.tuning.trunk import Trunk
 
 @dataclass(frozen=True)
 class LooksFirst(Budgeted):
-    """Looks at labelled rows once, chooses, and trains what it chose.
+    """Looks at labelled rows once, chooses, and trains what it chose; a start has chosen already.
 
     Parameters
     ----------
@@ -45,14 +45,15 @@ class LooksFirst(Budgeted):
         """Return the scores of some parameters' scalars on rows."""
 
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
+        if run.start is not None:
+            return super().fit(base, data, run)
         self.check(base, data)
         run = self.named(run)
         order = np.random.default_rng([run.seed, 1]).permutation(len(data.rows))
         some = Data([data.rows[i] for i in sorted(order[: self.samples].tolist())])
-        masks = self.chosen(base, self.seen(base, some, list(self.candidates(base))))
-        adapter = self.own(base, masks)
-        if run.start is not None:
-            adapter.restore(run.start)
+        names = list(self.candidates(base))
+        scores = run.counted(lambda: self.seen(base, some, names))
+        adapter = self.own(base, self.chosen(base, scores))
         learn(base, adapter, data.rows, self.loss(base, data.rows), run, self.recipe)
         return adapter
 

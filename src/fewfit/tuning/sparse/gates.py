@@ -6,13 +6,13 @@ Louizos, Welling & Kingma 2018, arXiv 1712.01312, with l = -1.5 and r = 1.5 as i
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewfit.tuning.adapter import Adapter, Handle
+from fewfit.tuning.adapter import Adapter, Group, Handle
 from fewfit.tuning.packing import ChoiceBatch
 from fewfit.tuning.sparse.own import put
 from fewfit.tuning.trunk import Trunk
@@ -50,7 +50,14 @@ class Gated(Adapter):
     network : Module
     names : iterable of str
         Parameters that change.
+
+    Attributes
+    ----------
+    factors : mapping of str to float
+        Of the rates of some parameters' w; 1 for the others.
     """
+
+    factors: Mapping[str, float] = {}
 
     def __init__(self, network: nn.Module, names: Iterable[str]) -> None:
         super().__init__()
@@ -71,6 +78,10 @@ class Gated(Adapter):
             return {
                 name: (self.z(name, generator=g) * self.w[key(name)]).cpu() for name in self.names
             }
+
+    def groups(self) -> Sequence[Group]:
+        found = [(key(name), self.factors.get(name, 1.0)) for name in self.names]
+        return [Group((f"w.{own}",), factor) for own, factor in found if factor != 1]
 
     @property
     def names(self) -> list[str]:

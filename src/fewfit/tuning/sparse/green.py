@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewfit.tuning.adapter import Adapter, Handle
+from fewfit.tuning.adapter import Adapter, Group, Handle
 from fewfit.tuning.measure import flops_of
 from fewfit.tuning.method import Data, Run, learn
 from fewfit.tuning.reading import encode_rows
@@ -64,17 +65,16 @@ class GreenTrainer(Weights):
         recipe = run.recipe or self.recipe
         names = list(self.free(base, weights_of(base, "all")))
         some = Data([data.rows[i] for i in recipe.rows(0, len(data.rows), run.seed)])
-        costs = costs_of(base, some, names, loss)
-        adapter = _Chosen(base.network, dict.fromkeys(names))
+        costs = run.counted(lambda: costs_of(base, some, names, loss))
+        adapter = _Chosen(base.network, dict.fromkeys(names), self.factors(base, names))
         if run.start is not None:
             adapter.restore(adapter.tensors() | dict(run.start))
         epoch = max(1, len(data.rows) // min(recipe.batch_size, len(data.rows)))
         length = self.interval * epoch
         for begin in range(0, recipe.steps, length):
             rows = recipe.rows(begin, len(data.rows), run.seed)
-            gains = self._importance(
-                base, adapter, Data([data.rows[i] for i in rows]), loss, recipe
-            )
+            probe = Data([data.rows[i] for i in rows])
+            gains = run.counted(partial(self._importance, base, adapter, probe, loss, recipe))
             adapter.open = frozenset(self.plan(costs, gains))
             part = Part.of(recipe, begin, min(length, recipe.steps - begin))
             now = replace(run.part(str(begin)), recipe=part, start=None)
@@ -276,6 +276,11 @@ class _Chosen(OwnScalars):
 
     def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
         return {n: v for n, v in self.value.items() if self.open is None or n in self.open}
+
+    def groups(self) -> Sequence[Group]:
+        mine = self.parts(self)
+        kept = (g._replace(names=tuple(n for n in g.names if n in mine)) for g in super().groups())
+        return [group for group in kept if group.names]
 
     def act(self, network: nn.Module) -> list[Handle]:
         handles = super().act(network)

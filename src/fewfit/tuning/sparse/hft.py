@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.method import Data, Run, learn
 from fewfit.tuning.site import feature_axis
@@ -71,6 +72,8 @@ class HFT(Weights):
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
         if self.rounds == 1:
             return super().fit(base, data, run)
+        if run.start is not None:
+            raise InputError("start: rounds draw anew what they train; start with rounds=1")
         self.check(base, data)
         run, loss = self.named(run), self.loss(base, data.rows)
         before = {name: w.clone() for name, w in weights_of(base, "all").items()}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -47,8 +48,18 @@ class BreadthFirst(Recipe):
     def skips(self, loss: float) -> bool:
         return loss < self.known
 
+    def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
+        """Return the rows of a step; of an epoch's, the last may be fewer: each fact comes up."""
+        epoch, place = divmod(step, self.epoch(n_rows))
+        order = np.random.default_rng([seed, epoch]).permutation(n_rows)
+        return order[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+
+    def epoch(self, n_rows: int) -> int:
+        """Return the steps of an epoch."""
+        return max(1, -(-n_rows // self.batch_size))
+
     def done(self, history: Sequence[float]) -> bool:
-        epoch = max(1, self.n_rows // min(self.batch_size, max(1, self.n_rows)))
+        epoch = self.epoch(self.n_rows)
         full = len(history) and len(history) % epoch == 0
         return bool(full) and sum(history[-epoch:]) / epoch < self.known
 
@@ -106,8 +117,8 @@ class LocFT(Weights):
         recipe = given
         if isinstance(given, BreadthFirst):
             n = 1 if self.depth_first else len(data.rows)
-            epoch = max(1, n // min(given.batch_size, n))
-            recipe = replace(given, steps=min(given.steps, given.epochs * epoch), n_rows=n)
+            steps = min(given.steps, given.epochs * given.epoch(n))
+            recipe = replace(given, steps=steps, n_rows=n)
         adapter = self.fresh(base, run)
         parts = (
             [[i] for i in range(len(data.rows))] if self.depth_first else [range(len(data.rows))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch import Tensor
@@ -27,6 +27,8 @@ from fewfit.tuning.trunk import Trunk
 @dataclass(frozen=True)
 class LTSFT(Budgeted):
     """The lottery ticket: K scalars, by how far a first, dense training moved them.
+
+    A start is a ticket that is there already, and is trained on.
 
     Parameters
     ----------
@@ -45,25 +47,22 @@ class LTSFT(Budgeted):
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
         self.check(base, data)
         run, loss = self.named(run), self.loss(base, data.rows)
-        dense, usual = (
-            self.own(base, dict.fromkeys(self.candidates(base))),
-            run.recipe or self.recipe,
-        )
-        slower = replace(usual, learning_rate=self.dense * usual.learning_rate)
-        first = replace(run.part("dense"), recipe=slower)
-        learn(base, dense, data.rows, self._near(dense, loss), first, slower)
-        ticket = self.own(base, self._moved(base, dense))
-        near = self._near(ticket, loss)
-        if run.start is not None:
-            ticket.restore(run.start)
-        learn(base, ticket, data.rows, near, run, self.recipe)
+        ticket: Any = self.fresh(base, run)
+        if run.start is None:
+            dense = self.own(base, dict.fromkeys(self.candidates(base)))
+            usual = run.recipe or self.recipe
+            slower = replace(usual, learning_rate=self.dense * usual.learning_rate)
+            first = replace(run.part("dense"), recipe=slower)
+            learn(base, dense, data.rows, self._near(base, dense, loss), first, slower)
+            ticket = self.own(base, self._moved(base, dense))
+        learn(base, ticket, data.rows, self._near(base, ticket, loss), run, self.recipe)
         return ticket
 
     def trainings(self, n_templates: int) -> int:
         return 2
 
-    def _near(self, adapter: OwnScalars, loss: Loss) -> Loss:
-        theta_0 = {name: value.detach().clone() for name, value in adapter.value.items()}
+    def _near(self, base: Trunk, adapter: OwnScalars, loss: Loss) -> Loss:
+        theta_0 = {n: w.to(base.device) for n, w in adapter.found_in(base.network).items()}
         N = sum(value.numel() for value in theta_0.values())
 
         def near(tokens: TokenLogProbs, rows: Sequence[int], step: int) -> Tensor:

@@ -70,6 +70,11 @@ class OwnScalars(Adapter):
         self.value[name] = nn.Parameter(values.detach().to(torch.float32, copy=True))
         self.register_parameter(name.replace(".", "/"), self.value[name])
 
+    def found_in(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return what a network has at these scalars, float32."""
+        named = dict(network.named_parameters())
+        return {n: self._at(named[n], n).to(torch.float32, copy=True) for n in self.value}
+
     def parts(self, network: nn.Module) -> dict[str, nn.Parameter]:
         return self.value
 

@@ -7,9 +7,10 @@ Zhao et al. 2023, arXiv 2312.11420; and drawing top blocks anew Tinn et al., Pat
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -47,7 +48,7 @@ class FullTuning(_Part):
     ----------
     reinitialise : int, default=0
         So many of the last blocks start anew, from the network's own N(0, initializer_range), with
-        norms of 1 and 0 and no bias. Embeddings and head, tied or not, stay.
+        norms that scale nothing and no bias. Embeddings and head, tied or not, stay.
     """
 
     neutral: ClassVar = {"reinitialise": 0}
@@ -121,11 +122,20 @@ class EmbeddingsAndHead(_Part):
 def _draw(adapter: OwnScalars, names: list[str], base: Trunk, seed: int) -> None:
     """Draw parameters anew as the network once began."""
     spread = getattr(base.network.config, "initializer_range", 0.02)
-    norms = tuple(f"{path}." for path in base.sites.norms)
+    scales = {f"{path}.weight": path for path in base.sites.norms}
     g = torch.Generator().manual_seed(seed)
     for name in names:
         value = adapter.value[name]
         if base.network.get_parameter(name).ndim > 1:
             value.copy_(torch.randn(value.shape, generator=g) * spread)
         else:
-            value.fill_(float(name.startswith(norms) and name.endswith("weight")))
+            value.fill_(_plain(base.network.get_submodule(scales[name])) if name in scales else 0)
+
+
+def _plain(norm: Any) -> float:
+    """What the scale of a norm is at first: 1, or 0 where 1 is added to it, as in Gemma."""
+    twin = copy.deepcopy(norm)
+    for parameter in twin.parameters():
+        parameter.zero_()
+    x = torch.arange(1, 1 + twin.weight.numel()).to(twin.weight)
+    return 0.0 if bool(twin(x[None]).any()) else 1.0

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter, Group
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.method import Data, Loss, Run, learn
@@ -52,11 +53,14 @@ class SWR(Budgeted):
         return none(base, self.candidates(base))
 
     def fit(self, base: Trunk, data: Data, run: Run) -> Adapter:
+        if run.start is not None:
+            raise InputError("start: swr learns which parameters to change anew; leave it out")
         self.check(base, data)
         run = self.named(run)
         factor = self.policy_rate / (run.recipe or self.recipe).learning_rate
         candidates = self.candidates(base)
         gated = Policy(base.network, candidates, factor, run.seed).to(base.device)
+        gated.factors = self.factors(base, candidates)
         budget = self.k(base) / sum(w.numel() for w in candidates.values())
         loss = self._within(gated, budget, self.loss(base, data.rows))
         learn(base, gated, data.rows, loss, run, self.recipe)
@@ -109,4 +113,4 @@ class Policy(Gated):
 
     def groups(self) -> Sequence[Group]:
         rest = tuple(n for n in self.parts(self) if not n.startswith("w."))
-        return [Group(rest, self.factor)]
+        return [Group(rest, self.factor), *super().groups()]

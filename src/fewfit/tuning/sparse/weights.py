@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -55,15 +55,29 @@ def weights_of(base: Trunk, where: Where = "blocks") -> dict[str, Tensor]:
 
 
 def depths(base: Trunk) -> dict[str, int]:
-    """Return l of each parameter: 1 to L in the blocks, in order; else that of the block before it.
+    """Return l of each parameter: 1 to L in the blocks, an encoder's before its decoder's.
 
-    So embeddings have 0 and the head has L. An encoder's blocks come before its decoder's.
+    Embeddings have 0, the head has L, a norm behind the blocks has what the last block of its stack
+    has, and all else has that of the block that it is registered after.
     """
-    found: dict[str, int] = {}
-    last = 0
+    sites, found, last = base.sites, {}, 0
+    stacks: dict[str, int] = {}
+    for i, path in enumerate(sites.blocks, 1):
+        stacks[path.rpartition(".")[0].rpartition(".")[0]] = i
+    norms = tuple(f"{path}." for path in sites.norms)
     for name, _ in base.network.named_parameters():
-        here = (i for i, path in enumerate(base.sites.blocks, 1) if name.startswith(f"{path}."))
-        last = found[name] = next(here, last)
+        here = (i for i, path in enumerate(sites.blocks, 1) if name.startswith(f"{path}."))
+        block = next(here, None)
+        last = last if block is None else block
+        if sites.head and name.startswith(f"{sites.head}."):
+            found[name] = len(sites.blocks)
+        elif block is None and "embed" in name:
+            found[name] = 0
+        elif block is None and name.startswith(norms):
+            own = [i for stack, i in stacks.items() if name.startswith(f"{stack}.")]
+            found[name] = max(own, default=len(sites.blocks))
+        else:
+            found[name] = last
     return found
 
 
@@ -97,11 +111,14 @@ class Weights(TuningMethod):
 
     def own(self, base: Trunk, masks: Mapping[str, Tensor | None]) -> OwnScalars:
         """Return the adapter of chosen scalars, with the rates of their depth."""
-        factors: dict[str, float] = {}
-        if self.layer_decay != 1:
-            deep, L = depths(base), len(base.sites.blocks)
-            factors = {name: self.layer_decay ** (L - deep[name]) for name in masks}
-        return OwnScalars(base.network, masks, factors)
+        return OwnScalars(base.network, masks, self.factors(base, masks))
+
+    def factors(self, base: Trunk, names: Iterable[str]) -> dict[str, float]:
+        """Return what the rates of some parameters are times the recipe's; 1 is left out."""
+        if self.layer_decay == 1:
+            return {}
+        deep, L = depths(base), len(base.sites.blocks)
+        return {name: self.layer_decay ** (L - deep[name]) for name in names}
 
 
 @dataclass(frozen=True)

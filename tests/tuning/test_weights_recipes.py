@@ -1,0 +1,172 @@
+"""What every method on a network's own weights takes: starts, rates by depth, new beginnings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+import torch
+import transformers
+
+from fewfit.errors import InputError, ModelError
+from fewfit.tuning import Data, Meter, Recipe, Run, Trunk, fit_at_best_rate, make_method
+from fewfit.tuning.sparse.delta import gaps_of, index_of
+from fewfit.tuning.sparse.locft import BreadthFirst
+from fewfit.tuning.sparse.weights import depths
+from tests.tuning_models import EXAMPLES, example, tokenizer, trunk
+
+ROWS = [[e] for e in EXAMPLES]
+OTHERS = [[example("so so", 0)], [example("really new york", 2)], [example("a dull sport", 1)]]
+SHORT = Recipe(steps=3, batch_size=2, dropout=False, learning_rate=0.02, optimizer="adamw")
+SIZE = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+
+
+def causal(network) -> Trunk:
+    return Trunk(network.eval(), tokenizer("causal"), identity={"name": "x"}, max_tokens=32)
+
+
+# ---- starts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fish", "gradient-mask", "lt-sft", "diff-pruning"])
+def test_a_start_has_chosen_its_scalars_already(name):
+    base = trunk("bert", dropout=0.0)
+    method, meter = make_method(name, {"budget": 60}), Meter()
+    first = method.fit(base, Data(OTHERS), Run(SHORT))
+    start = first.tensors()
+    run = Run(SHORT, start=start, meter=meter)
+    again = method.fit(base, Data(ROWS), run)
+    assert meter.steps == [SHORT.steps], "nothing is trained to choose"
+    assert again.index.keys() == first.index.keys()
+    assert all(torch.equal(again.index[n], at) for n, at in first.index.items())
+    assert any(not torch.equal(again.value[n], first.value[n]) for n in first.value)
+    still = method.fit(base, Data(ROWS), replace(run, until=0))
+    assert all(torch.equal(still.tensors()[n], tensor) for n, tensor in start.items())
+
+
+def test_the_distance_of_a_ticket_is_to_the_network_from_wherever_it_starts():
+    base = trunk("bert", dropout=0.0)
+    method = make_method("lt-sft", {"budget": 60, "l1": 1e3})
+    start = method.fit(base, Data(OTHERS), Run(SHORT)).tensors()
+    far = {n: t + 0.5 if n.startswith("value.") else t for n, t in start.items()}
+    adapter = method.fit(base, Data(ROWS), Run(SHORT, start=far))
+    theta_0 = adapter.found_in(base.network)
+    before = sum(float((far[f"value.{n}"] - w).abs().sum()) for n, w in theta_0.items())
+    after = sum(float((adapter.value[n].detach() - w).abs().sum()) for n, w in theta_0.items())
+    assert after < before
+
+
+@pytest.mark.parametrize(("name", "options"), [("swr", {"share": 0.5}), ("hft", {"rounds": 2})])
+def test_a_start_that_would_do_nothing_is_refused(name, options):
+    base, method = trunk("bert", dropout=0.0), make_method(name, options)
+    start = method.fit(base, Data(OTHERS), Run(SHORT)).tensors()
+    with pytest.raises(InputError, match=r"^start: "):
+        method.fit(base, Data(ROWS), Run(SHORT, start=start))
+
+
+# ---- depth --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("greentrainer", {"rho": 1.0}), ("swr", {"share": 1.0}), ("diff-pruning", {"share": 0.5})],
+)
+def test_lower_layers_move_less_whatever_chooses(name, options):
+    base = trunk("bert", dropout=0.0)
+    plain, slower = (
+        make_method(name, {**options, "layer_decay": decay}).fit(base, Data(ROWS), Run(SHORT))
+        for decay in (1.0, 1e-6)
+    )
+
+    def moved(adapter, block):
+        was = adapter.found_in(base.network)
+        own = [n for n in was if f".layer.{block}." in n]
+        return max(float((adapter.value[n].detach() - was[n]).abs().max()) for n in own)
+
+    assert moved(plain, 0) > 1e-3
+    assert moved(slower, 0) < 1e-4 < moved(slower, 1)
+
+
+def test_depth_is_a_place_and_not_an_order_of_registration():
+    opt = causal(
+        transformers.OPTForCausalLM(
+            transformers.OPTConfig(**SIZE, ffn_dim=24, word_embed_proj_dim=16)
+        )
+    )
+    found = depths(opt)
+    assert found["model.decoder.final_layer_norm.weight"] == 2
+    assert {found[n] for n in found if "embed" in n} == {0}
+    both = trunk("bert2bert")
+    found, L = depths(both), len(both.sites.blocks)
+    assert {found[n] for n in found if ".embeddings." in n} == {0}
+    assert {found[n] for n in found if n.startswith("decoder.cls.")} == {L}
+    adapter = make_method("full", {"freeze": 1}).build(both, 0)
+    assert not any(".embeddings." in n for n in adapter.value)
+
+
+def test_a_norm_that_starts_anew_scales_nothing_in_gemma_too():
+    gemma = causal(
+        transformers.GemmaForCausalLM(
+            transformers.GemmaConfig(
+                **SIZE, intermediate_size=24, num_key_value_heads=2, head_dim=4
+            )
+        )
+    )
+    llama = trunk("llama")
+    for base, plain in ((gemma, 0.0), (llama, 1.0)):
+        adapter = make_method("full", {"reinitialise": 1}).build(base, 0)
+        last = [n for n in adapter.value if ".layers.1." in n and "norm" in n]
+        assert last
+        assert {float(v) for n in last for v in adapter.value[n].detach()} == {plain}
+
+
+# ---- what it took, and where it goes ------------------------------------------------------------
+
+
+def test_looking_at_rows_to_choose_is_counted():
+    base, taken = trunk("bert", dropout=0.0), {}
+    for name in ("random-mask", "fish"):
+        meter = Meter()
+        make_method(name, {"budget": 60}).fit(base, Data(ROWS), Run(SHORT, meter=meter))
+        taken[name] = meter.flops
+    # A pass over each of these rows beside three steps of two.
+    assert 1.2 < taken["fish"] / taken["random-mask"] < 3
+
+
+def test_positions_far_apart_take_four_bytes():
+    index = torch.tensor([3, 5, 70_000, 70_001])
+    gaps = gaps_of(index)
+    assert gaps.dtype == torch.int32
+    assert torch.equal(index_of(gaps), index)
+    assert gaps_of(index[:2]).dtype == torch.uint16
+    assert gaps_of(torch.tensor([2**31])).dtype == torch.int64
+
+
+def test_a_rate_that_diverges_is_out_and_no_more():
+    base = trunk("bert", dropout=0.0)
+    rows = [[example(t, k)] for t in ("so fun", "so dull", "a movie") for k in (0, 1, 2)]
+    method = make_method("lora")
+    found = fit_at_best_rate(method, base, Data(rows), Run(SHORT), factors=(1.0, 1e35))
+    assert [one.rate for one in found.tries] == [SHORT.learning_rate]
+    with pytest.raises(ModelError, match=r"^rate: none of 2e\+33 led to finite"):
+        fit_at_best_rate(method, base, Data(rows), Run(SHORT), factors=(1e35,))
+
+
+def test_an_epoch_of_facts_is_all_of_them():
+    recipe = BreadthFirst(batch_size=4)
+    assert recipe.epoch(10) == 3
+    for epoch in range(2):
+        seen = [i for step in range(3) for i in recipe.rows(3 * epoch + step, 10, 0)]
+        assert sorted(seen) == list(range(10))
+    assert recipe.rows(0, 10, 0) != recipe.rows(3, 10, 0)
+    assert sorted(recipe.rows(5, 3, 0)) == [0, 1, 2]
