@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from fewfit import FewShotClassifier
 from tests.cli.helpers import WORDS, csv_bytes, run
 
 POOL = [[str(i), f"{w} day {i}", ""] for i in range(12) for w in ("good", "bad")]
@@ -59,6 +60,34 @@ def test_a_file_without_a_label_column_gets_one_and_lines_of_json_say_null(tmp_p
     assert set(lines[0]) == {"text", "label", "reason"}
 
 
+def test_what_it_wrote_can_be_filled_in_and_given_back(tmp_path, pool):
+    run("suggest", "fake", pool, "-n", 4, "-o", tmp_path / "todo.csv", *WORDS)
+    done = [
+        {**row, "label": ("pos", "neg")[i % 2]} for i, row in enumerate(read(tmp_path / "todo.csv"))
+    ]
+    rest = [row for row in POOL if row[1] not in {d["text"] for d in done}]
+    rows = [list(d.values()) for d in done] + [[*row, ""] for row in rest]
+    (tmp_path / "both.csv").write_bytes(csv_bytes(rows=[[*HEADER, "reason"], *rows]))
+    run("fit", tmp_path / "both.csv", "-o", tmp_path / "task", "--model", "fake", *WORDS)
+    said = run("suggest", tmp_path / "task", tmp_path / "both.csv", "-n", 50, "--json")
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    assert {line["text"] for line in lines} == {row[1] for row in rest}
+    assert [*lines[0]] == [*HEADER, "reason"], "all columns of the file"
+    assert "a file that holds them too" in said.stderr
+
+
+def test_classes_that_are_no_text_and_classes_that_are_new(tmp_path, pool):
+    clf = FewShotClassifier("fake", labels={0: "bad", 1: "good"}, store=None)
+    clf.fit(["so good", "so bad"], [1, 0]).save(tmp_path / "task")
+    rows = [["1", POOL[0][1], "1"], *POOL[1:]]
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=[HEADER, *rows]))
+    assert ",bad day" in run("suggest", tmp_path / "task", tmp_path / "pool.csv", "-n", 1).stdout
+    rows[0][2] = "billing"
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=[HEADER, *rows]))
+    wrong = run("suggest", tmp_path / "task", tmp_path / "pool.csv", code=2).stderr
+    assert "pool.csv: line 2: class 'billing' is not one of ['0', '1']" in wrong
+
+
 def test_one_label_of_one_class_is_known_too(tmp_path):
     rows = [["1", POOL[0][1], "pos"], *POOL[1:]]
     (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=[HEADER, *rows]))
@@ -71,7 +100,7 @@ def test_one_label_of_one_class_is_known_too(tmp_path):
     [
         ([HEADER, *POOL], [], "the classes have to be named"),
         ([HEADER, *POOL], [*WORDS, "--label-column", "class"], "--label-column: no column 'class'"),
-        ([[*HEADER, "reason"], *([*r, ""] for r in POOL)], WORDS, "has a column 'reason' already"),
+        ([[*HEADER, "reason"], *([*r, "late"] for r in POOL)], WORDS, "'reason' of its own"),
         ([HEADER, ["1", "good", "pos"]], WORDS, "every row has a label already"),
         ([HEADER, *POOL], [*WORDS, "--errors", "no"], "--errors"),
         ([HEADER, *POOL, ["9", "so", "meh"]], WORDS, "'meh' has no label words"),

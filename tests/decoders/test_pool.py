@@ -395,3 +395,23 @@ def test_what_cannot_adapt_is_refused_before_anything_is_asked():
     with pytest.raises(InputError, match="X: no examples"):
         FewShotClassifier(model, store=None).fit(["good", "bad"], ["pos", "neg"]).adapt([])
     assert model.queries - asked <= 3
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])
+def test_a_class_of_which_the_pool_has_no_text_does_no_harm(noise):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 384)).astype(np.float32)
+
+    def draw(y):
+        return centres[y] + noise * rng.normal(size=(len(y), 384)).astype(np.float32)
+
+    y = np.repeat([0, 1, 2], 4)
+    clf = OffsetLogisticRegression().fit(draw(y), y)
+    there = np.repeat([0, 1], 150)
+    pool = draw(there)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModelWarning)  # that it is of no use
+        adapted = clf.adapt(pool)
+    proba = adapted.predict_proba(pool)
+    assert np.isfinite(proba).all()
+    assert (proba.argmax(axis=1) == there).mean() > 0.99

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 
 from fewfit import FewShotClassifier, LinearProbe, MultiLabelClassifier
 from fewfit.decoders import MultiLabel
-from fewfit.errors import InputError
+from fewfit.errors import InputError, ModelWarning
 from fewfit.estimators.expected import assign_folds
 from fewfit.prompts import InContext
 
@@ -126,3 +127,13 @@ def test_leave_one_out_of_several_labels_is_what_fitting_without_each_row_gives(
 def test_nothing_is_claimed_of_one_text_with_several_labels():
     clf = MultiLabelClassifier("fake", store=None).fit(["a", "a"], [["n"], ["n", "y"]])
     assert clf.expected_accuracy().reason == "there are no two different texts"
+
+
+def test_what_is_said_of_the_texts_without_labels_is_said_of_the_fit_and_not_of_its_folds():
+    clf = FewShotClassifier("fake", labels={"pos": "good", "neg": "bad"}, store=None)
+    texts = [f"good day {i}" for i in range(4)] + [f"bad day {i}" for i in range(4)]
+    with pytest.warns(ModelWarning, match="change nothing"):
+        clf.fit(texts, ["pos"] * 4 + ["neg"] * 4, unlabelled=["so so", "a day"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ModelWarning)
+        clf.expected_accuracy()

@@ -117,6 +117,23 @@ def test_what_has_a_label_is_left_out_known_to_the_object_or_told(tmp_path):
     assert len(loaded.suggest(POOL, n=30)) == len(POOL)
 
 
+def test_what_was_fitted_on_is_not_asked_about_again():
+    model = FakeModel()
+    clf = FewShotClassifier(model, labels=LABELS, store=None).fit(POOL[:4], ["pos", "neg"] * 2)
+    asked = model.queries
+    found = clf.suggest(POOL, n=5)
+    assert found.queries == model.queries - asked == len(POOL) - 4
+
+
+def test_a_model_without_hidden_states_suggests_with_labels_too():
+    rows, y = POOL[:2], ["pos", "neg"]
+    clf = FewShotClassifier(FakeModel(hidden_size=0), labels=LABELS, store=None).fit(rows, y)
+    found = clf.suggest(POOL, n=4)
+    assert len({item.row["text"] for item in found} - set(rows)) == 4
+    told = zero(FakeModel(hidden_size=0)).suggest(POOL, n=4, labelled=(rows, y))
+    assert not {item.row["text"] for item in told} & set(rows)
+
+
 def test_what_makes_no_sense_is_refused_before_anything_is_asked():
     model = FakeModel()
     clf = zero(model)

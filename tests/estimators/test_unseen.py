@@ -55,6 +55,27 @@ def test_the_scores_speak_for_it_without_the_models_bias():
         np.testing.assert_allclose(p.mean(), free.mean(), atol=0.1)
 
 
+def test_a_row_that_weighs_nothing_says_nothing_of_it():
+    X, _, scores = task_arrays(6, n_classes=3)
+    y = np.arange(18) % 3
+    kept = y != 2
+    X, y, scores = X[kept], y[kept], scores[kept]
+    scores[0, 2] = 30.0  # one row that is wrong of class 2
+
+    def probabilities(rows, weight):
+        found = OffsetLogisticRegression()
+        fit_decoder(found, y[rows], X[rows], scores[rows], range(3), {}, weight)
+        return found.predict_proba(X, scores=scores)
+
+    every, rest = np.arange(len(y)), np.arange(1, len(y))
+    light = np.ones(len(y))
+    light[0] = 1e-9
+    without = probabilities(rest, np.ones(len(rest)))
+    np.testing.assert_allclose(probabilities(every, light), without, atol=1e-4)
+    assert np.abs(probabilities(every, np.ones(len(y))) - without).max() > 0.05
+    np.testing.assert_allclose(without, probabilities(rest, None), rtol=1e-6)
+
+
 def test_a_class_without_examples_is_said_predicted_and_saved(tmp_path):
     for decoder in (None, "zero-shot"):
         with pytest.warns(InputWarning, match=r"class 'c' .* no example in y \(1 of 3"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewfit.choices import choose
-from fewfit.cli.labels import find_labels, one_label, read_label_words
+from fewfit.cli.labels import check_classes, find_labels, one_label, read_label_words
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -72,6 +72,7 @@ def suggest(
     new class suspected. Rows of the file that have a label are what is known, and are left out.
     """
     from fewfit.cli.writing import Output
+    from fewfit.estimators.suggesting import NEW, TYPICAL, UNCERTAIN
     from fewfit.prompts import make_views
 
     words = read_label_words(label, labels)
@@ -86,9 +87,17 @@ def suggest(
     places = find_texts(table, views.fields, text_column, columns.fields if columns else None)
     name = label_column or (columns.label if columns else "label")
     place = find_labels(table, name) if label_column else position(table.columns, name)
-    if REASON in table.columns:
-        raise InputError(f"{input}: has a column {REASON!r} already, which suggest would write")
-    header = [*table.columns, *([name] if place is None else []), REASON]
+    why = position(table.columns, REASON)
+    raw = dict(table.read())
+    if why is not None:
+        for number, values in raw.items():
+            if not (is_blank(values[why]) or values[why] in (NEW, TYPICAL, UNCERTAIN)):
+                raise InputError(
+                    f"{table.path}: has a column {REASON!r} of its own, where suggest would write "
+                    f"({table.where(number)}: {values[why]!r:.50}); rename it"
+                )
+    own = [column for column, there in ((name, place), (REASON, why)) if there is None]
+    header = [*table.columns, *own]
     out = Output(output, header, as_json=as_json, not_over=[input, store])
 
     examples = read_examples(table, places, place)
@@ -97,27 +106,34 @@ def suggest(
     known = examples.select([i for i, yes in enumerate(blank) if not yes])
     if not len(pool):
         raise InputError(f"{table.path}: every row has a label already")
-    y = one_label(table, known, name) if len(known) else []
-    spent = 0
+    y: list[Any] = list(one_label(table, known, name)) if len(known) else []
+    if fitted:
+        classes = {str(c): c for c in classifier.classes_.tolist()}
+        check_classes(table, known, [[label] for label in y], list(classes))
+        y = [classes[label] for label in y]
+    spent, again = 0, bool(y)
     with bar("asking", len(examples) * len(views.views)) as progress:
         if not fitted:
-            enough = len(set(y)) > 1
-            classifier.fit(*((known.texts, y) if enough else ([], [])), progress=progress)
+            if len(set(y)) > 1:
+                again = False
+                classifier.fit(known.texts, y, progress=progress)
+            else:
+                classifier.set_params(decoder="zero-shot").fit([], [], progress=progress)
             spent = classifier.n_queries_
-        labelled = (known.texts, y) if y else None
+        labelled = (known.texts, y) if again else None
         found = classifier.suggest(pool.texts, n, labelled=labelled, progress=progress)
-    raw = dict(table.read())
-    rows = [(list(raw[pool.lines[item.index]]), item.reason) for item in found]
+    rows: list[dict[str, Any]] = []
+    for item in found:
+        values = dict(zip(table.columns, raw[pool.lines[item.index]], strict=True))
+        column = name if place is None else table.columns[place]
+        rows.append({**values, column: None, REASON: item.reason})
     with out:
-        out.write(
-            ([*values, *([""] if place is None else []), reason] for values, reason in rows),
-            ({**item.row, name: None, REASON: item.reason} for item in found),
-        )
+        out.write(([row[column] for column in header] for row in rows), iter(rows))
     where = "" if output == "-" else f" in {output}"
     note(
         f"{count(len(found), 'text')} to label{where}, "
-        f"{count(found.queries + spent, 'query', 'queries')} asked; fill in {name!r}, add the rows "
-        "to those that have a label, and fit again"
+        f"{count(found.queries + spent, 'query', 'queries')} asked; fill in {name!r}, fit on all "
+        "rows that have a label, and let the next call read a file that holds them too"
     )
 
 

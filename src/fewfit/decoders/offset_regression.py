@@ -267,6 +267,7 @@ class OffsetLogisticRegression(WeightedDecoder):
                 weight, answer = found.weight.astype(X.dtype), found.answer
         if weight is not None:
             N = float(weight.sum())
+        self._weight = weight
         counts = np.bincount(y, weight)
         balance = (1 / (K * counts[y])).astype(X.dtype)
         if weight is not None:
@@ -310,13 +311,15 @@ class OffsetLogisticRegression(WeightedDecoder):
         if self._distinct is not None:
             y, scores = y[self._distinct.rows], scores[self._distinct.rows]
         m = scores if scores.ndim == 2 else scores.mean(axis=1)
-        means = np.stack([m[y == k].mean(axis=0) for k in seen])  # row: class; column: score
+        w = np.ones(len(y)) if self._weight is None else self._weight
+        each = [np.average(m[y == k], axis=0, weights=w[y == k]) for k in seen]
+        means = np.stack(each)  # row: class; column: score
         S, total = len(seen), means.mean(axis=0)
         own = np.diag(means[:, seen])
         above = (own - (total[seen] * S - own) / (S - 1)).mean()
         unseen = np.setdiff1d(np.arange(len(total)), seen)
         c = total[unseen] + above / S - total[seen].mean()
-        c *= len(y) / (len(y) + _EMPTY)
+        c *= w.sum() / (w.sum() + _EMPTY)
         self.intercept_[unseen] = self._rare - self.strength_ * c
         return self
 

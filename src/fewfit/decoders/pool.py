@@ -30,6 +30,7 @@ _ALREADY = 2  # rows to which it has, before any is seen
 _LOUD = 0.06  # least temperature that is taken to be a matter of scale
 _LEAST = 5  # texts per class
 _TEXTS = 100  # least texts in all
+_NOBODY = 1e-6  # texts at the centre in each class, for one of which the pool has none
 _CHUNK = 8192  # texts of which a product is taken at once
 
 
@@ -152,8 +153,9 @@ def _mixture(
     coef, bias = np.zeros((K, len(root)), T.dtype), np.zeros(K, T.dtype)
     for _ in range(_ROUNDS):
         z = softmax(prior + step * (pool @ coef.T + bias), axis=1)
-        n = z.sum(axis=0) + own
-        mean = (z.T @ pool + own[:, None] * at) / n[:, None] - centre
+        n = z.sum(axis=0) + own + _NOBODY
+        sums = z.T @ pool + own[:, None] * at + _NOBODY * centre
+        mean = sums / n[:, None] - centre
         mean = solve_triangular(root, mean.T, lower=True).T
         gram = mean @ mean.T
         inner = np.diag(total / ((1 - shrink) * n)) - gram

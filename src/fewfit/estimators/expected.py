@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from scipy.stats import binomtest
 from sklearn.base import clone
 
 from fewfit.decoders.base import tell_views
-from fewfit.errors import InputError
+from fewfit.errors import InputError, ModelWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.prompts.containers import shown
 from fewfit.prompts.labels import Label
@@ -195,9 +196,11 @@ def cross_validate(
         try:
             own = None if scores is None else scores[kept]
             weight = None if training.weight is None else training.weight[kept]
-            copy = fit_decoder(
-                copy, codes[kept], hidden[kept], own, classes, training.further, weight
-            )
+            with warnings.catch_warnings():  # of a fold's pool, which is not that of the fit
+                warnings.simplefilter("ignore", ModelWarning)
+                copy = fit_decoder(
+                    copy, codes[kept], hidden[kept], own, classes, training.further, weight
+                )
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
             return _none(n_folds, [classes[k] for k in seen], why)

@@ -131,21 +131,30 @@ class Pooled(TextEstimator):
         if not places:
             raise InputError("X: every text of the pool has a label already")
         asked = [rows[i] for i in places.values()]
-        answers = self.observe([*asked, *known], progress=progress)
+        more = known if labelled is not None else []
+        answers = self.observe([*asked, *more], progress=progress)
         there = self.task_.answered(answers)
         if not there[: len(asked)].any():
             raise ModelError("X: the model gave no usable answer to any example")
         report_left_out(there[: len(asked)], "texts of the pool")
         hidden, scores = self.task_.features(self.task_.select(answers, there))
         m = int(there[: len(asked)].sum())
+        if labelled is not None:
+            codes = codes[there[len(asked) :]]
+        elif self._training is not None:  # was asked about once
+            before = self._training.scores
+            hidden = np.concatenate([hidden, self._training.hidden])
+            if scores is not None and before is not None:
+                scores = np.concatenate([scores, before])
         pool, told = hidden[:m], None if scores is None else scores[:m]
         decoder = self.decoder_
         if decoder.adapts:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ModelWarning)
                 decoder = decoder.adapt(pool, scores=told)
-        f = np.log(np.maximum(decoder.predict_proba(pool, scores=told), 1e-30))
-        found = choose(pool, f, n, (hidden[m:], codes[there[len(asked) :]]))
+        f = np.log(np.maximum(decoder.predict_proba(hidden, scores=scores), 1e-30))
+        known_by = hidden if hidden.shape[1] else f
+        found = choose(hidden[:m], f[:m], n, (known_by[m:], codes))
         origin = np.array(list(places.values()))[there[: len(asked)]]
         return Suggestions(
             (Suggestion(int(origin[i]), rows[origin[i]], reason) for i, reason in found),

@@ -86,6 +86,7 @@ def choose(
     Parameters
     ----------
     hidden : ndarray of shape (M, H)
+        Without columns, `f` says what is alike.
     f : ndarray of shape (M, K)
     n : int
         All are returned where there are fewer.
@@ -102,7 +103,7 @@ def choose(
         dense, strange = _neighbourhoods(z, p)
         if labelled is not None and len(labelled[1]):
             counts += np.bincount(labelled[1], minlength=K)
-            for x in _unit(_unit(labelled[0]) - centre):
+            for x in _unit(_unit(labelled[0]) - centre):  # of a model without hidden states their f
                 near = np.maximum(near, z @ x)
         new = strange > strange.mean() + _STRANGE * strange.std()
         reasons = _reasons(p, new)
