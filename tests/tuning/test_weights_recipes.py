@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,18 @@ import torch
 import transformers
 
 from fewfit.errors import InputError, ModelError
-from fewfit.tuning import Data, Meter, Recipe, Run, Trunk, fit_at_best_rate, make_method
+from fewfit.tuning import (
+    Data,
+    Meter,
+    OwnScalars,
+    Recipe,
+    Run,
+    Trunk,
+    fit_at_best_rate,
+    make_method,
+    save_adapter,
+)
+from fewfit.tuning.artifact import load_adapter, restore
 from fewfit.tuning.sparse.delta import gaps_of, index_of
 from fewfit.tuning.sparse.locft import BreadthFirst
 from fewfit.tuning.sparse.weights import depths
@@ -141,6 +153,29 @@ def test_looking_at_rows_to_choose_is_counted():
         taken[name] = meter.flops
     # A pass over each of these rows beside three steps of two.
     assert 1.2 < taken["fish"] / taken["random-mask"] < 3
+
+
+def test_scalars_far_apart_are_saved_and_come_back(tmp_path):
+    config = transformers.BertConfig(**{**SIZE, "intermediate_size": 5000})
+    network = transformers.BertForMaskedLM(config).eval()
+    base = Trunk(network, tokenizer("masked"), identity={"name": "x"}, max_tokens=32)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    mask = torch.zeros(80_000, dtype=torch.bool)
+    mask[[1, 79_999]] = True
+    adapter = OwnScalars(network, {name: mask.view(16, 5000)})
+    adapter.value[name].data += 0.5
+    save_adapter(
+        tmp_path / "far",
+        adapter,
+        method=make_method("random-mask", {"budget": 2}),
+        base_spec="x",
+        base_identity=base.identity,
+        recipe=SHORT,
+        n_examples=1,
+    )
+    again: Any = restore(*load_adapter(tmp_path / "far"), base)
+    assert again.index[name].tolist() == [1, 79_999]
+    assert torch.equal(again.value[name], adapter.value[name])
 
 
 def test_positions_far_apart_take_four_bytes():

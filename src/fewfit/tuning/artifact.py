@@ -382,7 +382,7 @@ def _tensors(data: bytes, path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
-        whole = tensor.dtype in (torch.int64, torch.uint16, torch.bool)
+        whole = tensor.dtype in (torch.int64, torch.int32, torch.uint16, torch.bool)
         if not whole and not (tensor.dtype == torch.float32 and torch.isfinite(tensor).all()):
             raise ArtifactError(f"{path}: {name!r} is not finite float32")
     return tensors
