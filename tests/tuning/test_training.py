@@ -395,7 +395,7 @@ def test_the_best_scores_are_chosen_one_by_one_by_tensor_or_by_block():
         "v": [True] * 3,
         "w": [True, False, False],
     }
-    with pytest.raises(InputError, match="no block is as small"):
+    with pytest.raises(InputError, match="no block has as few as 1 scalars, the smallest has 2"):
         top_k(scores, 1, level="block", blocks=blocks)
     with pytest.raises(InputError, match="not a number"):
         top_k({"w": torch.tensor([float("nan")])}, 1)

@@ -454,9 +454,13 @@ def test_killed_and_run_again_nothing_answered_is_asked_again(tmp_path):
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_had_arrived(tmp_path):
     texts = [f"text {i}" for i in range(100)]
+    struck, over = threading.Event(), threading.Event()
 
     def script(request, before):
-        if "text 50 " in request.text and before == 0:
+        if struck.is_set():
+            over.wait(2)  # on a busy machine it takes a while until the key is heard
+        elif "text 50 " in request.text and before == 0:
+            struck.set()
             os.kill(os.getpid(), signal.SIGINT)
         return replace(request.honest, delay=0.005)
 
@@ -464,6 +468,7 @@ def test_ctrl_c_keeps_what_had_arrived(tmp_path):
         model = StoredModel(model_of("sglang", server), tmp_path / "s.sqlite")
         with pytest.raises(KeyboardInterrupt):
             model.observe(prompts(*texts), WORDS)
+        over.set()
         first = set(server.queries())
         answers = model.observe(prompts(*texts), WORDS)
         again = server.queries()[len(first) :]
