@@ -36,14 +36,21 @@ def experiment(path: Path, file: ExperimentFile) -> str:
     return (
         f"\n## {file.title}\n\n`python -m benchmarks {path.stem} --data DIR`\n\n"
         f"{file.note.strip()}{source}\n\n{markdown_table(header, rows)}\n\n"
-        f"{_samples(runs)} for each number of shots; test rows: {tested}.\n"
+        f"{_samples(runs)}; test rows: {tested}.\n"
     )
 
 
 def _samples(runs: list[dict[str, Any]]) -> str:
     """How many samples each figure is of."""
-    found = {n for run in runs for item in run["summaries"] if (n := item["seeds"]) > 0}
-    return f"{' or '.join(map(str, sorted(found)))} sample{'s' * (found != {1})}"
+    found: dict[int, set[int]] = {}
+    for item in (item for run in runs for item in run["summaries"]):
+        if item["shots"]:
+            found.setdefault(item["shots"], set()).add(item["seeds"])
+    said = {n: " or ".join(map(str, sorted(own))) for n, own in sorted(found.items())}
+    if len(set(said.values())) > 1:
+        return ", ".join(f"{own} at {n} shots" for n, own in said.items()) + " (samples)"
+    (own,) = set(said.values())
+    return f"{own} sample{'s' * (own != '1')} for each number of shots"
 
 
 def _runs(path: Path, file: ExperimentFile) -> list[dict[str, Any]]:

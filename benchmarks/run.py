@@ -72,10 +72,15 @@ def run_experiment(
 
 
 def write_results(name: str, runs: Sequence[dict[str, Any]]) -> None:
-    """Put runs into the result file; runs of other sets and models that it holds stay there."""
+    """Put runs into the result file; other sets, models and numbers of shots stay there."""
     path = RESULTS / f"{name}.json"
     old = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
-    merged = {(run["set"], run["model"]): run for run in [*old, *runs]}
+    merged = {(run["set"], run["model"]): run for run in old}
+    for run in runs:
+        key, fresh = (run["set"], run["model"]), {item["shots"] for item in run["summaries"]}
+        before = merged.get(key, {"summaries": []})["summaries"]
+        kept = [item for item in before if item["shots"] not in fresh]
+        merged[key] = {**run, "summaries": [*kept, *run["summaries"]]}
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps({"experiment": name, "runs": list(merged.values())}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")

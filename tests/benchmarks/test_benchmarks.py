@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report, searchers, searchers_report
+from benchmarks.experiment_report import _samples
 from benchmarks.peers import Peer
-from benchmarks.run import run_experiment
+from benchmarks.run import run_experiment, write_results
 from benchmarks.spec import FOLDER, read_experiment
 from fewfit.compare import Experiment
 from fewfit.errors import InputError, MissingExtraError, ModelError
@@ -178,3 +179,20 @@ def test_searchers_without_data_say_so(tmp_path, monkeypatch, capsys):
     assert "sst2 skipped, no folder" in said
     assert "agnews skipped" in said
     assert not output.exists()
+
+
+def test_what_a_part_of_an_experiment_gave_joins_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.run.RESULTS", tmp_path)
+
+    def run(name, *cells):
+        found = [{"shots": n, "seeds": s, "method": "dect"} for n, s in cells]
+        return {"set": name, "model": "fake", "summaries": found}
+
+    write_results("x", [run("trec", (16, 2)), run("sst2", (16, 5))])
+    write_results("x", [run("trec", (64, 3))])
+    write_results("x", [run("trec", (16, 5))])
+    kept = json.loads((tmp_path / "x.json").read_text())["runs"]
+    told = {r["set"]: {i["shots"]: i["seeds"] for i in r["summaries"]} for r in kept}
+    assert told == {"trec": {64: 3, 16: 5}, "sst2": {16: 5}}
+    assert _samples(kept[:1]) == "5 at 16 shots, 3 at 64 shots (samples)"
+    assert _samples(kept[1:]) == "5 samples for each number of shots"
