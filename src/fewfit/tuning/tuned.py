@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ ENCODER = "sentence-encoder"
 """What the identity of a sentence encoder has as its kind."""
 
 
+T = TypeVar("T")
+
+
 class Row(NamedTuple):
     """A prompt with all its choices."""
 
@@ -76,12 +79,12 @@ class Network:
         self.lock = threading.Lock()
         self._trunk = trunk
 
-    def trunk(self, load: Callable[[], Trunk]) -> Trunk:
-        """Return the network, loaded when it is first asked for."""
+    def make(self, load: Callable[[], Trunk], made: Callable[[Trunk], T]) -> T:
+        """Return what is made of the network, loaded when it is first asked for, by one alone."""
         with self.lock:
             if self._trunk is None:
                 self._trunk = load()
-            return self._trunk
+            return made(self._trunk)
 
 
 class TunedModel(FrozenModel):
@@ -270,10 +273,14 @@ class TunedModel(FrozenModel):
         content = self.carried or read_files(self.folder)
         manifest, tensors = parse_adapter(content, self.folder)
         if self._network is not None:
-            trunk = self._network.trunk(self._load).reads(self._reading)
-            if trunk.layout != (layout := self._layout()):
-                trunk = trunk.described(layout)
-            return trunk, restore(manifest, tensors, trunk)
+
+            def made(trunk: Trunk) -> tuple[Trunk, Adapter]:
+                trunk = trunk.reads(self._reading)
+                if trunk.layout != (layout := self._layout()):
+                    trunk = trunk.described(layout)
+                return trunk, restore(manifest, tensors, trunk)
+
+            return self._network.make(self._load, made)
         trunk = self._given or self._load()
         adapter = restore(manifest, tensors, trunk)
         if adapter.mergeable:
@@ -338,6 +345,10 @@ class TunedModel(FrozenModel):
             raise InputError(
                 "merge: a sentence encoder is more than its network; name the folder as the model, "
                 "tuned:FOLDER"
+            )
+        if self._network is not None:
+            raise InputError(
+                "merge: this model shares its network with others; TunedModel(FOLDER) has its own"
             )
         trunk, adapter = self._loaded
         if not adapter.mergeable:

@@ -29,7 +29,7 @@ def test_the_distance_to_the_teacher_is_the_mean_square_over_the_batch():
     right = torch.tensor([True, False, False, False, True, False])
     tokens = TokenLogProbs(beta, which, example_of, right, False)
     teacher = [[torch.tensor([-1.0, -2.0, -0.5])], [torch.tensor([-3.0, -2.5, -1.0])]]
-    loss = method._taught(lambda *_: zero, teacher, 3.0, 0)
+    loss = method._taught(lambda *_: zero, teacher, 3.0 / 2, 0)
     assert loss(tokens, [0, 1], 0).item() == pytest.approx(3.0 * (1.0 / 6) / 2)
     same = [[beta.detach()[:3]], [beta.detach()[3:]]]
     alike = method._taught(lambda *_: zero, same, 3.0, 0)(tokens, [0, 1], 0)

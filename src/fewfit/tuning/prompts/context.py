@@ -51,6 +51,7 @@ class Context(Adapter):
     def _set(self, ids: Tensor, label: Tensor, delta: Tensor) -> None:
         self.register_buffer("ids", ids)
         self.register_buffer("label", label)
+        self._fixed = self._E[ids.cpu()]
         self.delta = nn.Parameter(delta)
 
     @property
@@ -61,8 +62,7 @@ class Context(Adapter):
 
     def vectors(self) -> Tensor:
         """E_c + delta, (n, H)."""
-        ids: Any = self.ids
-        fixed = self._E.to(self.delta.device)[ids]
+        fixed = self._fixed.to(self.delta.device)
         return fixed.index_add(0, self.free.nonzero().flatten(), self.delta)
 
     def spans(self) -> list[tuple[int, int]]:

@@ -135,7 +135,7 @@ class Instructed(Adapter, AttentionPart):
         if not self.m:
             return []
         object.__setattr__(self, "_network", network)  # not a part of this module
-        handles: list[Any] = [attach(network, self._sites, self)]
+        handles: list[Any] = [attach(network, self._sites, self), _Forget(self._now)]
         for i, site in enumerate(self._sites):
             module = network.get_submodule(site.module)
             handles.append(module.register_forward_pre_hook(self._read(i), with_kwargs=True))
@@ -177,6 +177,16 @@ class Instructed(Adapter, AttentionPart):
         if not torch.is_grad_enabled():
             kept[id(self), site.name] = keys, values
         return keys, values
+
+
+class _Forget:
+    """Lets go of what a pass has read."""
+
+    def __init__(self, now: PerThread) -> None:
+        self.now = now
+
+    def remove(self) -> None:
+        self.now.kept.clear()
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ class PANDA(PromptTuning):
             learn(base, student, encoded, loss, run, self.recipe)
             return student
         said = [[scores(base, teacher, wording) for wording in row] for row in encoded]
-        taught = self._taught(loss, said, weight, run.seed)
+        batch = min((run.recipe or self.recipe).batch_size, len(encoded))
+        taught = self._taught(loss, said, weight / batch, run.seed)
         told = {"teacher": digest(torch.cat([one for row in said for one in row]))}
         learn(base, student, encoded, taught, run, self.recipe, decides=told)
         return student
@@ -81,8 +82,9 @@ class PANDA(PromptTuning):
     ) -> Loss:
         def taught(tokens: TokenLogProbs, rows: Sequence[int], step: int) -> Tensor:
             own = [draw(said[i], seed, step, i) for i in rows]
-            away = (tokens.beta - torch.cat(own).to(tokens.beta)).square().mean()
-            return loss(tokens, rows, step) + weight * away / len(rows)
+            apart = (tokens.beta - torch.cat(own).to(tokens.beta)).square()
+            away = torch.stack([part.mean() for part in apart.split([len(o) for o in own])]).mean()
+            return loss(tokens, rows, step) + weight * away
 
         return taught
 

@@ -25,7 +25,7 @@ class Words(NamedTuple):
     path : str
         Of the module.
     E : Tensor of shape (V, H)
-        float32, on the CPU.
+        As the network reads them, scaled where it does that (Gemma); float32, on the CPU.
     """
 
     path: str
@@ -35,7 +35,10 @@ class Words(NamedTuple):
     def of(cls, base: Trunk) -> Words:
         """Return those of a network."""
         path = base.sites.select("embeddings")[0].module
-        return cls(path, base.network.get_submodule(path).weight.detach().float().cpu())
+        module: Any = base.network.get_submodule(path)
+        every = torch.arange(len(module.weight), device=module.weight.device)
+        with torch.no_grad():  # not by calling it, whose hooks are an adapter's
+            return cls(path, module.forward(every).float().cpu())
 
     @property
     def unit(self) -> float:

@@ -54,7 +54,7 @@ class Ladder(Adapter):
         super().__init__()
         self.paths, self.body = blocks, body
         self.blocks = nn.ModuleList(SideBlock(d, r, g) for _ in blocks)
-        self.up = nn.Parameter(torch.zeros(d, r))
+        self.out = nn.Parameter(torch.zeros(d, r))
 
     def rewrite(self, batch: ChoiceBatch, trunk: Trunk) -> ChoiceBatch:
         name = "decoder_attention_mask" if trunk.kind == "seq2seq" else "attention_mask"
@@ -81,7 +81,7 @@ class Ladder(Adapter):
             for i, block in enumerate(self.blocks):
                 s = block(s, states[i], mask)
             assert s is not None
-            output.last_hidden_state = last.detach() + (s @ self.up.T).to(last.dtype)
+            output.last_hidden_state = last.detach() + (_norm(s) @ self.out.T).to(last.dtype)
             return output
 
         handles = [
