@@ -73,6 +73,9 @@ def test_what_it_wrote_can_be_filled_in_and_given_back(tmp_path, pool):
     lines = [json.loads(line) for line in said.stdout.splitlines()]
     assert {line["text"] for line in lines} == {row[1] for row in rest}
     assert [*lines[0]] == [*HEADER, "reason"], "all columns of the file"
+    (tmp_path / "both.csv").write_bytes(csv_bytes(rows=[[*HEADER, "Reason"], *rows]))
+    run("suggest", tmp_path / "task", tmp_path / "both.csv", "-n", 3, "-o", tmp_path / "c.csv")
+    assert all(row["Reason"] for row in read(tmp_path / "c.csv")), "by the name that it has"
     assert "a file that holds them too" in said.stderr
 
 

@@ -73,7 +73,11 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
         "manifest.json",
         "tuning.json",
     ]
-    assert same(load(tmp_path / "task", store=None, verify=True), clf)
+    loaded = load(tmp_path / "task", store=None, verify=True)
+    assert same(loaded, clf)
+    pool = [*NEW, "so really fun", "a movie so sad"]
+    # What it was fitted on is known to it as the tuned model reads it.
+    assert list(clf.suggest(pool, 5)) == list(loaded.suggest(pool, 5, labelled=(X, Y)))
     assert same(pickle.loads(pickle.dumps(clf)), clf)
 
 

@@ -136,7 +136,9 @@ def test_every_method_is_a_row_of_one_comparison(folder, tmp_path):
     again = compare(*data, methods=methods, **asked)
     assert again.cells == found.cells
     far = {**methods, "too far": TuningRow("lora", {**steps, "learning_rate": 1e30})}
-    with pytest.raises(ModelError, match=r"^too far, 1 shots, seed 0: training: .* are kept"):
+    with pytest.raises(
+        ModelError, match=r"^too far, 1 shots, seed 0: training: .* goes on from the cells"
+    ):
         compare(*data, methods=far, **asked)
     assert compare(*data, methods=methods, **asked).cells == found.cells
     others = {

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 import torch
 import transformers
 
-from fewfit.errors import InputError
+from fewfit.errors import ArtifactError, InputError
 from fewfit.tuning import Data, Recipe, Run, Trunk, TunedModel, make_method
 from fewfit.tuning.artifact import adapter_files
 from fewfit.tuning.prompts.prompt_tuning import SoftPrompt, Words
@@ -77,6 +77,9 @@ def test_what_a_ladder_adds_does_not_grow_with_what_runs_along_the_blocks():
     before = added()
     base.network.get_input_embeddings().weight.mul_(1e4)
     assert 0 < added() < 10 * before
+    before_it_had_a_norm = {n.replace("out", "up"): t for n, t in adapter.tensors().items()}
+    with pytest.raises(ArtifactError):
+        adapter.restore(before_it_had_a_norm)
 
 
 @torch.no_grad()

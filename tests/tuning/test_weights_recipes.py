@@ -203,5 +203,6 @@ def test_an_epoch_of_facts_is_all_of_them():
     for epoch in range(2):
         seen = [i for step in range(3) for i in recipe.rows(3 * epoch + step, 10, 0)]
         assert sorted(seen) == list(range(10))
+        assert {len(recipe.rows(3 * epoch + step, 10, 0)) for step in range(3)} == {3, 4}
     assert recipe.rows(0, 10, 0) != recipe.rows(3, 10, 0)
     assert sorted(recipe.rows(5, 3, 0)) == [0, 1, 2]

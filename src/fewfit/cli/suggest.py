@@ -123,10 +123,11 @@ def suggest(
         labelled = (known.texts, y) if again else None
         found = classifier.suggest(pool.texts, n, labelled=labelled, progress=progress)
     rows: list[dict[str, Any]] = []
+    to_fill = name if place is None else table.columns[place]
+    reason = REASON if why is None else table.columns[why]
     for item in found:
         values = dict(zip(table.columns, raw[pool.lines[item.index]], strict=True))
-        column = name if place is None else table.columns[place]
-        rows.append({**values, column: None, REASON: item.reason})
+        rows.append({**values, to_fill: None, reason: item.reason})
     with out:
         out.write(([row[column] for column in header] for row in rows), iter(rows))
     where = "" if output == "-" else f" in {output}"

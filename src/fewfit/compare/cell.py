@@ -61,8 +61,8 @@ def run_cell(
         fitted = method.fit(sample, classes)
     except ModelError as error:
         raise ModelError(
-            f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; all cells "
-            "before it are kept, and a run without this method goes on from there"
+            f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; without this "
+            "method, or with other options, a run goes on from the cells in its output folder"
         ) from error
     middle = time.perf_counter()
     searched = None if meter is None else replace(meter.bill)

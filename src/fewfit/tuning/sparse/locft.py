@@ -49,10 +49,10 @@ class BreadthFirst(Recipe):
         return loss < self.known
 
     def rows(self, step: int, n_rows: int, seed: int) -> list[int]:
-        """Return the rows of a step; of an epoch's, the last may be fewer: each fact comes up."""
+        """Return the rows of a step: in an epoch each fact comes up, in batches of like size."""
         epoch, place = divmod(step, self.epoch(n_rows))
         order = np.random.default_rng([seed, epoch]).permutation(n_rows)
-        return order[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+        return np.array_split(order, self.epoch(n_rows))[place].tolist()
 
     def epoch(self, n_rows: int) -> int:
         """Return the steps of an epoch."""
