@@ -112,25 +112,32 @@ def spent(path: Path) -> str:
             ]
 
             def mean(key: str, items: list[dict[str, Any]] = items) -> float | None:
-                given = [item[key] for item in items if item[key] is not None]
+                given = [item[key] for item in items if item.get(key) is not None]
                 return sum(given) / len(given) if len(given) == len(items) else None
 
-            kept, flops = mean("saved_bytes"), mean("fit_flops")
+            kept, held, flops = mean("saved_bytes"), mean("optimizer_bytes"), mean("fit_flops")
             rows.append(
                 [
                     f"{method}, {n} shots",
                     f"{100 * (mean('accuracy') or 0):.1f}",
+                    seconds(mean("fit_seconds")),
                     NONE if flops is None else f"{flops / 1e12:.1f}",
                     NONE if kept is None else f"{kept / 2**20:.0f} MiB",
+                    NONE if held is None else size(round(held)),
                     f"{mean('parameters') or 0:,.0f}",
                     size(round(mean("artifact_bytes") or 0)),
                 ]
             )
     sets = dict.fromkeys(run["set"] for run in runs)
-    header = ["", "accuracy, %", "TFLOP of fitting", "kept for backward", "parameters", "artifact"]
+    header = ["", "accuracy, %", "fit", "TFLOP of fitting", "kept for backward"]
+    header += ["kept by the optimiser", "parameters", "artifact"]
+    told = [i for i in range(len(header)) if any(row[i] != NONE for row in rows)]
+    header, rows = [header[i] for i in told], [[row[i] for i in told] for row in rows]
     return (
         f"\n{markdown_table(header, rows)}\n\nMeans over {', '.join(sets)}. Operations are those "
-        "of all trials, and for a decoder of the queries; what is kept is the most of one step.\n"
+        "of all trials, and for a decoder of the queries; seconds too are of all trials, on one "
+        "thread beside another such run, and without a frozen model's answers; what is kept is "
+        "the most of one step.\n"
     )
 
 

@@ -19,6 +19,7 @@ from benchmarks import (
     scale_cost,
     searchers_report,
     setfit_grid,
+    subset_transfer,
     token_shift,
     tuning_report,
     weights_report,
@@ -453,6 +454,10 @@ def start_up(path: Path) -> str:
     )
 
 
+TUNING = ("prompt_table", "prompt_table_causal", "weights_small", "weights_full", "subsets")
+"""Experiments that tell what training takes."""
+
+
 def main(argv: Sequence[str] = ()) -> None:
     """Write RESULTS.md."""
     sections = []
@@ -463,7 +468,7 @@ def main(argv: Sequence[str] = ()) -> None:
             sections.append(experiment(found, file))
             if path.stem == "setfit":
                 sections.append(costs(found))
-            if path.stem in ("prompt_table", "prompt_table_causal", "weights_small"):
+            if path.stem in TUNING:
                 sections.append(spent(found))
             if path.stem == "default_decoder":
                 sections.append(averages(found, file))
@@ -495,6 +500,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "vectors": tuning_report.vectors,
         "weights_speed": weights_report.speed,
         "weights_proofs": weights_report.proofs,
+        "subset_transfer": subset_transfer.section,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
     }

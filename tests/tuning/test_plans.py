@@ -268,6 +268,22 @@ def test_a_training_costs_its_steps():
     )
 
 
+def test_what_an_optimiser_keeps_is_of_what_is_trained():
+    base, kept = trunk("gpt2", dropout=0.0), {}
+    adamw = Recipe(steps=4, **{**PLAIN, "optimizer": "adamw"})
+    options = {"random-mask": {"budget": 50}, "greentrainer": {"interval": 2, "rho": 0.4}}
+    for name in ("ia3", "random-mask", "full", "greentrainer"):
+        meter = Meter()
+        method = make_method(name, options.get(name, {}))
+        adapter = method.fit(base, Data(ROWS), Run(adamw, meter=meter))
+        kept[name] = meter.optimizer_bytes
+        if name in ("ia3", "random-mask"):
+            tensors = len(list(adapter.parts(base.network).values()))
+            assert kept[name] == 2 * 4 * adapter.count + 4 * tensors, name  # moments, and a step
+    assert kept["full"] > 100 * kept["random-mask"]
+    assert kept["greentrainer"] < kept["full"]
+
+
 def test_how_many_texts_are_cut_is_said():
     base = trunk("gpt2")
     long = [[example("so " * 100, 0)], *ROWS]

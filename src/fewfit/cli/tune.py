@@ -294,6 +294,7 @@ def tune(
         "query_flops": query_flops,
         "training_flops": costs.training_flops,
         "saved_bytes": costs.saved_bytes,
+        "optimizer_bytes": costs.optimizer_bytes,
         "rates": None if tried is None else [one._asdict() for one in tried.tries],
     }
     if as_json:

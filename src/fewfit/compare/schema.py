@@ -50,6 +50,8 @@ class Ledger(_Strict):
     saved_bytes : int or None
         Of a tuning method: what one of its steps keeps for the backward pass, measured, as its
         FLOPs are.
+    optimizer_bytes : int or None
+        Of a tuning method: what its optimiser keeps from step to step, measured.
     in_context_flops, in_context_bytes : float or None
         What one test row would take, and what would be kept, if the sample stood in front of every
         prompt instead: in-context learning with the same examples.
@@ -68,6 +70,7 @@ class Ledger(_Strict):
     fit_flops: float | None = None
     predict_flops: float | None = None
     saved_bytes: int | None = None
+    optimizer_bytes: int | None = None
     in_context_flops: float | None = None
     in_context_bytes: float | None = None
 
@@ -117,7 +120,8 @@ class Summary(_Strict):
         of earlier versions.
     queries, tokens, fit_seconds, predict_seconds, parameters, artifact_bytes
         Medians of the ledger over seeds.
-    fit_flops, predict_flops, saved_bytes, in_context_flops, in_context_bytes : number or None
+    fit_flops, predict_flops, saved_bytes, optimizer_bytes : number or None
+    in_context_flops, in_context_bytes : number or None
         The same, where they are known.
     row_queries : float or None
         Queries of one test row; the median over seeds.
@@ -167,6 +171,7 @@ class Summary(_Strict):
     fit_flops: float | None = None
     predict_flops: float | None = None
     saved_bytes: int | None = None
+    optimizer_bytes: int | None = None
     in_context_flops: float | None = None
     in_context_bytes: float | None = None
 

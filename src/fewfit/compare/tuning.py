@@ -150,6 +150,7 @@ class TuningRow(Method):
             "fit_flops": costs.training_flops,
             "predict_flops": query,
             "saved_bytes": costs.saved_bytes,
+            "optimizer_bytes": costs.optimizer_bytes,
         }
         if not method.decoded:
             return Trained(trunk, adapter, known)

@@ -63,6 +63,8 @@ class CostEntry(files.Strict):
         Of one query.
     saved_bytes : int or None
         Kept for the backward pass by one step.
+    optimizer_bytes : int or None
+        Kept by the optimiser from step to step.
     seconds : float or None
         Of training.
     steps : int or None
@@ -74,6 +76,7 @@ class CostEntry(files.Strict):
     training_flops: float
     query_flops: float | None = None
     saved_bytes: int | None = None
+    optimizer_bytes: int | None = None
     seconds: float | None = None
     steps: int | None = None
 

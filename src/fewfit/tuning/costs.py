@@ -28,6 +28,7 @@ def costs_of(
         training_flops=meter.flops,
         query_flops=query,
         saved_bytes=meter.saved_bytes,
+        optimizer_bytes=meter.optimizer_bytes,
         seconds=round(meter.seconds, 3),
         steps=sum(meter.steps),
     )

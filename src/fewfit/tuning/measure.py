@@ -142,6 +142,8 @@ class Meter:
         at to choose; each training's are those of one of its steps, counted, for all of them.
     saved_bytes : int
         Kept for the backward pass by one step, the largest of all trainings.
+    optimizer_bytes : int
+        Kept by the optimiser from step to step, moments mostly; the largest of all trainings.
     seconds : float
         On the clock, training alone.
     steps : list of int
@@ -150,6 +152,7 @@ class Meter:
 
     flops: float = 0.0
     saved_bytes: int = 0
+    optimizer_bytes: int = 0
     seconds: float = 0.0
     steps: list[int] = field(default_factory=list)
 
@@ -159,6 +162,10 @@ class Meter:
             found = call()
         self.flops += counted.get_total_flops()
         return found
+
+    def keeps(self, n: int) -> None:
+        """Take note of what an optimiser holds, in bytes."""
+        self.optimizer_bytes = max(self.optimizer_bytes, n)
 
     def note(
         self,

@@ -341,6 +341,7 @@ def learn(
             watch=watch,
             until=run.until,
             decides=key,
+            meter=run.meter,
         )
         if plans:
             adapter.only(parts)

@@ -62,6 +62,12 @@ def make_optimizer(name: str, groups: list[dict[str, Any]], before: Any = None) 
     return made
 
 
+def state_bytes(optimizer: Any) -> int:
+    """Return the memory of what an optimiser keeps of its parameters: moments, mostly."""
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    return sum(t.numel() * t.element_size() for t in kept if isinstance(t, torch.Tensor))
+
+
 def average_and_clip(
     parameters: Collection[nn.Parameter], scale: float, clip: float, accelerator: Any
 ) -> float:

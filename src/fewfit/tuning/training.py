@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from fewfit.errors import InputError, MissingExtraError, ModelError
 from fewfit.tuning.adapter import Group
 from fewfit.tuning.checkpoint import digest, resume, save
-from fewfit.tuning.optimizer import average_and_clip, grouped, make_optimizer
+from fewfit.tuning.optimizer import average_and_clip, grouped, make_optimizer, state_bytes
+
+if TYPE_CHECKING:
+    from fewfit.tuning.measure import Meter
 
 Progress = Callable[[int], object]
 """Called with the number of steps made since the last call."""
@@ -157,6 +160,7 @@ def train(
     watch: Watch | None = None,
     until: int | None = None,
     decides: Mapping[str, str] = {},
+    meter: Meter | None = None,
 ) -> list[float]:
     """Train `parameters`; nothing else changes.
 
@@ -195,6 +199,8 @@ def train(
     decides : mapping of str to str
         What else decides the result: texts, model, loss, ... A checkpoint of another training is
         refused by it.
+    meter : Meter, optional
+        Told how much the optimiser keeps.
 
     Returns
     -------
@@ -246,6 +252,8 @@ def train(
             if planned is not None and set(planned) != set(state.active):
                 state.active = tuple(sorted(planned))
                 plan = grouped(parameters, groups, state.active)
+                if meter is not None:
+                    meter.keeps(state_bytes(optimizer))
                 optimizer = make_optimizer(recipe.optimizer, plan, optimizer)
             rows = recipe.rows(step, n_rows, seed)[me::world]
             torch.manual_seed(int(np.random.default_rng([seed, step, me]).integers(2**63)))
@@ -297,6 +305,8 @@ def train(
                 parameter.copy_(state.best[name])
         if after_step is not None:
             after_step()
+    if meter is not None:
+        meter.keeps(state_bytes(optimizer))
     accelerator.wait_for_everyone()
     return history
 

@@ -20,7 +20,14 @@ from fewfit.compare.schema import Asked, Ledger, Summary
 
 N_RESAMPLES = 2000
 LEVEL = 0.05
-FLOPS = ("fit_flops", "predict_flops", "saved_bytes", "in_context_flops", "in_context_bytes")
+FLOPS = (
+    "fit_flops",
+    "predict_flops",
+    "saved_bytes",
+    "optimizer_bytes",
+    "in_context_flops",
+    "in_context_bytes",
+)
 
 _CHUNK = 250
 

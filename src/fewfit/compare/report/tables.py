@@ -34,6 +34,7 @@ FLOPS_HEADER = (
     "per row",
     "kept",
     "a step keeps",
+    "the optimiser keeps",
     "in context, per row",
     "kept in context",
 )
@@ -50,6 +51,7 @@ def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
             flops(item.predict_flops),
             size(item.artifact_bytes),
             size(item.saved_bytes),
+            size(item.optimizer_bytes),
             flops(item.in_context_flops),
             size(None if item.in_context_bytes is None else round(item.in_context_bytes)),
         ]
@@ -140,7 +142,7 @@ FLOPS_NOTE = (
     "fitting, a tuned model's training included, and for one row; beside them what a row would "
     "take with the same examples in its context. Those of a tuning method are counted as it runs, "
     "trials of rates included, and so are the bytes that one of its steps keeps for the backward "
-    "pass."
+    "pass, and those that its optimiser keeps from step to step."
 )
 
 
