@@ -12,17 +12,19 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fewfit.errors import BudgetExceededError, InputError, StoreError, StoreWarning
+from fewfit.errors import BudgetExceededError, InputError, ModelError, StoreError, StoreWarning
 from fewfit.models import FakeModel
 from fewfit.models.budget import BudgetedModel
 from fewfit.models.metered import MeteredModel
 from fewfit.observations import Status
-from fewfit.store import StoredModel, statistics
+from fewfit.store import StoredModel, statistics, tables
 from fewfit.store.spill import spill, spilled
 from fewfit.store.tables import Kind
 from tests.conftest import prompts
@@ -255,6 +257,39 @@ def test_a_budget_says_what_is_left_of_the_whole_run(tmp_path):
     assert statistics(tmp_path / "store.sqlite")["rows"] == 300
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_model_that_fails_has_not_used_up_the_budget(tmp_path, batch_size):
+    class Down(FakeModel):
+        works = 10
+
+        def stream(self, prompts, words):
+            assert len({prompt.parts for prompt in prompts}) == len(prompts)  # which asks nothing
+            for batch in super().stream(prompts, words):
+                if self.queries > self.works:
+                    raise ModelError("the server is down")
+                yield batch
+
+    server = Down(batch_size=batch_size)
+    model = BudgetedModel(server, 150, keeps=True)
+    stored = StoredModel(model, tmp_path / "store.sqlite")
+    some = prompts(*map(str, range(200)))
+    with pytest.raises(ModelError, match="down"):
+        stored.observe(some, WORDS)
+    assert model.left == 150 - server.queries
+    server.works = 1000
+    with pytest.raises(BudgetExceededError, match="used up"):
+        stored.observe(some, WORDS)
+    assert (server.queries, model.left) == (150, 0)
+    assert statistics(tmp_path / "store.sqlite")["rows"] >= 150 - batch_size
+
+
+def test_a_caller_that_stops_leaves_the_rest_of_the_budget(tmp_path):
+    model = BudgetedModel(FakeModel(batch_size=2), 20, keeps=False)
+    with closing(model.stream(prompts(*map(str, range(20))), WORDS)) as asking:
+        next(asking)
+    assert model.left == 18
+
+
 def test_a_bill_is_exact_under_threads(tmp_path):
     meter = MeteredModel(FakeModel(batch_size=1))
     with ThreadPoolExecutor(8) as pool:
@@ -288,3 +323,45 @@ def test_a_limit_that_is_none_is_refused_first(tmp_path, monkeypatch, limit):
     assert model.queries == 0
     with pytest.raises(InputError, match="max_bytes"):
         StoredModel(model, tmp_path / "store.sqlite", max_bytes=0)
+
+
+@pytest.mark.parametrize("room", ["elsewhere", "nowhere"])
+def test_what_waits_takes_the_place_of_damaged_rows(tmp_path, monkeypatch, room):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path, model = tmp_path / "store.sqlite", FakeModel()
+    StoredModel(model, path).observe(prompts(*"abcd"), WORDS)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE pieces SET data = zeroblob(length(data))")
+    write = tables.write
+
+    def full(connection, kind, rows, **options):
+        if rows:
+            raise sqlite3.OperationalError("database or disk is full")
+        return write(connection, kind, rows, **options)
+
+    monkeypatch.setattr(tables, "write", full)
+    if room == "nowhere":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no"))
+    with pytest.raises(StoreError), pytest.warns(StoreWarning, match="4 damaged rows"):
+        StoredModel(model, path).observe(prompts(*"abcd"), WORDS)
+    monkeypatch.setattr(tables, "write", write)
+    assert model.queries == 8
+    for _ in range(2):
+        StoredModel(model, path).observe(prompts(*"abcde"), WORDS)
+        assert model.queries == 9, "what was paid for is not asked again"
+
+
+def test_a_spilled_file_that_cannot_be_opened_now_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = tmp_path / "store.sqlite"
+    place = spill(path, Kind(b"0" * 20, "model", 4), {})
+    opened = Path.open
+
+    def busy(self, *args, **kwargs):
+        if self == place:
+            raise PermissionError(13, "busy", str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", busy)
+    StoredModel(FakeModel(), path).observe(prompts("a"), WORDS)
+    assert spilled(path) == [place]

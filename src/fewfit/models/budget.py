@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrontModel, FrozenModel
@@ -24,7 +24,7 @@ class BudgetedModel(FrontModel):
     model : FrozenModel
     max_queries : int
         How many prompts may be asked over the life of this object. A prompt without a usable
-        answer counts, a retry does not.
+        answer counts, a retry does not; nor does one that the model had not come to when it failed.
     keeps : bool
         Whether what is answered is stored. If so, a run that needs more than is left asks what it
         can before it stops; if not, it asks nothing, since the answers would be lost.
@@ -66,9 +66,16 @@ class BudgetedModel(FrontModel):
             self._left -= allowed
             left = self._left
         if allowed:
-            asking: Any = self.model.stream(prompts[:allowed], words)
-            with closing(asking):
-                yield from asking
+            taken = _Taken(prompts[:allowed])
+            try:
+                asking: Any = self.model.stream(taken, words)
+                with closing(asking):
+                    for positions, answers in asking:
+                        taken.places.update(positions.tolist())
+                        yield positions, answers
+            finally:  # a server that is down, or a caller that stops, has not used up the rest
+                with self._lock:
+                    self._left += allowed - len(taken.places)
         if not suffices and self.keeps:
             raise BudgetExceededError(f"the budget of {self.max_queries} queries is used up")
         if not suffices:
@@ -77,3 +84,31 @@ class BudgetedModel(FrontModel):
                 f"{self.max_queries}. Nothing was asked, since without a store the answers would "
                 "be lost; name a store, or a larger budget"
             )
+
+
+class _Taken(Sequence[Prompt]):
+    """Prompts that note which of them are taken by their place, as a model does to ask them.
+
+    To look through all of them is not to ask.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
+        self._prompts = prompts
+        self.places: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self._prompts)
+
+    @overload
+    def __getitem__(self, at: int) -> Prompt: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Prompt]: ...
+
+    def __getitem__(self, at: int | slice) -> Prompt | Sequence[Prompt]:
+        some = range(len(self._prompts))[at]
+        self.places.update([some] if isinstance(some, int) else some)
+        return self._prompts[at]

@@ -22,7 +22,7 @@ from fewfit.store import file, tables, upkeep
 from fewfit.store.desk import Run, desk_of
 from fewfit.store.rows import FirstKeys, Form, Found, Keys, model_digest, pack, sound, unpack
 from fewfit.store.sizes import check_room, default_limit
-from fewfit.store.spill import read_spilled, spilled, stranded
+from fewfit.store.spill import read_spilled, stranded
 from fewfit.store.tables import Kind
 
 _FIRST_SLICE = 128
@@ -120,16 +120,19 @@ class Call:
         """Before anything is paid: prove that the store can be written, and write what waits."""
         numbers = (self.form.width or 0) + len(self.words)
         check_room(self.path, len(self.missing), tables.row_bytes(numbers), self.limit)
-        spills = [(place, *read_spilled(place)) for place in spilled(self.path)]
+        spills = read_spilled(self.path)
         with self.desk.writing:
             with file.writing(self.path) as connection:
-                for kind, rows in [*((k, r) for _, k, r in spills), *self.desk.unwritten.items()]:
-                    if kind is not None:
-                        tables.write(connection, kind, rows)
+                for kind, rows in [
+                    *((one.kind, one.rows) for one in spills),
+                    *self.desk.unwritten.items(),
+                ]:
+                    if kind is not None:  # in place of what stands there: that was asked anew
+                        tables.write(connection, kind, rows, instead=rows)
                 tables.write(connection, self.kind, {})
             self.desk.unwritten.clear()
-            for place, *_ in spills:
-                place.unlink(missing_ok=True)
+            for one in spills:
+                one.place.unlink(missing_ok=True)
 
     def _settle(self) -> Iterator[Batch]:
         """Ask what is missing, slice by slice, and wait for what other threads are asking."""

@@ -17,7 +17,7 @@ from fewfit.prompts import Prompt
 KEY_BYTES = 20
 _HEADER = struct.Struct("<BIIfiBB")  # space, W, H, label mass, tokens, status, can be censored
 _SPACES = [None, *ScoreSpace]
-_CHECKSUM = 4
+CHECKSUM_BYTES = 4
 _MOST_MASS = 1.1  # servers sum probabilities in bfloat16
 _KINDS = {"literal", "field", "mask"}
 
@@ -138,7 +138,13 @@ def pack(key: bytes, answers: Observations, j: int) -> bytes:
             b"" if censored is None else np.packbits(censored[j]).tobytes(),
         )
     )
-    return body + _checksum(key, body)
+    return body + checksum(key, body)
+
+
+def is_whole(key: bytes, row: bytes) -> bool:
+    """Whether a row ends with the checksum of itself and its key, as all rows do."""
+    body, sealed = row[:-CHECKSUM_BYTES], row[-CHECKSUM_BYTES:]
+    return bool(body) and checksum(key, body) == sealed
 
 
 def sound(answers: Observations) -> NDArray[np.bool_]:
@@ -189,23 +195,24 @@ def unpack(rows: Mapping[int, tuple[bytes, object]], words: Sequence[str], expec
     return Found(positions, answers if positions else None, damaged, foreign, unlisted)
 
 
-def _checksum(key: bytes, body: bytes) -> bytes:
-    return zlib.crc32(body, zlib.crc32(key)).to_bytes(_CHECKSUM, "little")
+def checksum(key: bytes, body: bytes) -> bytes:
+    """Seal a body under its key."""
+    return zlib.crc32(body, zlib.crc32(key)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _form(key: bytes, blob: bytes, n_words: int) -> Form | None:
     """Return the form of a row, or None if it is damaged."""
-    if len(blob) < _HEADER.size + _CHECKSUM:
+    if len(blob) < _HEADER.size + CHECKSUM_BYTES:
         return None
     space, scored, width, _, _, _, censors = _HEADER.unpack_from(blob)
-    length = _HEADER.size + 4 * (scored + width) + censors * -(-scored // 8) + _CHECKSUM
+    length = _HEADER.size + 4 * (scored + width) + censors * -(-scored // 8) + CHECKSUM_BYTES
     whole = (
         len(blob) == length
         and space < len(_SPACES)
         and censors in (0, 1)
         and scored == (n_words if space else 0)
         and (space or width)
-        and _checksum(key, blob[:-_CHECKSUM]) == blob[-_CHECKSUM:]
+        and is_whole(key, blob)
     )
     return Form(_SPACES[space], width, bool(censors)) if whole else None
 

@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from fewfit.errors import StoreError
-from fewfit.store.rows import KEY_BYTES
+from fewfit.store.rows import KEY_BYTES, is_whole
 from fewfit.store.tables import Kind, check_width
 
 
@@ -26,7 +27,8 @@ def spill(path: Path, kind: Kind, rows: Mapping[bytes, bytes]) -> Path:
         If there is no room there, either.
     """
     target = Path(tempfile.gettempdir()) / f"{_prefix(path)}{secrets.token_hex(8)}.jsonl"
-    descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    part = target.with_suffix(".part")  # under its own name it is whole: others read and delete it
+    descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as stream:
             stream.write(json.dumps([kind.digest.hex(), kind.name, kind.width]) + "\n")
@@ -34,8 +36,9 @@ def spill(path: Path, kind: Kind, rows: Mapping[bytes, bytes]) -> Path:
                 stream.write(base64.b64encode(key + row).decode("ascii") + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        part.rename(target)
     except BaseException:
-        target.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     return target
 
@@ -68,17 +71,37 @@ def spilled(path: Path) -> list[Path]:
     return []
 
 
-def read_spilled(file: Path) -> tuple[Kind | None, dict[bytes, bytes]]:
-    """Return whose rows a spilled file has, and the rows; what cannot be read is left out."""
+class Spilled(NamedTuple):
+    """A spilled file: where it is, whose rows it has (None if that cannot be told), and the rows.
+
+    Only whole rows are among them.
+    """
+
+    place: Path
+    kind: Kind | None
+    rows: dict[bytes, bytes]
+
+
+def read_spilled(path: Path) -> list[Spilled]:
+    """Return what was spilled for a store; a file that cannot be opened now is left for later."""
+    found = []
+    for place in spilled(path):
+        with suppress(OSError):
+            found.append(Spilled(place, *_read(place)))
+    return found
+
+
+def _read(file: Path) -> tuple[Kind | None, dict[bytes, bytes]]:
     lines = _lines(file)
     kind, rows = None, {}
-    with suppress(OSError, ValueError, TypeError, RecursionError):
+    with suppress(ValueError, TypeError, RecursionError):
         digest, name, width = json.loads(next(lines, ""))
         kind = Kind(bytes.fromhex(digest), str(name), check_width(int(width)))
         for line in lines:
             data = base64.b64decode(line, validate=True)
-            if len(data) > KEY_BYTES:
-                rows[data[:KEY_BYTES]] = data[KEY_BYTES:]
+            key, row = data[:KEY_BYTES], data[KEY_BYTES:]
+            if is_whole(key, row):
+                rows[key] = row
     return kind, rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,13 +15,12 @@ from fewfit.models.base import FrozenModel
 from fewfit.models.generation import Texts, Writing, Written, writes
 from fewfit.prompts import Prompt
 from fewfit.store import file, tables, upkeep
-from fewfit.store.rows import Keys, model_digest
+from fewfit.store.rows import CHECKSUM_BYTES, Keys, checksum, is_whole, model_digest
 from fewfit.store.sizes import check_room, default_limit
-from fewfit.store.spill import read_spilled, spilled, stranded
+from fewfit.store.spill import read_spilled, stranded
 from fewfit.store.tables import Kind
 
 _HEADER = struct.Struct("<i?")  # tokens, whether the text is whole
-_CHECKSUM = 4
 _KEPT = 0.9
 _BYTES = 4  # of a token, about
 
@@ -115,13 +113,13 @@ def write_texts(
 
 def _prepare(path: Path) -> None:
     """Prove that the store can be written, before anything is paid for, and write what waits."""
-    spills = [(place, *read_spilled(place)) for place in spilled(path)]
+    spills = read_spilled(path)
     with file.writing(path) as connection:
-        for _, kind, rows in spills:
-            if kind is not None:
-                tables.write(connection, kind, rows)
-    for place, *_ in spills:
-        place.unlink(missing_ok=True)
+        for one in spills:
+            if one.kind is not None:
+                tables.write(connection, one.kind, one.rows, instead=one.rows)
+    for one in spills:
+        one.place.unlink(missing_ok=True)
 
 
 def _read(path: Path, keys: Sequence[bytes]) -> dict[bytes, Written]:
@@ -151,15 +149,13 @@ def _write(path: Path, kind: Kind, texts: dict[bytes, Written], limit: int | Non
 
 def _pack(key: bytes, text: Written) -> bytes:
     body = _HEADER.pack(text.n_tokens, text.is_whole) + text.text.encode("utf-8")
-    return body + zlib.crc32(body, zlib.crc32(key)).to_bytes(_CHECKSUM, "little")
+    return body + checksum(key, body)
 
 
 def _unpack(key: bytes, row: bytes) -> Written | None:
     """Return the text of a row; None if it is damaged."""
-    body, checksum = row[:-_CHECKSUM], row[-_CHECKSUM:]
-    if len(body) < _HEADER.size:
-        return None
-    if zlib.crc32(body, zlib.crc32(key)).to_bytes(_CHECKSUM, "little") != checksum:
+    body = row[:-CHECKSUM_BYTES]
+    if len(body) < _HEADER.size or not is_whole(key, row):
         return None
     n_tokens, whole = _HEADER.unpack_from(body)
     text = body[_HEADER.size :].decode("utf-8", "replace")
