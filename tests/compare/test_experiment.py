@@ -311,6 +311,26 @@ def test_a_failed_run_continues_without_asking_or_fitting_again(tmp_path):
     assert again == found
 
 
+def test_what_was_paid_for_before_a_failure_is_on_the_bill(tmp_path):
+    class Down(FakeModel):
+        def stream(self, prompts, words):
+            for batch in super().stream(prompts, words):
+                if self.queries > 20:
+                    raise ModelError("the server is down")
+                yield batch
+
+    down, model = Down(batch_size=1), FakeModel()
+    down.spec = model.spec = "toy"
+    with pytest.raises(ModelError, match="down"):
+        make(down, store=tmp_path / "s").run(tmp_path)
+    found = make(model, store=tmp_path / "s").run(tmp_path)
+    assert sum(item.queries for item in found.asked) == 20 + model.queries
+    other = FakeModel(seed=1)
+    other.spec = "other"
+    again = make(other, store=tmp_path / "s").run(tmp_path)
+    assert {item.model for item in again.asked} == {"other"}
+
+
 def test_cells_of_another_question_are_not_taken(tmp_path):
     first = make(FakeModel()).run(tmp_path)
     for change in (

@@ -191,7 +191,8 @@ def test_finished_searches_are_kept(tmp_path):
     with pytest.raises(ModelError):
         searched(Broken(), "prompt-search", **options).run(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
-    assert ["asked" in line for line in lines] == [True, False]
+    assert ["asked" in line for line in lines] == [True, False, True]
+    assert lines[2]["asked"]["queries"] > 0, "of the search that failed"
     model = Soft()
     model.spec = "toy"
     experiment = searched(model, "prompt-search", **options)

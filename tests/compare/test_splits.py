@@ -55,6 +55,18 @@ def test_measure():
     assert unknown.log_loss > 10
 
 
+def test_macro_f1_is_over_the_same_classes_whatever_is_predicted():
+    classes, y = np.array(["a", "b", "c", "d"]), np.repeat(["a", "b"], 50)
+    proba = np.eye(4)[np.repeat([0, 1], 50)]
+    one_off, absent = proba.copy(), proba.copy()
+    one_off[0], absent[0] = np.eye(4)[1], np.eye(4)[2]
+    assert measure(y, one_off, classes).macro_f1 == pytest.approx((98 / 99 + 100 / 101) / 2)
+    assert measure(y, absent, classes).macro_f1 == pytest.approx((98 / 99 + 1) / 2)
+    y[0] = "z"  # an error, and no class of the task's
+    assert measure(y, one_off, classes).macro_f1 == pytest.approx((1 + 100 / 101) / 2)
+    assert measure(np.array(["z"]), proba[:1], classes).macro_f1 == 0
+
+
 def test_calibration_error():
     assert expected_calibration_error(np.full(4, 0.75), np.array([1, 1, 1, 0], bool)) == 0
     assert expected_calibration_error(np.full(4, 1.0), np.zeros(4, bool)) == 1

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from fewfit import FewShotClassifier, LinearProbe, OffsetLogisticRegression
 from fewfit.decoders import MultiLabel, ridge
 from fewfit.decoders.duplicates import distinct, same_rows
-from fewfit.decoders.multi_label import _folds
+from fewfit.decoders.multi_label import _dealt, assign_folds
 from tests.conftest import task_arrays
 
 
@@ -142,12 +142,18 @@ def test_the_classifier_on_texts_that_stand_twice():
 def test_a_threshold_is_not_chosen_on_copies_of_what_was_learnt():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((30, 40))
-    for rows in (np.arange(30), np.tile(np.arange(30), 3), np.repeat([0, 1], 9), [0] * 8):
-        folds = list(_folds(X[rows]))
-        for train, test in folds:
-            if len(set(np.asarray(rows))) > 1:
-                assert not set(np.asarray(rows)[train]) & set(np.asarray(rows)[test])
-        assert sorted(np.concatenate([test for _, test in folds])) == list(range(len(rows)))
+    own = (np.arange(30) < 7).astype(int)  # as in a table that is sorted by label
+    for rows in (np.arange(30), np.tile(np.arange(30), 3), np.repeat(np.arange(30), 2)):
+        y = own[rows]
+        folds = assign_folds(_dealt(X[rows]), y)
+        assert len({(int(i), int(fold)) for i, fold in zip(rows, folds, strict=True)}) == 30
+        for fold in range(5):
+            assert len(set(rows[folds == fold])) == 6
+            assert len(set(rows[(folds == fold) & (y == 1)])) in (1, 2)
+        order = rng.permutation(len(rows))
+        np.testing.assert_array_equal(assign_folds(_dealt(X[rows[order]]), y[order]), folds[order])
+    for rows in (np.repeat([0, 29], 9), [0] * 8):
+        assert assign_folds(_dealt(X[rows]), own[rows]) is None, "copies are no evidence"
     Y = rng.integers(2, size=(30, 1)) * [1, 1]  # nothing to be learnt: held out, all alike
     learnt = MultiLabel(threshold="f1").fit(np.tile(X, (4, 1)), np.tile(Y, (4, 1)))
     assert (learnt.threshold_ < 0.5).all()

@@ -57,3 +57,13 @@ def test_the_order_of_the_vocabulary_does_not_matter_and_zero_is_no_nan():
     one = KNNPrompting().fit(finite[:6], y).predict_proba(finite[6:])
     two = KNNPrompting().fit(finite[:6, order], y).predict_proba(finite[6:, order])
     np.testing.assert_array_equal(one, two)
+
+
+def test_near_distributions_are_told_apart_in_float32():
+    rng = np.random.default_rng(0)
+    log_p = log_softmax(rng.normal(size=(4, 50_000)), axis=1).astype(np.float32)
+    near = log_softmax(log_p + 1e-3 * rng.normal(size=log_p.shape), axis=1).astype(np.float32)
+    p, wide = np.exp(log_p.astype(float)), near.astype(float)
+    exact = (p[:, None] * (log_p.astype(float)[:, None] - wide)).sum(axis=2)
+    np.testing.assert_allclose(divergence(log_p, near), exact.T, rtol=1e-3, atol=1e-9)
+    assert np.abs(np.diag(divergence(log_p, log_p))).max() < 1e-12

@@ -261,3 +261,69 @@ def test_answers_alone_keep_their_say():
     with mock.patch("fewfit.decoders.offset_regression._is_coarse", return_value=False):
         plain = OffsetLogisticRegression().fit(np.empty((8, 0)), y, scores=scores)
     assert fitted.strength_ == plain.strength_
+
+
+@pytest.mark.parametrize(
+    ("n", "H", "weight"), [(8, 20, None), (8, 20, 10.0), (8, 20, 100.0), (500, 64, None)]
+)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_fit_does_not_stop_short_of_its_optimum(monkeypatch, n, H, weight, seed):
+    rng = np.random.default_rng(seed)
+    y = np.repeat([0, 1], n)
+    X, scores = rng.normal(size=(2 * n, H)), rng.normal(size=(2 * n, 2))
+    X[:, 0] += 1.5 * y
+    scores[np.arange(2 * n), y] += 1
+    w = None if weight is None else np.full(2 * n, weight)
+    new, new_scores = rng.normal(size=(500, H)), rng.normal(size=(500, 2))
+
+    def proba():
+        decoder = OffsetLogisticRegression().fit(X, y, scores=scores, sample_weight=w)
+        return decoder.predict_proba(new, scores=new_scores)
+
+    quick = proba()
+    monkeypatch.setattr(ridge, "_MOVE", 1e-6)
+    monkeypatch.setattr(ridge, "_NATS", 1e-9)
+    monkeypatch.setattr(ridge, "_STEPS", 5000)
+    np.testing.assert_allclose(quick, proba(), atol=0.01)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_constant_but_for_rounding_is_not_blown_up(dtype):
+    rng = np.random.default_rng(0)
+    h, y = rng.normal(size=64), np.repeat([0, 1], [7, 5])
+    X, near = np.tile(h, (12, 1)), h + 0.01 * rng.normal(size=(20, 64))
+    scores = rng.normal(size=(12, 2))
+    scores[np.arange(12), y] += 1
+    one = OffsetLogisticRegression().fit(X.astype(dtype), y, scores=scores.astype(dtype))
+    none = OffsetLogisticRegression().fit(np.empty((12, 0), dtype), y, scores=scores.astype(dtype))
+    said = one.predict_proba(near.astype(dtype), scores=np.tile(scores[:1], (20, 1)).astype(dtype))
+    alone = none.predict_proba(np.empty((20, 0)), scores=np.tile(scores[:1], (20, 1)))
+    np.testing.assert_allclose(said, alone, atol=0.1)
+    for K in range(2, 12):  # scores that are the same for all texts
+        same = np.tile(3 * rng.normal(size=K), (4 * K, 1)).astype(dtype)
+        tied = same - same.mean(axis=1, keepdims=True) - same[0]
+        for m in (same, tied):
+            learnt = OffsetLogisticRegression().fit(
+                rng.normal(size=(4 * K, 16)).astype(dtype), np.repeat(np.arange(K), 4), scores=m
+            )
+            assert learnt.strength_ < 10
+
+
+def test_a_class_that_is_next_to_impossible_in_the_pool_keeps_its_log_odds_finite():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 10)
+    k = rng.integers(0, 2, 400)
+    X, pool = rng.normal(size=(30, 16)), rng.normal(size=(400, 16))
+    X[:, :3] += 4 * np.eye(3)[y]
+    pool[:, :3] += 4 * np.eye(3)[k]
+    scores, pool_scores = 3 * rng.normal(size=(30, 3)), 3 * rng.normal(size=(400, 3))
+    scores[np.arange(30), y] += 3
+    pool_scores[np.arange(400), k] += 3
+    pool_scores[:, 2] -= 800
+    X, scores, pool, pool_scores = (a.astype(np.float32) for a in (X, scores, pool, pool_scores))
+    learnt = OffsetLogisticRegression(prior="frequencies")
+    learnt.fit(X, y, scores=scores, pool=pool, pool_scores=pool_scores)
+    assert learnt.pool_used_
+    p = learnt.predict_proba(pool, scores=pool_scores)
+    assert np.isfinite(learnt.intercept_).all()
+    assert (p.argmax(axis=1) == k).mean() > 0.95

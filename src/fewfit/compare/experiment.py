@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -176,17 +175,19 @@ class Experiment:
                     journal.add(job.key, finished)
                     done(1)
         data, finished = self.data, [journal.cells[job.key] for job in self.plan.jobs]
+        names = {model for model, _ in self.plan.sources.values()}
+        asked = [item for item in journal.asked if item.model in names]
         y = np.searchsorted(data.classes, data.y_test)
         texts = [text_of(row) for row in data.test]
         return Comparison(
             setup=self._setup(price_per_token),
-            asked=journal.asked,
+            asked=asked,
             summaries=[
                 self._plain(item)
                 for item in summarise(
                     finished,
                     y,
-                    asked=journal.asked,
+                    asked=asked,
                     price=price_per_token,
                     default=default_of(self.methods),
                 )
@@ -211,13 +212,13 @@ class Experiment:
         model, task = self.plan.sources[source]
         if task is None or model is None or not queries:
             return None
-        start = time.perf_counter()
-        with bar(f"asking {source}", len(queries), "prompt") as done:
-            answers = Answers.ask(task, queries, progress=done)
-        paid, seconds = answers.observations.queries, time.perf_counter() - start
-        if paid:
-            journal.add_asked(Asked(model=model, queries=paid, seconds=seconds))
-        return answers
+        meter = MeteredModel(task.model)
+        try:
+            with bar(f"asking {source}", len(queries), "prompt") as done:
+                found = Answers.ask(replace(task, model=meter), queries, progress=done)
+        finally:  # what was paid for before a failure is in the store, and not paid for again
+            _note(journal, model, meter)
+        return replace(found, task=task)
 
     def _fit(
         self, job: Job, answers: Answers | None, tested: dict[tuple[int, ...], Places]
@@ -260,19 +261,18 @@ class Experiment:
         own = replace(task, model=meter, template=template, calibration=job.calibration)
         pool = data.rest(job.sample) if job.method.unlabelled else []
         ready = job.method.on(own, max_queries=job.max_queries, seed=job.sample.seed, pool=pool)
-        finished = run_cell(
-            replace(job, method=ready),
-            Features.unasked(data.drawn(job.sample), data.y_train[job.sample.rows]),
-            Features.unasked(data.test, data.y_test),
-            data.classes,
-            model=model,
-            meter=meter,
-            frozen=task.model,
-        )
-        if meter.bill.paid:
-            bill = meter.bill
-            journal.add_asked(Asked(model=str(model), queries=bill.paid, seconds=bill.seconds))
-        return finished
+        try:
+            return run_cell(
+                replace(job, method=ready),
+                Features.unasked(data.drawn(job.sample), data.y_train[job.sample.rows]),
+                Features.unasked(data.test, data.y_test),
+                data.classes,
+                model=model,
+                meter=meter,
+                frozen=task.model,
+            )
+        finally:
+            _note(journal, str(model), meter)
 
     def _setup(self, price: float | None) -> Setup:
         plan, data = self.plan, self.data
@@ -302,6 +302,15 @@ class Experiment:
             test_rows=len(data.test),
             dropped_train_rows=data.n_dropped,
             price_per_token=price,
+        )
+
+
+def _note(journal: Journal, model: str, meter: MeteredModel) -> None:
+    """Write down what a model was paid for."""
+    bill = meter.bill
+    if bill.paid:
+        journal.add_asked(
+            Asked(model=model, queries=bill.paid, seconds=bill.seconds, prompts=bill.queries)
         )
 
 

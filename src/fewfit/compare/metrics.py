@@ -21,7 +21,7 @@ class Metrics(NamedTuple):
     accuracy_low, accuracy_high : float
         Wilson's 95 % interval for the accuracy, for a test set drawn at random.
     macro_f1 : float
-        F1 averaged over the classes that occur.
+        F1 averaged over the classes that the labels hold: the same for all methods on one test set.
     log_loss : float
         Mean negative log-probability of the true class, in nats; probabilities below 1e-15 count
         as 1e-15.
@@ -56,8 +56,16 @@ def measure(y: NDArray[np.generic], proba: NDArray[np.floating], classes: NDArra
         accuracy_low=float(interval.low),
         accuracy_high=float(interval.high),
         macro_f1=float(
-            f1_score(np.where(known, position, -1), best, average="macro", zero_division=0)
-        ),
+            f1_score(
+                np.where(known, position, -1),
+                best,
+                labels=np.unique(position[known]),
+                average="macro",
+                zero_division=0,
+            )
+        )
+        if known.any()
+        else 0.0,
         log_loss=float(-np.log(np.maximum(true, _FLOOR)).mean()),
         ece=expected_calibration_error(proba.max(axis=1), correct),
         n=len(y),

@@ -218,12 +218,21 @@ class Diagnosis(_Strict):
 class Asked(_Strict):
     """What a frozen model was asked in this comparison, resumed runs included.
 
-    ``seconds`` is the wall clock of asking, reading the store included.
+    Attributes
+    ----------
+    queries : int
+        What was paid for.
+    seconds : float
+        The wall clock of asking, reading the store included.
+    prompts : int or None
+        What was wanted, the answers that the store had among them. None in files of earlier
+        versions.
     """
 
     model: str
     queries: int
     seconds: float
+    prompts: int | None = None
 
 
 class Setup(_Strict):

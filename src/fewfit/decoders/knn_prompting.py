@@ -13,6 +13,8 @@ from sklearn.utils._param_validation import Interval
 
 from fewfit.decoders.base import Decoder, Floats
 
+_CHUNK = 512  # rows whose distances are computed at once
+
 
 class KNNPrompting(Decoder):
     """Vote of the labelled examples at which the model's next-token distribution is most alike.
@@ -90,9 +92,17 @@ class KNNPrompting(Decoder):
 
 
 def divergence(log_a: Floats, log_p: Floats) -> Floats:
-    """Return ``KL(a || p)`` of every row p (N, V) from every anchor a (A, V), shape (N, A)."""
+    """Return ``KL(a || p)`` of every row p (N, V) from every anchor a (A, V), shape (N, A).
+
+    In float64: near distributions differ by less than what float32 makes of the sums.
+    """
+    log_a = log_a.astype(np.float64)
     a = np.exp(log_a)
     own = np.einsum("av,av->a", a, np.where(a > 0, log_a, 0))
+    found = np.empty((len(log_p), len(a)))
     # A token that the query holds impossible is as unlikely as the number format allows.
-    floored = np.maximum(log_p, np.log(np.finfo(log_p.dtype).tiny))
-    return own - floored @ a.T
+    floor = np.log(np.finfo(log_p.dtype).tiny)
+    for start in range(0, len(log_p), _CHUNK):
+        rows = np.maximum(log_p[start : start + _CHUNK].astype(np.float64), floor)
+        found[start : start + _CHUNK] = own - rows @ a.T
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from hashlib import blake2b
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -12,18 +13,19 @@ from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, KFold
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from fewfit.decoders.base import Restorable
-from fewfit.decoders.duplicates import same_rows
 from fewfit.errors import InputError
 from fewfit.parameters import check_parameters
 
 Floats = NDArray[Any]
+
+_FOLDS, _LEAST = 5, 4
+_ROUNDING = 32  # units in the last place that a column's mean may be off
 
 
 class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
@@ -148,15 +150,18 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
             )
             kept = given_weight > 0
             hidden, targets, w = hidden[kept], targets[kept], given_weight[kept]
-        self.mean_ = np.average(hidden, axis=0, weights=w)
-        square = (hidden - self.mean_) ** 2
-        spread = np.sqrt(np.average(square, axis=0, weights=w))
-        self.scale_ = np.where(spread > 0, spread, 1)
+        wide = hidden.astype(np.float64)
+        mean = np.average(wide, axis=0, weights=w)
+        spread = np.sqrt(np.average((wide - mean) ** 2, axis=0, weights=w))
+        noise = _ROUNDING * np.finfo(hidden.dtype).eps * np.abs(mean)
+        self.mean_ = mean.astype(hidden.dtype)
+        self.scale_ = np.where(spread > noise, spread, 1).astype(hidden.dtype)
         x = (hidden - self.mean_) / self.scale_
+        dealt = _dealt(hidden) if self.threshold == "f1" else None
         heads = [self._head(x, column, w) for column in targets.T]
         self.coef_ = np.stack([head[0] for head in heads])
         self.intercept_ = np.array([head[1] for head in heads])
-        self.threshold_ = np.array([self._threshold(x, column, w) for column in targets.T])
+        self.threshold_ = np.array([self._threshold(x, column, w, dealt) for column in targets.T])
         return self
 
     def predict_proba(self, X: ArrayLike) -> Floats:
@@ -189,13 +194,17 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         model.fit(x, y, sample_weight=w)
         return model.coef_[0], float(model.intercept_[0])
 
-    def _threshold(self, x: Floats, y: NDArray[Any], w: Floats | None) -> float:
-        if self.threshold != "f1":
+    def _threshold(
+        self, x: Floats, y: NDArray[Any], w: Floats | None, dealt: NDArray[np.intp] | None
+    ) -> float:
+        if dealt is None:
             return float(self.threshold)
-        if min(y.sum(), (1 - y).sum()) < 4:
+        folds = assign_folds(dealt, y)
+        if folds is None:
             return 0.5
         held_out = np.empty(len(y))
-        for train, test in _folds(x):
+        for fold in range(_FOLDS):
+            test, train = folds == fold, folds != fold
             coef, intercept = self._head(x[train], y[train], None if w is None else w[train])
             held_out[test] = expit(x[test] @ coef + intercept)
         return best_threshold(y, held_out, w)
@@ -208,13 +217,30 @@ class MultiLabel(Restorable, ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _folds(x: Floats) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Cut the rows into 5 folds; what stands several times is in one of them."""
-    same = same_rows(x)
-    n = min(5, int(same.max()) + 1)
-    if same.max() + 1 == len(x):
-        return KFold(5 if len(x) >= 5 else 2).split(x)
-    return GroupKFold(n).split(x, groups=same) if n > 1 else KFold(2).split(x)
+def _dealt(X: Floats) -> NDArray[np.intp]:
+    """Return a number for each row, (N,), the same for equal rows, from 0 on.
+
+    In which order says the rows' own content, so that it does not matter where they stand.
+    """
+    rows = [row.tobytes() for row in np.ascontiguousarray(X + 0)]  # no -0.0
+    order = sorted(set(rows), key=lambda row: blake2b(row).digest())
+    place = {row: i for i, row in enumerate(order)}
+    return np.array([place[row] for row in rows], dtype=np.intp)
+
+
+def assign_folds(dealt: NDArray[np.intp], y: NDArray[Any]) -> NDArray[np.intp] | None:
+    """Return each row's fold, (N,); equal rows are in one, and each has its share of the label.
+
+    None where fewer than :data:`_LEAST` different rows have the label, or lack it.
+    """
+    has = np.zeros(dealt.max() + 1, dtype=bool)
+    has[dealt[y == 1]] = True
+    if min(has.sum(), (~has).sum()) < _LEAST:
+        return None
+    order = np.argsort(has, kind="stable")
+    fold = np.empty(len(has), dtype=np.intp)
+    fold[order] = np.arange(len(has)) % _FOLDS
+    return fold[dealt]
 
 
 def best_threshold(y: NDArray[Any], p: Floats, w: Floats | None = None) -> float:

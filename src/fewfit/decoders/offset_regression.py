@@ -35,6 +35,7 @@ _MEDIAN = 2.0  # of that prior, times log2(K)^2
 _EMPTY = 5.0  # examples that the empty input counts for in the label bias
 _BIAS = 0.3  # scale of a bias beside that of a weight
 _RANK = 256  # of the features, where N and H are both more than twice as many
+_ROUNDING = 32  # units in the last place that a difference may be off
 _SHARPNESS = (0.125, 0.25, 0.5, 1.0)  # of the final log-odds
 
 
@@ -276,13 +277,13 @@ class OffsetLogisticRegression(WeightedDecoder):
         h = _unit(X)
         centre = balance @ h
         x = h - centre
-        size = _size(balance @ np.einsum("ij,ij->i", x, x) * N / max(N - 1, 1))
+        size = _size(balance @ np.einsum("ij,ij->i", x, x) * N / max(N - 1, 1), 1.0)
         x = np.hstack([x / size, np.full((len(y), 1), _BIAS, X.dtype)])
         m = np.zeros((len(y), K), X.dtype) if scores is None else scores
         a = m - m.mean(axis=1, keepdims=True)
         bias = balance @ a * N / (N + _EMPTY)
         a = a - bias
-        unit = _size(balance @ (a**2).sum(axis=1) / (K - 1))
+        unit = _size(balance @ (a**2).sum(axis=1) / (K - 1), (m**2).max())
 
         known = self.prior == "frequencies"
         often = (np.log(counts + 1) if known else np.zeros(K)).astype(X.dtype)
@@ -409,6 +410,8 @@ def _unit(X: Floats) -> Floats:
     return X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), np.finfo(X.dtype).tiny)
 
 
-def _size(square: Any) -> Any:
-    """Return the root, or 1 where there is nothing to scale."""
-    return np.sqrt(square) if square > np.finfo(square.dtype).tiny else square.dtype.type(1)
+def _size(square: Any, before: Any) -> Any:
+    """Return the root, or 1 where nothing is left but what rounding makes of squares `before`."""
+    info = np.finfo(square.dtype)
+    noise = (_ROUNDING * info.eps) ** 2 * before
+    return np.sqrt(square) if square > max(noise, info.tiny) else square.dtype.type(1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import brentq
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 
 from fewfit.decoders.base import Floats
 from fewfit.errors import ModelWarning
@@ -103,7 +103,7 @@ def learn_from_pool(
     scale **= _SURER
     coef, bias = scale * step * coef, scale * step * bias
     if keep_shares:
-        bias += _shift(scale * both, before.mean(axis=0))
+        bias += _shift(scale * both, _log_means(f)).astype(bias.dtype)
     return scale, coef, bias
 
 
@@ -174,12 +174,19 @@ def _scatter(pool: Floats, centre: Floats) -> Floats:
     return T
 
 
-def _shift(f: Floats, shares: Floats) -> Floats:
+def _shift(f: Floats, log_shares: Floats) -> Floats:
     """Return what to add to f, (K,), for the mean probabilities to be the given ones."""
-    shift = np.zeros(f.shape[1], f.dtype)
-    for _ in range(_MATCHES):
-        shift += np.log(shares / softmax(f + shift, axis=1).mean(axis=0))
+    f = f.astype(np.float64)
+    shift = np.zeros(f.shape[1])
+    for _ in range(_MATCHES):  # in logarithms: a class may be next to impossible in all texts
+        shift += log_shares - _log_means(f + shift)
     return shift - shift.mean()
+
+
+def _log_means(f: Floats) -> Floats:
+    """Return the logarithm of the mean probability of each class, (K,)."""
+    log_p = log_softmax(f.astype(np.float64), axis=1)
+    return logsumexp(log_p, axis=0) - np.log(len(f))
 
 
 def _temperature(f: Floats, confidence: float) -> float:

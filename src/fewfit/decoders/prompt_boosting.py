@@ -121,7 +121,7 @@ class PromptBoosting(Decoder):
             e = float(w[wrong].sum())
             errors.append(e)
             if e < 1 - 1 / K:  # better than chance
-                alpha = learner_weight(max(e, 1 / (2 * N)), K)
+                alpha = learner_weight(e or 1 / (2 * N), K)
                 learners.append((alpha, view, tokens))
                 w = w * np.exp(alpha * wrong)
                 w /= w.sum()

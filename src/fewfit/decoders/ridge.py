@@ -21,8 +21,12 @@ from scipy.linalg import cholesky, eigh, solve_triangular
 Floats = NDArray[Any]
 Labels = NDArray[np.intp]
 
-_MOVE = 0.05  # stop when no log-odds of a labelled row moves by more than this in a step
-_STEPS = 60
+_MOVE, _NATS = 0.02, 0.003
+"""Stop when two steps in a row move no log-odds of a labelled row by more than `_MOVE`, and lower
+the loss by less than `_NATS`: a sum over many rows changes by more than any of them."""
+
+_EASES = 0.8  # what the curvature is multiplied by after a step
+_STEPS = 200
 
 
 def basis(X: Floats, y: Labels, n_classes: int, rank: int) -> tuple[Floats, Floats, Floats]:
@@ -67,36 +71,40 @@ def minimise(
 
         c d[r] + 1 / t,   c >= the curvature of the log-likelihood in any log-odds        (eq. 2)
 
-    c starts at 1/K, its value where p is uniform, and is doubled, up to its bound 1/2, when the
-    loss lies above the quadratic majorant of eq. 2; that step is then not taken.
+    c starts at 1/K, its value where p is uniform, and is doubled, up to its bound 1/2, where the
+    loss would lie above the quadratic majorant of eq. 2. After each step it is eased: the surer
+    the fit is of its rows, the less curved is their loss.
     """
     N, K = offset.shape
     rows = np.arange(N)
     V = np.zeros((Z.shape[1], K), Z.dtype) if start is None else start
     F = offset + Z @ V
     step_V, step_F, age = np.zeros_like(V), np.zeros_like(F), 0
-    c = 1 / K
-    scale = 1 / (c * d + 1 / t)[:, None]
+    c, still = 1 / K, 0
+    slack = 8 * np.finfo(Z.dtype).eps * (N if weight is None else float(weight.sum()))
     for _ in range(_STEPS):
         ahead = age / (age + 3)  # Nesterov's momentum; it restarts at age 0
         P, FP = V + ahead * step_V, F + ahead * step_F
         loss, slope_F = _loss(FP, rows, y, weight)
         gradient = Z.T @ slope_F + P / t
-        D = -scale * gradient
-        FD = Z @ D
-        if c < 0.5:
+        while True:
+            D = -gradient / (c * d + 1 / t)[:, None]
+            FD = Z @ D
+            if c == 0.5:
+                break
             square = np.vdot(FD, FD if weight is None else weight[:, None] * FD)
-            bound = loss + np.vdot(slope_F, FD) + c / 2 * square + 1e-6 * N
-            if _loss(FP + FD, rows, y, weight)[0] > bound:
-                c, age = min(2 * c, 0.5), 0
-                scale = 1 / (c * d + 1 / t)[:, None]
-                step_V[:], step_F[:] = 0, 0
-                continue
+            bound = loss + np.vdot(slope_F, FD) + c / 2 * square + slack  # of rounding
+            if _loss(FP + FD, rows, y, weight)[0] <= bound:
+                break
+            c = min(2 * c, 0.5)
         step_V, step_F = P + D - V, FP + FD - F
         V, F = V + step_V, F + step_F
         age = 0 if np.vdot(gradient, step_V) > 0 else age + 1
-        if max(step_F.max(), -step_F.min()) < _MOVE:
+        moved = max(step_F.max(), -step_F.min())
+        still = still + 1 if moved < _MOVE and -np.vdot(gradient, D) < _NATS else 0
+        if still == 2:
             break
+        c *= _EASES
     return V
 
 

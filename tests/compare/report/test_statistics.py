@@ -114,6 +114,13 @@ def finished(method, seed, predicted, **changes) -> Finished:
     )
 
 
+def test_a_pace_is_that_of_a_model_and_not_of_its_store():
+    cells, y = [finished("a", 0, [0] * 4)], np.zeros(4, dtype=np.intp)
+    few, most = ([Asked(model="m", queries=n, seconds=3.0, prompts=1000)] for n in (1, 600))
+    assert summarise(cells, y, asked=few)[0].seconds is None
+    assert summarise(cells, y, asked=most)[0].seconds is not None
+
+
 def test_summaries():
     y = np.zeros(40, dtype=np.intp)
     good = [[0] * 36 + [1] * 4, [0] * 34 + [1] * 6, [0] * 38 + [1] * 2]

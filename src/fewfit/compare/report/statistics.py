@@ -209,7 +209,8 @@ def _row_tokens(ledgers: Sequence[Ledger]) -> float | None:
 
 
 def _pace(asked: Sequence[Asked]) -> dict[str, float]:
-    """Seconds per query of each frozen model."""
+    """Seconds per query of each frozen model, where it was not the store that took them."""
+    asked = [item for item in asked if 2 * item.queries >= (item.prompts or 0)]
     names = dict.fromkeys(item.model for item in asked)
     return {
         name: sum(item.seconds for item in asked if item.model == name)
