@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fewfit import FewShotClassifier, MultiLabelClassifier
+from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.bulk import Predictor
 from fewfit.errors import InputError
 from tests.fake_server import FakeServer, Reply
@@ -77,8 +78,16 @@ def test_fields_are_found_by_the_names_given_or_those_of_the_fit(classifier):
         Predictor(classifier, columns={"body": "text"})
     with pytest.raises(InputError, match=r"in column 'mail', and the table has \['n'\]"):
         Predictor(classifier, columns={"text": "mail"})(pa.table({"n": [1]}))
-    by_field = Predictor(classifier, columns={"text": "mail"})(pa.table({"text": ["so good"]}))
-    assert by_field["prediction"].to_pylist() == ["yes"]
+
+
+def test_a_column_that_was_named_and_is_missing_is_no_other_and_one_remembered_may_be():
+    table = pa.table({"text": ["so good"], "n": [1]})
+    fitted = FewShotClassifier("fake", store=None).fit(TEXTS, LABELS)
+    for columns in ({"text": "mail"}, {"text": ["text", "mail"]}):
+        with pytest.raises(InputError, match="in column 'mail', and the table has"):
+            Predictor(fitted, columns=columns)(table)
+    fitted.columns_ = ColumnsEntry(fields={"text": ["mail"]}, label="label", separator=None)
+    assert Predictor(fitted)(table)["prediction"].to_pylist() == ["yes"]
 
 
 def test_what_no_label_can_come_of_is_refused_before_anything_is_asked(classifier):

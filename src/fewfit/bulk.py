@@ -79,6 +79,7 @@ class Predictor:
         self.classifier = classifier
         self.proba = proba
         remembered = classifier.columns_.fields if classifier.columns_ is not None else {}
+        self._named = bool(columns)
         given = columns or remembered
         self._columns = {
             field: [own] if isinstance(own := given.get(field, field), str) else list(own)
@@ -125,9 +126,10 @@ class Predictor:
     def _texts(self, table: pa.Table) -> dict[str, list[str]]:
         texts: dict[str, list[str]] = {}
         for field, own in self._columns.items():
-            if not set(own) <= set(table.column_names) and field in table.column_names:
-                own = [field]
             lacking = [name for name in own if name not in table.column_names]
+            # Who names a column means it: another one in its place would be labelled unnoticed.
+            if lacking and not self._named and field in table.column_names:
+                own, lacking = [field], []
             if lacking:
                 raise InputError(
                     f"the template's field {field!r} is in column {lacking[0]!r}, and the table "
