@@ -140,6 +140,21 @@ def test_what_lies_in_the_folder_and_is_not_served_is_not_replaced_unasked(tmp_p
         assert site.ask("POST", "/v1/tasks", {**body, "replace": True}).status == 201
 
 
+def test_a_task_that_is_served_from_a_deeper_folder_is_not_replaced_for_a_while(tmp_path):
+    fitted(tmp_path / "team", "zz")
+    examples = [{"text": t, "label": y} for t, y in zip(*EXAMPLES, strict=True)]
+    body = {"name": "zz", "examples": examples, "labels": WORDS, "replace": True}
+    with serving(Tasks([tmp_path]), allow_fit=True) as site:
+        refused = site.ask("POST", "/v1/tasks", body)
+        assert (refused.status, refused.body["error"]["code"]) == (409, "conflict")
+        assert "another folder" in refused.body["error"]["message"]
+        assert str(tmp_path) not in refused.body["error"]["message"]
+        assert not (tmp_path / "zz").exists()
+        fitted(tmp_path, "zz")  # beside the one that is served, by hand
+        [(where, why)] = site.ask("POST", "/v1/reload").body["broken"].items()
+        assert (where, why.split()[0]) == ("zz", "team/zz")
+
+
 def test_a_task_is_fitted_served_and_kept(tmp_path):
     examples = [{"text": t, "label": y} for t, y in zip(*EXAMPLES, strict=True)]
     body = {"name": "new", "examples": examples, "labels": WORDS}
@@ -157,6 +172,7 @@ def test_a_task_is_fitted_served_and_kept(tmp_path):
             ({"name": "../up"}, 422),
             ({"name": ".hidden"}, 422),
             ({"name": "a/b"}, 422),
+            ({"name": "manifest.json"}, 422),
             ({"model": "openai:http://169.254.169.254?model=x"}, 422),
             ({"examples": []}, 422),
             ({"template": "no slot {text}"}, 422),

@@ -12,7 +12,8 @@ pytest.importorskip("fastapi")
 
 from fewfit.artifacts.files import recover
 from fewfit.errors import InputError
-from fewfit.serve.tasks import Tasks
+from fewfit.serve.app import create_app
+from fewfit.serve.tasks import TakenError, Tasks
 from tests.serve.helpers import fitted
 from tests.warm import Program
 
@@ -62,7 +63,40 @@ def test_of_two_tasks_with_one_name_the_second_is_reported(tmp_path):
     assert tasks.get("same").folder == (first / "same").resolve()
     [(folder, why)] = tasks.report.broken.items()
     assert folder == str(second / "same")
-    assert "same name" in why
+    assert "one/same has the same name" in why
+
+
+def test_a_folder_is_told_from_those_that_are_served_on(tmp_path):
+    fitted(tmp_path / "deep", "a")
+    tasks = Tasks([tmp_path])
+    assert tasks.shown(tasks.get("a").folder) == "deep/a"
+    assert Tasks([tmp_path / "deep" / "a"]).shown(tasks.get("a").folder) == "a"
+    assert Tasks([tmp_path, tmp_path]).shown(tasks.get("a").folder) == f"{tmp_path.name}/deep/a"
+    assert tasks.shown("/elsewhere/b") == "b"
+
+
+def test_a_new_task_goes_to_the_first_folder_and_not_where_another_would_hide_it(tmp_path):
+    fitted(tmp_path / "team", "deep")
+    fitted(tmp_path, "flat")
+    tasks = Tasks([tmp_path])
+    assert tasks.place("flat") == tmp_path / "flat"
+    assert tasks.place("new") == tmp_path / "new"
+    with pytest.raises(TakenError, match="another folder") as error:
+        tasks.place("deep")
+    assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "Tuning.json", "page.sqlite3-wal"])
+def test_names_of_files_that_fewfit_looks_for_are_no_names_of_tasks(tmp_path, name):
+    fitted(tmp_path, name)
+    fitted(tmp_path, "good")
+    tasks = Tasks([tmp_path])
+    assert tasks.names() == ["good"]
+    assert "take another" in tasks.report.broken[str(tmp_path / name)]
+    with pytest.raises(InputError, match="fewfit's own"):
+        tasks.place(name)
+    if not name.startswith("page"):
+        create_app(tasks, allow_fit=True)  # a folder of this name makes no artifact of the first
 
 
 def test_a_name_that_no_address_holds_is_reported(tmp_path):

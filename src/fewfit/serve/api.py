@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from fewfit.serve.answers import answered, asked_for, described, labelled
 from fewfit.serve.batching import BusyError, Queue
 from fewfit.serve.guard import Bounds
 from fewfit.serve.metrics import Metrics
-from fewfit.serve.tasks import Served, Tasks, check_name
+from fewfit.serve.tasks import Report, Served, TakenError, Tasks
 from fewfit.store import StoredModel
 
 T = TypeVar("T")
@@ -53,8 +53,12 @@ def api_router(
     models: Sequence[str],
     fit_store: str | Path | None,
     is_open: bool,
+    held: Callable[[], Sequence[str]],
 ) -> APIRouter:
-    """Return the routes; :func:`fewfit.serve.app.create_app` says what the parameters are."""
+    """Return the routes; :func:`fewfit.serve.app.create_app` says what the parameters are.
+
+    `is_open` says that no key is asked for, and `held` which names are those of the page's tasks.
+    """
     router = APIRouter()
     busy = asyncio.Lock()
 
@@ -81,6 +85,16 @@ def api_router(
                     f"texts: text {i} has {longest:,} characters, and at most "
                     f"{bounds.characters:,} are read",
                 )
+
+    def place(name: str) -> Path:
+        """Return where a new task goes (InputError, TakenError)."""
+        folder = tasks.place(name)
+        if name.casefold() in map(str.casefold, held()):  # one folder, on some disks
+            raise TakenError(f"the page has a task {name!r}; take another name, or delete it there")
+        return folder
+
+    def broken(report: Report) -> dict[str, str]:
+        return {tasks.shown(folder): why for folder, why in report.broken.items()}
 
     async def alone(work: Any) -> Any:
         """Run what takes a thread for seconds; one at a time."""
@@ -114,8 +128,7 @@ def api_router(
     @router.get("/v1/tasks", responses=_ERRORS)
     def list_tasks() -> s.TaskList:
         """Say which tasks are served, and what of the folders is not."""
-        broken = {Path(folder).name: why for folder, why in tasks.report.broken.items()}
-        return s.TaskList(tasks=[described(task) for task in tasks.all()], broken=broken)
+        return s.TaskList(tasks=[described(task) for task in tasks.all()], broken=broken(tasks.report))
 
     @router.get("/v1/tasks/{name}", responses=_ERRORS)
     def show_task(name: str) -> s.TaskInfo:
@@ -127,13 +140,12 @@ def api_router(
         """Fit a new task on labelled texts; it is served, and kept, from then on."""
         if not allow_fit:
             raise HTTPException(403, "fitting is off; start the server with --allow-fit")
-        check_name(body.name)
+        folder = place(body.name)
         texts = [example.text for example in body.examples]
         checked([*texts, *(body.unlabelled or [])])
         spec = body.model or models[0]
         if spec not in models:
             raise InputError(f"model: a new task is fitted on one of {list(models)}")
-        folder = tasks.folders[0] / body.name
         if (body.name in tasks.names() or folder.exists()) and not body.replace:
             # What lies there and is not served, as a broken artifact, is not lost unasked either.
             raise HTTPException(409, f"there is a {body.name!r} already; replace it?")
@@ -150,6 +162,7 @@ def api_router(
             )
             if len(classifier.classes_) > 1:
                 expect(classifier)
+            place(body.name)  # it may have been taken while the model was asked
             classifier.save(folder)
             task = tasks.add(body.name, folder)
             return s.FitResponse(
@@ -185,9 +198,8 @@ def api_router(
         """Look at the folders again."""
         report = await run_in_threadpool(tasks.reload)
         queue.forget()
-        broken = {Path(folder).name: why for folder, why in report.broken.items()}
         return s.ReloadResponse(
-            loaded=report.loaded, kept=report.kept, gone=report.gone, broken=broken
+            loaded=report.loaded, kept=report.kept, gone=report.gone, broken=broken(report)
         )
 
     @router.post("/v1/systemone", responses=_ERRORS)

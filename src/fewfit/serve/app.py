@@ -28,8 +28,8 @@ from fewfit.serve.api import api_router
 from fewfit.serve.batching import BusyError, LateError, Limits, Queue
 from fewfit.serve.guard import Bounds, Guard
 from fewfit.serve.metrics import Metrics
-from fewfit.serve.page import page_router
-from fewfit.serve.tasks import MANIFESTS, Tasks
+from fewfit.serve.page import Desk, page_router
+from fewfit.serve.tasks import MANIFESTS, TakenError, Tasks
 
 LOG = logging.getLogger("fewfit.serve")
 
@@ -41,6 +41,7 @@ _STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
     (BudgetExceededError, 503, "budget"),
     (StoreError, 503, "store"),
     (ModelError, 503, "model"),
+    (TakenError, 409, "conflict"),
     (ArtifactError, 409, "conflict"),  # the folder of a new task holds something else
     (FewfitError, 500, "failed"),
 )
@@ -90,7 +91,7 @@ def create_app(
         ``state.tasks`` and ``state.queue`` are what routes ask.
     """
     first = tasks.folders[0]
-    if allow_fit and any((first / name).exists() for name in MANIFESTS):
+    if allow_fit and any((first / name).is_file() for name in MANIFESTS):
         raise InputError(
             f"--allow-fit: {first} is an artifact itself, and new tasks go beside one; name the "
             "folder that holds it first"
@@ -99,6 +100,7 @@ def create_app(
         lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
     )
     queue = Queue(tasks, limits, metrics.batch)
+    desk = Desk(tasks, first, models, fit_store) if allow_fit else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -119,15 +121,9 @@ def create_app(
             models=models,
             fit_store=fit_store,
             is_open=api_key is None,
+            held=desk.records.names if desk is not None else list,
         ),
-        page_router(
-            tasks,
-            queue,
-            workspace=first,
-            allow_fit=allow_fit,
-            models=models,
-            store=fit_store,
-        ),
+        page_router(tasks, queue, desk, models=models),
     )
     for router in routers:
         app.include_router(router)

@@ -25,6 +25,13 @@ MANIFESTS = (schema.MANIFEST, "tuning.json")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """Of a task: what is safe in a path and in an address."""
 
+PAGE_FILE = "page.sqlite3"
+"""What the page keeps, beside the artifacts in the first folder."""
+
+
+class TakenError(FewfitError):
+    """The name of a new task is that of another, which it cannot take the place of."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -148,6 +155,16 @@ class Tasks:
         """Return a frozen model by name: the copy that tasks on it are asked with."""
         return self._shared(open_model(spec, self._store))
 
+    def place(self, name: str) -> Path:
+        """Return the folder of a new task, or of the one that it replaces (InputError).
+
+        TakenError where the one of this name is served from elsewhere, and so would come back.
+        """
+        folder, known = self.folders[0] / check_name(name), self._own.get(name)
+        if known is not None and known.folder.resolve() != folder.resolve():
+            raise TakenError(f"{name!r} is served from another folder; take another name")
+        return folder
+
     def add(self, name: str, folder: str | Path) -> Served:
         """Serve the artifact of a folder from now on, in the place of what has this name.
 
@@ -174,9 +191,8 @@ class Tasks:
             for folder in self._artifacts():
                 name = folder.name
                 if name in found:
-                    report.broken[str(folder)] = (
-                        f"{found[name].folder} has the same name; rename one of the folders"
-                    )
+                    other = self.shown(found[name].folder)
+                    report.broken[str(folder)] = f"{other} has the same name; rename one of them"
                     continue
                 known = self._own.get(name)
                 try:
@@ -201,6 +217,15 @@ class Tasks:
             self._forget()
         return report
 
+    def shown(self, folder: str | Path) -> str:
+        """Return a folder as a caller may know it: below those that are served."""
+        own = Path(folder)
+        for root in map(Path.resolve, self.folders):
+            if own.is_relative_to(root):
+                several = len(self.folders) > 1 or own == root
+                return own.relative_to(root.parent if several else root).as_posix()
+        return own.name
+
     def _artifacts(self) -> Iterator[Path]:
         seen: set[Path] = set()
         for root in self.folders:
@@ -209,7 +234,7 @@ class Tasks:
                     hidden = any(
                         part.startswith(".") for part in file.relative_to(root.resolve()).parts
                     )
-                    if file.parent not in seen and not hidden:
+                    if file.parent not in seen and not hidden and file.is_file():
                         seen.add(file.parent)
                         yield file.parent
 
@@ -257,6 +282,8 @@ def check_name(name: str) -> str:
             f"task: {name!r:.80} is no name; letters, digits, '.', '_' and '-', at most 64, the "
             "first a letter or digit"
         )
+    if name.casefold() in MANIFESTS or name.casefold().startswith(PAGE_FILE):
+        raise InputError(f"task: {name!r} is the name of a file of fewfit's own; take another")
     return name
 
 

@@ -15,7 +15,8 @@ import pytest
 pytest.importorskip("fastapi", exc_type=ImportError)
 
 from fewfit.errors import InputError, StoreError
-from fewfit.serve.page.records import FILE, NewRow, Records
+from fewfit.serve.page.records import NewRow, Records
+from fewfit.serve.tasks import PAGE_FILE
 
 ROWS = [NewRow([str(i), f"text {i}"], f"text {i}", "ab"[i] if i < 2 else None) for i in range(200)]
 
@@ -101,7 +102,7 @@ def test_the_pool_stays_the_same_as_labels_come(tmp_path):
 
 def test_a_file_of_a_later_version_is_left_alone(tmp_path):
     made(tmp_path)
-    with sqlite3.connect(tmp_path / FILE) as db:
+    with sqlite3.connect(tmp_path / PAGE_FILE) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
     with pytest.raises(StoreError, match="later fewfit"):
@@ -109,7 +110,7 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path):
 
 
 def test_a_file_that_is_none_is_said(tmp_path):
-    (tmp_path / FILE).write_bytes(b"no database" * 100)
+    (tmp_path / PAGE_FILE).write_bytes(b"no database" * 100)
     with pytest.raises(StoreError, match="cannot be used"):
         Records(tmp_path)
 

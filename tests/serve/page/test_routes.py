@@ -415,6 +415,44 @@ def test_what_programs_fit_and_what_the_page_fits_is_one_list(page):
     assert "already" in page.upload("/tasks", FILE, 422, **given)["error"]["message"]
 
 
+EXAMPLES = [{"text": f"{word} {i}", "label": word} for word in ("good", "bad") for i in "12"]
+
+
+def test_a_program_does_not_take_the_name_of_a_task_of_the_page(page, tmp_path):
+    page.create()
+    for name in ("mood", "MOOD"):
+        for replace in (False, True):
+            body = {"name": name, "examples": EXAMPLES, "replace": replace}
+            refused = page.client.post("/v1/tasks", json=body)
+            assert refused.status_code == 409
+            assert "the page has a task" in refused.json()["error"]["message"]
+    assert not (tmp_path / "mood").exists()
+    page.fitted()
+    told = page.client.get("/v1/tasks/mood").json()["classes"]
+    assert told == ["neg", "pos"]
+
+
+def test_a_name_that_is_taken_while_a_program_fits_stays_the_pages(page, monkeypatch, tmp_path):
+    monkeypatch.setattr("fewfit.serve.api.expect", lambda _: page.create())
+    refused = page.client.post("/v1/tasks", json={"name": "mood", "examples": EXAMPLES})
+    assert refused.status_code == 409
+    assert not (tmp_path / "mood").exists()
+
+
+def test_a_name_that_is_taken_while_the_page_reads_a_file_stays_the_programs(page, monkeypatch):
+    read = uploads.read_rows
+
+    def slow(*given):
+        made = page.client.post("/v1/tasks", json={"name": "mood", "examples": EXAMPLES})
+        assert made.status_code == 201
+        return read(*given)
+
+    monkeypatch.setattr(uploads, "read_rows", slow)
+    given = {"file": "mood.csv", "text": "text", "label": "label", "name": "mood"}
+    assert "served already" in page.upload("/tasks", FILE, 422, **given)["error"]["message"]
+    assert [task["mine"] for task in page.get("/tasks")["tasks"]] == [False]
+
+
 def test_a_text_without_an_answer_gets_no_probabilities(page, monkeypatch):
     page.create()
     page.fitted()

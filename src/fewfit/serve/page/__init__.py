@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fewfit.serve.page.desk import Desk
 from fewfit.serve.page.routes import page_router
 
-__all__ = ["page_router"]
+__all__ = ["Desk", "page_router"]

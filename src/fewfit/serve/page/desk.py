@@ -23,7 +23,20 @@ LISTED = 50
 
 
 class Desk:
-    """What the page works on: the tasks that it keeps, and their fits."""
+    """What the page works on: the tasks that it keeps, and their fits.
+
+    Parameters
+    ----------
+    tasks : Tasks
+        What is fitted is added to it.
+    workspace : path
+        Where texts and labels are kept (``page.sqlite3``), and artifacts beside them; the first of
+        the folders of `tasks`.
+    models : sequence of str
+        The frozen models that a new task may have.
+    store : "default", path or None
+        Where answers are kept.
+    """
 
     def __init__(
         self, tasks: Tasks, workspace: Path, models: Sequence[str], store: str | Path | None
@@ -50,11 +63,9 @@ class Desk:
         """Keep a new task of a file."""
         if model not in self.models:
             raise HTTPException(422, f"model: {model!r:.80} is not one of {list(self.models)}")
-        if name in self.tasks.names():
-            raise HTTPException(422, f"name: {name!r:.80} is served already; take another")
-        if self.folder(name).exists():
-            raise HTTPException(422, f"name: there is a folder {name!r:.80} already; take another")
+        self._check_free(name)
         columns, rows, without = uploads.read_rows(data, file, text, label)
+        self._check_free(name)  # a program may have fitted it while the file was read
         task = self.records.create(
             name,
             rows,
@@ -64,6 +75,12 @@ class Desk:
             label_column=label or _free("label", columns),
         )
         return {**self.state(task.name), "without_text": without}
+
+    def _check_free(self, name: str) -> None:
+        if name in self.tasks.names():
+            raise HTTPException(422, f"name: {name!r:.80} is served already; take another")
+        if self.folder(name).exists():
+            raise HTTPException(422, f"name: there is a folder {name!r:.80} already; take another")
 
     def delete(self, name: str) -> None:
         """Delete a task and its artifact for good."""
@@ -175,6 +192,7 @@ class Desk:
     def _fit(self, name: str, job: Job) -> None:
         task = self.records.get(name)
         job.check()
+        folder = self.tasks.place(name)
         examples = self.records.labelled(task)
         pool = self.records.pool(task, fitting.POOL)
         job.total = len({text for _, text, _ in examples} | {text for _, text in pool}) + 1
@@ -182,12 +200,12 @@ class Desk:
             task,
             examples,
             pool,
-            self.folder(name),
+            folder,
             model=self.tasks.open_model(task.model),
             store=self.store,
             progress=job.progress,
         )
-        self.tasks.add(name, self.folder(name))
+        self.tasks.add(name, folder)
         self.records.set_result(task, result)
 
 

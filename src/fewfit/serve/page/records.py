@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fewfit.errors import InputError, StoreError
+from fewfit.serve.tasks import PAGE_FILE
 
-FILE = "page.sqlite3"
 VERSION = 1
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -115,7 +115,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / FILE
+        self.path = folder / PAGE_FILE
         with self._open() as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("BEGIN IMMEDIATE")

@@ -58,11 +58,9 @@ class Text(BaseModel):
 def page_router(
     tasks: Tasks,
     queue: Queue,
+    desk: Desk | None,
     *,
-    workspace: Path,
-    allow_fit: bool,
-    models: Sequence[str] = ("embedded",),
-    store: str | Path | None = "default",
+    models: Sequence[str],
 ) -> APIRouter:
     """Return the routes of the page.
 
@@ -72,17 +70,12 @@ def page_router(
         What is served. What is fitted here is added to it.
     queue : Queue
         What a text that is tried is asked through.
-    workspace : path
-        Where the page keeps texts and labels (``page.sqlite3``), and artifacts beside them; one of
-        the folders of `tasks`.
-    allow_fit : bool
-        Else the page lists the tasks and lets one try texts, and nothing is written.
+    desk : Desk or None
+        Without it the page lists the tasks and lets one try texts, and nothing is written.
     models : sequence of str
         The frozen models that a new task may have.
-    store : "default", path or None
-        Where answers are kept.
     """
-    desk = Desk(tasks, workspace, models, store) if allow_fit else None
+    off = _OFF if desk is None else ""
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -105,8 +98,8 @@ def page_router(
         served = [{"name": name, "mine": False} for name in tasks.names() if name not in own]
         return {
             "tasks": sorted([*kept, *served], key=lambda item: item["name"]),
-            "allow_fit": allow_fit,
-            "off": "" if allow_fit else _OFF,
+            "allow_fit": desk is not None,
+            "off": off,
             "models": list(models),
         }
 
@@ -135,7 +128,7 @@ def page_router(
         if name not in tasks.names():
             raise HTTPException(404, f"There is no task {name!r:.80}")
         fields = tasks.get(name).fields
-        return {"name": name, "mine": False, "fields": fields, "off": "" if allow_fit else _OFF}
+        return {"name": name, "mine": False, "fields": fields, "off": off}
 
     @router.delete("/page/tasks/{name}")
     def delete(name: str, given: Name) -> dict[str, Any]:
