@@ -96,9 +96,8 @@ class Guard:
                 return
             await self.app(scope, receive, noted)
         except Exception as error:
-            # Not what it says: that may be a user's text. It ends here, or others would log it.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            LOG.error("%s: %s\n%s", scope["method"], type(error).__name__, place)
+            # It ends here, or others would log what it says.
+            LOG.error("%s: %s", scope["method"], kind_and_place(error))
             if not status:
                 await _answer(noted, 500, "failed", "the server failed; its log says where")
         finally:
@@ -158,6 +157,11 @@ class Guard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return again, None
+
+
+def kind_and_place(error: Exception) -> str:
+    """Return what a log holds of an error: not what it says, which may be a user's text."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 async def _answer(send: Send, status: int, code: str, message: str) -> None:

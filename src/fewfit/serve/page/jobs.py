@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fewfit.errors import FewfitError
+from fewfit.serve.guard import kind_and_place
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Job:
 
     def check(self) -> None:
         """Raise Cancelled if that is wished."""
-        if self._stop.is_set():
+        if self.is_cancelled:
             raise Cancelled
 
     def cancel(self) -> None:
@@ -54,11 +55,16 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON keeps it."""
         return {
-            "state": "cancelling" if self.active and self._stop.is_set() else self.state,
+            "state": "cancelling" if self.active and self.is_cancelled else self.state,
             "done": self.done,
             "total": self.total,
             "error": self.error,
         }
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is wished that it ends."""
+        return self._stop.is_set()
 
     @property
     def active(self) -> bool:
@@ -83,11 +89,11 @@ class Jobs:
         self._again: set[str] = set()
 
     def start(self, name: str) -> Job:
-        """Begin a job, or have the one that runs followed by another."""
+        """Begin a job, or have the one that runs or was cancelled followed by another."""
         with self._lock:
             job = self._jobs.get(name)
             if job is not None and job.active:
-                if job.state == "running":
+                if job.state == "running" or job.is_cancelled:
                     self._again.add(name)
                 return job
             return self._submit(name)
@@ -136,9 +142,9 @@ class Jobs:
             state = "cancelled"
         except FewfitError as error:
             state, job.error = "failed", str(error)
-        except Exception:
+        except Exception as error:
             state, job.error = "failed", "The fit failed unexpectedly; the server's log says why"
-            _log.exception("the fit of %r failed", name)
+            _log.error("the fit of %r failed: %s", name, kind_and_place(error))
         with self._lock:
             job.state = state
             if name in self._again:
