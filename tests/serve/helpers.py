@@ -84,7 +84,13 @@ class Site:
 @contextmanager
 def serving(tasks: Tasks, **options: Any) -> Iterator[Site]:
     """Run a server of tasks in a thread."""
-    app = create_app(tasks, **{"fit_store": None, "models": ("fake",), **options})
+    with running(create_app(tasks, **{"fit_store": None, "models": ("fake",), **options})) as site:
+        yield site
+
+
+@contextmanager
+def running(app: Any) -> Iterator[Site]:
+    """Run an application in a thread."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -29,7 +29,7 @@ from fewfit.serve.batching import Limits
 from fewfit.serve.guard import LOCAL, Bounds
 from fewfit.serve.tasks import Tasks
 from tests.cli.helpers import run
-from tests.serve.helpers import KEY, WORDS, fitted, serving, slow
+from tests.serve.helpers import KEY, WORDS, fitted, running, serving, slow
 from tests.warm import Program
 
 
@@ -297,6 +297,30 @@ def test_commands_that_are_refused_before_anything_is_served(folder, tmp_path, m
         assert what in run("serve", folder, *options, code=2).output.replace("\n", " ")
     assert "no folder" in run("serve", tmp_path / "nothing", code=2).output.replace("\n", " ")
     run("serve", folder / "mood", "--allow-fit", "--api-key-file", key, code=2)
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_on_loopback_a_key_takes_the_place_of_the_check_of_names(
+    folder, tmp_path, monkeypatch, has_key
+):
+    monkeypatch.delenv("FEWFIT_API_KEY", raising=False)
+    (tmp_path / "key").write_text(KEY)
+    given = ["--api-key-file", tmp_path / "key"] if has_key else []
+
+    def check(server, *_):
+        sent = {"Host": "fewfit.example.com", "Origin": "http://fewfit.example.com"}
+        body, status = {"text": {"text": "so good"}}, 200 if has_key else 421
+        with running(server.config.app) as site:
+            for method, path, given in (
+                ("GET", "/v1/tasks", None),
+                ("POST", "/page/tasks/mood/try", body),
+            ):
+                asked.append(site.ask(method, path, given, X_API_Key=KEY, **sent).status == status)
+
+    asked: list[bool] = []
+    monkeypatch.setattr("fewfit.cli.serve._run", check)
+    run("serve", folder, *given)
+    assert asked == [True, True]
 
 
 def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder):

@@ -85,7 +85,8 @@ def serve(
         tasks,
         allow_fit=allow_fit,
         api_key=key,
-        hosts=LOCAL if host in _LOOPBACK else None,
+        # A key keeps other sites out as well, and a proxy in front has a name of its own.
+        hosts=LOCAL if host in _LOOPBACK and key is None else None,
         limits=Limits(max_batch, max_queue, deadline, max_wait),
         bounds=Bounds(texts=max_texts, characters=max_characters),
         models=tuple(model or ["embedded"]),
