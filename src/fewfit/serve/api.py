@@ -68,24 +68,6 @@ def api_router(
         except KeyError:
             raise HTTPException(404, f"there is no task {name!r:.80}") from None
 
-    def checked(texts: Sequence[Any], n_tasks: int = 1) -> None:
-        if len(texts) * n_tasks > bounds.texts:
-            raise HTTPException(
-                413,
-                f"texts: at most {bounds.texts:,} texts times tasks in a request, not "
-                f"{len(texts) * n_tasks:,}",
-            )
-        for i, text in enumerate(texts):
-            longest = (
-                max(map(len, text.values()), default=0) if isinstance(text, dict) else len(text)
-            )
-            if longest > bounds.characters:
-                raise HTTPException(
-                    413,
-                    f"texts: text {i} has {longest:,} characters, and at most "
-                    f"{bounds.characters:,} are read",
-                )
-
     def place(name: str) -> Path:
         """Return where a new task goes (InputError, TakenError)."""
         folder = tasks.place(name)
@@ -114,7 +96,7 @@ def api_router(
             names = own
         asked = [named(name) for name in dict.fromkeys(names)]
         texts = body.texts if isinstance(body.texts, list) else [body.texts]
-        checked(texts, len(asked))
+        bounds.check(texts, len(asked))
         found = await while_there(request, queue.answer(asked, texts, deadline=body.deadline))
         results = {task.name: labelled(task, found[task.name]) for task in asked}
         for name, rows in results.items():
@@ -128,7 +110,9 @@ def api_router(
     @router.get("/v1/tasks", responses=_ERRORS)
     def list_tasks() -> s.TaskList:
         """Say which tasks are served, and what of the folders is not."""
-        return s.TaskList(tasks=[described(task) for task in tasks.all()], broken=broken(tasks.report))
+        return s.TaskList(
+            tasks=[described(task) for task in tasks.all()], broken=broken(tasks.report)
+        )
 
     @router.get("/v1/tasks/{name}", responses=_ERRORS)
     def show_task(name: str) -> s.TaskInfo:
@@ -142,7 +126,7 @@ def api_router(
             raise HTTPException(403, "fitting is off; start the server with --allow-fit")
         folder = place(body.name)
         texts = [example.text for example in body.examples]
-        checked([*texts, *(body.unlabelled or [])])
+        bounds.check([*texts, *(body.unlabelled or [])])
         spec = body.model or models[0]
         if spec not in models:
             raise InputError(f"model: a new task is fitted on one of {list(models)}")
@@ -179,7 +163,7 @@ def api_router(
         task = named(body.task)
         if not isinstance(task.estimator, FewShotClassifier):
             raise InputError(f"task: {body.task} gives several labels per text")
-        checked([*body.texts, *(example.text for example in body.labelled)])
+        bounds.check([*body.texts, *(example.text for example in body.labelled)])
         known = None
         if body.labelled:
             known = ([e.text for e in body.labelled], [e.label for e in body.labelled])
@@ -206,7 +190,7 @@ def api_router(
     async def systemone(request: Request, body: s.SystemOneRequest) -> s.SystemOneResponse:
         """Answer as servers of language models do: a probability for each allowed answer."""
         task = named(body.model)
-        checked([body.state])
+        bounds.check([body.state])
         for name, question in body.questions.items():
             asked_for(task, question, name)
         found = await while_there(request, queue.answer([task], [body.state]))

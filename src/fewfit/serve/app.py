@@ -96,6 +96,7 @@ def create_app(
             f"--allow-fit: {first} is an artifact itself, and new tasks go beside one; name the "
             "folder that holds it first"
         )
+    bounds = bounds or Bounds()
     metrics = Metrics(
         lambda: len(tasks.names()), lambda: sum(e.waiting for e in queue.engines.values())
     )
@@ -116,14 +117,14 @@ def create_app(
             tasks,
             queue,
             metrics,
-            bounds=bounds or Bounds(),
+            bounds=bounds,
             allow_fit=allow_fit,
             models=models,
             fit_store=fit_store,
             is_open=api_key is None,
             held=desk.records.names if desk is not None else list,
         ),
-        page_router(tasks, queue, desk, models=models),
+        page_router(tasks, queue, desk, bounds=bounds, models=models),
     )
     for router in routers:
         app.include_router(router)
@@ -134,7 +135,7 @@ def create_app(
     app.add_middleware(
         Guard,
         metrics=metrics,
-        bounds=bounds or Bounds(),
+        bounds=bounds,
         key=api_key,
         hosts=hosts,
     )

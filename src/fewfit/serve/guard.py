@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 from fewfit.serve.metrics import Metrics
 
 LOG = logging.getLogger("fewfit.serve")
@@ -24,6 +26,9 @@ Send = Callable[[Message], Awaitable[None]]
 OPEN = ("/health/live", "/health/ready", "/", "/page/static/")
 """What is answered without the key: nothing of it says anything about a task."""
 
+_FILES = (("POST", "/page/read"), ("POST", "/page/tasks"))
+"""What takes files, larger and slower than other bodies: the page bounds them itself."""
+
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -34,7 +39,7 @@ class Bounds:
     Parameters
     ----------
     body : int
-        Bytes, of all but the page's files.
+        Bytes, of all but the page's files, which the page bounds.
     seconds : float
         Until its body is there.
     texts, characters : int
@@ -45,6 +50,21 @@ class Bounds:
     seconds: float = 20.0
     texts: int = 1000
     characters: int = 20_000
+
+    def check(self, texts: Sequence[Any], n_tasks: int = 1) -> None:
+        """Refuse texts, or rows of fields, that are too many or too long (HTTPException 413)."""
+        if (n := len(texts) * n_tasks) > self.texts:
+            raise HTTPException(
+                413, f"texts: at most {self.texts:,} texts times tasks in a request, not {n:,}"
+            )
+        for i, text in enumerate(texts):
+            parts = text.values() if isinstance(text, dict) else [text]
+            if (longest := max(map(len, parts), default=0)) > self.characters:
+                raise HTTPException(
+                    413,
+                    f"texts: text {i} has {longest:,} characters, and at most "
+                    f"{self.characters:,} are read",
+                )
 
 
 class Guard:
@@ -89,7 +109,7 @@ class Guard:
 
         try:
             refused = self._refuse(scope)
-            if refused is None and not scope["path"].startswith("/page"):
+            if refused is None and (scope["method"], scope["path"]) not in _FILES:
                 receive, refused = await self._read(scope, receive)
             if refused is not None:
                 await _answer(noted, *refused)

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fewfit.serve.app import create_app
+from fewfit.serve.guard import Bounds
 from fewfit.serve.tasks import Tasks
 
 FILE = (
@@ -20,12 +21,18 @@ FILE = (
 
 
 def app(
-    workspace: Path, *, allow_fit: bool = True, model: str = "fake", key: str | None = None
+    workspace: Path,
+    *,
+    allow_fit: bool = True,
+    model: str = "fake",
+    key: str | None = None,
+    bounds: Bounds | None = None,
 ) -> FastAPI:
     return create_app(
         Tasks([workspace]),
         allow_fit=allow_fit,
         api_key=key,
+        bounds=bounds,
         models=(model,),
         fit_store=workspace / "answers.sqlite3",
     )

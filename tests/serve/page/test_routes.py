@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import socket
 import threading
 import zipfile
 
@@ -14,10 +15,12 @@ from fastapi.testclient import TestClient
 
 from fewfit import FewShotClassifier
 from fewfit.serve.batching import Queue
+from fewfit.serve.guard import Bounds
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Cancelled
 from fewfit.store import StoredModel
 from tests.cli.helpers import write_xlsx
+from tests.serve.helpers import running
 from tests.serve.page.helpers import FILE, Page, app
 
 # A fit keeps the library's warnings to itself, by a filter that all threads share.
@@ -292,6 +295,10 @@ WRONG = [
     ("PUT", "/tasks/mood/words", {"words": {"pos": 1}}, 422, "list"),
     ("POST", "/tasks/mood/try", {"text": {"text": "good"}}, 409, "not fitted"),
     ("GET", "/tasks/mood/artifact.zip", None, 409, "not fitted"),
+    ("PUT", f"/tasks/mood/rows/{10**24}", {"label": "pos"}, 422, "place"),
+    ("PUT", f"/tasks/mood/rows/{-(10**24)}", {"label": "pos"}, 422, "place"),
+    ("GET", f"/tasks/mood/rows?offset={10**24}", None, 422, "offset"),
+    ("GET", f"/tasks/mood/rows?search={'_' * 30_000}", None, 422, "search"),
     ("GET", "/static/index.html", None, 404, "no file"),
     ("GET", "/static/..%2froutes.py", None, 404, ""),
 ]
@@ -310,11 +317,15 @@ def test_what_is_wrong_is_said_and_changes_nothing(page):
 
 NO_TASK = [
     ({"name": "../up"}, "no name of a task"),
+    ({"name": "n" * 300}, "no name of a task"),
     ({"name": "mood"}, "already"),
     ({"name": "MOOD"}, "already"),
     ({"text": "nothing"}, "no column 'nothing'"),
     ({"text": "label"}, "another one"),
     ({"file": "mood.xyz"}, "format"),
+    ({"file": "mood.csv\0csv"}, "format"),
+    ({"file": "mood." + "x" * 300}, "format"),
+    ({"file": "mood.cs/../v"}, "format"),
     ({"model": "hf:/etc"}, "not one of"),
     ({"data": b"text,label\n,pos\n"}, "no row has a text"),
     ({"data": b"text,label\ngood,A\nbad,a\n"}, "'A'"),
@@ -362,6 +373,40 @@ def test_files_are_bounded(page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 10**6)
     monkeypatch.setattr(uploads, "MAX_ROWS", 3)
     assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["error"]["message"]
+
+
+def test_a_file_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_SECONDS", 0.2)
+    head = "HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+    head += "Content-Length: 999\r\n\r\ntext,label\n"
+    with running(app(tmp_path)) as site:
+        for path in ("/page/read?file=a.csv", "/page/tasks?name=a&file=a.csv&text=text"):
+            with socket.create_connection(("127.0.0.1", site.port), timeout=5) as raw:
+                raw.sendall(f"POST {path} {head}".encode())
+                said = b""
+                while part := raw.recv(65536):
+                    said += part
+            assert said.startswith(b"HTTP/1.1 408"), said
+
+
+def test_what_is_no_file_has_the_bounds_of_every_request(tmp_path):
+    bounds = Bounds(body=2000, seconds=0.2, characters=50)
+    with TestClient(app(tmp_path, bounds=bounds)) as client:
+        page = Page(client)
+        page.create(data=FILE + b"11;" + b"good " * 1000 + b";pos\n")
+        page.fitted()
+        page.attempt("mood", {"text": "x" * 50})
+        assert "at most 50" in str(page.attempt("mood", {"text": "x" * 51}, 413))
+        for method, path in (("POST", "/try"), ("PUT", "/words"), ("PUT", "/rows/0"), ("POST", "")):
+            body = {"pad": "x" * 2000}
+            assert "2,000 bytes" in str(page.send(method, f"/tasks/mood{path}", body, 413))
+    head = b"POST /page/tasks/mood/try HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+    with (
+        running(app(tmp_path, bounds=bounds)) as site,
+        socket.create_connection(("127.0.0.1", site.port), timeout=5) as raw,
+    ):
+        raw.sendall(head + b"Content-Type: application/json\r\n\r\n{")
+        assert raw.recv(65536).startswith(b"HTTP/1.1 408")
 
 
 def test_without_leave_to_fit_one_can_only_try(page, tmp_path):

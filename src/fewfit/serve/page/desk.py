@@ -15,7 +15,7 @@ from fastapi import HTTPException
 
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Job, Jobs
-from fewfit.serve.page.records import Kept, Records
+from fewfit.serve.page.records import Kept, Records, check_name
 from fewfit.serve.tasks import Tasks
 
 LISTED = 50
@@ -77,6 +77,7 @@ class Desk:
         return {**self.state(task.name), "without_text": without}
 
     def _check_free(self, name: str) -> None:
+        check_name(name)
         if name in self.tasks.names():
             raise HTTPException(422, f"name: {name!r:.80} is served already; take another")
         if self.folder(name).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ HEADERS = {
 JSON, BYTES = "application/json", "application/octet-stream"
 """The types of a body that another site cannot send from a form."""
 
+_CLOSE = {"Connection": "close"}  # or what is left of the body would be waited for
 _READING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -58,12 +60,25 @@ def check_origin(request: Request) -> None:
         raise HTTPException(415, f"Expected a body of type {JSON} or {BYTES}, got {kind!r:.60}")
 
 
-async def read_body(request: Request, largest: int) -> bytes:
-    """Return the body of a request, not more than `largest` bytes of it (HTTPException 413)."""
+async def read_body(request: Request, largest: int, seconds: float) -> bytes:
+    """Return the body of a request that is neither too large nor too slow.
+
+    Parameters
+    ----------
+    largest : int
+        Bytes (HTTPException 413).
+    seconds : float
+        Until it is there (HTTPException 408).
+    """
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > largest:
-            raise HTTPException(413, f"The page takes files of at most {largest >> 20} MB")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > largest:
+                    said = f"The page takes files of at most {largest >> 20} MB"
+                    raise HTTPException(413, said, _CLOSE)
+                parts.append(part)
+    except TimeoutError:
+        raise HTTPException(408, f"The file did not come within {seconds:g} s", _CLOSE) from None
     return b"".join(parts)

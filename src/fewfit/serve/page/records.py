@@ -145,10 +145,7 @@ class Records:
         label_column: str,
     ) -> Kept:
         """Keep a new task; its classes are those of the rows, spelled by their own names."""
-        if not _NAME.fullmatch(name):
-            raise InputError(
-                f"name: {name!r:.80} is no name of a task: letters, digits, - and _, at most 64"
-            )
+        check_name(name)
         classes = sorted({row.label for row in rows if row.label is not None})
         words = {label: [spelled(label)] for label in classes}
         check_words(words)
@@ -332,6 +329,14 @@ class Records:
                     db.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: cannot be used: {error}") from error
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a task of the page (InputError)."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"name: {name!r:.80} is no name of a task: letters, digits, - and _, at most 64"
+        )
 
 
 def spelled(label: str) -> str:

@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field
 
 from fewfit.serve.batching import Queue
+from fewfit.serve.guard import Bounds
 from fewfit.serve.page import uploads
 from fewfit.serve.page.desk import LISTED, Desk
 from fewfit.serve.page.guard import PageRoute, read_body
@@ -46,13 +47,14 @@ class Name(BaseModel):
     name: str
 
 
-Line = Annotated[str, Field(max_length=20_000)]
+Place = Annotated[int, Field(ge=0, le=2**62)]
+"""Of a row; no larger one is a number to SQLite."""
 
 
 class Text(BaseModel):
     """A text to try: each field of the template."""
 
-    text: Annotated[dict[str, Line], Field(max_length=20)]
+    text: Annotated[dict[str, str], Field(max_length=20)]
 
 
 def page_router(
@@ -60,6 +62,7 @@ def page_router(
     queue: Queue,
     desk: Desk | None,
     *,
+    bounds: Bounds,
     models: Sequence[str],
 ) -> APIRouter:
     """Return the routes of the page.
@@ -72,6 +75,8 @@ def page_router(
         What a text that is tried is asked through.
     desk : Desk or None
         Without it the page lists the tasks and lets one try texts, and nothing is written.
+    bounds : Bounds
+        Of a text that is tried.
     models : sequence of str
         The frozen models that a new task may have.
     """
@@ -106,7 +111,7 @@ def page_router(
     @router.post("/page/read")
     async def read(request: Request, file: str) -> dict[str, Any]:
         mine()
-        data = await read_body(request, uploads.MAX_BYTES)
+        data = await read_body(request, uploads.MAX_BYTES, uploads.MAX_SECONDS)
         return await run_in_threadpool(uploads.preview, data, file)
 
     @router.post("/page/tasks", status_code=201)
@@ -118,8 +123,9 @@ def page_router(
         label: str | None = None,
         model: str = models[0],
     ) -> dict[str, Any]:
-        data = await read_body(request, uploads.MAX_BYTES)
-        return await run_in_threadpool(mine().create, name, data, file, text, label, model)
+        create = mine().create
+        data = await read_body(request, uploads.MAX_BYTES, uploads.MAX_SECONDS)
+        return await run_in_threadpool(create, name, data, file, text, label, model)
 
     @router.get("/page/tasks/{name}")
     def state(name: str) -> dict[str, Any]:
@@ -143,8 +149,8 @@ def page_router(
         name: str,
         label: str | None = None,
         blank: bool = False,
-        search: str = "",
-        offset: Annotated[int, Query(ge=0)] = 0,
+        search: Annotated[str, Query(max_length=1000)] = "",
+        offset: Place = 0,
     ) -> dict[str, Any]:
         task = mine().get(name)
         n, found = mine().records.rows(
@@ -153,7 +159,7 @@ def page_router(
         return {"n": n, "offset": offset, "rows": found}
 
     @router.put("/page/tasks/{name}/rows/{place}")
-    def relabel(name: str, place: int, given: Label) -> dict[str, Any]:
+    def relabel(name: str, place: Place, given: Label) -> dict[str, Any]:
         mine().get(name)
         try:
             return mine().changed(mine().records.set_label(name, place, given.label))
@@ -186,6 +192,7 @@ def page_router(
     async def attempt(name: str, given: Text) -> dict[str, Any]:
         if name not in tasks.names():
             raise HTTPException(409, f"{name!r:.80} is not fitted yet")
+        bounds.check([given.text])
         if not any(part.strip() for part in given.text.values()):
             raise HTTPException(422, "There is no text to try")
         classes, proba = await queue.predict(name, [given.text])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,12 @@ from fewfit.tables.names import position
 from fewfit.tables.source import Source
 
 MAX_BYTES = 64 * 2**20
+MAX_SECONDS = 300.0
 MAX_ROWS = 100_000
 MAX_CLASSES = 200
 
 _SHOWN = 5
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
 _LABELS = ("label", "class", "category", "topic", "intent", "tag", "target", "y")
 _TEXTS = ("text", "message", "sentence", "body", "comment", "review", "question", "content")
 
@@ -110,8 +113,9 @@ def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
     """Open bytes as the table that they are, under the name that the user knows them by."""
     said: list[str] = []
     suffix = Path(file).suffix.lower()
+    suffix = suffix if _SUFFIX.fullmatch(suffix) else ""  # it becomes that of a file here
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / f"file{suffix if suffix.isascii() else ''}")
+        path = str(Path(folder) / f"file{suffix}")
         Path(path).write_bytes(data)
         try:
             if Source(path).packing is not None:
