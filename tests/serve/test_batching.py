@@ -225,6 +225,25 @@ def test_a_request_that_breaks_the_model_breaks_no_other(tasks, monkeypatch):
     assert [isinstance(one, RuntimeError) for one in found] == [False, False, True, False]
 
 
+def test_what_cannot_be_decoded_is_asked_once_and_takes_no_other_along(monkeypatch):
+    model = FakeModel()
+    good, bad = (
+        FewShotClassifier(model, store=None).fit(["so good", "very bad"], ["yes", "no"])
+        for _ in range(2)
+    )
+    monkeypatch.setattr(bad, "decode", lambda seen: 1 / 0)
+    texts = [[{"text": f"{name} {i}"} for i in range(10)] for name in "abc"]
+    before = model.queries
+    parts = [
+        Asked(one, one.task_.queries(rows))
+        for one, rows in zip((good, bad, good), texts, strict=True)
+    ]
+    found = answer(parts)
+    assert [type(one) for one in found] == [Answered, ZeroDivisionError, Answered]
+    assert model.queries - before == 30
+    np.testing.assert_array_equal(found[0].probabilities, good.predict_proba(texts[0]))
+
+
 def test_a_model_that_is_down_is_asked_once_for_all_that_wait(tasks, monkeypatch):
     calls = []
 
@@ -239,7 +258,7 @@ def test_a_model_that_is_down_is_asked_once_for_all_that_wait(tasks, monkeypatch
         own = [tasks.get("t0")]
         asking = [queue.answer(own, [f"{k}"]) for k in range(9)]
         found = await asyncio.gather(*asking, return_exceptions=True)
-        assert list(queue.failing().values()) == ["connection refused"]
+        assert list(queue.failing().values()) == ["ModelError"]
         return found
 
     assert all(isinstance(one, ModelError) for one in run(tasks, ask))

@@ -92,16 +92,65 @@ def test_ready_says_whether_the_model_answers(folder, monkeypatch):
     monkeypatch.setattr("fewfit.serve.api._SELDOM", 0.0)
     with serving(Tasks([folder])) as site:
         ready = site.ask("GET", "/health/ready")
-        assert (ready.status, ready.body["failing"]) == (503, {"fake": "connection refused"})
+        assert (ready.status, ready.body["failing"]) == (503, {"fake": "ModelError"})
         reply = site.predict(["a"], "mood")
         assert (reply.status, reply.body["error"]["code"]) == (503, "model")
         assert site.ask("GET", "/health/live").status == 200
         with serving(Tasks([folder]), api_key=KEY) as guarded:
             told = guarded.ask("GET", "/health/ready").body["failing"]
-            assert told == {"fake": "gave no answer when last asked"}, "no address without the key"
+            assert told == {"fake": "ModelError"}, "no address without the key"
         down = False
         assert site.ask("GET", "/health/ready").status == 200
         assert site.predict(["a"], "mood").status == 200
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """What a text holds that the model gives no answer to, each for a reason that repeats it."""
+    refused = ["secret"]
+    answers = FakeModel.stream
+
+    def stream(self, prompts, words):
+        for where, seen in answers(self, prompts, words):
+            lost = np.array([refused[0] in prompts[i].user_text for i in where])
+            yield where, seen.failing(lost, f"refused: {prompts[where[0]].user_text}")
+
+    monkeypatch.setattr(FakeModel, "stream", stream)
+    monkeypatch.setattr("fewfit.serve.api._SELDOM", 0.0)
+    return refused
+
+
+def test_a_text_that_the_model_refuses_does_not_make_the_server_unready(folder, refusing):
+    with serving(Tasks([folder])) as site:
+        for _ in range(3):
+            [row] = site.predict(["a secret text"], "mood").body["results"]["mood"]
+            assert (row["status"], row["reason"]) == ("failed", "refused: a secret text")
+            ready = site.ask("GET", "/health/ready")
+            assert (ready.status, ready.body["failing"]) == (200, {})
+
+
+def test_a_model_that_answers_no_text_makes_the_server_unready_until_it_does(folder, refusing):
+    refusing[0] = ""  # as a server that is down answers the few rows of a small batch
+    with serving(Tasks([folder])) as site:
+        for _ in range(2):
+            site.predict(["a secret text"], "mood")
+            ready = site.ask("GET", "/health/ready")
+            assert (ready.status, ready.body["failing"]) == (503, {"fake": "no usable answer"})
+        refusing[0] = "secret"
+        assert site.ask("GET", "/health/ready").status == 200
+
+
+def test_a_client_of_language_models_is_told_that_the_model_gave_no_answer(folder, refusing):
+    question = {"q": {"type": "choice", "criteria": {"no": None, "yes": None}}}
+    with serving(Tasks([folder])) as site:
+        for text, status in (("a secret text", 503), ("good", 200)):
+            body = {"model": "mood", "state": text, "questions": question}
+            reply = site.ask("POST", "/v1/systemone", body)
+            assert reply.status == status
+            assert status == 200 or reply.body["error"]["code"] == "model"
+        told = site.ask("GET", "/metrics").body
+    assert 'fewfit_texts_total{task="mood"} 2.0' in told
+    assert 'fewfit_texts_failed_total{task="mood"} 1.0' in told
 
 
 def test_counts_are_those_of_what_was_asked(folder):

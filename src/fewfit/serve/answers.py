@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, ModelError
 from fewfit.estimators.multi_label import MultiLabelClassifier
 from fewfit.prompts import InContext
 from fewfit.serve.schemas import Chosen, Labelled, Question, SystemOneResponse, TaskInfo
@@ -49,7 +49,7 @@ def described(task: Served) -> TaskInfo:
         words[k].append(word)
     return TaskInfo(
         name=task.name,
-        model=_public(task.model.spec),
+        model=None if task.model.spec is None else public(task.model.spec),
         fields=list(task.fields),
         templates=[
             v.template if isinstance(v, InContext) else getattr(v, "source", "") for v in views
@@ -63,10 +63,8 @@ def described(task: Served) -> TaskInfo:
     )
 
 
-def _public(spec: str | None) -> str | None:
-    """The name of a model without the address or folder that it is at."""
-    if spec is None:
-        return None
+def public(spec: str) -> str:
+    """Return the name of a model without the address or folder that it is at."""
     kind, colon, _ = spec.partition(":")
     return f"{kind}:…" if colon else kind
 
@@ -76,11 +74,11 @@ def answered(task: Served, questions: dict[str, Question], found: Answered) -> S
 
     Raises
     ------
-    InputError
+    ModelError
         If the text was not answered.
     """
     if found.reasons[0]:
-        raise InputError(f"state: the model gave no usable answer: {found.reasons[0]}")
+        raise ModelError(f"state: the model gave no usable answer: {found.reasons[0]}")
     answers: dict[str, Chosen] = {}
     for name, question in questions.items():
         order = asked_for(task, question, name)

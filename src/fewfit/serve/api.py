@@ -15,7 +15,7 @@ from fewfit.errors import InputError
 from fewfit.estimators import FewShotClassifier
 from fewfit.models import FrozenModel
 from fewfit.serve import schemas as s
-from fewfit.serve.answers import answered, asked_for, described, labelled
+from fewfit.serve.answers import answered, asked_for, described, labelled, public
 from fewfit.serve.batching import BusyError, Queue
 from fewfit.serve.guard import Bounds
 from fewfit.serve.metrics import Metrics
@@ -52,12 +52,11 @@ def api_router(
     allow_fit: bool,
     models: Sequence[str],
     fit_store: str | Path | None,
-    is_open: bool,
     held: Callable[[], Sequence[str]],
 ) -> APIRouter:
     """Return the routes; :func:`fewfit.serve.app.create_app` says what the parameters are.
 
-    `is_open` says that no key is asked for, and `held` which names are those of the page's tasks.
+    `held` says which names are those of the page's tasks.
     """
     router = APIRouter()
     busy = asyncio.Lock()
@@ -99,10 +98,8 @@ def api_router(
         bounds.check(texts, len(asked))
         found = await while_there(request, queue.answer(asked, texts, deadline=body.deadline))
         results = {task.name: labelled(task, found[task.name]) for task in asked}
-        for name, rows in results.items():
-            metrics.texts.labels(name).inc(len(rows))
-            if failed := sum(row.status == "failed" for row in rows):
-                metrics.failed.labels(name).inc(failed)
+        for name, answers in found.items():
+            metrics.labelled(name, answers.reasons)
         return s.PredictResponse(
             results=results, queries=sum(found[task.name].queries for task in asked)
         )
@@ -194,7 +191,7 @@ def api_router(
         for name, question in body.questions.items():
             asked_for(task, question, name)
         found = await while_there(request, queue.answer([task], [body.state]))
-        metrics.texts.labels(task.name).inc()
+        metrics.labelled(task.name, found[task.name].reasons)
         return answered(task, body.questions, found[task.name])
 
     @router.get("/health/live")
@@ -206,32 +203,30 @@ def api_router(
 
     @router.get("/health/ready", responses={503: {"model": s.Health}})
     async def ready(response: Response) -> s.Health:
-        """Say whether every frozen model has answered when it was last asked."""
+        """Say whether every frozen model answers: the last text, or else one that is no one's."""
         first = {task.network: task for task in reversed(tasks.all())}
         for key, task in first.items():
             engine = queue.engine(task)
-            again = not engine.asked or engine.failing
-            if (
-                again
-                and not engine.waiting
-                and time.monotonic() - tried.get(key, -_SELDOM) >= _SELDOM
-            ):
+            again = not engine.waiting and (not engine.asked or engine.failing)
+            # Where nothing was answered, it may be the model, or texts that it refuses: so what
+            # waits does not tell either.
+            due = time.monotonic() - tried.get(key, -_SELDOM) >= _SELDOM
+            if due and (again or engine.is_silent):
                 tried[key] = time.monotonic()
-                row = task.estimator.task_.probe
                 try:
-                    await queue.answer([task], [dict(row)])
+                    found = await queue.answer([task], [dict(task.estimator.task_.probe)])
+                    engine.failing = "no usable answer" if found[task.name].reasons[0] else None
+                except BusyError:
+                    continue
                 except Exception as error:
-                    engine.failing = str(error)
+                    engine.failing = type(error).__name__
         waiting = {
             str(task.model.spec): "has not answered yet"
             for key, task in first.items()
             if not queue.engine(task).asked
         }
-        failing = {
-            # Nobody needs the key to ask this, and a reason may name an address.
-            described_model(spec): why if is_open else "gave no answer when last asked"
-            for spec, why in {**waiting, **queue.failing()}.items()
-        }
+        # Nobody needs the key to ask this, and what an error says may hold an address or a text.
+        failing = {public(spec): why for spec, why in {**waiting, **queue.failing()}.items()}
         response.status_code = 503 if failing else 200
         return s.Health(
             status="failing" if failing else "ok", tasks=len(tasks.names()), failing=failing
@@ -276,9 +271,3 @@ def expect(classifier: FewShotClassifier) -> None:
 def bare(model: FrozenModel) -> FrozenModel:
     """Return a frozen model without the store in front of it."""
     return model.model if isinstance(model, StoredModel) else model
-
-
-def described_model(spec: str) -> str:
-    """Return a model's kind: its address or folder is not a caller's."""
-    kind, colon, _ = spec.partition(":")
-    return f"{kind}:…" if colon else kind

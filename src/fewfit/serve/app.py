@@ -121,7 +121,6 @@ def create_app(
             allow_fit=allow_fit,
             models=models,
             fit_store=fit_store,
-            is_open=api_key is None,
             held=desk.records.names if desk is not None else list,
         ),
         page_router(tasks, queue, desk, bounds=bounds, models=models),

@@ -16,7 +16,7 @@ import numpy as np
 from fewfit.errors import FewfitError
 from fewfit.prompts import Row, read_rows
 from fewfit.serve.tasks import Served, Tasks
-from fewfit.serve.together import Answered, Asked, answer, asked_once
+from fewfit.serve.together import DOWN, Answered, Asked, answer, asked_once
 
 _FORGETS = 0.8  # share of the last estimate of a prompt's seconds in the next
 _GROWS = 1.05  # of the shortest batch, with each batch: it may have been long ago
@@ -86,7 +86,9 @@ class Engine:
     def __init__(self, limits: Limits, note: Callable[[int, float, int], object]) -> None:
         self.limits, self._note = limits, note
         self.failing: str | None = None
-        """Why the last batch had no answer at all; None if it had one."""
+        """Which kind of error keeps the frozen model from answering; None if it has answered."""
+        self.is_silent = False
+        """Whether the last batch had no answer at all; it may be what was asked, or the model."""
         self.asked = False
         self._waiting: deque[_Part] = deque()
         self._size = 0
@@ -186,10 +188,10 @@ class Engine:
             self._seconds, self._shortest = each, took
         self.asked = True
         answered = [one for one in found if isinstance(one, Answered)]
-        good = any(not all(one.reasons) for one in answered)
-        why = next((r for one in answered for r in one.reasons if r), None)
-        error = next((str(one) for one in found if isinstance(one, Exception)), None)
-        self.failing = None if good else (error or why or "no answer")
+        self.is_silent = all(all(one.reasons) for one in answered)
+        down = next((type(one).__name__ for one in found if isinstance(one, DOWN)), None)
+        if not self.is_silent or down is not None:
+            self.failing = down if self.is_silent else None
         self._note(size, took, sum(one.queries for one in answered))
 
     async def close(self) -> None:
@@ -289,7 +291,7 @@ class Queue:
                 self.engines.pop(key)._thread.shutdown(wait=False)
 
     def failing(self) -> Mapping[str, str]:
-        """Return which frozen models gave no answer when last asked, and why."""
+        """Return which frozen models do not answer, and the kind of error."""
         models = {task.network: str(task.model.spec) for task in self.tasks.all()}
         return {
             models[key]: engine.failing

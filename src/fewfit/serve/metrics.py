@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import (
@@ -46,6 +46,12 @@ class Metrics:
         ):
             gauge = Gauge(f"fewfit_{name}", text, registry=self.registry)
             gauge.set_function(value)
+
+    def labelled(self, task: str, reasons: Sequence[str]) -> None:
+        """Count the texts of a request; the reason of one that was answered is empty."""
+        self.texts.labels(task).inc(len(reasons))
+        if failed := sum(map(bool, reasons)):
+            self.failed.labels(task).inc(failed)
 
     def batch(self, prompts: int, seconds: float, queries: int) -> None:
         """Count a batch that a frozen model was asked."""

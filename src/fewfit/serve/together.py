@@ -20,6 +20,9 @@ from fewfit.task import Query
 
 Words = tuple[str, ...]
 
+DOWN = (ModelError, BudgetExceededError, StoreError)
+"""Errors that are not of one prompt: none would be answered."""
+
 
 class Asked(NamedTuple):
     """Some rows that a task is asked about.
@@ -67,8 +70,8 @@ def asked_once(model: FrozenModel, query: Query) -> Hashable:
 def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
     """Answer parts that are asked in one go, each prompt once.
 
-    Where one of them fails for what is in it, the others are asked without it; where the model
-    fails, they all do.
+    Where one of them cannot be asked for what is in it, the others are asked without it; where the
+    model fails, they all do. What has been answered is not asked again because one is not decoded.
 
     Parameters
     ----------
@@ -82,13 +85,13 @@ def answer(parts: Sequence[Asked]) -> list[Answered | Exception]:
     """
     try:
         found = observe(parts)
-        return [_decoded(part, seen) for part, seen in zip(parts, found, strict=True)]
-    except (ModelError, BudgetExceededError, StoreError) as error:
+    except DOWN as error:
         return [error for _ in parts]
     except Exception as error:  # whose it is shows when each is asked alone
         if len(parts) == 1:
             return [error]
         return [one for part in parts for one in answer([part])]
+    return [_decoded(part, seen) for part, seen in zip(parts, found, strict=True)]
 
 
 def observe(parts: Sequence[Asked]) -> list[Observations]:
@@ -190,7 +193,14 @@ def _columns(seen: Observations, own: Sequence[str], words: Sequence[str]) -> Ob
     return replace(seen, columns=tuple(words), label_mass=unknown, **changed)
 
 
-def _decoded(part: Asked, seen: Observations) -> Answered:
+def _decoded(part: Asked, seen: Observations) -> Answered | Exception:
+    try:
+        return _answered(part, seen)
+    except Exception as error:  # is this part's own
+        return error
+
+
+def _answered(part: Asked, seen: Observations) -> Answered:
     task = part.estimator.task_
     views = len(task.template.views)
     tokens = seen.n_tokens.reshape(-1, views).astype(np.int64)
