@@ -76,6 +76,70 @@ def test_a_key_in_the_spec_is_refused_and_not_repeated():
         assert KEY not in str(error.value)
 
 
+LONG = "Ab12Cd34Ef56Gh78Ij90Kl12Mn34Op56Qr"
+SHAPES = [
+    *(f"sk-proj-{LONG}", f"sk-{LONG}".lower(), "sk-or-v1-" + "0a1b2c3d" * 8, KEY, f"hf_{LONG}"),
+    *(f"gsk_{LONG}", f"ghp_{LONG}", f"github_pat_{LONG}", f"xai-{LONG}", f"AIza{LONG}"),
+    f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI{LONG}",
+]
+
+
+@pytest.mark.parametrize("key", SHAPES)
+def test_what_has_the_shape_of_a_key_is_refused_in_every_part_and_not_repeated(key):
+    for rest in (
+        f"https://gw.example.com/{key}/v1?model=m",
+        f"https://gw.example.com/v1/%{ord(key[0]):x}{key[1:]}?model=m",
+        f"https://{key}.example.com?model=m",
+        f"https://gw.example.com/v1?model={key}",
+        f"https://gw.example.com/v1?model=m&fingerprint={key}",
+        f"https://gw.example.com/v1?model=m&key_env={key}",
+        f'https://gw.example.com/v1?model=m&extra={{"user":"Bearer {key}"}}',
+        f'https://gw.example.com/v1?model=m&extra={{"a":[{{"b":"{key}"}}]}}',
+        f'https://gw.example.com/v1?model=m&extra={{"{key}":1}}',
+    ):
+        with pytest.raises(InputError, match="key") as error:
+            load_model(f"openai:{rest}")
+        assert key[4:] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "https://gw.example.com/token/abcdef123456/v1?model=m",
+        "https://gw.example.com/api-key/abcdef123456?model=m",
+        'https://gw.example.com/v1?model=m&extra={"user":"Bearer abcdef123456"}',
+        'https://gw.example.com/v1?model=m&extra={"proxy":"http://me:abcdef123456@h"}',
+    ],
+)
+def test_what_has_the_place_of_a_key_is_refused_and_not_repeated(rest):
+    with pytest.raises(InputError, match="key") as error:
+        load_model(f"openai:{rest}")
+    assert "abcdef123456" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "https://gw.example.com/v1?model=meta-llama/Llama-3.1-8B-Instruct",
+        "https://gw.example.com/v1?model=ft:gpt-4o-mini-2024-07-18:acme::9aBcD3fG",
+        "https://gw.example.com/v1?model=sk-learn",
+        "https://gw.example.com/v1?model=sk-lora-Qwen2.5-7B-Instruct-v12",
+        "https://gw.example.com/v1?model=hf_internal_testing_tiny_random_gpt2",
+        "https://sk-inferenceserver01.example.com:8443/v1?model=m",
+        "https://task-0123456789abcdef0123.example.com/v1?model=m",
+        "https://gw.example.com/auth/openai-compatible-2/v1?model=m",
+        "https://gw.example.com/monkey/deployment-2024/v1?model=m",
+        "https://gw.example.com/v1?model=m&fingerprint=3f5a9c0e12b44d6f8a7b3f5a9c0e12b44d6f8a7b",
+        "https://gw.example.com/v1?model=m&fingerprint=Meta-Llama-3.1-8B-Instruct-Q4_K_M",
+        "https://gw.example.com/v1?model=m&key_env=MY_GATEWAY_KEY_2",
+        'https://gw.example.com/v1?model=m&extra={"user":"team-42","note":"bearer of news"}',
+        'https://gw.example.com/v1?model=m&extra={"chat_template":"{% set token = 1 %}"}',
+    ],
+)
+def test_names_and_addresses_that_are_no_keys_are_taken(rest):
+    assert load_model(load_model(f"openai:{rest}").spec)
+
+
 def test_keys_that_cannot_be_sent_are_refused_without_being_shown(monkeypatch):
     with FakeServer() as server:
         model = load_model(f"openai:{server.url}?model=toy&key_env=MY_KEY&{QUICK}")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from fewfit.errors import InputError
-from fewfit.models.remote.secrets import holds_secret, is_secretive
+from fewfit.models.remote.secrets import holds_key, holds_secret, is_secretive
 
 OWN_FIELDS = re.compile(
     r"model|prompt|messages|inputs?|text|content|stream|n|best_of|echo|raw|(top_)?logprobs|n_probs|"
@@ -294,12 +294,17 @@ def _extra(what: str, value: Any) -> str:
             allow_nan=False,
         )
         entries = json.loads(text)
-        names = list(_names(entries))
+        names, values = _held(entries)
     except (TypeError, ValueError, RecursionError):
-        entries, text, names = None, "", []
+        entries, text, names, values = None, "", [], []
     if not isinstance(entries, dict):
         raise InputError(
             f'{what} is a JSON object such as {{"seed": 1}}; in an address, %-encode & and +'
+        )
+    if any(map(holds_key, [*names, *values])):  # and not what texts and templates say of keys
+        raise InputError(
+            f"{what} holds what looks like a key or a password, and an address is written to "
+            "artifacts; name the variable that holds it with key_env=NAME"
         )
     for name in names:
         if is_secretive(name):
@@ -314,14 +319,21 @@ def _extra(what: str, value: Any) -> str:
     return text
 
 
-def _names(value: Any) -> Any:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield name
-            yield from _names(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _names(part)
+def _held(value: Any) -> tuple[list[str], list[str]]:
+    """Return the names of fields and the texts in what JSON holds, at any depth."""
+    names: list[str] = []
+    texts: list[str] = []
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            names += part
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, str):
+            texts.append(part)
+    return names, texts
 
 
 def _named(name: str) -> str:
@@ -358,7 +370,7 @@ def check_url(url: str, what: str) -> str:
         )
     if bad:
         raise InputError(f"{what}: the address must be http://host[:port][/path] or https://...")
-    if holds_secret(split.path):
+    if holds_secret(unquote(split.netloc + split.path)):
         raise InputError(f"{what}: a key does not belong in the address; use key_env=NAME")
     if split.query or split.fragment:
         raise InputError(f"{what}: the address has a part after ? or # that is not known")

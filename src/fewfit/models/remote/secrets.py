@@ -28,6 +28,15 @@ _SECRETIVE = re.compile(
     r"(x?api|access|auth|bearer|client|secret|private|subscription)*(key|token|secret|auth|"
     r"authorization|bearer|headers?|password|passwd|passphrase|pwd|credentials?)"
 )
+_KEYS = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk-[\w-]{16,}|(?:hf|gsk|gh[oprsu]|github_pat|r8)_\w{20,}|"
+    r"(?:xai|pplx|nvapi)-[\w-]{20,}|AIza[\w-]{30,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,})",
+    re.ASCII,
+)
+_RUN = re.compile(r"[A-Za-z0-9]{12,}")
+_IN_PATH = re.compile(
+    r"(?:^|/)([\w.-]*(?:key|token|secret|bearer|password))/(?=[^/\s]*\d)[^/\s]{8,}", re.IGNORECASE
+)
 _ASSIGNED = re.compile(r"([\w.-]+)\s*(?:=|:\s)")
 _PLAIN = re.compile(r"[A-Z]{1,16}(_[A-Z]{1,16}|_[0-9]{1,3})*")
 
@@ -110,14 +119,33 @@ def is_secretive(name: str) -> bool:
     return _SECRETIVE.fullmatch(re.sub(r"[^a-z]", "", name.casefold())) is not None
 
 
-def holds_secret(value: str) -> bool:
-    """Whether text holds an assignment to a secretive name, or an address with a password."""
-    names = _ASSIGNED.findall(value)
+def holds_key(value: str) -> bool:
+    """Whether text holds what has the shape of a key, or an address with a password."""
     return (
-        any(map(is_secretive, names))
+        any(_is_random(shape) for shape in _KEYS.findall(value))
+        or any(map(is_secretive, _IN_PATH.findall(value)))
         or re.search(r"://[^/?#]*@", value) is not None
+        or re.search(r"\bbearer\s+(?=\S*\d)\S{8}", value, re.IGNORECASE) is not None
+    )
+
+
+def holds_secret(value: str) -> bool:
+    """Whether text holds a key by its shape, or by the name that it is assigned to."""
+    return (
+        holds_key(value)
+        or any(map(is_secretive, _ASSIGNED.findall(value)))
         or re.search(r"\bbearer\s+\S", value, re.IGNORECASE) is not None
     )
+
+
+def _is_random(text: str) -> bool:
+    """Whether some of it is of random letters and digits, as no name made of words is."""
+    for run in _RUN.findall(text):
+        digits, letters = re.sub(r"\D", "", run), re.sub(r"\d", "", run)
+        mixed = letters != letters.lower() and letters != letters.upper()
+        if letters and digits and (mixed or len(digits) >= 4):
+            return True
+    return False
 
 
 def is_plain_name(name: str) -> bool:
