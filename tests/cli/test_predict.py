@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import io
 import json
 import os
@@ -14,6 +16,7 @@ import pytest
 from fewfit import load
 from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.cli.loading import Answering
+from fewfit.cli.writing import Output
 from fewfit.models import FakeModel
 from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run
@@ -170,12 +173,69 @@ def test_lists_and_missing_values_are_written_as_json_and_nothing(artifact, tmp_
     assert [item["prediction"] for item in told] == ["pos", "neg"]
 
 
+@pytest.fixture
+def typed(tmp_path):
+    """A Parquet file with what JSON does not have, plain and in lists."""
+    pa = pytest.importorskip("pyarrow")
+    day = datetime.datetime(2024, 5, 17, 8, 30)
+    columns = {
+        "text": ["good"],
+        "label": [None],
+        "when": [day],
+        "took": [datetime.timedelta(hours=2)],
+        "price": [decimal.Decimal("1.50")],
+        "raw": [b"ab"],
+        "share": [float("nan")],
+        "days": [[day, None]],
+        "nested": [{"a": [float("inf")]}],
+    }
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "typed.parquet")
+    return tmp_path / "typed.parquet"
+
+
+def test_values_that_json_does_not_have_are_written_as_text(artifact, tmp_path, typed):
+    (row,) = rows_of(run("predict", artifact, typed).stdout)
+    assert row["days"] == '["2024-05-17 08:30:00", null]'
+    assert row["nested"] == '{"a": [null]}'
+    assert row["when"] == "2024-05-17 08:30:00"
+    out = tmp_path / "todo.jsonl"
+    run("suggest", artifact, typed, "-n", 1, "-o", out)
+    told = json.loads(out.read_text())
+    assert (told["when"], told["took"], told["price"]) == (row["when"], "2:00:00", "1.50")
+    assert (told["share"], told["days"], told["nested"]) == (
+        None,
+        [row["when"], None],
+        {"a": [None]},
+    )
+
+
+def test_what_cannot_be_written_does_not_empty_the_file_that_is_there(tmp_path):
+    class Odd:
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    out = tmp_path / "out.csv"
+    for as_json in (False, True):
+        out.write_text("of last week\n")
+        with (
+            pytest.raises(RuntimeError),
+            Output(str(out), ["a"], as_json=as_json, not_over=[]) as output,
+        ):
+            output.write([["fine"], [Odd()]], [{"a": "fine"}, {"a": Odd()}])
+        assert out.read_text() == "of last week\n"
+
+
 def test_what_is_not_unicode_is_written_with_escapes(artifact, tmp_path):
     lines = '{"text": "good", "m\\ud800": ["\\udfff"], "n": "é\\ud800"}\n'
     (tmp_path / "new.jsonl").write_text(lines)
     (row,) = rows_of(run("predict", artifact, tmp_path / "new.jsonl").stdout)
     assert row["m\\ud800"] == '["\\udfff"]'
     assert row["n"] == "é\\ud800"
+    (tmp_path / "new.jsonl").write_text(lines.replace("good", "good day"))
+    out = run("suggest", artifact, tmp_path / "new.jsonl", "-n", 1, "--json").stdout
+    assert json.loads(out)["n"] == "é\ud800"
 
 
 def test_a_text_that_is_none_is_refused_by_its_line(artifact, tmp_path):
@@ -248,19 +308,23 @@ def test_closed_streams_are_refused_first(artifact, redirect, message):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_terminal_that_is_not_utf_8_gets_escapes(tmp_path):
+def test_a_terminal_that_is_not_utf_8_gets_escapes_and_a_pipe_gets_utf_8(tmp_path):
+    pty = pytest.importorskip("pty")
     rows = [["text", "label"], ["gut 你好", "größer 你"], ["schlecht", "b"]]
     (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
-    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     run("fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake")
-    done = subprocess.run(
-        [sys.executable, "-m", "fewfit", "predict", "t", "a.csv"],
-        capture_output=True,
-        env=env,
-        cwd=tmp_path,
-    )
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "fewfit", "predict", "t"]
+    done = subprocess.run([*command, "a.csv"], capture_output=True, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "größer \\u4f60,größer \\u4f60,0.".encode("latin-1") in done.stdout
+    assert "größer 你,größer 你,0.".encode() in done.stdout
+    missing = subprocess.run([*command, "ö你.csv"], capture_output=True, env=env, cwd=tmp_path)
+    assert "ö\\u4f60.csv".encode("latin-1") in missing.stderr
+    ours, theirs = pty.openpty()
+    done = subprocess.run([*command, "a.csv"], stdout=theirs, env=env, cwd=tmp_path)
+    os.close(theirs)
+    assert "größer \\u4f60,größer \\u4f60,0.".encode("latin-1") in os.read(ours, 10_000)
+    os.close(ours)
 
 
 def test_without_a_home_folder_it_is_said(artifact, tmp_path, monkeypatch):

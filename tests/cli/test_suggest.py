@@ -79,6 +79,18 @@ def test_what_it_wrote_can_be_filled_in_and_given_back(tmp_path, pool):
     assert "a file that holds them too" in said.stderr
 
 
+def test_columns_without_a_name_keep_their_cells(tmp_path):
+    rows = [["", "text", "label", ""], ["3", "new one", "", "baz"], ["4", "bad", "neg", "bar"]]
+    (tmp_path / "pool.csv").write_bytes(csv_bytes(rows=rows))
+    args = ["suggest", "fake", tmp_path / "pool.csv", "-n", 1, *WORDS]
+    lines = run(*args).stdout.splitlines()
+    assert lines[0] == ",text,label,,reason"
+    assert lines[1].startswith("3,new one,,baz,")
+    told = json.loads(run(*args, "--json").stdout)
+    assert [*told.values()][:4] == ["3", "new one", None, "baz"]
+    assert [*told] == ["column 1", "text", "label", "column 4", "reason"]
+
+
 def test_classes_that_are_no_text_and_classes_that_are_new(tmp_path, pool):
     clf = FewShotClassifier("fake", labels={0: "bad", 1: "good"}, store=None)
     clf.fit(["so good", "so bad"], [1, 0]).save(tmp_path / "task")

@@ -47,7 +47,9 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
-            stream.reconfigure(errors="backslashreplace")
+            data = stream is sys.stdout and not stream.isatty()  # for a program, as -o writes it
+            encoding = "utf-8" if data else None
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
     atexit.register(gc.freeze)  # the system takes the memory back; nobody need look through it
     app()
 

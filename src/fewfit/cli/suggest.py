@@ -29,7 +29,7 @@ from fewfit.cli.output import bar, note, plain_errors
 from fewfit.errors import InputError
 from fewfit.tables import open_table
 from fewfit.tables.columns import count, find_texts, is_blank, read_examples
-from fewfit.tables.names import position
+from fewfit.tables.names import position, told_apart
 
 if TYPE_CHECKING:
     from fewfit.estimators.classifier import FewShotClassifier
@@ -122,14 +122,15 @@ def suggest(
             spent = classifier.n_queries_
         labelled = (known.texts, y) if again else None
         found = classifier.suggest(pool.texts, n, labelled=labelled, progress=progress)
-    rows: list[dict[str, Any]] = []
-    to_fill = name if place is None else table.columns[place]
-    reason = REASON if why is None else table.columns[why]
+    to_fill = len(table.columns) if place is None else place
+    reason = len(header) - 1 if why is None else why
+    rows: list[list[Any]] = []
     for item in found:
-        values = dict(zip(table.columns, raw[pool.lines[item.index]], strict=True))
-        rows.append({**values, to_fill: None, reason: item.reason})
+        rows.append([*raw[pool.lines[item.index]], *[None] * len(own)])
+        rows[-1][to_fill], rows[-1][reason] = None, item.reason
+    keys = told_apart(header)
     with out:
-        out.write(([row[column] for column in header] for row in rows), iter(rows))
+        out.write(rows, (dict(zip(keys, row, strict=True)) for row in rows))
     where = "" if output == "-" else f" in {output}"
     note(
         f"{count(len(found), 'text')} to label{where}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import stat
 import sys
@@ -69,16 +70,13 @@ class Output:
 
     def write(self, rows: Iterable[Sequence[Any]], objects: Iterable[dict[str, Any]]) -> None:
         """Write rows under the header, or, as JSON, the objects; what is written is on its way."""
+        # all of a part is made before the file is opened: a value that fails must not empty it
+        lines = [_line(o) for o in objects] if self.as_json else [*map(_record, rows)]
         stream = self._opened()
         try:
-            if self.as_json:
-                for item in objects:
-                    stream.write(json.dumps(item, ensure_ascii=False) + "\n")
-                    self.rows += 1
-            else:
-                for row in rows:
-                    self._csv.writerow([_cell(value) for value in row])
-                    self.rows += 1
+            for line in lines:
+                stream.write(line)
+                self.rows += 1
             stream.flush()
         except BrokenPipeError:
             raise
@@ -106,9 +104,9 @@ class Output:
             stream: IO[str] = sys.stdout
         else:
             stream = Path(self.path).open("w", encoding="utf-8", newline="")  # noqa: SIM115
-        self._stream, self._csv = stream, csv.writer(stream, lineterminator="\n")
+        self._stream = stream
         if not self.as_json:
-            self._csv.writerow([_cell(name) for name in self.header])
+            stream.write(_record(self.header))
         return stream
 
 
@@ -125,8 +123,38 @@ def _check_writable(path: Path) -> None:
     path.unlink()
 
 
+class _Echo:
+    """What a CSV writer writes to, so that it returns its line."""
+
+    write = staticmethod(str)
+
+
+_CSV = csv.writer(_Echo(), lineterminator="\n")
+
+
+def _record(row: Sequence[Any]) -> str:
+    """Return a line of CSV."""
+    return _CSV.writerow([_cell(value) for value in row])
+
+
+def _line(item: dict[str, Any]) -> str:
+    """Return a line of JSON; what is not valid Unicode has the escapes that JSON has for it."""
+    return printable(json.dumps(_plain(item), ensure_ascii=False)) + "\n"
+
+
 def _cell(value: Any) -> Any:
     """Lists as JSON; what is not valid Unicode, which JSON can hold and a file cannot, escaped."""
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple | dict):
+        value = json.dumps(_plain(value), ensure_ascii=False)
     return printable(value) if isinstance(value, str) and not value.isascii() else value
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON has: dates, decimals and bytes of a cell as text, no number as null."""
+    if isinstance(value, dict):
+        return {str(name): _plain(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

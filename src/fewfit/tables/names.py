@@ -29,5 +29,18 @@ def find(columns: Sequence[str], name: str, where: str) -> int:
     )
 
 
+def told_apart(columns: Sequence[str]) -> list[str]:
+    """Return a name for each column, where several have none: ``column 1``, by its place."""
+    if columns.count("") < 2:
+        return list(columns)
+    taken, names = {*columns}, []
+    for place, column in enumerate(columns, start=1):
+        name = column or f"column {place}"
+        while not column and name in taken:
+            name += "'"
+        names.append(name)
+    return names
+
+
 def _folded(name: str) -> str:
     return " ".join(name.replace("\ufeff", "").split()).casefold()
