@@ -50,6 +50,16 @@ def test_rows_are_named_by_file_and_line(compare, tmp_path):
     assert "train: class 'neg' has label words but no example" in said
 
 
+def test_a_test_file_may_spell_the_classes_of_the_other_otherwise(tmp_path):
+    (tmp_path / "a.csv").write_bytes(
+        csv_bytes(rows=[[t, {"pos": "1.0", "neg": "2.0"}.get(y, y)] for t, y in TRAIN])
+    )
+    (tmp_path / "b.csv").write_bytes(csv_bytes(rows=[TEST[0], ["so good", 1], ["so bad", " 2"]]))
+    args = ["--model", "fake", "--shots", "1", "--seeds", "1", "--methods", "zero-shot", "--json"]
+    found = json.loads(run("compare", tmp_path / "a.csv", tmp_path / "b.csv", *args).stdout)
+    assert found["cells"]
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -6,7 +6,9 @@ import shlex
 
 import pytest
 
+from fewfit import FewShotClassifier
 from fewfit.artifacts import schema
+from fewfit.cli.labels import spellings
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run, write_xlsx
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
@@ -132,6 +134,45 @@ def test_classes_of_any_type_are_text_and_numbers_are_said(fit, labels, classes)
 
 
 @pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["1", "1.0", 2, 2.0, "2.00", " 2"], ["1", "2"]),
+        (["1.0", "1.5", "1.0"] * 2, ["1.0", "1.5"]),
+        ([True, "true", "TRUE", False, "False", "no"], ["False", "True", "no"]),
+        (["true", "false"] * 3, ["false", "true"]),
+        (["pos", 7, " pos", "7.0", "pos ", "007"], ["007", "7", "pos"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv"])
+def test_spellings_of_one_class_are_one_class(fit, labels, classes, name):
+    rows = [["text", "label"], *([t, y] for t, y in zip(TEXTS, labels, strict=True))]
+    report, _, folder = fit(rows, name=name)
+    assert report["classes"] == classes
+    known = json.loads(run("evaluate", folder, folder.parent / name, "--json").stdout)
+    assert {c: own["rows"] for c, own in known["classes"].items()} == {
+        c: sum(spellings(labels)[y] == c for y in labels) for c in classes
+    }
+
+
+def test_labels_of_another_program_find_their_class(fit, tmp_path):
+    """Whichever way an artifact spells it, also one of before spellings were one class."""
+    for mine, others in (("1", ["1.0", "1", " 1 "]), ("1.0", ["1", "1.00"]), ("true", ["TRUE"])):
+        rows = [["text", "label"], *([t, mine if y == "pos" else y] for t, y in ROWS)]
+        _, _, folder = fit(rows)
+        (tmp_path / "test.csv").write_bytes(csv_bytes(rows=[rows[0], *(["x", y] for y in others)]))
+        found = json.loads(run("evaluate", folder, tmp_path / "test.csv", "--json").stdout)
+        assert found["classes"][mine]["rows"] == len(others)
+    FewShotClassifier("fake", store=None).fit(["a", "b"], ["1", "1.0"]).save(tmp_path / "old")
+    (tmp_path / "test.jsonl").write_text('{"text": "a", "label": "1.0"}\n{"text": "b", "label": 1}')
+    found = json.loads(run("evaluate", tmp_path / "old", tmp_path / "test.jsonl", "--json").stdout)
+    assert {c: own["rows"] for c, own in found["classes"].items()} == {"1": 1, "1.0": 1}
+    words = ["--label", "1.0=good", "--label", "neg=bad"]
+    assert fit([["text", "label"], *([t, y.replace("pos", "1")] for t, y in ROWS)], *words)[0][
+        "classes"
+    ] == ["1.0", "neg"]
+
+
+@pytest.mark.parametrize(
     ("label", "message"),
     [
         (["pos"], "the label of line 2 is a list; where rows have several labels"),
@@ -139,8 +180,7 @@ def test_classes_of_any_type_are_text_and_numbers_are_said(fit, labels, classes)
         (1.5, "the label of line 2 is neither text nor a whole number"),
         ("x" * 2000, "the label of line 2 has 2000 characters"),
         ("POS", "'pos' (line 1) and 'POS' (line 2) differ only in case"),
-        ("pos ", "differ only in case, blanks"),
-        (7, "classes are all strings or all integers or all booleans"),
+        ("POS", "one, or tell the model how they differ with --label CLASS=word"),
     ],
 )
 def test_labels_that_are_none_are_refused_by_line(fit, label, message):
@@ -153,6 +193,34 @@ def test_joined_labels_are_said(fit):
     rows = [["text", "label"], *ROWS, ["good bad", "neg; pos"]]
     assert '--multi-label --label-separator ";"' in fit(rows)[1]
     assert "warning" not in fit([["text", "label"], *([t, f"{y}, or so"] for t, y in ROWS)])[1]
+
+
+def test_labels_joined_by_another_separator_are_said(fit):
+    labels = ["x", "y", "x|y", "y", "x", "y"]
+    rows = [["text", "label"], *([t, y] for t, y in zip(TEXTS, labels, strict=True))]
+    said = fit(rows, "--multi-label")[1]
+    assert "'x|y' is taken as one class" in said
+    assert 'add --label-separator "|"' in said
+    assert "warning" not in fit(rows, "--multi-label", "--label-separator", "|")[1]
+
+
+def test_a_label_that_holds_the_separator_is_refused_as_it_cannot_be_read_again(fit, tmp_path):
+    rows = [["text", "label"], *([t, [y, "p;q"]] for t, y in ROWS), ["none", []]]
+    said = fit(rows, "--multi-label", name="train.jsonl", code=2)[1]
+    assert "the label 'p;q' of line 1 holds ';'" in said
+    assert "name another with --label-separator" in said
+    _, _, folder = fit(rows, "--multi-label", "--label-separator", "|", name="train.jsonl")
+    args = ["predict", folder, tmp_path / "train.jsonl"]
+    assert "neg|p;q" in run(*args).stdout
+    assert "';' stands in the label 'p;q'" in run(*args, "--label-separator", ";", code=2).stderr
+    run(*args, "--label-separator", ";", "--json")
+
+
+def test_several_labels_that_cannot_be_told_apart_are_named_by_their_lines(fit):
+    rows = [["text", "label"], *ROWS, ["a", "x;b"], ["c", "X"]]
+    said = fit(rows, "--multi-label", code=2)[1]
+    assert "'x' (line 8) and 'X' (line 9) differ only in case" in said
+    assert "labels={" not in said
 
 
 @pytest.mark.parametrize("separator", [None, "|"])

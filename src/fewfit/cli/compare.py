@@ -163,7 +163,8 @@ def compare(
             find_labels(table, label_column),
         )
         examples, _ = split_labelled(table, read_examples(table, places, place), use=False)
-        y = one_label(table, examples, table.columns[place])
+        known = words or (splits[1] if splits else None)
+        y = one_label(table, examples, table.columns[place], known)
         check_names(table, examples, y, table.columns[place], words)
         splits += [examples.texts, y]
         first = {name: examples.texts[name] for name in views.views[0].fields}

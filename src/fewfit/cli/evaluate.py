@@ -68,14 +68,15 @@ def evaluate(
         test, format, delimiter=delimiter, encoding=encoding, wanted=[*names, name], say=note
     )
     places = find_texts(table, fields, text_column, remembered)
-    examples = read_examples(table, places, find_labels(table, name))
+    place = find_labels(table, name)
+    examples, column = read_examples(table, places, place), table.columns[place]
     classes = [str(label) for label in classifier.classes_.tolist()]
     if separator is None:
         examples, _ = split_labelled(table, examples, use=False)
-        y = one_label(table, examples, table.columns[find_labels(table, name)])
+        y = one_label(table, examples, column, classes)
         sets: list[list[str]] = [[label] for label in y]
     else:
-        sets = label_sets(table, examples, separator)
+        sets = label_sets(table, examples, separator, column, classes)
     check_classes(table, examples, sets, classes)
     start = time.perf_counter()
     with bar("asking", len(examples) * len(classifier.task_.template.views)) as progress:

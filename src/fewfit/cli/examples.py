@@ -67,7 +67,7 @@ def labelled(
     table = open_table(path, wanted=wanted, say=note, **file)
     places, place = find_texts(table, fields, text_column), find_labels(table, label_column)
     examples, rest = split_labelled(table, read_examples(table, places, place), use=use)
-    y = one_label(table, examples, table.columns[place])
+    y = one_label(table, examples, table.columns[place], words)
     check_names(table, examples, y, table.columns[place], words)
     return examples, rest, y
 
@@ -93,7 +93,7 @@ def labelled_sets(
         label=table.columns[place],
         separator=separator,
     )
-    return examples, label_sets(table, examples, separator), columns
+    return examples, label_sets(table, examples, separator, columns.label), columns
 
 
 def names_of(sets: list[list[str]]) -> Verbalizer:

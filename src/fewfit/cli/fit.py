@@ -210,11 +210,11 @@ def fit(
         pool.append(read_examples(other, find_texts(other, fields, text_column)))
     y: list[Any]
     if separator is not None:
-        y = label_sets(table, examples, separator)
+        y = label_sets(table, examples, separator, table.columns[place])
     else:
         examples, rest = split_labelled(table, examples, use=needs)
         pool += [rest] if needs and len(rest) else []
-        y = one_label(table, examples, table.columns[place])
+        y = one_label(table, examples, table.columns[place], words)
         check_names(table, examples, y, table.columns[place], words)
     if needs and not pool:
         raise InputError(

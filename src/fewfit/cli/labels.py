@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +21,83 @@ _UNUSUAL = (";", "|")
 
 _SEPARATORS = (*_UNUSUAL, ",", "/")
 
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+
 
 def find_labels(table: Table, name: str) -> int:
     """Return where the labels are (InputError)."""
     return find(table.columns, name, f"{table.path}: --label-column")
 
 
-def one_label(table: Table, examples: Examples, name: str) -> list[str]:
+def one_label(
+    table: Table, examples: Examples, name: str, known: Collection[str] | None = None
+) -> list[str]:
     """Return the label of each row as text, whatever type the file gives it.
+
+    Parameters
+    ----------
+    name : str
+        The column, for messages.
+    known : collection of str, optional
+        Classes that there are; see :func:`spellings`.
 
     Raises
     ------
     InputError
-        If a row holds several, or what is no label; or two classes differ in blanks or case only.
+        If a row holds several, or what is no label.
     """
     from fewfit.prompts import read_labels
+    from fewfit.prompts.labels import plain_labels
 
     _refuse_lists(table, examples, name)
-    labels = read_labels(
-        examples.values,
-        len(examples),
-        where=lambda i: table.where(examples.lines[i]),
-        name=f"{table.path}, column {name!r}",
-    )
-    texts = [str(label) for label in labels]
-    _warn_of_several(table, texts, name)
-    return texts
+    where, column = _where(table, examples.lines), f"{table.path}, column {name!r}"
+    values = plain_labels(examples.values, lambda i: f"{column}: the label of {where(i)}")
+    texts = [str(value) for value in values]
+    read_labels(texts, where=where, name=column)  # says where they look like texts
+    ways = spellings(texts, known)
+    labels = [ways[text] for text in texts]
+    _warn_of_several(table, labels, name)
+    return labels
+
+
+def spellings(labels: Iterable[str], known: Collection[str] | None = None) -> dict[str, str]:
+    """Return the class of each label of a file: one, however programs have written it.
+
+    Blanks around a label are none of it; 1.0 is 1, as it is in a sheet, and TRUE is True, where
+    both are there.
+
+    Parameters
+    ----------
+    known : collection of str, optional
+        Classes that there are, of an artifact or of label words, which are written as they are; a
+        label that is none of them stays.
+    """
+    there = None if known is None else {*known}
+    found: dict[str, set[str]] = defaultdict(set)
+    own = {label: label.strip() for label in labels}
+    for name in own.values() if there is None else there:
+        found[_key(name)].add(name)
+    one = {key: next(iter(names)) if len(names) == 1 else key for key, names in found.items()}
+    return {
+        label: next((way for way in (label, name) if way in (there or ())), None)
+        or one.get(_key(name), name)
+        for label, name in own.items()
+    }
+
+
+def _key(name: str) -> str:
+    """Return what spellings of one class have in common."""
+    name = name.strip()
+    whole = _WHOLE.fullmatch(name)
+    if whole:
+        return whole[1]
+    return name.capitalize() if name.casefold() in ("true", "false") else name
 
 
 def check_names(
     table: Table, examples: Examples, y: Sequence[str], name: str, words: dict[str, Any] | None
 ) -> None:
     """Refuse classes that have no words, or names that the model cannot tell apart (InputError)."""
-    from fewfit.prompts.labels import check_distinct
-
     if words is not None:
         for number, label in zip(examples.lines, y, strict=True):
             if label not in words:
@@ -63,15 +107,31 @@ def check_names(
                     f"{did_you_mean(label, list(words))}"
                 )
         return
-    check_distinct(
-        y,
-        where=lambda i: table.where(examples.lines[i]),
-        name=f"{table.path}, column {name!r}",
-    )
+    advice = ", or tell the model how they differ with --label CLASS=word for each class"
+    _check_distinct(table, examples.lines, y, name, advice)
 
 
-def label_sets(table: Table, examples: Examples, separator: str) -> list[list[str]]:
-    """Return the labels of each row: of a list its items, of text what the separator parts."""
+def label_sets(
+    table: Table,
+    examples: Examples,
+    separator: str,
+    name: str,
+    known: Collection[str] | None = None,
+) -> list[list[str]]:
+    """Return the labels of each row: of a list its items, of text what the separator parts.
+
+    Parameters
+    ----------
+    name : str
+        The column, for messages.
+    known : collection of str, optional
+        Classes that there are; see :func:`spellings`. Without them they are still to be learnt,
+        and have to be such that what is predicted can be read again.
+
+    Raises
+    ------
+    InputError
+    """
     from fewfit.prompts.labels import plain_label
 
     sets: list[list[str]] = []
@@ -85,11 +145,25 @@ def label_sets(table: Table, examples: Examples, separator: str) -> list[list[st
         else:
             items = [value]
         try:
-            sets.append(list(dict.fromkeys(str(plain_label(item)) for item in items)))
+            sets.append([str(plain_label(item)) for item in items])
         except ValueError as error:
             raise InputError(f"{table.path}: a label of {table.where(number)} {error}") from None
     if not any(sets):
         raise InputError(f"{table.path}: no row has a label")
+    ways = spellings((label for own in sets for label in own), known)
+    sets = [list(dict.fromkeys(ways[label] for label in own)) for own in sets]
+    flat = [label for own in sets for label in own]
+    if known is None:
+        lines = [n for n, own in zip(examples.lines, sets, strict=True) for _ in own]
+        for number, label in zip(lines, flat, strict=True):
+            if separator in label:
+                raise InputError(
+                    f"{table.path}, column {name!r}: the label {label!r} of {table.where(number)} "
+                    f"holds {separator!r}, which parts the labels of a row; name another with "
+                    "--label-separator"
+                )
+        _check_distinct(table, lines, flat, name)
+    _warn_of_several(table, flat, name, separator)
     return sets
 
 
@@ -220,10 +294,35 @@ def _refuse_lists(table: Table, examples: Examples, name: str) -> None:
             )
 
 
-def _warn_of_several(table: Table, labels: Sequence[str], name: str) -> None:
-    """Warn of classes that look like several joined: their parts are classes too."""
-    classes = set(labels)
+def _where(table: Table, lines: Sequence[int]) -> Callable[[int], str]:
+    return lambda i: table.where(lines[i])
+
+
+def _check_distinct(
+    table: Table, lines: Sequence[int], labels: Sequence[str], name: str, advice: str = ""
+) -> None:
+    """Refuse names that a model cannot tell apart, with the advice that is right here."""
+    from fewfit.prompts.labels import check_distinct
+
+    try:
+        column = f"{table.path}, column {name!r}"
+        check_distinct(labels, where=_where(table, lines), name=column)
+    except InputError as error:
+        what = str(error).partition(", or tell the model")[0]
+        raise InputError(f"{what}{advice}") from None
+
+
+def _warn_of_several(
+    table: Table, labels: Sequence[str], name: str, parted: str | None = None
+) -> None:
+    """Warn of classes that look like several joined: their parts are classes too.
+
+    `parted` is the separator of rows with several labels.
+    """
+    classes, add = set(labels), "--multi-label " * (parted is None)
     for separator in _SEPARATORS:
+        if separator == parted:
+            continue
         own = separator in _UNUSUAL
         joined = {c: {p.strip() for p in c.split(separator)} for c in classes if separator in c}
         times = Counter(part for parts in joined.values() for part in parts)
@@ -234,7 +333,7 @@ def _warn_of_several(table: Table, labels: Sequence[str], name: str) -> None:
                 warnings.warn(
                     f"{table.path}, column {name!r}: {label!r} is taken as one class, though "
                     f"{part!r} stands elsewhere too; where rows have several labels, add "
-                    f'--multi-label --label-separator "{separator}"',
+                    f'{add}--label-separator "{separator}"',
                     InputWarning,
                     stacklevel=2,
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +26,7 @@ from fewfit.cli.options import (
     TextColumn,
 )
 from fewfit.cli.output import bar, note, plain_errors
-from fewfit.errors import InputError
+from fewfit.errors import InputError, InputWarning
 from fewfit.tables import open_table
 from fewfit.tables.columns import SEPARATOR, column_names, count, find_texts, named
 
@@ -88,6 +89,8 @@ def predict(
     shown = Shown(separator, proba, status=errors == "nan")
     added = shown.columns(classifier)
     out = Output(output, [*table.columns, *added], as_json=as_json, not_over=[input, store])
+    if separator is not None and not out.as_json:
+        _check_separator(classifier, separator, label_separator)
     taken = [] if out.as_json else [name for name in added if name in table.columns]
     if taken:
         raise InputError(
@@ -183,6 +186,20 @@ def separator_of(classifier: TextEstimator, multi_label: bool, given: str | None
         raise InputError("--label-separator: expected a character or more, got nothing")
     remembered = classifier.columns_.separator if classifier.columns_ else None
     return given or remembered or SEPARATOR
+
+
+def _check_separator(classifier: TextEstimator, separator: str, given: str | None) -> None:
+    """Refuse what cannot part the labels, or warn where it is the artifact's own (InputError)."""
+    holding = next((c for c in map(str, classifier.classes_.tolist()) if separator in c), None)
+    if holding is None:
+        return
+    what = (
+        f"--label-separator: {separator!r} stands in the label {holding!r}, and text so parted "
+        "cannot be read again; name another, or write JSON lines with --json"
+    )
+    if given is not None:
+        raise InputError(what)
+    warnings.warn(what, InputWarning, stacklevel=2)
 
 
 @dataclass(frozen=True)

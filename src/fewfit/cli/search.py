@@ -108,7 +108,7 @@ def search(
     else:
         place = find_labels(table, label_column)
         examples, _ = split_labelled(table, read_examples(table, places, place), use=False)
-        y = one_label(table, examples, table.columns[place])
+        y = one_label(table, examples, table.columns[place], words)
         check_names(table, examples, y, table.columns[place], words)
     found = searched(
         *(method, examples.texts, y),

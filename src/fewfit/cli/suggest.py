@@ -106,9 +106,11 @@ def suggest(
     known = examples.select([i for i, yes in enumerate(blank) if not yes])
     if not len(pool):
         raise InputError(f"{table.path}: every row has a label already")
-    y: list[Any] = list(one_label(table, known, name)) if len(known) else []
+    classes: dict[str, Any] = words or {}
     if fitted:
         classes = {str(c): c for c in classifier.classes_.tolist()}
+    y: list[Any] = list(one_label(table, known, name, classes)) if len(known) else []
+    if fitted:
         check_classes(table, known, [[label] for label in y], list(classes))
         y = [classes[label] for label in y]
     spent, again = 0, bool(y)
