@@ -61,6 +61,22 @@ def test_it_says_what_the_options_say_and_these_have_the_last_word(here):
     assert json.loads(out.splitlines()[0])["prediction"] == "pos"
 
 
+def test_what_is_typed_stands_behind_what_the_file_gives(here):
+    run("fit", "--task", "task.toml")
+    (here / "new.csv").write_text("text,label\nvery good,pos\nvery bad,neg\n")
+    out = run("predict", "--task", "task.toml", "new.csv").stdout
+    assert len(out.splitlines()) == 2
+    assert run("predict", "new.csv", "--task", "task.toml").stdout == out
+    assert run("predict", "task", "new.csv", "--task=task.toml").stdout == out, "all are typed"
+    assert json.loads(run("evaluate", "new.csv", "--task", "task.toml").stdout)["n"] == 2
+    assert json.loads(run("evaluate", "--task", "task.toml").stdout)["n"] == 6
+    assert json.loads(run("fit", "new.csv", "--task", "task.toml").stdout)["examples"] == 2
+    args = ["compare", "new.csv", "--task", "task.toml", "--shots", "1"]
+    assert json.loads(run(*args).stdout)["cells"], "what is typed is the test set"
+    (here / "only.toml").write_text("test = 'new.csv'")
+    assert json.loads(run("evaluate", "task", "--task", "only.toml", "--json").stdout)["n"] == 2
+
+
 def test_what_is_shown_is_a_task_file_that_says_the_same(here):
     for command in ("fit", "compare"):
         shown = run(command, "--task", "task.toml", "--show-task").stdout

@@ -29,7 +29,7 @@ from fewfit.cli.pretrain import pretrain
 from fewfit.cli.search import search
 from fewfit.cli.serve import serve
 from fewfit.cli.suggest import suggest
-from fewfit.cli.task_file import COMMANDS, takes_task
+from fewfit.cli.task_file import COMMANDS, TaskCommand, takes_task
 from fewfit.cli.terminal import show
 from fewfit.cli.tune import compose, merge, tune
 from fewfit.cli.words import words
@@ -99,6 +99,9 @@ FROZEN = (
 )
 WEIGHTS = (tune, merge, compose, edit, pretrain)
 for command in (*FROZEN, *WEIGHTS):
-    app.command()(takes_task(command) if command.__name__ in COMMANDS else command)
+    if command.__name__ in COMMANDS:
+        app.command(cls=TaskCommand)(takes_task(command))
+    else:
+        app.command()(command)
 app.add_typer(cache, name="cache")
 app.add_typer(analyse, name="analyse")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from fewfit.choices import did_you_mean
 from fewfit.cli.output import note, say
@@ -38,8 +39,6 @@ def takes_task(command: F) -> F:
         "task": Annotated[
             Path | None,
             typer.Option(
-                callback=_read_task,
-                is_eager=True,
                 help="TOML file of these options; one that is given has the last word.",
             ),
         ],
@@ -71,14 +70,28 @@ def takes_task(command: F) -> F:
     return wrapped  # pyright: ignore[reportReturnType]
 
 
-def _read_task(context: typer.Context, path: Path | None) -> Path | None:
-    if path is not None:
-        try:
-            context.default_map = _values(context, path)
-        except FewfitError as error:
-            note(f"error: {error}")
-            raise typer.Exit(error.exit_code) from None
-    return path
+class TaskCommand(TyperCommand):
+    """A command whose leading arguments a task file may give, so that only the others are typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the arguments that the file gives before those that are typed."""
+        typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+        if typed.get("task"):
+            ctx.default_map = given = _read_task(ctx, Path(typed["task"]))
+            places = [p.name for p in self.params if p.param_type_name == "argument"]
+            n_typed = sum(isinstance(typed.get(name), str) for name in places)
+            leading = places[: len(places) - n_typed]
+            if n_typed and all(name in given for name in leading):
+                args = [*(given[name] for name in leading), *args]
+        return super().parse_args(ctx, args)
+
+
+def _read_task(context: typer.Context, path: Path) -> dict[str, Any]:
+    try:
+        return _values(context, path)
+    except FewfitError as error:
+        note(f"error: {error}")
+        raise typer.Exit(error.exit_code) from None
 
 
 def _values(context: typer.Context, path: Path) -> dict[str, Any]:
