@@ -69,6 +69,55 @@ def test_the_delimiter_is_the_one_with_which_the_columns_are_there(tmp_path):
     assert table.columns == ("a,b", "text", "label,c")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_one_stray_quote_is_said_with_its_line_and_not_a_column_that_is_missing(
+    tmp_path, delimiter
+):
+    lines = ["id,text,label", "1,fine,neg", '2,"great" they said,pos', "3,so, so,neg"]
+    (tmp_path / "a.csv").write_text("\n".join(lines).replace(",", delimiter))
+    with pytest.raises(InputError, match="after line 2: ") as error:
+        open_table(str(tmp_path / "a.csv"), wanted=["text"])
+    assert "quotes in it are doubled" in str(error.value)
+    assert ("--format tsv" in str(error.value)) == (delimiter == "\t")
+
+
+def test_what_can_be_read_goes_before_what_cannot(tmp_path):
+    (tmp_path / "a.csv").write_text('a,b;c\nx,"y" z;2\n')
+    assert open_table(str(tmp_path / "a.csv")).columns == ("a,b", "c")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|"])
+def test_a_blank_before_a_quote_is_no_part_of_the_value(tmp_path, delimiter):
+    lines = ["id, text, label", *(f"{i}, none, x" for i in range(60)), '60, "hi, ""you""; |", x']
+    (tmp_path / "a.csv").write_text(
+        "\n".join([*lines, '61, "ho", y']).replace(", ", f"{delimiter} ")
+    )
+    _, rows, _ = read(tmp_path / "a.csv")
+    hi = "hi, ".replace(", ", f"{delimiter} ")
+    assert [values for _, values in rows[-2:]] == [
+        ["60", f'{hi}"you"; |', "x"],
+        ["61", "ho", "y"],
+    ]
+
+
+def test_blanks_of_a_value_stay_where_quotes_do_not_say_otherwise(tmp_path):
+    written = csv_bytes(rows=[["text", "label"], [' "a", "b" ', " x"], ['so, "', "y, "], ["", '"']])
+    (tmp_path / "a.csv").write_bytes(written)
+    _, rows, _ = read(tmp_path / "a.csv")
+    assert [v for _, v in rows] == [[' "a", "b" ', " x"], ['so, "', "y, "], ["", '"']]
+    (tmp_path / "a.csv").write_text("text,label\n so, x\n")
+    assert read(tmp_path / "a.csv")[1] == [(2, [" so", " x"])]
+
+
+@pytest.mark.parametrize("given", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-8", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_a_name_whichever_encoding_is_named(tmp_path, given):
+    data = '"text","label"\n"ä","x"\n'
+    data = data if given == "utf-16" else f"\ufeff{data}"
+    (tmp_path / "a.csv").write_bytes(data.encode(given))
+    table, rows, _ = read(tmp_path / "a.csv", encoding=given)
+    assert (table.columns, rows) == (("text", "label"), [(2, ["ä", "x"])])
+
+
 def test_one_column_may_hold_every_delimiter(tmp_path):
     (tmp_path / "a.csv").write_text('text\nwell, yes; no\t|\n"quoted, ""so"""\n')
     table = open_table(str(tmp_path / "a.csv"))

@@ -12,6 +12,7 @@ from fewfit.choices import choose
 from fewfit.errors import InputError
 from fewfit.tables.binary import is_binary, open_parquet, read_excel, read_parquet
 from fewfit.tables.delimited import (
+    blank_before_quotes,
     find_delimiter,
     quoted_header,
     read_delimited,
@@ -142,22 +143,24 @@ def _delimited(
     wanted: Sequence[str],
     say: Say | None,
 ) -> Table:
-    quotes, delimiter = True, "\t"
+    quotes, blanks, delimiter = True, False, "\t"
     if kind == "csv":
 
         def known(header: list[str]) -> bool:
             return all(position(header, name) is not None for name in wanted)
 
         delimiter = find_delimiter(source, encoding, given, known)
+        blanks = blank_before_quotes(source, encoding, delimiter)
     else:
         quotes = quoted_header(source, encoding)
-    rows = read_delimited(source, encoding, delimiter, quotes=quotes)
+    how: dict[str, Any] = {"quotes": quotes, "blanks": blanks}
+    rows = read_delimited(source, encoding, delimiter, **how)
     _, header = next(rows, (0, []))
     usual = given is not None or kind == "tsv" or delimiter in (",", "\x1f")
     _say_encoding(source, encoding, say, "" if usual else f", delimiter {delimiter!r}")
 
     def read() -> Iterator[Row]:
-        again = read_delimited(source, encoding, delimiter, quotes=quotes)
+        again = read_delimited(source, encoding, delimiter, **how)
         next(again, None)
         return again
 

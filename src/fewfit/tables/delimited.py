@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -24,7 +25,8 @@ def find_delimiter(
     """Return the delimiter of a CSV file.
 
     Of those that the first line has, it is one with which the columns asked for are there, then one
-    with which the first rows have as many values as the header, then the one with most columns.
+    with which the first rows can be read, then one with which they have as many values as the
+    header, then the one with most columns.
 
     Parameters
     ----------
@@ -40,16 +42,19 @@ def find_delimiter(
                 f"--delimiter: expected one character or 'tab', got {given!r}, which is none"
             )
         return delimiter
-    rated: list[tuple[bool, float, int, int]] = []
+    rated: list[tuple[bool, bool, float, int, int]] = []
     for place, delimiter in enumerate(DELIMITERS):
+        rows: list[list[Any]] = []
+        whole = True
         try:
-            rows = [row for _, row in islice(_read(source, encoding, delimiter, True), _TRIED)]
-        except csv.Error:
-            rows = []
+            for _, row in islice(_read(source, encoding, delimiter, True), _TRIED):
+                rows.append(row)
+        except csv.Error:  # of which the reader will say the line
+            whole = False
         if rows and len(rows[0]) > 1:
             alike = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
-            rated.append((known(rows[0]), alike, len(rows[0]), -place))
-    return DELIMITERS[-max(rated)[3]] if rated else _NONE
+            rated.append((known(rows[0]), whole, alike, len(rows[0]), -place))
+    return DELIMITERS[-max(rated)[-1]] if rated else _NONE
 
 
 def quoted_header(source: Source, encoding: str) -> bool:
@@ -61,13 +66,33 @@ def quoted_header(source: Source, encoding: str) -> bool:
     return all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
 
 
-def read_delimited(source: Source, encoding: str, delimiter: str, *, quotes: bool) -> Rows:
+def blank_before_quotes(source: Source, encoding: str, delimiter: str) -> bool:
+    """Whether a value stands in quotes behind a blank, which is then no part of any value.
+
+    A quoted value with such a thing in it has its quotes doubled.
+    """
+    d = re.escape(delimiter)
+    quoted = re.compile(f'{d} +"(?!{d})[^"\r\n]+" *(?:{d}|[\r\n]|$)')
+    with source.open() as stream:
+        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
+        try:
+            return any(quoted.search(line) for line in text)
+        finally:
+            if not text.closed:
+                text.detach()
+
+
+def read_delimited(
+    source: Source, encoding: str, delimiter: str, *, quotes: bool, blanks: bool
+) -> Rows:
     """Yield the rows after the header, each with the number of the line it begins on.
 
     Parameters
     ----------
     quotes : bool
         Whether a value that begins with a quote ends with one (CSV), or a quote is text (TSV).
+    blanks : bool
+        Whether blanks behind a delimiter are no part of the value.
 
     Raises
     ------
@@ -77,7 +102,7 @@ def read_delimited(source: Source, encoding: str, delimiter: str, *, quotes: boo
     shown = "" if delimiter == _NONE else f" (delimiter {delimiter!r})"
     begun, header = 1, None
     try:
-        for begun, row in _read(source, encoding, delimiter, quotes):
+        for begun, row in _read(source, encoding, delimiter, quotes, blanks):
             if header is None:
                 header = row
             elif len(row) != len(header):
@@ -87,19 +112,27 @@ def read_delimited(source: Source, encoding: str, delimiter: str, *, quotes: boo
                 )
             yield begun, row
     except csv.Error as error:
+        text = "; where quotes are text, add --format tsv" * (delimiter == "\t")
         raise InputError(
             f"{source.name}: after line {begun}: {error}{shown}. A value that begins with a quote "
-            "ends with one, and quotes in it are doubled; where quotes are text, add --format tsv"
+            f'ends with one, and quotes in it are doubled: """so"" he said"{text}'
         ) from error
 
 
-def _read(source: Source, encoding: str, delimiter: str, quotes: bool) -> Rows:
+def _read(
+    source: Source, encoding: str, delimiter: str, quotes: bool, blanks: bool = False
+) -> Rows:
     csv.field_size_limit(2**31 - 1)
     quoting: Any = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     with source.open() as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         reader = csv.reader(
-            text, delimiter=delimiter, strict=quotes, quoting=quoting, doublequote=quotes
+            text,
+            delimiter=delimiter,
+            strict=quotes,
+            quoting=quoting,
+            doublequote=quotes,
+            skipinitialspace=blanks,
         )
         try:
             begun = 1

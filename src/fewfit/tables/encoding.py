@@ -35,6 +35,10 @@ def find_encoding(source: Source, given: str | None) -> str:
     """
     if given is not None:
         encoding = _known(given)
+        with source.open() as stream:
+            marked = _by_mark(stream.read(4))
+        if marked is not None and encoding.startswith(marked):
+            encoding = marked  # utf-16-le would take the mark for a character
         bad = _first_bad(source, encoding)
         if bad is not None:
             raise InputError(
@@ -85,10 +89,14 @@ def _known(name: str) -> str:
     return "utf-8-sig" if found.name == "utf-8" else found.name
 
 
+def _by_mark(start: bytes) -> str | None:
+    return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
+
+
 def _marked(start: bytes) -> str | None:
-    for mark, encoding in _MARKS:
-        if start.startswith(mark):
-            return encoding
+    marked = _by_mark(start)
+    if marked is not None:
+        return marked
     if len(start) >= 4:
         even, odd = start[::2].count(0), start[1::2].count(0)
         if odd > 0.7 * (len(start) // 2) and not even:
