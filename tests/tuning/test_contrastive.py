@@ -236,6 +236,8 @@ def test_one_artifact_from_the_command_line(folder, tmp_path):
     ]
     task = load(tmp_path / "task", store=None, verify=True)
     assert isinstance(task, FewShotClassifier)
+    assert task.columns_ is not None
+    assert (task.columns_.fields, task.columns_.label) == ({"text": ["text"]}, "label")
     told = task.predict_proba(TEXTS)
     script = (
         "import sys, json; from fewfit import load; "

@@ -53,6 +53,7 @@ from fewfit.tuning import (
 )
 from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
 from fewfit.tuning.training import make_accelerator
+from tests.cli.helpers import csv_bytes
 from tests.tuning_models import EXAMPLES, checkpoint, example
 from tests.tuning_models import network as tuning_network
 
@@ -298,6 +299,20 @@ def test_vectors_without_a_task_are_for_starting_only(base, tmp_path):
     entry = TaskEntry(templates=["{text} {mask}"], labels=[("a", ["good"]), ("b", ["bad"])])
     save(tmp_path / "task", base, vectors, entry)
     assert FewShotClassifier.load(tmp_path / "task", store=None).classes_.tolist() == ["a", "b"]
+
+
+def test_what_was_tuned_remembers_its_columns(base, tmp_path):
+    rows = [("Message", "Topic"), *zip(TEXTS, Y, strict=True)]
+    (tmp_path / "mails.csv").write_bytes(csv_bytes(rows=rows))
+    columns = ["--text-column", "message", "--label-column", "topic"]
+    how = ["--model", f"hf:{base}", "--steps", 1, *ANSWERS]
+    run("tune", tmp_path / "mails.csv", "-o", tmp_path / "task", *columns, *how)
+    found = run("evaluate", tmp_path / "task", tmp_path / "mails.csv", "--json").stdout
+    assert json.loads(found)["n"] == len(Y)
+    told = run("predict", tmp_path / "task", tmp_path / "mails.csv").stdout
+    assert told.startswith("Message,Topic,prediction")
+    FewShotClassifier.load(tmp_path / "task", store=None).save(tmp_path / "copy")
+    assert run("predict", tmp_path / "copy", tmp_path / "mails.csv").stdout == told
 
 
 def test_two_processes_of_accelerate_launch_end_where_one_does(train, tmp_path):

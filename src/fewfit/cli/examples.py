@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from fewfit.cli.labels import check_names, find_labels, label_sets, one_label
 from fewfit.cli.output import note
 from fewfit.errors import InputError
-from fewfit.tables import open_table
+from fewfit.tables import Table, open_table
 from fewfit.tables.columns import (
     Examples,
+    Places,
     column_names,
     find_texts,
     read_examples,
@@ -60,8 +61,8 @@ def labelled(
     *,
     use: bool,
     **file: Any,
-) -> tuple[Examples, Examples, list[str]]:
-    """Read a file: its rows with a label, those without, and the labels."""
+) -> tuple[Examples, Examples, list[str], ColumnsEntry]:
+    """Read a file: its rows with a label, those without, the labels, and where what stands."""
     fields = fields_of(templates)
     wanted = [*_flat(fields, text_column), label_column]
     table = open_table(path, wanted=wanted, say=note, **file)
@@ -69,7 +70,7 @@ def labelled(
     examples, rest = split_labelled(table, read_examples(table, places, place), use=use)
     y = one_label(table, examples, table.columns[place], words)
     check_names(table, examples, y, table.columns[place], words)
-    return examples, rest, y
+    return examples, rest, y, columns_of(table, places, place)
 
 
 def labelled_sets(
@@ -81,19 +82,26 @@ def labelled_sets(
     **file: Any,
 ) -> tuple[Examples, list[list[str]], ColumnsEntry]:
     """Read a file whose rows have none, one or several labels, and say where what stands."""
-    from fewfit.artifacts.schema import ColumnsEntry
-
     fields = fields_of(templates)
     wanted = [*_flat(fields, text_column), label_column]
     table = open_table(path, wanted=wanted, say=note, **file)
     places, place = find_texts(table, fields, text_column), find_labels(table, label_column)
     examples = read_examples(table, places, place)
-    columns = ColumnsEntry(
+    columns = columns_of(table, places, place, separator)
+    return examples, label_sets(table, examples, separator, columns.label), columns
+
+
+def columns_of(
+    table: Table, places: Places, label: int, separator: str | None = None
+) -> ColumnsEntry:
+    """Return the columns that an artifact remembers."""
+    from fewfit.artifacts.schema import ColumnsEntry
+
+    return ColumnsEntry(
         fields={f: [table.columns[i] for i in own] for f, own in places.items()},
-        label=table.columns[place],
+        label=table.columns[label],
         separator=separator,
     )
-    return examples, label_sets(table, examples, separator, columns.label), columns
 
 
 def names_of(sets: list[list[str]]) -> Verbalizer:

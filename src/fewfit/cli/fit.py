@@ -12,6 +12,7 @@ import typer
 
 from fewfit.choices import choose
 from fewfit.cli.doctor import joined, probed
+from fewfit.cli.examples import columns_of
 from fewfit.cli.labels import (
     check_names,
     find_labels,
@@ -238,11 +239,7 @@ def fit(
         classifier.fit(examples.texts, y, progress=progress, **given)
     seconds = time.perf_counter() - start
     classifier.doctor_ = report
-    classifier.columns_ = schema.ColumnsEntry(
-        fields={f: [table.columns[i] for i in own] for f, own in places.items()},
-        label=table.columns[place],
-        separator=separator,
-    )
+    classifier.columns_ = columns_of(table, places, place, separator)
     expected = classifier.expected_accuracy() if expect else None
     classifier.save(output, keep_example=keep_example)
     told: Tuning | None = None if multi_label else classifier.tuning_

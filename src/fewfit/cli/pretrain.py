@@ -133,7 +133,7 @@ def _rows(path: Path) -> list[Any]:
             columns = None if task.text_column is None else [task.text_column]
             train = str(path.parent / task.train)
             given = None if task.labels is None else Verbalizer(task.labels)
-            examples, _, y = labelled(
+            examples, _, y, _ = labelled(
                 train, templates, columns, task.label_column, task.labels, use=False
             )
             rows += wordings(examples, y, templates, answers_of(y, given))

@@ -188,7 +188,7 @@ def tune(
     words = read_label_words(label, labels)
     name = label_column or "label"
     file = {"format": format, "delimiter": delimiter, "encoding": encoding}
-    columns, sets, rest = None, None, None
+    sets, rest = None, None
     if separator is not None:
         examples, own, columns = labelled_sets(
             train, templates, text_column, name, separator, **file
@@ -197,7 +197,7 @@ def tune(
         sets = [[verbalizer.classes.index(k) for k in one] for one in own]
         y = [str(verbalizer.classes[0])] * len(own)  # what is looked at are the sets
     else:
-        examples, rest, y = labelled(
+        examples, rest, y, columns = labelled(
             train, templates, text_column, name, words, use=chosen.unlabelled, **file
         )
         verbalizer = answers_of(y, None if words is None else Verbalizer(words))
@@ -268,13 +268,14 @@ def tune(
             labels=[
                 (k, [word]) for k, word in zip(verbalizer.classes, verbalizer.first, strict=True)
             ],
+            columns=columns,
         ),
         costs=costs,
     )
     if chosen.decoded:
         tuned = TunedModel.of(made, trunk=base)
-        several = columns is not None
-        classifier = decoded(tuned, templates, verbalizer, several=several).fit(examples.texts, own)
+        classifier = decoded(tuned, templates, verbalizer, several=multi_label)
+        classifier.fit(examples.texts, own)
         classifier.columns_ = columns
         classifier.save(output)
     else:

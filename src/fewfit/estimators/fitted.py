@@ -289,7 +289,8 @@ def _load_tuned(
         policy=Policy(errors),
     )
     decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
-    return Fitted(task, decoder, tuned.manifest.n_examples, None, tuned=tuned.folder), tuned
+    n = tuned.manifest.n_examples
+    return Fitted(task, decoder, n, None, columns=entry.columns, tuned=tuned.folder), tuned
 
 
 def _copy_tuned(source: Path, folder: str | Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fewfit._version import __version__
 from fewfit.artifacts import card, files
+from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning import make_method, name_of
 from fewfit.tuning.adapter import Adapter
@@ -45,10 +46,11 @@ _ORIGINAL = re.compile(
 
 
 class TaskEntry(files.Strict):
-    """What was asked: templates, the first of which is for prediction, and labels."""
+    """What was asked: templates, the first of which is for prediction, labels, and of what file."""
 
     templates: list[str]
     labels: list[tuple[str | int, list[str]]]
+    columns: ColumnsEntry | None = None
 
 
 class CostEntry(files.Strict):
