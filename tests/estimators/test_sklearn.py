@@ -24,6 +24,7 @@ from sklearn.utils import get_tags
 from fewfit import FewShotClassifier, MultiLabelClassifier
 from fewfit.decoders import MultiLabel
 from fewfit.errors import InputError, InputWarning, LabelWordWarning
+from fewfit.models import FakeModel
 
 WORDS = {"neg": "bad", "pos": "good"}
 TEXTS = [
@@ -222,6 +223,33 @@ def test_scores_count_examples_with_exactly_their_labels():
         clf.score(MANY, np.hstack([BITS, BITS]))
 
 
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([0] * 16, "one of them is above 0"),
+        ([1] * 3, r"sample_weight: expected shape \(16,\), got \(3,\)"),
+        ([-1] + [1] * 15, "finite and not negative"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_unasked(weight, message):
+    model = FakeModel()
+    numbers = [int(y == "pos") for y in Y]
+    one = FewShotClassifier(model, labels={0: "bad", 1: "good"}, store=None).fit(TEXTS, numbers)
+    many = MultiLabelClassifier(model, store=None).fit(TEXTS, [[k] for k in numbers])
+    asked = model.queries
+    for clf, y in ((one, numbers), (many, [[k] for k in numbers])):
+        with pytest.raises(InputError, match=message):
+            clf.score(TEXTS, y, sample_weight=weight)
+    kinds = "all strings or all integers .* fit knew 0, there is '[01]'"
+    with pytest.raises(InputError, match=kinds):
+        one.score(TEXTS, [str(k) for k in numbers])
+    with pytest.raises(InputError, match=kinds):
+        many.score(TEXTS, [[str(k)] for k in numbers])
+    assert model.queries == asked
+    assert one.score(TEXTS, [bool(k) for k in numbers]) == 1.0, "True is 1, as in Python"
+    assert many.score(TEXTS, [[]] * 16) == 0.0
+
+
 @pytest.mark.parametrize("scoring", [None, "f1_micro", "f1_macro", "accuracy", "roc_auc"])
 def test_scikit_learns_scorers_take_it(scoring):
     frame = pd.DataFrame({"z": BITS[:, 0], "b": BITS[:, 1], "m": BITS[:, 0] & BITS[:, 1]})
@@ -234,6 +262,23 @@ def test_scikit_learns_scorers_take_it(scoring):
     assert (
         GridSearchCV(several(), grid, cv=KFold(2), scoring="f1_micro").fit(MANY, BITS).best_score_
     )
+
+
+@pytest.mark.parametrize("scoring", ["roc_auc", "average_precision"])
+@pytest.mark.parametrize("K", [2, 3])
+def test_scorers_that_rank_take_two_labels_as_they_take_three(scoring, K):
+    y = np.column_stack([BITS, BITS[:, 0] & BITS[:, 1]])[:, :K]
+    for clf in (several(), several(labels=["z", "b", "m"][:K])):
+        scores = cross_val_score(clf, MANY, y, cv=KFold(2), scoring=scoring, error_score="raise")
+        np.testing.assert_array_equal(scores, 1.0)
+
+
+def test_log_odds_rank_as_the_probabilities_do_and_are_finite():
+    clf = several().fit(MANY, BITS)
+    p, odds = clf.predict_proba(MANY), clf.decision_function(MANY)
+    np.testing.assert_allclose(odds, np.log(p / (1 - p)), atol=1e-6)
+    clf.decode = lambda _: np.array([[0.0, 1.0]])
+    assert np.isfinite(clf.decision_function(["any"])).all()
 
 
 def test_tags_say_what_is_taken():

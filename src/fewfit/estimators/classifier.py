@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
@@ -22,6 +23,7 @@ from fewfit.errors import InputError, ModelWarning
 from fewfit.estimators.base import check_labelled
 from fewfit.estimators.examples import (
     check_kept,
+    check_kind,
     check_unseen,
     fit_decoder,
     positions,
@@ -412,12 +414,21 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         ----------
         X : sequence of str, sequence of mapping, or table
         y : as in :meth:`fit`
+            A class that `fit` did not know is never given.
         sample_weight : array-like of shape (N,), optional
+
+        Raises
+        ------
+        InputError
+            Before any query, if `y` is text and the classes are numbers, or the other way round.
         """
-        given = self.predict(X).tolist()
-        true = read_labels(y, len(given))
+        check_is_fitted(self, "classes_")
+        rows = read_rows(X, self.task_.template.fields)
+        true, weight = read_labels(y, len(rows)), read_weights(sample_weight, len(rows))
+        check_kind(self.classes_.tolist(), true)
+        given = self.predict(rows).tolist()
         right = [a == b for a, b in zip(given, true, strict=True)]
-        return float(np.average(right, weights=sample_weight))
+        return float(np.average(right, weights=weight))
 
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None

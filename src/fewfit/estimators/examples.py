@@ -14,7 +14,7 @@ from fewfit.errors import InputError, InputWarning, ModelError, ModelWarning
 from fewfit.observations import Observations
 from fewfit.prompts import Row, Verbalizer, read_rows
 from fewfit.prompts.containers import row_name, shown
-from fewfit.prompts.labels import Label, class_array
+from fewfit.prompts.labels import Label, check_kinds, class_array
 from fewfit.task import Task
 
 
@@ -45,6 +45,21 @@ def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
             "sample_weight: weights are finite and not negative, and one of them is above 0"
         )
     return weight
+
+
+def check_kind(known: Sequence[Label], y: Sequence[Label]) -> None:
+    """Refuse to score text against numbers, which is never right (InputError).
+
+    Parameters
+    ----------
+    known : sequence
+        The classes.
+    y : sequence
+        Labels of one kind.
+    """
+    if len(y) and isinstance(known[0], str) != isinstance(y[0], str):
+        who = ("fit knew", "there is")
+        check_kinds([known[0], y[0]], lambda i: who[i], name="y")
 
 
 def check_unseen(

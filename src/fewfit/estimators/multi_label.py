@@ -8,15 +8,17 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from fewfit.asking import Policy
 from fewfit.calibration import NoCalibration
 from fewfit.decoders import MultiLabel, make_decoder
 from fewfit.errors import InputError, ModelError
 from fewfit.estimators.base import TextEstimator, check_labelled
-from fewfit.estimators.examples import read_weights, report_left_out
+from fewfit.estimators.examples import check_kind, read_weights, report_left_out
 from fewfit.estimators.expected import Training
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.opening import open_model
@@ -215,6 +217,19 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         check_labelled(probabilities)
         return (probabilities > self.decoder_.threshold_).astype(np.int64)
 
+    def decision_function(
+        self, X: Any, *, progress: Progress | bool | None = None
+    ) -> NDArray[np.float64]:
+        """Return the log-odds of each label, shape (N, K), columns as in ``classes_``.
+
+        They rank as the probabilities of :meth:`predict_proba` do, and are finite: 0 is one half,
+        not a label's threshold. Of two labels as of more, scikit-learn's ``"roc_auc"`` and
+        ``"average_precision"`` take these; it would read two columns of probabilities as one class
+        and its opposite.
+        """
+        p = self.predict_proba(X, progress=progress)
+        return logit(np.clip(p, np.finfo(float).tiny, 1 - np.finfo(float).epsneg))
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of examples that are given exactly their labels (subset accuracy).
 
@@ -224,20 +239,28 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         y : as in :meth:`fit`
             A label that `fit` did not know is never given.
         sample_weight : array-like of shape (N,), optional
+
+        Raises
+        ------
+        InputError
+            Before any query, if `y` is text and the labels are numbers, or the other way round.
         """
-        given = self.predict_indicator(X)
-        names = self.classes_.tolist()
-        Y, classes, indicator = read_label_sets(y, len(given))
+        check_is_fitted(self, "classes_")
+        rows, names = read_rows(X, self.task_.template.fields), self.classes_.tolist()
+        Y, classes, indicator = read_label_sets(y, len(rows))
+        weight = read_weights(sample_weight, len(rows))
         if indicator and list(classes) == list(range(len(names))):
             classes = tuple(names)
         if indicator and set(classes) != set(names):
             raise InputError(
                 f"y: the columns are {shown(list(classes))}, and fit knew {shown(names)}"
             )
+        check_kind(names, classes)
+        given = self.predict_indicator(rows)
         told = [{names[k] for k in np.flatnonzero(row)} for row in given]
         true = [{classes[k] for k in np.flatnonzero(row)} for row in Y]
         right = [a == b for a, b in zip(told, true, strict=True)]
-        return float(np.average(right, weights=sample_weight))
+        return float(np.average(right, weights=weight))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
