@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -56,6 +55,7 @@ from fewfit.tables.columns import (
     read_examples,
     split_labelled,
 )
+from fewfit.tables.source import suffix_of
 
 if TYPE_CHECKING:
     from fewfit.estimators.base import TextEstimator
@@ -348,7 +348,7 @@ def _print(
             say(line)
     for line in found["warnings"]:
         say(f"Look at this: {line}")
-    new = f"NEW{Path(train).suffix or '.csv'}"
+    new = f"NEW{suffix_of(train) or '.csv'}"
     say(f"Next: {shlex.join(['fewfit', 'predict', output, new, '-o', 'labelled.csv'])}")
 
 

@@ -223,9 +223,9 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         """Return the log-odds of each label, shape (N, K), columns as in ``classes_``.
 
         They rank as the probabilities of :meth:`predict_proba` do, and are finite: 0 is one half,
-        not a label's threshold. Of two labels as of more, scikit-learn's ``"roc_auc"`` and
-        ``"average_precision"`` take these; it would read two columns of probabilities as one class
-        and its opposite.
+        not a label's threshold. These are what scikit-learn's ``"roc_auc"`` takes; two columns of
+        probabilities it would read as one class and its opposite. Its ``"average_precision"`` asks
+        two labels with names for one that is 1, and takes those without.
         """
         p = self.predict_proba(X, progress=progress)
         return logit(np.clip(p, np.finfo(float).tiny, 1 - np.finfo(float).epsneg))

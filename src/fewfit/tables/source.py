@@ -26,6 +26,14 @@ _PACKED: dict[str, tuple[bytes, Any]] = {
 
 SUFFIXES = tuple(_PACKED)
 
+
+def suffix_of(path: str) -> str:
+    """Return what a name says of the format, with that of the packing: ``.csv.gz``."""
+    name = Path(path)
+    packed = name.suffix if name.suffix.lower() in SUFFIXES else ""
+    return Path(path.removesuffix(packed)).suffix + packed
+
+
 _IN_MEMORY = 64 * 2**20
 _DAMAGED = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
