@@ -536,3 +536,17 @@ def test_left_out_shots_are_what_the_pool_has():
         )
     assert experiment.shots == [1, 4, 5]
     assert {sample.shots for sample in experiment.data.samples} == {1, 4, 5}
+
+
+def test_boolean_classes_are_called_the_same_everywhere():
+    (X, y), (X_test, y_test) = TRAIN, TEST
+    labels = {True: "good", False: "bad"}
+    yes, yes_test = ([name == "pos" for name in some] for some in (y, y_test))
+    found = compare(X, yes, X_test, yes_test, labels=labels, models=[FakeModel()], shots=[1])
+    assert [name for name, _ in found.setup.labels] == [False, True]
+    assert all(type(name) is bool for name, _ in found.setup.labels)
+    again = Comparison.model_validate_json(found.model_dump_json())
+    assert again.setup == found.setup
+    assert all(type(name) is bool for name, _ in again.setup.labels)
+    page = html_report(found)
+    assert "False: bad; True: good" in page

@@ -26,6 +26,7 @@ from fewfit.models.paired import PairedModel
 from fewfit.observations import Status
 from fewfit.testing import check_frozen_model
 from tests.fake_server import FakeServer, Reply
+from tests.hf_checkpoints import build
 
 WORDS = ("good", "bad")
 TEXTS = ["so good", "a bad one", "good again", "quite bad", "good good", "bad luck"]
@@ -222,3 +223,12 @@ def test_on_the_command_line(tmp_path):
     refused = run(app, ["fit", train, "-o", out, "--multi-label", "--hidden", "embedded"])
     assert "--hidden" in refused.output
     assert refused.exit_code == 2
+
+
+def test_a_folder_may_be_called_as_a_pair_is(tmp_path):
+    folder = build("bert", tmp_path / "a + b")
+    one = load_model(f"hf:{folder}")
+    assert load_model(str(one.spec)).identity == one.identity
+    both = load_model(f"{one.spec} + fake")
+    assert isinstance(both, PairedModel)
+    assert load_model(str(both.spec)).identity == both.identity

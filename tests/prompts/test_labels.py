@@ -387,3 +387,9 @@ def test_label_sets_that_could_mean_something_else_are_refused(y, labels, messag
     with pytest.raises(InputError, match=message) as error:
         read_label_sets(y, 2, labels=labels)
     assert_plain(error)
+
+
+@pytest.mark.parametrize("words", [{"good", "fine"}, frozenset(["good"])])
+def test_words_without_an_order_are_refused(words):
+    with pytest.raises(InputError, match="'x' has a set of words, which has no order"):
+        Verbalizer({"x": words, "y": ["bad"]})

@@ -348,3 +348,31 @@ def test_every_decoder_takes_several_views(name):
     clf.fit(TEXTS, Y, unlabelled=more)
     proba = clf.predict_proba(NEW)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
+
+
+def test_what_demonstrations_hold_can_be_kept(tmp_path):
+    rows = [({"text": "u", "other": 5}, "good"), ({"text": "v"}, "bad")]
+    view = InContext(ONE, n=np.int64(2), seed=np.int64(3), max_words=np.int32(9))
+    given = InContext(ONE, n=np.int64(1), demonstrations=rows)
+    for i, template in enumerate((view, given)):
+        clf = FewShotClassifier(FakeModel(), template=template, labels=LABELS, store=None)
+        clf.fit(TEXTS, Y).save(tmp_path / str(i))
+        again = FewShotClassifier.load(tmp_path / str(i), model=FakeModel(), store=None)
+        np.testing.assert_array_equal(again.predict_proba(NEW), clf.predict_proba(NEW))
+    assert given.render({"text": "u"}).text("").count("u It was") == 1, "none demonstrates itself"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Template("\ud800{text} {mask}"),
+        lambda: InContext(ONE, separator="\ud800"),
+        lambda: InContext(ONE, demonstrations=[({"text": "\udfff"}, "good")]),
+        lambda: InContext(ONE, demonstrations=[({"text": "u"}, 3)]),
+        lambda: InContext(ONE, demonstrations=[({"body": "u"}, "good")]),
+        lambda: InContext(ONE, demonstrations=["good"]),
+    ],
+)
+def test_what_no_file_could_hold_is_refused_at_once(make):
+    with pytest.raises(InputError):
+        make()

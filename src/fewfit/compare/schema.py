@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
 
 from fewfit.errors import InputError
 
@@ -258,7 +266,7 @@ class Setup(_Strict):
     method_templates: dict[str, list[str]] = {}
     search_trials: int | None = None
     default: str | None = None
-    labels: list[tuple[str | int, list[str] | list[tuple[str, float]]]]
+    labels: list[tuple[StrictBool | StrictInt | StrictStr, list[str] | list[tuple[str, float]]]]
     calibration: str
     identities: dict[str, dict[str, str]]
     shots: list[int]

@@ -308,7 +308,7 @@ def _view_entry(view: View) -> schema.ViewEntry:
         return schema.ViewEntry(template=view.source, in_context=None)
     if type(view) is InContext:
         options = view.options()
-        options["demonstrations"] = [(dict(row), word) for row, word in view.demonstrations or ()]
+        options["demonstrations"] = options["demonstrations"] or []
         return schema.ViewEntry(
             template=view.template, in_context=schema.DemonstrationsEntry(**options)
         )

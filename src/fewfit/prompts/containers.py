@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from fewfit.errors import InputError
+
+LONE = re.compile("[\ud800-\udfff]")
+"""A lone surrogate, which no file in UTF-8 holds."""
 
 BYTES = bytes | bytearray | memoryview
 

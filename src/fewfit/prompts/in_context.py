@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from fewfit.errors import InputError
 from fewfit.parameters import check_parameters
+from fewfit.prompts.containers import LONE, shown
 from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.rows import Row
 from fewfit.prompts.template import Template
@@ -105,6 +106,13 @@ class InContext(View):
         check_parameters(self)
         self._template = Template(template)
         self.fields = self._template.fields
+        told = [self.separator, *(w for row, word in self._given() for w in (*row.values(), word))]
+        for text in told:
+            if not isinstance(text, str) or LONE.search(text):
+                raise InputError(
+                    f"separator, demonstrations: expected text, got {shown(text)}, which cannot be "
+                    "kept"
+                )
 
     def learn(self, rows: Sequence[Row], words: Sequence[str]) -> InContext:
         if self.demonstrations is not None:
@@ -126,8 +134,27 @@ class InContext(View):
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments that make this view again from its template."""
-        names = ("n", "choose", "separator", "max_words", "seed", "turns", "demonstrations")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "n": int(self.n),
+            "choose": self.choose,
+            "separator": self.separator,
+            "max_words": None if self.max_words is None else int(self.max_words),
+            "seed": int(self.seed),
+            "turns": bool(self.turns),
+            "demonstrations": None if self.demonstrations is None else self._given(),
+        }
+
+    def _given(self) -> list[Demonstration]:
+        """Return the demonstrations as they are shown: the template's fields alone (InputError)."""
+        try:
+            return [
+                ({name: row[name] for name in self.fields}, word)
+                for row, word in self.demonstrations or ()
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"demonstrations: each is a row with {list(self.fields)}, and its label word"
+            ) from error
 
     def render(self, row: Mapping[str, str]) -> Prompt:
         if self.demonstrations is None and self.n:
@@ -158,7 +185,7 @@ class InContext(View):
         )
 
     def _shown(self, row: Row) -> list[Demonstration]:
-        ranked = list(self.demonstrations or ())
+        ranked = self._given()
         if self.choose == "nearest" and self.n and ranked:
             similarity = (self._index[1] @ self._index[0].transform([_joined(row)]).T).toarray()
             ranked = [ranked[i] for i in np.argsort(-similarity[:, 0], kind="stable")]
@@ -176,7 +203,7 @@ class InContext(View):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\S+")
-        texts = [_joined(row) for row, _ in self.demonstrations or ()]
+        texts = [_joined(row) for row, _ in self._given()]
         try:
             return vectorizer, vectorizer.fit_transform(texts)
         except ValueError as error:  # every example is empty

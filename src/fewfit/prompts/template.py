@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from fewfit.errors import InputError
+from fewfit.prompts.containers import LONE, shown
 from fewfit.prompts.prompt import Part, Prompt
 from fewfit.prompts.views import View, Views
 
@@ -47,6 +48,10 @@ class Template(View):
     def __init__(self, source: str) -> None:
         if not isinstance(source, str):
             raise InputError(f"template: expected a string, got {type(source).__name__}")
+        if LONE.search(source):
+            raise InputError(
+                f"template: {shown(source)} holds a character that no text has, and cannot be kept"
+            )
         self.source = source
         self._parts = _parse(source)
         names = [part.text for part in self._parts if part.kind == "field"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 from fewfit.errors import InputError, InputWarning, LabelWordWarning
@@ -247,6 +247,11 @@ def _weights(given: Sequence[Any]) -> tuple[float, ...] | None:
 
 
 def _words_of(name: Label, words: str | Iterable[str]) -> list[str]:
+    if isinstance(words, Set) and not isinstance(words, KeysView):
+        raise InputError(
+            f"labels: class {name!r} has a set of words, which has no order, and the first is the "
+            "one that is shown; give a list"
+        )
     if not isinstance(words, str | bytes) and is_iterable(words):
         listed = [as_py(word) for word in words]
     else:

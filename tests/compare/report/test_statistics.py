@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from fewfit.compare.report.statistics import (
     resampled_accuracy,
     summarise,
 )
+from fewfit.compare.report.tables import cost_table
 from fewfit.compare.schema import Asked, Cell, Ledger
 
 
@@ -151,3 +154,13 @@ def test_summaries():
     assert unknown.seconds is None
     assert unknown.cost == 2.0 * 130
     assert summarise(cells[:1], y)[0].sd is None
+
+
+def test_tables_at_a_number_of_shots_hold_no_others():
+    cells = [finished("a", 0, [0] * 4), finished("b", 0, [0] * 4)]
+    more = finished("a", 0, [0] * 4)
+    more = replace(more, cell=more.cell.model_copy(update={"shots": 16}))
+    found = summarise([*cells, more], np.zeros(4, dtype=np.intp))
+    table = cost_table(found)
+    assert table.header[0] == "16 shots"
+    assert [row[0] for row in table.rows] == ["a"]

@@ -370,3 +370,12 @@ def test_a_dense_layer_without_safetensors_is_refused(folder):
 def test_a_malformed_spec_is_refused(spec):
     with pytest.raises(InputError, match="model: "):
         load_model(spec)
+
+
+def test_a_limit_without_room_for_a_text_is_refused(tmp_path):
+    folder = save(tmp_path)
+    for limit in (1, 2):
+        with pytest.raises(InputError, match=f"max_tokens={limit} leaves no room for a text"):
+            SentenceEncoder(folder, max_tokens=limit).observe(prompts("a"), WORDS)
+    few = SentenceEncoder(folder, max_tokens=3).observe(prompts("a", "a a a"), WORDS)
+    assert few.status.tolist() == [Status.OK, Status.TRUNCATED]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +95,7 @@ def test_scoring_is_as_before_after_writing(folders):
 def test_what_cannot_write_is_refused(folders):
     with pytest.raises(InputError, match="no causal model"):
         texts_of(load_model(f"hf:{folders[3]}"), Writing())
-    with pytest.raises(InputError, match="shorten the template"):
+    with pytest.raises(InputError, match="reads 96 tokens in all, and 96 are to be written"):
         texts_of(load_model(f"hf:{folders[0]}"), Writing(max_tokens=96))
     with pytest.warns(TruncationWarning, match="cut to the 2 tokens"):
         texts_of(load_model(f"hf:{folders[0]}"), Writing(max_tokens=94))
@@ -129,3 +132,47 @@ def test_only_models_of_one_vocabulary_are_compared(folders):
         next(answer_and_rank(gpt2, llama, TEXTS))
     with pytest.raises(InputError, match="base: 'embedded' is no causal model"):
         next(answer_and_rank(load_model("embedded"), llama, TEXTS))
+
+
+def test_what_is_written_does_not_depend_on_who_else_asks(folders):
+    model = load_model(f"hf:{folders[0]}")
+    [prompt] = prompts(TEXTS[0])
+    how = Writing(max_tokens=8)
+    model.observe([prompt], ["the", "movie"])
+    alone = texts_of(model, how)
+    ids, written = model.write_tokens(prompt, how)
+    scores = model.next_scores(ids)
+    over = threading.Event()
+
+    def ask():
+        while not over.is_set():
+            model.observe([prompt], ["the", "movie"])
+
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            for _ in range(20):
+                assert model.next_scores(ids).shape == scores.shape
+                assert model.write_tokens(prompt, how) == (ids, written)
+            assert texts_of(model, how) == alone
+        finally:
+            over.set()
+        assert [job.result() for job in asking] == [None, None]
+
+
+def test_more_to_write_than_the_model_has_is_said_as_that(folders):
+    model = load_model(f"hf:{folders[0]}")
+    for call in (
+        lambda: list(model.write(prompts("a"), Writing(max_tokens=96))),
+        lambda: model.write_tokens(prompts("a")[0], Writing(max_tokens=200)),
+    ):
+        with pytest.raises(InputError, match=r"max_tokens: .* reads 96 tokens in all"):
+            call()
+
+
+def test_a_prefix_is_the_same_question_however_it_ends(folders):
+    def made(prefix):
+        return load_model(f"hf:{folders[0]}?chat=true{prefix}").identity
+
+    assert made("&prefix=It+is") == made("&prefix=It+is+")
+    assert made("") == made("&prefix=")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fewfit.compare.schema import Summary
 from fewfit.markdown import NONE
@@ -16,6 +16,12 @@ def lines(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
         name = f"{item.method}, {item.model}" if several and item.model else item.method
         grouped.setdefault(name, []).append(item)
     return grouped
+
+
+def largest_of(grouped: Mapping[str, Sequence[Summary]]) -> dict[str, Summary]:
+    """Return the summaries at the largest number of shots; a method without one is left out."""
+    largest = max((items[-1].shots for items in grouped.values()), default=0)
+    return {name: items[-1] for name, items in grouped.items() if items[-1].shots == largest}
 
 
 def seconds(value: float | None) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fewfit.compare.report.advice import advice
-from fewfit.compare.report.formats import count, lines, seconds, size
+from fewfit.compare.report.formats import count, largest_of, lines, seconds, size
 from fewfit.compare.report.styles import COLOURS, Style, styles
 from fewfit.compare.report.svg import Point, line_plot, reliability_plot, swatch
 from fewfit.compare.report.tables import FLOPS_HEADER, FLOPS_NOTE, flops_rows, same_samples_note
@@ -85,14 +85,14 @@ def _environment() -> Environment:
 def _quality(grouped: Grouped, marks: Mapping[str, Markup], shots: int) -> _Table:
     rows = [
         [marks[name] + " " + name, *(f"{value:.3f}" for value in (s.macro_f1, s.log_loss, s.ece))]
-        for name, s in _last(grouped).items()
+        for name, s in largest_of(grouped).items()
     ]
     head = ["method", "macro F1", "log loss", "calibration error"]
     return _Table(f"Quality at {_shots(shots)}, means over samples", head, rows)
 
 
 def _costs(grouped: Grouped, marks: Mapping[str, Markup], shots: int) -> _Table:
-    last = _last(grouped)
+    last = largest_of(grouped)
     priced = any(item.cost is not None for item in last.values())
     rows = [
         [
@@ -247,10 +247,6 @@ def _setup(comparison: Comparison) -> dict[str, str]:
         or "none: the store had all answers",
         "fewfit": setup.fewfit_version,
     }
-
-
-def _last(grouped: Grouped) -> dict[str, Summary]:
-    return {name: items[-1] for name, items in grouped.items()}
 
 
 def _shots(n: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fewfit.compare.report.advice import advice
-from fewfit.compare.report.formats import count, flops, lines, seconds, size
+from fewfit.compare.report.formats import count, flops, largest_of, lines, seconds, size
 from fewfit.compare.schema import Comparison, Summary
 from fewfit.markdown import NONE, Table
 
@@ -43,7 +43,7 @@ FLOPS_HEADER = (
 
 def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
     """Return a row for each method whose frozen model's size is known."""
-    last = {name: items[-1] for name, items in grouped.items()}
+    last = largest_of(grouped)
     return [
         [
             name,
@@ -63,7 +63,7 @@ def flops_rows(grouped: Mapping[str, Sequence[Summary]]) -> list[list[str]]:
 def cost_table(summaries: Sequence[Summary]) -> Table:
     """Return quality and cost by method, at the largest number of shots."""
     largest = max(item.shots for item in summaries)
-    last = {name: items[-1] for name, items in lines(summaries).items()}
+    last = largest_of(lines(summaries))
     priced = any(item.cost is not None for item in last.values())
     header = [f"{largest} shot{'s' * (largest > 1)}", "macro F1", "log loss", "ECE", "queries"]
     header += ["tokens", "queries per row", "tokens per row", "fit", "predict", "memory"]

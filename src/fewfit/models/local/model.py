@@ -137,7 +137,8 @@ class TransformersModel(LocalModel):
         for option, value in (("system", system), ("prefix", prefix)):
             if value is not None and not chat:
                 raise InputError(f"model: {option} is of a chat; add chat=true")
-        self.chat, self.system, self.prefix = chat, system, prefix
+        self.chat, self.system = chat, system
+        self.prefix = (prefix or "").rstrip() or None  # as it is written
 
     @classmethod
     def from_spec(cls, rest: str) -> TransformersModel:
@@ -337,7 +338,7 @@ class TransformersModel(LocalModel):
         point = self.checkpoint
         if point.kind != "causal":
             raise InputError(f"model: {point.name} is no causal model, which alone writes texts")
-        limit = self.max_tokens - how.max_tokens
+        limit = self._beside(how)
         prompts = self._read(prompts)
         encoder, network = self._encoder, self._network
         for frame, positions in self._groups(prompts).items():
@@ -352,7 +353,8 @@ class TransformersModel(LocalModel):
                         stacklevel=2,
                     )
                 pad = padding(network.model, encoder.pad_id)
-                return write_batch(network.model, encoder.decode, batch, how, pad, point.name)
+                with network.lock:
+                    return write_batch(network.model, encoder.decode, batch, how, pad, point.name)
 
             yield from self._batches(prompts, positions, limit, answer)
 
@@ -368,15 +370,29 @@ class TransformersModel(LocalModel):
     def write_tokens(self, prompt: Prompt, how: Writing) -> tuple[list[int], list[int]]:
         """Return a prompt's tokens, and those that this causal model writes behind them."""
         [read] = self._read([prompt])
-        [item] = self._encoder.encode([read], self.max_tokens - how.max_tokens)
-        network, encoder = self._network.model, self._encoder
-        pad, name = padding(network, encoder.pad_id), self.checkpoint.name
-        [ids], _ = write_tokens(network, encoder.decode, [item.ids], how, pad, name)
+        limit, encoder, network = self._beside(how), self._encoder, self._network
+        for frame in self._groups([read]):
+            encoder.check(frame, limit)
+        [item] = encoder.encode([read], limit)
+        pad, name = padding(network.model, encoder.pad_id), self.checkpoint.name
+        with network.lock:
+            [ids], _ = write_tokens(network.model, encoder.decode, [item.ids], how, pad, name)
         return item.ids, ids
+
+    def _beside(self, how: Writing) -> int:
+        """Return how many tokens are left for the prompt beside what is written (InputError)."""
+        limit = self.max_tokens - how.max_tokens
+        if limit < 1:
+            raise InputError(
+                f"max_tokens: {self.checkpoint.name} reads {self.max_tokens} tokens in all, and "
+                f"{how.max_tokens} are to be written; write fewer"
+            )
+        return limit
 
     def next_scores(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the scores of the token after each of a text's tokens, (T, V), float32."""
-        return next_scores(self._network.model, ids, self.checkpoint.name)
+        with self._network.lock:
+            return next_scores(self._network.model, ids, self.checkpoint.name)
 
     def output_vectors(self) -> tuple[list[str], NDArray[np.float32]]:
         """Return words and their rows of the output matrix: :func:`expand_words` takes both.

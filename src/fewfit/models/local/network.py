@@ -47,6 +47,9 @@ class Network:
 
     Attributes
     ----------
+    lock : threading.Lock
+        Held while the head's columns, vectors and the way of writing are those of one call; whoever
+        runs :attr:`model` itself takes it first.
     pads : bool
         Whether prompts of unequal length may be padded to one batch: a row then is what it is
         alone.
@@ -65,7 +68,7 @@ class Network:
         self._start_id = getattr(network.config, "decoder_start_token_id", None)
         if kind == "seq2seq" and self._start_id is None:
             self._start_id = self._pad_id
-        self._lock = threading.Lock()  # columns and vectors are those of one call
+        self.lock = threading.Lock()
         self._vectors: Vectors | None = None
         network.get_input_embeddings().register_forward_hook(self._put_vectors)
         self._narrowed, self._no_cache = Narrowed(network), no_cache(network)
@@ -141,7 +144,7 @@ class Network:
             None if columns is None else torch.tensor(columns, dtype=torch.long, device=self.device)
         )
         inputs = {**inputs, **self._no_cache}
-        with self._lock, torch.inference_mode():
+        with self.lock, torch.inference_mode():
             self._vectors = vectors
             short = self._head is not None
             if short:

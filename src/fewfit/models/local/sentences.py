@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
+from fewfit.errors import InputError
 from fewfit.models.base import Check
 from fewfit.models.local.base import LocalModel
 from fewfit.models.local.batching import read_in_batches
@@ -141,7 +142,14 @@ class SentenceEncoder(TextVectors, LocalModel):
     def _load_encoder(self) -> TextEncoder:
         point = self.checkpoint
         words = load_tokenizer(point.description, point.name)
-        return TextEncoder(words.backend_tokenizer, limit=self.max_tokens)
+        encoder = TextEncoder(words.backend_tokenizer, limit=self.max_tokens)
+        [around] = encoder.encode_texts([self._layout.prefix])
+        if len(around.ids) >= self.max_tokens:
+            raise InputError(
+                f"model: max_tokens={self.max_tokens} leaves no room for a text: {point.name} puts "
+                f"{len(around.ids)} tokens around it"
+            )
+        return encoder
 
     @property
     def network(self) -> VectorNetwork:
