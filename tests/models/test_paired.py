@@ -21,7 +21,7 @@ from fewfit.errors import (
     ModelWarning,
 )
 from fewfit.estimators.opening import open_model
-from fewfit.models import FakeModel
+from fewfit.models import FakeModel, TransformersModel
 from fewfit.models.paired import PairedModel
 from fewfit.observations import Status
 from fewfit.testing import check_frozen_model
@@ -225,10 +225,9 @@ def test_on_the_command_line(tmp_path):
     assert refused.exit_code == 2
 
 
-def test_a_folder_may_be_called_as_a_pair_is(tmp_path):
+def test_a_folder_that_is_called_like_a_pair_is_refused_at_once(tmp_path):
     folder = build("bert", tmp_path / "a + b")
-    one = load_model(f"hf:{folder}")
-    assert load_model(str(one.spec)).identity == one.identity
-    both = load_model(f"{one.spec} + fake")
-    assert isinstance(both, PairedModel)
-    assert load_model(str(both.spec)).identity == both.identity
+    with pytest.raises(InputError, match="rename the folder"):
+        TransformersModel(folder)
+    with pytest.raises(InputError, match="'b' is not known"):
+        load_model(f"hf:{folder}")

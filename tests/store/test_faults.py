@@ -21,7 +21,7 @@ import pytest
 
 from fewfit.errors import BudgetExceededError, InputError, ModelError, StoreError, StoreWarning
 from fewfit.models import FakeModel
-from fewfit.models.budget import BudgetedModel
+from fewfit.models.budget import BudgetedModel, unbilled
 from fewfit.models.metered import MeteredModel
 from fewfit.observations import Status
 from fewfit.store import StoredModel, statistics, tables
@@ -263,7 +263,7 @@ def test_a_model_that_fails_has_not_used_up_the_budget(tmp_path, batch_size):
         works = 10
 
         def stream(self, prompts, words):
-            assert len({prompt.parts for prompt in prompts}) == len(prompts)  # which asks nothing
+            assert len({p.parts for p in unbilled(prompts)}) == len(prompts)  # which asks nothing
             for batch in super().stream(prompts, words):
                 if self.queries > self.works:
                     raise ModelError("the server is down")
@@ -281,6 +281,24 @@ def test_a_model_that_fails_has_not_used_up_the_budget(tmp_path, batch_size):
         stored.observe(some, WORDS)
     assert (server.queries, model.left) == (150, 0)
     assert statistics(tmp_path / "store.sqlite")["rows"] >= 150 - batch_size
+
+
+def test_a_model_that_takes_prompts_one_by_one_is_held_to_the_budget():
+    class Own(FakeModel):
+        def stream(self, prompts, words):
+            for prompt in prompts:
+                self._bill(prompt)
+                if self.queries % 4 == 0:
+                    raise ModelError("the server is down")
+            yield from ()
+
+    server = Own()
+    model = BudgetedModel(server, 10, keeps=True)
+    for left in (6, 2):
+        with pytest.raises(ModelError):
+            list(model.stream(prompts(*map(str, range(9))), WORDS))
+        assert model.left == left
+    assert server.queries == 8
 
 
 def test_a_caller_that_stops_leaves_the_rest_of_the_budget(tmp_path):

@@ -100,6 +100,21 @@ def test_a_blank_before_a_quote_is_no_part_of_the_value(tmp_path, delimiter):
     ]
 
 
+@pytest.mark.parametrize(
+    ("delimiter", "lines", "texts"),
+    [
+        ("|", ["1|text", '2| "Great" film', '3| "Awful"'], [' "Great" film', ' "Awful"']),
+        (",", ["text,1", "ok,2", ' "Hello" you,3', 'so, "4"'], ["ok", ' "Hello" you', "so"]),
+    ],
+)
+def test_quotes_with_text_behind_them_are_text(tmp_path, delimiter, lines, texts):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines))
+    table, rows, _ = read(path)
+    place = list(table.columns).index("text")
+    assert [values[place] for _, values in rows] == texts
+
+
 def test_blanks_of_a_value_stay_where_quotes_do_not_say_otherwise(tmp_path):
     written = csv_bytes(rows=[["text", "label"], [' "a", "b" ', " x"], ['so, "', "y, "], ["", '"']])
     (tmp_path / "a.csv").write_bytes(written)

@@ -48,8 +48,8 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
         return spec
     if not isinstance(spec, str):
         raise InputError(f"model: expected a name or a frozen model, got a {type(spec).__name__}")
-    if (joint := _halves(spec)) is not None:
-        scores, hidden = joint
+    if JOINT in spec:
+        scores, hidden = (part.strip() for part in spec.split(JOINT, 1))
         pair(scores, hidden)
         return PairedModel(load_model(scores), load_model(hidden))
     name, _, rest = spec.partition(":")
@@ -66,19 +66,6 @@ def load_model(spec: str | FrozenModel) -> FrozenModel:
     return named_model(spec)
 
 
-def _halves(spec: str) -> tuple[str, str] | None:
-    """Return the specs of a pair; a folder's name may hold what stands between them."""
-    parts = spec.split(JOINT)
-    known = {*KINDS, "tuned"}
-    for i in range(1, len(parts)):
-        scores, hidden = (JOINT.join(some).strip() for some in (parts[:i], parts[i:]))
-        if hidden.partition(":")[0] in known or (
-            i == len(parts) - 1 and spec.partition(":")[0] not in ("hf", "encoder", "tuned")
-        ):
-            return scores, hidden
-    return None
-
-
 def pair(scores: str | FrozenModel, hidden: str | FrozenModel | None) -> str | FrozenModel:
     """Return who has the scores of one and the hidden states of another, if there is another.
 
@@ -90,7 +77,7 @@ def pair(scores: str | FrozenModel, hidden: str | FrozenModel | None) -> str | F
     if hidden is None:
         return scores
     for name, half in (("model", scores), ("hidden", hidden)):
-        if isinstance(half, PairedModel) or (isinstance(half, str) and _halves(half)):
+        if isinstance(half, PairedModel) or (isinstance(half, str) and JOINT in half):
             raise InputError(f"{name}: {half!r:.80} is two models already")
     if isinstance(scores, str) and isinstance(hidden, str):
         return scores + JOINT + hidden

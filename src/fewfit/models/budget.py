@@ -24,7 +24,8 @@ class BudgetedModel(FrontModel):
     model : FrozenModel
     max_queries : int
         How many prompts may be asked over the life of this object. A prompt without a usable
-        answer counts, a retry does not; nor does one that the model had not come to when it failed.
+        answer counts, a retry does not; nor does one that the model had not taken from the
+        sequence when it failed.
     keeps : bool
         Whether what is answered is stored. If so, a run that needs more than is left asks what it
         can before it stops; if not, it asks nothing, since the answers would be lost.
@@ -86,11 +87,13 @@ class BudgetedModel(FrontModel):
             )
 
 
-class _Taken(Sequence[Prompt]):
-    """Prompts that note which of them are taken by their place, as a model does to ask them.
+def unbilled(prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+    """Return prompts to look through without asking, which no budget counts."""
+    return prompts._prompts if isinstance(prompts, _Taken) else prompts
 
-    To look through all of them is not to ask.
-    """
+
+class _Taken(Sequence[Prompt]):
+    """Prompts that note which of them a model has taken, one by one or by their places."""
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
         self._prompts = prompts
@@ -98,9 +101,6 @@ class _Taken(Sequence[Prompt]):
 
     def __len__(self) -> int:
         return len(self._prompts)
-
-    def __iter__(self) -> Iterator[Prompt]:
-        return iter(self._prompts)
 
     @overload
     def __getitem__(self, at: int) -> Prompt: ...

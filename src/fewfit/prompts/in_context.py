@@ -106,7 +106,7 @@ class InContext(View):
         check_parameters(self)
         self._template = Template(template)
         self.fields = self._template.fields
-        told = [self.separator, *(w for row, word in self._given() for w in (*row.values(), word))]
+        told = [self.separator, *(w for row, word in self._given for w in (*row.values(), word))]
         for text in told:
             if not isinstance(text, str) or LONE.search(text):
                 raise InputError(
@@ -141,9 +141,10 @@ class InContext(View):
             "max_words": None if self.max_words is None else int(self.max_words),
             "seed": int(self.seed),
             "turns": bool(self.turns),
-            "demonstrations": None if self.demonstrations is None else self._given(),
+            "demonstrations": None if self.demonstrations is None else list(self._given),
         }
 
+    @cached_property
     def _given(self) -> list[Demonstration]:
         """Return the demonstrations as they are shown: the template's fields alone (InputError)."""
         try:
@@ -185,7 +186,7 @@ class InContext(View):
         )
 
     def _shown(self, row: Row) -> list[Demonstration]:
-        ranked = self._given()
+        ranked = self._given
         if self.choose == "nearest" and self.n and ranked:
             similarity = (self._index[1] @ self._index[0].transform([_joined(row)]).T).toarray()
             ranked = [ranked[i] for i in np.argsort(-similarity[:, 0], kind="stable")]
@@ -203,7 +204,7 @@ class InContext(View):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         vectorizer = TfidfVectorizer(token_pattern=r"(?u)\S+")
-        texts = [_joined(row) for row, _ in self._given()]
+        texts = [_joined(row) for row, _ in self._given]
         try:
             return vectorizer, vectorizer.fit_transform(texts)
         except ValueError as error:  # every example is empty

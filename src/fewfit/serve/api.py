@@ -16,7 +16,7 @@ from fewfit.estimators import FewShotClassifier
 from fewfit.models import FrozenModel
 from fewfit.serve import schemas as s
 from fewfit.serve.answers import answered, asked_for, described, labelled, public
-from fewfit.serve.batching import BusyError, Queue
+from fewfit.serve.batching import BusyError, LateError, Queue
 from fewfit.serve.guard import Bounds
 from fewfit.serve.metrics import Metrics
 from fewfit.serve.tasks import Report, Served, TakenError, Tasks
@@ -214,10 +214,14 @@ def api_router(
             if due and (again or engine.is_silent):
                 tried[key] = time.monotonic()
                 try:
-                    found = await queue.answer([task], [dict(task.estimator.task_.probe)])
-                    engine.failing = "no usable answer" if found[task.name].reasons[0] else None
+                    await queue.answer([task], [dict(task.estimator.task_.probe)])
+                    # A batch that answered others says that it is not the model.
+                    engine.failing = "no usable answer" if engine.is_silent else None
                 except BusyError:
                     continue
+                except LateError:
+                    if not engine.waiting:
+                        engine.failing = LateError.__name__
                 except Exception as error:
                     engine.failing = type(error).__name__
         waiting = {

@@ -69,17 +69,22 @@ def quoted_header(source: Source, encoding: str) -> bool:
 def blank_before_quotes(source: Source, encoding: str, delimiter: str) -> bool:
     """Whether a value stands in quotes behind a blank, which is then no part of any value.
 
-    A quoted value with such a thing in it has its quotes doubled.
+    A quoted value with such a thing in it has its quotes doubled. Where the file cannot be read
+    like that, as text goes on behind such quotes, they are text themselves.
     """
     d = re.escape(delimiter)
     quoted = re.compile(f'{d} +"(?!{d})[^"\r\n]+" *(?:{d}|[\r\n]|$)')
     with source.open() as stream:
         text = io.TextIOWrapper(stream, encoding=encoding, newline="")
         try:
-            return any(quoted.search(line) for line in text)
+            found = any(quoted.search(line) for line in text)
         finally:
             if not text.closed:
                 text.detach()
+    try:
+        return found and all(True for _ in _read(source, encoding, delimiter, True, True))
+    except csv.Error:
+        return False
 
 
 def read_delimited(

@@ -168,11 +168,3 @@ def test_more_to_write_than_the_model_has_is_said_as_that(folders):
     ):
         with pytest.raises(InputError, match=r"max_tokens: .* reads 96 tokens in all"):
             call()
-
-
-def test_a_prefix_is_the_same_question_however_it_ends(folders):
-    def made(prefix):
-        return load_model(f"hf:{folders[0]}?chat=true{prefix}").identity
-
-    assert made("&prefix=It+is") == made("&prefix=It+is+")
-    assert made("") == made("&prefix=")

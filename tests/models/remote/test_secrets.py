@@ -80,6 +80,7 @@ LONG = "Ab12Cd34Ef56Gh78Ij90Kl12Mn34Op56Qr"
 SHAPES = [
     *(f"sk-proj-{LONG}", f"sk-{LONG}".lower(), "sk-or-v1-" + "0a1b2c3d" * 8, KEY, f"hf_{LONG}"),
     *(f"gsk_{LONG}", f"ghp_{LONG}", f"github_pat_{LONG}", f"xai-{LONG}", f"AIza{LONG}"),
+    "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",  # of letters alone, as they are
     f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI{LONG}",
 ]
 
@@ -123,6 +124,8 @@ def test_what_has_the_place_of_a_key_is_refused_and_not_repeated(rest):
         "https://gw.example.com/v1?model=meta-llama/Llama-3.1-8B-Instruct",
         "https://gw.example.com/v1?model=ft:gpt-4o-mini-2024-07-18:acme::9aBcD3fG",
         "https://gw.example.com/v1?model=sk-learn",
+        "https://gw.example.com/v1?model=hf_MobileNetSmallClassifier",
+        'https://gw.example.com/v1?model=m&extra={"note":"see https://a.example, or me@b.example"}',
         "https://gw.example.com/v1?model=sk-lora-Qwen2.5-7B-Instruct-v12",
         "https://gw.example.com/v1?model=hf_internal_testing_tiny_random_gpt2",
         "https://sk-inferenceserver01.example.com:8443/v1?model=m",

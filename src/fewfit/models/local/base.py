@@ -20,6 +20,7 @@ from fewfit.models.local.loading import (
     default_dtype,
     import_torch,
 )
+from fewfit.models.paired import JOINT
 
 Made = TypeVar("Made")
 
@@ -91,6 +92,11 @@ class LocalModel(LazyModel):
             raise InputError(f"model: dtype is one of {(*DTYPES, 'auto')}, not {dtype!r}")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"model: max_tokens is at least 1, not {max_tokens}")
+        if JOINT in checkpoint.name:
+            raise InputError(
+                f"model: {checkpoint.name!r:.200} has {JOINT!r} in its name, which stands between "
+                "two models; rename the folder, or name a link to it"
+            )
         self.checkpoint = checkpoint
         self._dtype, self._max_tokens, self._device = dtype, max_tokens, device
 

@@ -84,7 +84,7 @@ class ChatTemplate:
         parts: list[Part] = []
         for before, turn in zip(frame, turns, strict=False):
             parts += [Part("literal", before), *turn.question()]
-        last = frame[-1] + (f"{self._prefix} " if self._prefix else "")
+        last = frame[-1] + (f"{self._prefix.rstrip()} " if self._prefix else "")
         return Prompt((*parts, Part("literal", last), Part("mask", "")))
 
     def _render(self, n: int) -> list[str]:

@@ -137,8 +137,7 @@ class TransformersModel(LocalModel):
         for option, value in (("system", system), ("prefix", prefix)):
             if value is not None and not chat:
                 raise InputError(f"model: {option} is of a chat; add chat=true")
-        self.chat, self.system = chat, system
-        self.prefix = (prefix or "").rstrip() or None  # as it is written
+        self.chat, self.system, self.prefix = chat, system, prefix
 
     @classmethod
     def from_spec(cls, rest: str) -> TransformersModel:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.models.base import Check, FrozenModel
+from fewfit.models.budget import unbilled
 from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.guard import Guard, redact
@@ -132,7 +133,7 @@ class RemoteModel(FrozenModel):
     def stream(self, prompts: Sequence[Prompt], words: Sequence[str]) -> Iterator[Batch]:
         session = self.session()
         with self._spoken(session.redactor, "the server is no use: "):
-            ask = self._asking(session, prompts, words)
+            ask = self._asking(session, unbilled(prompts), words)
         tally, guarded = Tally(), Guard(ask, self.scheme, session.redactor)
         groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
         with closing(groups):  # or it would ask on until the traceback is gone

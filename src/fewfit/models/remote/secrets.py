@@ -34,6 +34,9 @@ _KEYS = re.compile(
     re.ASCII,
 )
 _RUN = re.compile(r"[A-Za-z0-9]{12,}")
+_CASES = 8
+"""Changes between small and capital letters in a run: names made of words have fewer."""
+
 _IN_PATH = re.compile(
     r"(?:^|/)([\w.-]*(?:key|token|secret|bearer|password))/(?=[^/\s]*\d)[^/\s]{8,}", re.IGNORECASE
 )
@@ -124,7 +127,7 @@ def holds_key(value: str) -> bool:
     return (
         any(_is_random(shape) for shape in _KEYS.findall(value))
         or any(map(is_secretive, _IN_PATH.findall(value)))
-        or re.search(r"://[^/?#]*@", value) is not None
+        or re.search(r"://[^/?#\s]*@", value) is not None
         or re.search(r"\bbearer\s+(?=\S*\d)\S{8}", value, re.IGNORECASE) is not None
     )
 
@@ -144,6 +147,8 @@ def _is_random(text: str) -> bool:
         digits, letters = re.sub(r"\D", "", run), re.sub(r"\d", "", run)
         mixed = letters != letters.lower() and letters != letters.upper()
         if letters and digits and (mixed or len(digits) >= 4):
+            return True
+        if len(re.findall("[a-z](?=[A-Z])|[A-Z](?=[a-z])", run)) >= _CASES:  # of letters alone
             return True
     return False
 
