@@ -374,12 +374,15 @@ def test_on_loopback_a_key_takes_the_place_of_the_check_of_names(
 
 def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder):
     code = """
-        import sys, time
+        import sys, time, warnings
+        from fewfit.errors import ModelWarning
         from fewfit.models import FakeModel
         answers = FakeModel.stream
         def stream(self, prompts, words):
             if any("slow" in p.user_text for p in prompts):
                 print("asked", file=sys.stderr, flush=True)
+                for _ in range(3):
+                    warnings.warn("it said 'slow'", ModelWarning)
                 time.sleep(0.5)
             yield from answers(self, prompts, words)
         FakeModel.stream = stream
@@ -404,6 +407,11 @@ def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder)
     thread = threading.Thread(target=ask)
     thread.start()
     _said(program, "asked")
+    _said(program, "warning: ModelWarning at ")
+    time.sleep(0.1)
+    said = Path(program._files[1]).read_text()
+    assert said.count("ModelWarning") == 1
+    assert "slow" not in said
     program.send_signal(signal.SIGTERM)
     thread.join()
     assert program.wait() in (0, -signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,7 +126,16 @@ def _run(server: Any, tasks: Any, queue: Any, host: str) -> None:
         for folder, why in report.broken.items():
             note(f"warning: {folder} is not served: {why}")
 
+    warned: set[tuple[str, str, int]] = set()
+
+    def warn(message: Any, category: type[Warning], file: str, line: int, *_: Any) -> None:
+        kind = category.__name__, Path(file).name, line
+        if kind not in warned:  # and not what it says: that may be a user's text
+            warned.add(kind)
+            note("warning: {} at {}:{}; it is said once".format(*kind))
+
     async def main() -> None:
+        warnings.showwarning = warn
         reloading: set[Any] = set()
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(
