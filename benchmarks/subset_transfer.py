@@ -125,7 +125,8 @@ def fitted(model: Any, name: str, seed: int) -> dict[str, float]:
 
 def section(path: Path) -> str:
     """Tell what is left elsewhere."""
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+    found = [json.loads(line) for line in lines]
     texts = []
     for name in dict.fromkeys(cell["tuned_on"] for cell in found):
         own = [cell for cell in found if cell["tuned_on"] == name]
