@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.simplefilter("ignore")
     known = [(c["tuned_on"], c["method"], c["seed"]) for c in cells()]
     base = Trunk.load(BASE, reading="words", max_tokens=64)
-    for seed, name, method in product(range(args.seeds), args.tuned_on.split(","), METHODS):
-        if (name, method, seed) not in known:
-            cell = run(base, name, method, seed)
-            with PATH.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(cell) + "\n")
-            print(cell, flush=True)
+    for seed in range(args.seeds):
+        for name, method in product(args.tuned_on.split(","), METHODS):
+            if (name, method, seed) not in known:
+                cell = run(base, name, method, seed)
+                with PATH.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(cell) + "\n")
+                print(cell, flush=True)
 
 
 def cells() -> list[dict[str, Any]]:
@@ -87,7 +88,7 @@ def run(base: Trunk, name: str, method: str, seed: int) -> dict[str, Any]:
 def tuned(base: Trunk, name: str, method: str, seed: int) -> TunedModel:
     """Return the model that a method makes of a sample."""
     train, _ = rows_of(data_folder(), name)
-    y = np.array([str(row["label"]) for row in train])
+    y = [str(row["label"]) for row in train]
     words: Mapping[str, str] = TASKS[name]["labels"]
     template, classes = Template(TASKS[name]["template"]), list(words)
     rows = [
