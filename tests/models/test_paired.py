@@ -21,12 +21,11 @@ from fewfit.errors import (
     ModelWarning,
 )
 from fewfit.estimators.opening import open_model
-from fewfit.models import FakeModel, TransformersModel
+from fewfit.models import FakeModel
 from fewfit.models.paired import PairedModel
 from fewfit.observations import Status
 from fewfit.testing import check_frozen_model
 from tests.fake_server import FakeServer, Reply
-from tests.hf_checkpoints import build
 
 WORDS = ("good", "bad")
 TEXTS = ["so good", "a bad one", "good again", "quite bad", "good good", "bad luck"]
@@ -223,11 +222,3 @@ def test_on_the_command_line(tmp_path):
     refused = run(app, ["fit", train, "-o", out, "--multi-label", "--hidden", "embedded"])
     assert "--hidden" in refused.output
     assert refused.exit_code == 2
-
-
-def test_a_folder_that_is_called_like_a_pair_is_refused_at_once(tmp_path):
-    folder = build("bert", tmp_path / "a + b")
-    with pytest.raises(InputError, match="rename the folder"):
-        TransformersModel(folder)
-    with pytest.raises(InputError, match="'b' is not known"):
-        load_model(f"hf:{folder}")

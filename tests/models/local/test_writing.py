@@ -13,6 +13,7 @@ import transformers
 from fewfit import Template, load_model
 from fewfit.analysis.local import answer_and_rank, shares, shifted_tokens
 from fewfit.errors import InputError, TruncationWarning
+from fewfit.models import TransformersModel
 from fewfit.models.generation import Writing, Written
 from fewfit.store.texts import write_texts
 from tests.hf_checkpoints import build
@@ -168,3 +169,11 @@ def test_more_to_write_than_the_model_has_is_said_as_that(folders):
     ):
         with pytest.raises(InputError, match=r"max_tokens: .* reads 96 tokens in all"):
             call()
+
+
+def test_a_folder_that_is_called_like_a_pair_is_refused_at_once(tmp_path):
+    folder = build("bert", tmp_path / "a + b")
+    with pytest.raises(InputError, match="rename the folder"):
+        TransformersModel(folder)
+    with pytest.raises(InputError, match="'b' is not known"):
+        load_model(f"hf:{folder}")
