@@ -29,6 +29,7 @@ from benchmarks.run import rows_of
 from benchmarks.spec import FOLDER, read_experiment
 from benchmarks.tasks import TASKS, data_folder
 from fewfit.compare.data import Data
+from fewfit.errors import ModelError
 from fewfit.markdown import markdown_table
 from fewfit.prompts import Verbalizer
 
@@ -149,6 +150,10 @@ def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) ->
             more = peer.call("pool", **given, unlabelled=[rest[i]["text"] for i in some])
             more["cpu_seconds"] += told["cpu_seconds"]
             found[method + WITH_POOL] = {"accuracy": judged(), **told, **more}
+    except ModelError as error:
+        if method not in NEEDED:
+            raise
+        found = {method: {"error": str(error)}}  # told, and not tried again
     finally:
         peer.close()
     for key, cell in found.items():
@@ -156,7 +161,7 @@ def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) ->
             with PATH.open("a", encoding="utf-8") as stream:
                 line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
                 stream.write(json.dumps(line) + "\n")
-            print(name, shots, seed, key, cell["accuracy"], cell["cpu_seconds"], flush=True)
+            print(line, flush=True)
 
 
 def section(path: Path) -> str:
@@ -237,7 +242,8 @@ def _costs(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
                 own = [
                     cell
                     for cell in cells
-                    if cell["method"] == method
+                    if "error" not in cell
+                    and cell["method"] == method
                     and cell["shots"] == n
                     and (cell["set"] == "trec") == (name == "trec")
                 ]

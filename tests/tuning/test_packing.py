@@ -151,3 +151,24 @@ def test_the_numbers_of_pefts_prompt_tuning_choice_by_choice(name: str):
             each = logits.log_softmax(-1)
             want += [float(each[start + t, token]) for t, token in enumerate(choice)]
     assert torch.allclose(got, torch.tensor(want), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_the_head_reads_a_position_once_however_many_choices_have_their_first_token_there(
+    name: str,
+):
+    here = trunk(name).reads("words")
+    batch = here.pack([here.encoder.encode(e) for e in EXAMPLES])
+    rows: list[int] = []
+    head = here.network.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, args, __: rows.append(args[0][..., 0].numel()))
+    try:
+        tokens, hidden = here.read(batch)
+    finally:
+        handle.remove()
+    assert rows == [len(set(zip(*batch.at.tolist(), strict=True)))]
+    alone = [here.read(here.pack([here.encoder.encode(e)])) for e in EXAMPLES]
+    together = torch.cat([one.log_probs for one, _ in alone])
+    assert torch.allclose(tokens.log_probs, together, atol=1e-5)
+    assert torch.allclose(hidden, torch.cat([state for _, state in alone]), atol=1e-5)

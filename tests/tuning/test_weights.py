@@ -21,6 +21,7 @@ from fewfit.tuning import Data, OwnScalars, Recipe, Run, learn, make_method
 from fewfit.tuning.measure import flops_of
 from fewfit.tuning.selector import top_k
 from fewfit.tuning.sparse.diff_pruning import Differences
+from fewfit.tuning.sparse.fish import gradient
 from fewfit.tuning.sparse.gates import draw, opens
 from fewfit.tuning.sparse.green import Part, _Chosen, costs_of, select
 from fewfit.tuning.sparse.hft import categories, half_reset
@@ -562,6 +563,20 @@ def test_importance_is_the_gain_of_a_step_and_leaves_the_weights_alone():
     assert all(torch.equal(p, before[n]) for n, p in base.network.named_parameters())
     assert all(torch.equal(v, before[n].flatten()) for n, v in adapter.value.items())
     assert not any(p.requires_grad or p.grad is not None for p in base.network.parameters())
+
+
+def test_importance_is_looked_up_near_by_and_a_rate_by_depth_is_part_of_the_step():
+    # To first order I_k = eta xi^(L - l) sum |g0|: each parameter's gain, against one step of Adam.
+    base = trunk("bert", dropout=0.0)
+    recipe = Recipe(learning_rate=1e-4, optimizer="adamw")
+    method = make_method("greentrainer", {"layer_decay": 0.5})
+    loss, names = method.loss(base, ROWS), list(weights_of(base, "all"))
+    g0, deep, L = gradient(base, Data(ROWS), names, loss), depths(base), len(base.sites.blocks)
+    wanted = {n: 0.5 ** (L - deep[n]) * float(g0[n].abs().sum()) for n in names}
+    largest = max(wanted.values())
+    gains = method._importance(base, method.build(base, 0), Data(ROWS), loss, recipe)
+    for name, gain in gains.items():
+        assert gain == pytest.approx(wanted[name] / largest, abs=0.02), name
 
 
 def test_the_whole_budget_is_all_that_gains_and_half_of_it_costs_about_half():

@@ -86,6 +86,86 @@ def test_a_start_that_would_do_nothing_is_refused(name, options):
         method.fit(base, Data(ROWS), Run(SHORT, start=start))
 
 
+@pytest.mark.parametrize(
+    ("made", "options"),
+    [
+        ({"where": "all"}, {"where": "blocks"}),
+        ({"where": "all"}, {"where": "all", "freeze": 1}),
+        ({}, {"freeze": 2}),
+    ],
+)
+@pytest.mark.parametrize("name", ["random-mask", "fish", "lt-sft"])
+def test_a_start_of_what_is_to_stay_is_refused(name, made, options):
+    base = trunk("bert", dropout=0.0)
+    budget = {"budget": 2000}
+    start = make_method("random-mask", {**budget, **made}).build(base, 0).tensors()
+    with pytest.raises(InputError, match=r"^(start: it changes|freeze=2 leaves nothing)"):
+        make_method(name, {**budget, **options}).fit(base, Data(ROWS), Run(SHORT, start=start))
+
+
+def test_green_trainer_refuses_a_start_below_its_frozen_blocks():
+    base = trunk("bert", dropout=0.0)
+    start = make_method("greentrainer", {"rho": 1.0}).fit(base, Data(OTHERS), Run(SHORT)).tensors()
+    method = make_method("greentrainer", {"freeze": 1})
+    with pytest.raises(InputError, match=r"^start: it changes"):
+        method.fit(base, Data(ROWS), Run(SHORT, start=start))
+
+
+def test_rates_by_depth_are_those_of_what_a_start_has_chosen():
+    base = trunk("bert", dropout=0.0)
+    start = make_method("random-mask", {"budget": 3000, "where": "all"}).build(base, 0).tensors()
+    method = make_method("fish", {"budget": 3000, "where": "all", "layer_decay": 0.5})
+    adapter = method.fresh(base, Run(SHORT, start=start))
+    factor = {name: group.factor for group in adapter.groups() for name in group.names}
+    deep, L = depths(base), len(base.sites.blocks)
+    assert {n: factor.get(n, 1.0) for n in adapter.value} == {
+        n: 0.5 ** (L - deep[n]) for n in adapter.value
+    }
+
+
+# ---- what is chosen -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama", "t5"])
+def test_a_ticket_has_no_row_of_a_token_that_no_text_has_and_no_choice_names(kind):
+    base = trunk(kind, dropout=0.0)
+    method = make_method("lt-sft", {"budget": 2000, "where": "all"})
+    adapter = method.fit(base, Data(ROWS), Run(SHORT))
+    encoded = [base.encoder.encode(row[0]) for row in ROWS]
+    met = {t for e in encoded for part in (e.before, e.after, *e.choices) for t in part}
+    met |= {t for t in (base.pack.mask_id, base.pack.start_id) if t is not None}
+    vocabulary = base.network.get_input_embeddings().weight.shape[0]
+    checked = 0
+    for name, index in adapter.index.items():
+        shape = base.network.get_parameter(name).shape
+        if shape[0] == vocabulary:
+            width = shape.numel() // vocabulary
+            assert set((index // width).tolist()) <= met, name
+            checked += len(index)
+    assert checked, "some scalars of the vocabulary were chosen"
+
+
+@pytest.mark.parametrize("level", ["tensor", "block"])
+def test_tensors_and_blocks_are_drawn_alike_whatever_their_size(level):
+    base = trunk("bert", dropout=0.0)
+    method = make_method("random-mask", {"share": 0.9, "where": "all", "level": level})
+    drawn = [method.scores(base, seed) for seed in range(200)]
+    for name in drawn[0]:
+        own = torch.stack([scores[name].flatten() for scores in drawn])
+        assert torch.equal(own.amin(1), own.amax(1)), "one draw for all of it"
+        # of 200 uniform draws: mean .5 +- .02, sd .289 +- .01
+        assert abs(float(own[:, 0].mean()) - 0.5) < 0.1
+        assert abs(float(own[:, 0].std()) - 0.289) < 0.05
+
+
+def test_both_ends_have_the_heads_bias_whatever_its_name():
+    base = trunk("bert", dropout=0.0)
+    adapter: Any = make_method("embeddings-head").build(base, 0)
+    found = {id(base.network.get_parameter(name)) for name in adapter.value}
+    ends = (base.network.get_input_embeddings(), base.network.get_output_embeddings())
+    assert found == {id(p) for end in ends for p in end.parameters()}
+
+
 # ---- depth --------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ class Try(NamedTuple):
         Mean cross-entropy, nats.
     accuracy : float
     steps : int
-        Until the loss was lowest; those of the recipe for a method of several trainings.
+        Until the loss was lowest; those of the recipe where a method makes all of them.
     """
 
     rate: float
@@ -60,7 +60,8 @@ def fit_at_best_rate(
     A quarter of each class is held out. At each rate the method is trained on the others, and ends
     early where the held-out loss has stopped to fall; the rate with the lowest loss is taken. The
     method is then trained on all rows at this rate, and ends after as many steps as were best. A
-    method of several trainings makes all their steps each time. A rate at which it diverges is out.
+    method that is not one plain training makes all its steps each time
+    (:attr:`TuningMethod.ends_early`). A rate at which it diverges is out.
 
     Parameters
     ----------
@@ -94,14 +95,14 @@ def fit_at_best_rate(
     rest: Rows = [row for i, row in enumerate(data.rows) if i not in set(held)]
     truth = torch.tensor([row[0].answer for row in kept])
     encoded = [row[0] for row in encode_rows(base, kept)]
-    recipe, plain = run.recipe or method.usual(), type(method).fit is TuningMethod.fit
+    recipe = run.recipe or method.usual()
     tries: list[Try] = []
     failed: ModelError | None = None
     for i, factor in enumerate(factors):
         rate = recipe.learning_rate * factor
         part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
         looks: list[float] = []
-        if plain:
+        if method.ends_early:
             part = replace(part, held_out=kept, looks=looks)
         try:
             adapter = method.fit(base, data._replace(rows=rest), part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -54,10 +54,7 @@ def top_k(
     if level == "scalar":
         best = _best_scalars([scores[name] for name in names], budget)
         return {name: mask for name, mask in zip(names, best, strict=True) if mask.any()}
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        inside = (path for path in blocks if name.startswith(f"{path}."))
-        groups.setdefault(name if level == "tensor" else next(inside, name), []).append(name)
+    groups = grouped(names, level, blocks)
 
     def mean(group: str) -> float:
         total = sum(float(scores[name].double().sum()) for name in groups[group])
@@ -78,6 +75,15 @@ def top_k(
             "give a larger budget or share"
         )
     return masks
+
+
+def grouped(names: Iterable[str], level: Level, blocks: Sequence[str]) -> dict[str, list[str]]:
+    """Return the parameters of each tensor or block, in the order of their names."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        inside = (path for path in blocks if name.startswith(f"{path}."))
+        groups.setdefault(next(inside, name) if level == "block" else name, []).append(name)
+    return groups
 
 
 def _best_scalars(scores: Sequence[Tensor], budget: int) -> list[Tensor]:

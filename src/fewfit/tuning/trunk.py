@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError, ModelError
 from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
@@ -221,9 +220,10 @@ class Trunk:
                 )
         if self.kind != "masked":
             inputs["use_cache"] = False
-        output, states = self._narrowed(inputs, *batch.at)
-        logits = output.logits[0]
-        log_probs = -cross_entropy(logits.float(), batch.targets, reduction="none")
+        at, place = torch.unique(batch.at, dim=1, return_inverse=True)  # choices share the slot
+        output, states = self._narrowed(inputs, *at)
+        log_p = output.logits[0].float().log_softmax(-1)
+        log_probs, states = log_p[place, batch.targets], states[place]
         mean = self.reading == "answers"
         counts = torch.bincount(batch.example[batch.choice])
         hidden = states[counts.cumsum(0) - counts]

@@ -36,6 +36,13 @@ BINS = 1000
 FLOOR = 0.05
 """Of the backward pass, where the forward pass alone takes the budget."""
 
+PROBE = 0.1
+"""The step that gains are looked up at, as a share of the recipe's.
+
+A whole one, of all parameters at once and by their signs, is too far for its gradient to tell what
+each of them does.
+"""
+
 
 @dataclass(frozen=True)
 class GreenTrainer(Weights):
@@ -44,7 +51,7 @@ class GreenTrainer(Weights):
     Parameters
     ----------
     rho : float, default=0.5
-        The share, forward pass included.
+        The share, forward pass included; of training all that is not frozen.
     interval : int, default=2
         Epochs after which parameters are chosen anew.
     """
@@ -68,6 +75,7 @@ class GreenTrainer(Weights):
         costs = run.counted(lambda: costs_of(base, some, names, loss))
         adapter = _Chosen(base.network, dict.fromkeys(names), self.factors(base, names))
         if run.start is not None:
+            self.check_start(base, [k[6:] for k in run.start if k.startswith("value.")])
             adapter.restore(adapter.tensors() | dict(run.start))
         epoch = max(1, len(data.rows) // min(recipe.batch_size, len(data.rows)))
         length = self.interval * epoch
@@ -90,7 +98,8 @@ class GreenTrainer(Weights):
     def plan(self, costs: Costs, importance: Mapping[str, float]) -> list[str]:
         """Return which parameters to train until the next plan."""
         ratio = costs.forward / costs.backward
-        backward = max(self.rho * (1 + ratio) - ratio, FLOOR)  # rho_bp
+        left = self.rho * (1 + ratio) - ratio  # rho_bp
+        backward = left if left > 0 else FLOOR
         order = costs.order
         chosen = select(
             [costs.weight[n] for n in order],
@@ -103,14 +112,15 @@ class GreenTrainer(Weights):
     def _importance(
         self, base: Trunk, adapter: OwnScalars, data: Data, loss: Any, recipe: Recipe
     ) -> dict[str, float]:
-        """I_k = -sum g1_k dw_k, dw the optimiser's first step, by the largest; nothing is kept."""
-        names = list(adapter.value)
+        """I_k = -sum g1_k dw_k, dw a first step of Adam, by the largest; nothing is kept."""
+        names, factors = list(adapter.value), self.factors(base, adapter.value)
         was = {name: value.detach().clone() for name, value in adapter.value.items()}
         with adapter.on(base.network):
             g0 = gradient(base, data, names, loss)
         for name, value in adapter.value.items():
-            step = recipe.learning_rate * g0[name].flatten().to(value.device)
-            value.data -= step / (g0[name].abs().flatten().to(value.device) + 1e-8)
+            step = PROBE * recipe.learning_rate * factors.get(name, 1.0)
+            g = g0[name].flatten().to(value.device)
+            value.data -= step * g / (g.abs() + 1e-8)
         with adapter.on(base.network):
             g1 = gradient(base, data, names, loss)
         found: dict[str, float] = {}

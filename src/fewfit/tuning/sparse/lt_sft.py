@@ -3,7 +3,10 @@
 Read in the authors' code. Both trainings have all of the recipe's steps and an optimiser of their
 own; nothing decays, which would move what is not chosen. Theirs have one rate, 5e-5, for many
 epochs and a twentieth of the scalars; in the few steps here a rate at which few scalars learn
-enough would wreck the network where all do.
+enough would wreck the network where all do. Theirs leave the layer over the
+vocabulary as it is. Here it may be the token embeddings too: rows of tokens that no training text
+has and no choice names are not chosen. The softmax's normaliser moves them all alike, step by step
+in one direction, and so further than what the task needs.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.losses import TokenLogProbs
 from fewfit.tuning.method import Data, Loss, Run, learn
+from fewfit.tuning.reading import encode_rows
 from fewfit.tuning.selector import Masks
 from fewfit.tuning.sparse.own import OwnScalars
 from fewfit.tuning.sparse.weights import Budgeted, none
@@ -54,7 +59,7 @@ class LTSFT(Budgeted):
             slower = replace(usual, learning_rate=self.dense * usual.learning_rate)
             first = replace(run.part("dense"), recipe=slower)
             learn(base, dense, data.rows, self._near(base, dense, loss), first, slower)
-            ticket = self.own(base, self._moved(base, dense))
+            ticket = self.own(base, self._moved(base, dense, data))
         learn(base, ticket, data.rows, self._near(base, ticket, loss), run, self.recipe)
         return ticket
 
@@ -74,10 +79,30 @@ class LTSFT(Budgeted):
 
         return near
 
-    def _moved(self, base: Trunk, dense: OwnScalars) -> Masks:
+    def _moved(self, base: Trunk, dense: OwnScalars, data: Data) -> Masks:
         weights, now = self.candidates(base), dense.value
         change = {
             n: (now[n].detach().cpu().view(w.shape) - w.float().cpu()).abs()
             for n, w in weights.items()
         }
+        for name in vocabulary_parameters(base).intersection(change):
+            unmet = torch.ones(len(change[name]), dtype=torch.bool)
+            unmet[tokens_of(base, data)] = False
+            change[name][unmet] = 0.0
         return self.chosen(base, change)
+
+
+def vocabulary_parameters(base: Trunk) -> set[str]:
+    """Return the names of the parameters that have a row for each token."""
+    network = base.network
+    layers = (network.get_input_embeddings(), network.get_output_embeddings())
+    own = {id(p) for layer in layers if layer is not None for p in layer.parameters()}
+    return {name for name, p in network.named_parameters() if id(p) in own}
+
+
+def tokens_of(base: Trunk, data: Data) -> list[int]:
+    """Return the tokens that rows have or name, each once."""
+    found = {t for t in (base.pack.mask_id, base.pack.start_id) if t is not None}
+    for item in (item for row in encode_rows(base, data.rows) for item in row):
+        found.update(item.before, item.after, *item.choices)
+    return sorted(found)

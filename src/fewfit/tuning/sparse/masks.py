@@ -7,18 +7,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewfit.tuning.selector import grouped
 from fewfit.tuning.sparse.weights import Budgeted
 from fewfit.tuning.trunk import Trunk
 
 
 @dataclass(frozen=True)
 class RandomMask(Budgeted):
-    """Scalars drawn with the same probability: what any other mask is measured against."""
+    """Scalars, tensors or blocks drawn alike: what any other mask is measured against."""
 
     def scores(self, base: Trunk, seed: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed)
         weights = self.candidates(base)
-        return {name: torch.rand(weights[name].shape, generator=g) for name in sorted(weights)}
+        if self.level == "scalar":
+            return {name: torch.rand(weights[name].shape, generator=g) for name in sorted(weights)}
+        # One draw for each: the mean of many has the less spread the larger a tensor is.
+        groups = grouped(weights, self.level, base.sites.blocks)
+        drawn = {group: float(torch.rand((), generator=g)) for group in groups}
+        return {
+            name: torch.full(weights[name].shape, drawn[group])
+            for group, names in groups.items()
+            for name in names
+        }
 
 
 @dataclass(frozen=True)

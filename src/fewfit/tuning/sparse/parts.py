@@ -114,8 +114,9 @@ class EmbeddingsAndHead(_Part):
 
     def names(self, base: Trunk, everything: dict[str, Tensor]) -> list[str]:
         ends = [path for path in (base.sites.embeddings, base.sites.head) if path]
-        inside = tuple(f"{path}." for path in ends)
-        return [name for name in everything if name.startswith(inside)]
+        own = {id(p) for path in ends for p in base.network.get_submodule(path).parameters()}
+        named = base.network.named_parameters()  # BERT's head has a bias by two names
+        return [name for name, p in named if id(p) in own and name in everything]
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
-from fewfit.tuning.method import Data, TuningMethod
+from fewfit.tuning.method import Data, Run, TuningMethod
 from fewfit.tuning.selector import Level, Masks, top_k
 from fewfit.tuning.sparse.own import OwnScalars
 from fewfit.tuning.training import Recipe
@@ -111,7 +111,28 @@ class Weights(TuningMethod):
 
     def own(self, base: Trunk, masks: Mapping[str, Tensor | None]) -> OwnScalars:
         """Return the adapter of chosen scalars, with the rates of their depth."""
-        return OwnScalars(base.network, masks, self.factors(base, masks))
+        everything = dict(base.network.named_parameters())  # a start may have others
+        return OwnScalars(base.network, masks, self.factors(base, everything))
+
+    def fresh(self, base: Trunk, run: Run) -> Adapter:
+        adapter = super().fresh(base, run)
+        if run.start is not None and isinstance(adapter, OwnScalars):
+            self.check_start(base, adapter.value)
+        return adapter
+
+    def check_start(self, base: Trunk, names: Iterable[str]) -> None:
+        """Refuse a start that changes what these options leave as it is (InputError)."""
+        named = dict(base.network.named_parameters())
+        outside = sorted(set(names) - self.trainable(base, named).keys())
+        if outside:
+            raise InputError(
+                f"start: it changes {outside[0]!r}, which these options (freeze, where) leave as "
+                "it is; give those that it was made with"
+            )
+
+    def trainable(self, base: Trunk, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those of the network's parameters that these options let change."""
+        return self.free(base, named)
 
     def factors(self, base: Trunk, names: Iterable[str]) -> dict[str, float]:
         """Return what the rates of some parameters are times the recipe's; 1 is left out."""
@@ -149,6 +170,9 @@ class Budgeted(Weights):
     def candidates(self, base: Trunk) -> dict[str, Tensor]:
         """Return the parameters that are chosen from."""
         return self.free(base, weights_of(base, self.where))
+
+    def trainable(self, base: Trunk, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.candidates(base)
 
     def k(self, base: Trunk) -> int:
         """K, the number of scalars (InputError if the share is not one)."""
