@@ -18,8 +18,10 @@ import transformers
 
 from fewfit.errors import InputError
 from fewfit.tuning import Data, OwnScalars, Recipe, Run, learn, make_method
+from fewfit.tuning.artifact import save_adapter
 from fewfit.tuning.measure import flops_of
 from fewfit.tuning.selector import top_k
+from fewfit.tuning.sparse.compose import compose
 from fewfit.tuning.sparse.diff_pruning import Differences
 from fewfit.tuning.sparse.fish import gradient
 from fewfit.tuning.sparse.gates import draw, opens
@@ -442,7 +444,7 @@ def test_two_artifacts_add_up_in_any_order_and_come_off_bit_for_bit(parts):
     run("compose", base, folder / "b", folder / "a", "-o", folder / "mus")
     (manifest, one), (_, other) = (load_adapter(folder / name) for name in ("sum", "mus"))
     assert one.keys() == other.keys()
-    assert all(torch.allclose(one[n].float(), other[n].float(), atol=1e-6) for n in one)
+    assert all(torch.equal(one[n], other[n]) for n in one), "to the bit"
     assert 90 < manifest.n_values <= 150
     trunk = Trunk.load(base)
     before = {n: p.detach().clone() for n, p in trunk.network.named_parameters()}
@@ -464,6 +466,35 @@ def test_two_artifacts_add_up_in_any_order_and_come_off_bit_for_bit(parts):
     run("merge", folder / "sum", "-o", folder / "merged")
     merged = load_model(f"hf:{folder / 'merged'}?space=logprob")
     assert merged.observe(prompts, ("awful", "good")).scores == pytest.approx(scores, abs=1e-4)
+
+
+def test_changes_too_small_for_bfloat16_alone_add_up_to_one_that_is_not(tmp_path):
+    base = words()
+    base.network.to(torch.bfloat16)
+    base.identity["dtype"] = "bfloat16"
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    base.network.get_parameter(name).data.fill_(1.0)  # the next bfloat16 is 1.0078125
+    method, folders = make_method("random-mask", {"budget": 40}), []
+    mask = {name: torch.arange(base.network.get_parameter(name).numel()) < 40}
+    shape = base.network.get_parameter(name).shape
+    for k in range(2):
+        adapter = OwnScalars(base.network, {name: mask[name].view(shape)})
+        adapter.value[name].data += 0.003  # less than half of the way
+        folders.append(tmp_path / str(k))
+        save_adapter(
+            folders[-1],
+            adapter,
+            method=method,
+            base_spec="hf:base",
+            base_identity=base.identity,
+            recipe=SHORT,
+            n_examples=2,
+        )
+    total = compose(base, folders, tmp_path / "sum")
+    assert torch.allclose(total.value[name], torch.tensor(1.006))
+    with total.on(base.network):
+        now = base.network.get_parameter(name).detach().flatten()[:40]
+        assert (now == 1.0078125).all()
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def compose(base: Trunk, folders: Sequence[str | Path], output: str | Path) -> O
     made = Composed(tuple(next(iter(m.files.values())) for m, _ in read))
     kept = made.build(base, 0).restore(
         {f"index.{n}": index for n, index in total.index.items()}
-        | {f"value.{n}": value.float() for n, value in total.value.items()}
+        | {f"value.{n}": value for n, value in total.value.items()}
     )
     assert isinstance(kept, OwnScalars)
     save_adapter(
@@ -110,15 +110,15 @@ def compose(base: Trunk, folders: Sequence[str | Path], output: str | Path) -> O
 
 
 def _delta(adapter: OwnScalars, theta_0: Mapping[str, Tensor]) -> SparseDelta:
-    """What an adapter changes, and what stood there, on the CPU."""
+    """What an adapter changes, and what stood there, float32: the sum alone is rounded."""
     index: dict[str, Tensor] = {}
     value: dict[str, Tensor] = {}
     was: dict[str, Tensor] = {}
     for name, new in adapter.value.items():
-        flat = theta_0[name].detach().flatten().cpu()
+        flat = theta_0[name].detach().flatten().float().cpu()
         at = adapter.index.get(name)
         old = flat if at is None else flat[at]
-        now = new.detach().cpu().to(flat.dtype)
+        now = new.detach().cpu()
         moved = (now != old).nonzero().flatten()
         if len(moved):
             index[name] = moved if at is None else at[moved]

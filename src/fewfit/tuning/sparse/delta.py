@@ -138,7 +138,8 @@ class SparseDelta:
             if not torch.equal(was[second][both], other.base[name][both]):
                 raise InputError(f"delta: {name!r} had other values; they are of two networks")
             change = other.value[name] - other.base[name]
-            now[second] = torch.where(both, now[second] + change, other.value[name])
+            together = was[second] + ((now[second] - was[second]) + change)  # in either order
+            now[second] = torch.where(both, together, other.value[name])
             was[second] = other.base[name]
             value[name], base[name] = now, was
         return SparseDelta(index, value, None if self.base is None else base)
