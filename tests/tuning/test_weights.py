@@ -713,6 +713,18 @@ def test_a_batch_that_is_known_changes_nothing_and_ends_the_training():
     assert easy.rate(0) == easy.rate(100) == easy.learning_rate
 
 
+def test_steps_that_are_told_are_those_that_were_made(parts, tmp_path):
+    import json
+
+    folder, run = parts
+    task = ["--template", "{text} it was {mask}", "--label", "neg=awful", "--label", "pos=good"]
+    said = run(
+        *("tune", folder / "train.csv", "-o", tmp_path / "x", "--model", f"hf:{folder / 'base'}"),
+        *(*task, "--method", "locft", "--learning-rate", "1e-9", "--json"),
+    )
+    assert json.loads(said.splitlines()[-1])["steps"] == 25, "epochs of one batch, not a million"
+
+
 def test_facts_of_a_file_are_written_into_a_model_and_counted(parts, tmp_path):
     import json
 

@@ -280,6 +280,11 @@ def tune(
         classifier.save(output)
     else:
         save_files(output, made)
+    steps = recipe.steps  # of each training
+    if tried is not None:
+        steps = tried.best.steps
+    elif n_trainings == 1 and meter.steps:
+        steps = sum(meter.steps)  # it may have ended before the recipe does
     report = {
         "artifact": str(output),
         "method": method,
@@ -288,7 +293,7 @@ def tune(
         "classes": list(verbalizer.classes),
         "values": adapter.count,
         "trainings": n_trainings,
-        "steps": recipe.steps,
+        "steps": steps,
         "seconds": round(seconds, 3),
         "artifact_bytes": sum(file.stat().st_size for file in output.iterdir()),
         "tokens_per_query": round(tokens, 1),
@@ -310,7 +315,7 @@ def tune(
     more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
     more += f", {len(pool)} unlabelled texts" if pool else ""
     say(
-        f"{len(y)} examples, {len(verbalizer.classes)} classes, {recipe.steps} steps{more}, "
+        f"{len(y)} examples, {len(verbalizer.classes)} classes, {steps} steps{more}, "
         f"{seconds:.1f} s; "
         f"{adapter.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
         f"{report['training_flops']:.1e} FLOPs, {report['query_flops']:.1e} per query"

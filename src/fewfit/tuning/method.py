@@ -351,8 +351,8 @@ def learn(
         if plans:
             adapter.only(parts)
         if run.meter is not None:
-            size = min(recipe.batch_size, len(encoded))
-            batch = recipe.rows(0, len(encoded), run.seed)[: recipe.micro_batch]
+            batch = recipe.rows(0, len(encoded), run.seed)
+            size, batch = len(batch), batch[: recipe.micro_batch]
             run.meter.note(
                 lambda: loss_of(batch, 0),
                 base.network,
