@@ -154,11 +154,14 @@ class Observations:
         columns: Sequence[str],
         word_class: Sequence[int],
         weights: Sequence[float] | None = None,
+        *,
+        votes: bool = False,
     ) -> Observations:
         """Reduce label-word scores to class scores, the maximum over a class's words.
 
         The maximum is DecT's rule; it is defined in every score space. With weights it is the
-        weighted mean, as in SciPrompt and MPD. Of a maximum, a class score is censored if the
+        weighted mean, as in SciPrompt and MPD. Votes, logarithms of how often each word was said,
+        are added up. Of a maximum, a class score is censored if the
         scores of all its words are, since a bound never exceeds a score that was listed; a mean is
         censored if the score of any word with weight is. A row in which every word with weight is
         censored says nothing about its class, and fails, whatever else is known of it.
@@ -171,13 +174,21 @@ class Observations:
             For each label word the position of its class.
         weights : sequence of float, length W, optional
             Each word's share of its class's score; those of a class sum to 1.
+        votes : bool, default=False
+            Whether scores are logarithms of shares of several answers
+            (:attr:`Capabilities.resolution`).
         """
         if self.scores is None:
             return replace(self, columns=tuple(columns))
         words = np.asarray(word_class)[:, None] == np.arange(len(columns))
         counts = np.ones(len(words), dtype=bool) if weights is None else np.asarray(weights) > 0
         unlisted = self._without(counts)
-        if weights is None:
+        if votes:
+            with np.errstate(invalid="ignore"):  # rows without an answer
+                reduced = np.stack(
+                    [np.logaddexp.reduce(self.scores[:, own], axis=1) for own in words.T], axis=1
+                )
+        elif weights is None:
             reduced = np.stack([self.scores[:, own].max(axis=1) for own in words.T], axis=1)
         else:
             words = words * np.asarray(weights, dtype=np.float64)[:, None]

@@ -200,11 +200,12 @@ class Task:
             together.setdefault(query.words, []).append(i)
         names = [str(name) for name in self.verbalizer.classes]
         owners, weights = self.verbalizer.word_class, self.verbalizer.weights
+        votes = self.model.capabilities.resolution > 0
         batches = []
         for words, where in together.items():
             asked = [queries[i].prompt for i in where]
             answers = self.model.observe(asked, words, progress=progress)
-            batches.append((np.array(where), answers.by_class(names, owners, weights)))
+            batches.append((np.array(where), answers.by_class(names, owners, weights, votes=votes)))
         found = gather(batches, len(queries))
         self.policy.settle(found[: len(queries) - spare])
         return found

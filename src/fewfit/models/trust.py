@@ -19,6 +19,7 @@ from fewfit.errors import ArtifactError, InputError, MissingExtraError, printabl
 from fewfit.models.local.packaged import PACKAGES, packaged_folder
 from fewfit.models.paired import JOINT
 from fewfit.models.remote import DIALECTS, RemoteModel
+from fewfit.models.remote.options import KEY_NAMES
 
 _HARMLESS = ("embedded", "embedded-en", "embedded-en-float32", "fake")
 """Kinds of models that have no options and come with an installed package."""
@@ -35,7 +36,7 @@ def spec_to_write(spec: str | None) -> str | None:
     if spec is None or scheme not in DIALECTS:
         return spec
     model = DIALECTS[scheme].from_spec(rest)
-    kept = model.options.given(without=frozenset({"key_env"}))
+    kept = model.options.given(without=KEY_NAMES)
     if _second_server(model):
         kept.pop("hidden")
     return type(model)(model.url, **kept).spec
@@ -50,7 +51,7 @@ def check_spec(spec: str | None, path: Path) -> None:
 def _check_half(spec: str, path: Path) -> None:
     scheme, _, rest = spec.partition(":")
     names = [name for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)]
-    if scheme in DIALECTS and "key_env" in names:
+    if scheme in DIALECTS and KEY_NAMES & set(names):
         raise ArtifactError(
             f"{path}: the model's address names an environment variable (key_env=), which no "
             "artifact may: its server would be told what is in it"

@@ -163,6 +163,7 @@ def _of(part: Asked, asking: _Asking) -> Observations:
     """Return a part's own rows and columns of what was answered."""
     verbalizer = part.estimator.task_.verbalizer
     names = [str(name) for name in verbalizer.classes]
+    votes = asking.model.capabilities.resolution > 0
     groups: dict[tuple[Words, Words], list[int]] = {}
     for i, query in enumerate(part.queries):
         groups.setdefault((asking.key(query), query.words), []).append(i)
@@ -175,9 +176,8 @@ def _of(part: Asked, asking: _Asking) -> Observations:
             asking.spent.add(known)
         seen = asking.answers[own][np.array([place[part.queries[i].prompt] for i in where])]
         mine = _columns(replace(seen, asked=seen.asked & np.array(fresh)), own, words)
-        batches.append(
-            (np.array(where), mine.by_class(names, verbalizer.word_class, verbalizer.weights))
-        )
+        owners, weights = verbalizer.word_class, verbalizer.weights
+        batches.append((np.array(where), mine.by_class(names, owners, weights, votes=votes)))
     return gather(batches, len(part.queries))
 
 

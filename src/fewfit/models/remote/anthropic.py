@@ -80,8 +80,6 @@ class AnthropicMessages(TextAnswers, WritesTexts):
     ) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], int, int]:
         """Return a reply, its blocks, and the tokens that were read and written (RowError)."""
         reply = self.send(session, PATH, body)
-        if isinstance(reply, dict) and reply.get("type") == "error":
-            raise RowError(f"HTTP 200 with an error: {str(reply.get('error'))[:200]}")
         self.check_name(reply)
         blocks = field(reply, "content")
         if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):

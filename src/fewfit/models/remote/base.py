@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Self
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from fewfit.models.budget import unbilled
 from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.guard import Guard, redact
-from fewfit.models.remote.options import check_url, options_of, spec_of
+from fewfit.models.remote.options import KEY_NAMES, check_url, options_of, spec_of
 from fewfit.models.remote.pool import answer_all
 from fewfit.models.remote.secrets import Redactor
 from fewfit.models.remote.transport import Session, Transport
@@ -81,7 +81,8 @@ class RemoteModel(FrozenModel):
         self._second: Transport | None = None
         if self.options.hidden is not None:
             address = check_url(self.options.hidden, f"{self.scheme}: hidden").removesuffix("/v1")
-            self._second = Transport(address, key_env=self._key_env(address), limits=self.options)
+            own = self.options.hidden_key_env or self._key_env(address)
+            self._second = Transport(address, key_env=own, limits=self.options)
         self._pinned: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -98,12 +99,12 @@ class RemoteModel(FrozenModel):
 
     @property
     def spec(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Scheme, address and options without ``key_env``.
+        """Scheme, address and options without ``key_env`` and ``hidden_key_env``.
 
         An artifact that names an environment variable could have a stranger's server told what is
         in it; whoever loads the artifact says where the key is.
         """
-        return spec_of(self.scheme, self.url, self.options.given(without=frozenset({"key_env"})))
+        return spec_of(self.scheme, self.url, self.options.given(without=KEY_NAMES))
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -282,9 +283,10 @@ class RemoteModel(FrozenModel):
         )
 
     def _key_env(self, url: str) -> str | None:
-        host = url.partition("://")[2].partition("/")[0]
-        secure = url.startswith("https://")
-        return self.options.key_env or (self.key_hosts.get(host) if secure else None)
+        asked, own = urlsplit(url), urlsplit(self.url)
+        if self.options.key_env and (asked.scheme, asked.netloc) == (own.scheme, own.netloc):
+            return self.options.key_env
+        return self.key_hosts.get(asked.netloc) if asked.scheme == "https" else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,14 @@ class _Embeddings(RemoteModel):
 
     Two fields are a pair of texts, sent in one request; see :func:`read_pair`. More are joined to
     one text. Label sentences (see :class:`LabelSentences`) are embedded in one further request per
-    template and run, which is not a query; a run whose answers are all stored makes none. An empty
+    template, which is not a query; a run whose answers are all stored makes none. An empty
     text is sent as one space, because these servers refuse it. The scores' scale is 20, the usual
     inverse temperature of contrastive sentence encoders; the server does not tell its own.
     """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._known: dict[str, NDArray[np.float32]] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -46,7 +50,7 @@ class _Embeddings(RemoteModel):
     def _asking(
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
     ) -> Callable[[Prompt], Answer]:
-        labels = LabelSentences(words, lambda texts: self._all(session, texts))
+        labels = LabelSentences(words, lambda texts: self._all(session, texts), self._known)
         labels.prepare(prompts)
 
         def ask(prompt: Prompt) -> Answer:

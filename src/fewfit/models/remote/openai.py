@@ -79,8 +79,6 @@ class _OpenAI(TopTokens, WritesTexts):
 
     def _choices(self, reply: Any, n: int) -> list[Mapping[str, Any]]:
         """Return the choices of a reply, after checking who answered."""
-        if isinstance(reply, dict) and reply.get("error") is not None:
-            raise RowError(f"HTTP 200 with an error: {str(reply['error'])[:200]}")
         self.check_name(reply)
         choices = items(field(reply, "choices"), n, "choices")
         self.same("system_fingerprint", reply.get("system_fingerprint"), mark=True)

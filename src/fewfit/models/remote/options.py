@@ -69,6 +69,9 @@ class Options(Limits):
         Name of the environment variable with the API key.
     hidden : str or None
         Address of a server that embeds the prompt; its vector is the hidden state.
+    hidden_key_env : str or None
+        Name of the variable with that server's key. Without it, it is sent that of ``key_env`` only
+        where it has the same scheme, host and port.
     top_k : int or None
         How many of its most probable tokens the server is asked to list.
     case : {"exact", "any"}
@@ -112,6 +115,7 @@ class Options(Limits):
     replicas: bool = False
     key_env: str | None = None
     hidden: str | None = None
+    hidden_key_env: str | None = None
     top_k: int | None = None
     case: str = "exact"
     answers: str = "tokens"
@@ -165,8 +169,14 @@ _DECIDING = (
     "truncate",
     "extra",
 )
-_OF_SOME = frozenset({"hidden", "top_k", *_DECIDING}) - {"extra"}
+_OF_SOME = frozenset({"hidden", "hidden_key_env", "top_k", *_DECIDING}) - {"extra"}
 """Options that only some dialects have."""
+
+KEY_NAMES = frozenset({"key_env", "hidden_key_env"})
+"""Options that name an environment variable; no artifact has them."""
+
+_PROSE = frozenset({"instruction", "system", "prefix", "extra"})
+"""Options that say something to a model, and may speak of keys and tokens."""
 
 _LEAST = {
     "top_k": 1,
@@ -213,6 +223,7 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
         The message repeats no value that could be a key.
     """
     types = {field.name: str(field.type) for field in fields(Options)}
+    has |= {"hidden_key_env"} if "hidden" in has else frozenset()
     known = [name for name in types if name not in _OF_SOME or name in has]
     values: dict[str, Any] = {}
     for name, value in given.items():
@@ -238,17 +249,20 @@ def options_of(scheme: str, given: Mapping[str, Any], has: frozenset[str] = _OF_
             raise InputError(f"{scheme}: option {name!r} is at least {least}")
         if number and name in _MOST and values[name] > _MOST[name]:
             raise InputError(f"{scheme}: option {name!r} is at most {_MOST[name]}")
-        if isinstance(values[name], str) and name != "extra" and holds_secret(values[name]):
+        secret = holds_key if name in _PROSE else holds_secret
+        if isinstance(values[name], str) and secret(values[name]):
             raise InputError(
                 f"{scheme}: option {name!r} holds what looks like a key or a password, which does "
                 "not belong in a model's address; name the variable that holds it with key_env=NAME"
             )
     options = Options(**values)
-    if options.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w{0,255}", options.key_env):
-        raise InputError(
-            f"{scheme}: key_env= takes the name of an environment variable that holds the key, not "
-            "the key itself"
-        )
+    for name in sorted(KEY_NAMES):
+        value = getattr(options, name)
+        if value is not None and not re.fullmatch(r"[A-Za-z_]\w{0,255}", value):
+            raise InputError(
+                f"{scheme}: {name}= takes the name of an environment variable that holds the key, "
+                "not the key itself"
+            )
     for name, allowed in _ALLOWED.items():
         if getattr(options, name) not in allowed:
             said = [value for value in allowed if value is not None]

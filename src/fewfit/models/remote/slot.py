@@ -21,16 +21,17 @@ def before_slot(prompt: Prompt) -> str:
     Raises
     ------
     InputError
-        If a field comes after the slot, or none before it.
+        If a field comes after the slot, or no text before it.
     """
     kinds = [part.kind for part in prompt.parts]
     slot = kinds.index("mask")
-    if "field" in kinds[slot:] or "field" not in kinds[:slot]:
+    before = "".join(part.text for part in prompt.parts[:slot]).rstrip(" ")
+    if "field" in kinds[slot:] or not ("field" in kinds[:slot] or before.strip()):
         raise InputError(
             "template: this model reads from left to right, so every field has to come before "
             "{mask}"
         )
-    return "".join(part.text for part in prompt.parts[:slot]).rstrip(" ")
+    return before
 
 
 def spellings(prompt: Prompt, words: Sequence[str]) -> list[set[str]]:

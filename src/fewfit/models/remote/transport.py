@@ -30,7 +30,7 @@ from fewfit.models.remote.connection import MARK, Connection, Doubled, connect
 from fewfit.models.remote.options import Limits
 from fewfit.models.remote.proxies import Proxy, proxy_for
 from fewfit.models.remote.secrets import Redactor, is_plain_name
-from fewfit.models.remote.verdict import RowError, Transient, read_reply
+from fewfit.models.remote.verdict import Forbidden, RowError, Transient, read_reply, refused
 
 BODY_LIMIT = 16 * 2**20
 
@@ -160,6 +160,7 @@ class _Run:
         self.redactor = redactor
         self.halted = threading.Event()
         self.aborted = False
+        self.heard = False
         self.busy: set[Connection] = set()
         self.spare = float(RETRIES_AT_FIRST)
         self.lock = threading.Lock()
@@ -236,7 +237,12 @@ class Session:
             try:
                 answer = self._attempt(method, path, payload, seconds, doubled)
                 run.earn()
+                run.heard = True
                 return answer
+            except Forbidden as error:
+                if run.heard:  # of this prompt: others were answered with the same key
+                    raise RowError(str(error)) from None
+                raise ModelError(refused(str(error))) from None
             except Doubled as error:
                 doubled, wait, worth, said = error, 0.0, attempt == 0, str(error)
             except Transient as error:

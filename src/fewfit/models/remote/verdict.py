@@ -17,7 +17,14 @@ from fewfit.models.remote.secrets import Redactor
 LONGEST_WAIT = 60.0
 
 _TRANSIENT = {408, 409, 425, 429}
-_HOPELESS = {401, 402, 403, 404, 405, 501}
+_HOPELESS = {401, 402, 404, 405, 501}
+
+_BUSY = re.compile(r"overloaded|rate.?limit|too.?many|time.?out|unavailable", re.IGNORECASE)
+
+_ALSO_WORDS = frozenset(
+    {"model", "prompt", "messages", "input", "inputs", "text", "content", "system", "stop", "state"}
+)
+"""Fields whose names a refusal may have in a sentence, without blaming them."""
 
 _TOO_LONG = re.compile(
     r"context|too long|longer than|maximum.{0,20}length|(input|inputs|prompt) tokens", re.IGNORECASE
@@ -50,8 +57,19 @@ class Refused(RowError):
             return self.param if self.param in fields else None
         if not _UNWANTED.search(reason):
             return None
-        found = [name for name in fields if re.search(rf"\b{re.escape(name)}\b", reason)]
+        found = [name for name in fields if _blamed(name, reason)]
         return min(found, key=reason.index, default=None)
+
+
+def _blamed(name: str, reason: str) -> bool:
+    name = re.escape(name)
+    if name in _ALSO_WORDS:
+        return re.search(rf"""["'`]{name}["'`]|\b{name}\s*[=:]""", reason) is not None
+    return re.search(rf"\b{name}\b", reason) is not None
+
+
+class Forbidden(Exception):
+    """HTTP 403: of the key where nothing has been answered yet, and else of this prompt."""
 
 
 class Transient(Exception):
@@ -81,12 +99,38 @@ def read_reply(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Any:
         body that is not whole.
     RowError
         If this request has no answer.
+    Forbidden
+        If the server does not want this request, or any.
     ModelError
         If no request will have one.
     """
     if 200 <= reply.status < 300:
-        return _parse(reply, data, redactor)
+        found = _parse(reply, data, redactor)
+        _check_whole(found)
+        return found
     raise _refusal(reply, data, redactor)
+
+
+def _check_whole(reply: Any) -> None:
+    """Refuse a reply of success that holds an error, as proxies send them."""
+    if not isinstance(reply, dict):
+        return
+    choices = reply.get("choices")
+    parts = [reply, *(c for c in (choices if isinstance(choices, list) else []) if c)]
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        error = part.get("error")
+        if error:
+            told = error if isinstance(error, dict) else {"message": error}
+            kinds = [str(told.get(name)) for name in ("code", "type", "status") if told.get(name)]
+            said = f"HTTP 200 with an error: {_short(str(told.get('message', error)), 200)}"
+            numbers = [int(kind) for kind in kinds if kind.isdecimal() and len(kind) == 3]
+            if any(n in _TRANSIENT or n >= 500 for n in numbers) or any(map(_BUSY.search, kinds)):
+                raise Transient(said)
+            raise RowError(said)
+        if part.get("finish_reason") == "error":
+            raise Transient("the server broke off its answer with an error")
 
 
 def _parse(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Any:
@@ -121,12 +165,19 @@ def _refusal(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Exception:
             f"the server redirects to {where} (HTTP {status}); redirects are not followed, "
             "since the key would go along. Name the final address"
         )
+    if status == 403:
+        return Forbidden(said)
     if status in _HOPELESS or (status == 429 and "insufficient_quota" in detail):
-        return ModelError(f"the server refuses ({said}). Nothing that was answered is asked again")
+        return ModelError(refused(said))
     if status in _TRANSIENT or status >= 500:
         wait = _retry_after(reply)
         return Transient(said, wait, paced=status == 429 or (status == 503 and wait is not None))
     return Refused(said, _param(detail))
+
+
+def refused(said: str) -> str:
+    """Return the message of a run that a server's refusal ends."""
+    return f"the server refuses ({said}). Nothing that was answered is asked again"
 
 
 def _origin(location: str) -> str:

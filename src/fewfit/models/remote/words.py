@@ -127,8 +127,12 @@ def schema_of(words: Sequence[str]) -> dict[str, Any]:
 
 def named_label(answer: Any) -> str:
     """Return the text in the one field of an answer that is an object (Unusable)."""
-    if isinstance(answer, dict) and list(answer) == [FIELD] and isinstance(answer[FIELD], str):
-        return answer[FIELD]
+    if isinstance(answer, dict) and list(answer) == [FIELD]:
+        label = answer[FIELD]
+        if isinstance(label, str):
+            return label
+        if isinstance(label, int) and not isinstance(label, bool):  # of classes 1, 2, 3
+            return str(label)
     raise Unusable("the answer is not the object that was asked for", f": {str(answer)[:60]!r}")
 
 
