@@ -454,7 +454,14 @@ def start_up(path: Path) -> str:
     )
 
 
-TUNING = ("prompt_table", "prompt_table_causal", "weights_small", "weights_full", "subsets")
+TUNING = (
+    "prompt_table",
+    "prompt_table_causal",
+    "weights_small",
+    "weights_full",
+    "weights_epoch",
+    "subsets",
+)
 """Experiments that tell what training takes."""
 
 
