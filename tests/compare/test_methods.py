@@ -51,6 +51,23 @@ def test_a_calibrated_cell_is_what_the_classifier_gives(decoder, calibration, sa
     assert clf.n_queries_ == 8 + free + 1  # and what verifies an artifact
 
 
+def test_equal_pseudo_documents_count_as_often_as_in_the_classifier():
+    X, y = ["fun", "bad", "dull", "fun fun", "bad", "fun"] * 2, ["pos", "neg"] * 6
+    test = [f"a film {i}" for i in range(6)], ["pos", "neg"] * 3
+    calibration = DomainContextCalibration(n_documents=40)
+    asked = {"labels": LABELS, "models": [FakeModel()], "store": None, "shots": [6], "seeds": 1}
+    methods = {"mine": DecoderMethod(ZeroShot(), calibration)}
+    [cell] = compare(X, y, *test, methods=methods, **asked).cells
+    rows = sample_shots(y, 6, seed=0)
+    clf = FewShotClassifier(
+        FakeModel(), labels=LABELS, decoder=ZeroShot(), calibration=calibration, store=None
+    ).fit([X[i] for i in rows], [y[i] for i in rows])
+    metrics = measure(np.array(test[1]), clf.predict_proba(test[0]), clf.classes_)
+    assert cell.log_loss == pytest.approx(metrics.log_loss, rel=1e-6)
+    assert asked["models"][0].queries == 6 + cell.ledger.queries
+    assert cell.ledger.queries < 40  # each is asked once
+
+
 def test_calibrations_share_what_is_asked():
     model, alone = FakeModel(), FakeModel()
     names = ["zero-shot", "zero-shot+batch", "zero-shot+none", "zero-shot+domain-context", "dect"]

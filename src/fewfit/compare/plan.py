@@ -234,12 +234,12 @@ class Plan:
     def _free(
         self, calibration: Calibration, views: Sequence[View], rows: Sequence[Row]
     ) -> list[tuple[Query, ...]]:
-        """Return the content-free prompts, each in every view."""
+        """Return the content-free prompts, each in every view; one that comes twice counts twice."""
         by_view = [
             [Query(prompt, self._spelled(view)) for prompt in calibration.prompts(view, rows)]
             for view in views
         ]
-        return list(dict.fromkeys(zip(*by_view, strict=True)))
+        return list(zip(*by_view, strict=True))
 
     def _decides(self, method: Method, views: Sequence[View], rows: Sequence[Row]) -> Any:
         """Return what stands for the views in a key: the template, or what is asked otherwise."""
