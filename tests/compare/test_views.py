@@ -13,7 +13,16 @@ import pytest
 
 from fewfit import DecT, FewShotClassifier, LinearProbe, ZeroShot
 from fewfit.calibration import BatchCalibration, ContextualCalibration, DomainContextCalibration
-from fewfit.compare import DecoderMethod, Method, compare, measure, sample_shots
+from fewfit.compare import (
+    DecoderMethod,
+    Experiment,
+    Method,
+    compare,
+    measure,
+    sample_shots,
+)
+from fewfit.compare.journal import Journal
+from fewfit.compare.names import make_methods
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import report
 from fewfit.decoders import MPD, PET, OffsetLogisticRegression, ParaphraseMean, PromptBoosting
@@ -403,3 +412,30 @@ def test_the_command_takes_paraphrases_from_columns(files):  # noqa: F811
         methods=["paraphrase-mean"], shots=[2], seeds=1,
     )  # fmt: skip
     assert cell["log_loss"] == pytest.approx(expected.cells[0].log_loss)
+
+
+def test_what_another_method_asks_about_is_told_to_no_other(tmp_path):
+    """Columns that only one method's template names change nothing of the others, key included."""
+    train = [{"text": f"w{chr(97 + i)}", "note": "fun" if i % 2 else "dull"} for i in range(12)]
+    test = [{"text": f"v{chr(97 + i)}", "note": "fun" if i % 2 else "dull"} for i in range(20)]
+    y = ["neg", "pos"] * 10
+    given = {"labels": LABELS, "store": None, "shots": [4], "seeds": 2, "search_trials": 10}
+    given["models"] = [FakeModel()]
+    made = make_methods(["tfidf", "dect", "prompt-search"])
+    own = {"mine": DecoderMethod(DecT(), template="{text} {note} It was {mask}")}
+
+    def cells(methods, *, template="{text} It was {mask}", output=None):
+        rows = train, y[:12], test, y
+        experiment = Experiment(*rows, template=template, methods=methods, **given)
+        return experiment, experiment.run(output).cells
+
+    _, alone = cells(made, output=tmp_path)
+    beside, both = cells({**made, **own})
+    assert {job.key for job in beside.plan.jobs} >= set(Journal(tmp_path / "cells.jsonl").cells)
+    assert [c.accuracy for c in both if c.method != "mine"] == [c.accuracy for c in alone]
+    assert {c.accuracy for c in alone if c.method == "tfidf"} == {0.5}
+    _, asked = cells(["tfidf"], template="{text} {note} It was {mask}")
+    assert {c.accuracy for c in asked} == {1.0}
+    texts = {job.name: job.data.test[1] for job in beside.plan.jobs}
+    assert texts["mine"] == test[1]
+    assert texts["prompt-search"] == {"text": "vb"}

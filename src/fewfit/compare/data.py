@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -121,6 +121,13 @@ class Data:
     def classes(self) -> NDArray[Any]:
         """The classes, sorted, shape (K,)."""
         return class_array(self.verbalizer.classes)
+
+    def only(self, fields: Sequence[str]) -> Data:
+        """Return the same rows and samples with these fields alone."""
+        narrow = [
+            [{name: row[name] for name in fields} for row in r] for r in (self.train, self.test)
+        ]
+        return replace(self, train=narrow[0], test=narrow[1])
 
     def drawn(self, sample: Sample) -> list[Row]:
         """Return the rows of a sample."""

@@ -178,7 +178,7 @@ class Experiment:
         names = {model for model, _ in self.plan.sources.values()}
         asked = [item for item in journal.asked if item.model in names]
         y = np.searchsorted(data.classes, data.y_test)
-        texts = [text_of(row) for row in data.test]
+        texts = [text_of(row) for row in data.only(self.template.fields).test]
         return Comparison(
             setup=self._setup(price_per_token),
             asked=asked,
@@ -224,7 +224,7 @@ class Experiment:
         self, job: Job, answers: Answers | None, tested: dict[tuple[int, ...], Places]
     ) -> Finished:
         """Compute a cell from shared answers; `tested` keeps where those to the test set are."""
-        data, free = self.data, {}
+        data, free = job.data, {}
         y = data.y_train[job.sample.rows][: len(job.rows)]
         if answers is None:
             sample, test = Features.unasked(job.rows, y), Features.unasked(data.test, data.y_test)
@@ -254,7 +254,7 @@ class Experiment:
 
     def _alone(self, job: Job, journal: Journal) -> Finished:
         """Compute a cell of a method that asks, or trains, on its own."""
-        data, (model, task) = self.data, self.plan.sources[job.source]
+        data, (model, task) = job.data, self.plan.sources[job.source]
         assert task is not None
         meter = MeteredModel(task.model)
         template = job.views[0] if job.method.one_view else Views(list(job.views))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fewfit.calibration import Calibration
+from fewfit.compare.data import Data
 from fewfit.compare.methods import Method
 from fewfit.compare.splits import Sample
 from fewfit.prompts import Row, View
@@ -32,6 +33,9 @@ class Job:
         Who is asked, of :attr:`Plan.sources`.
     name : str
         Of the method.
+    data : Data
+        Its rows have the fields of the method's own template, or of the comparison's, and no
+        others: what another method asks about is not told to this one.
     views : tuple of View, length P
         How it asks about a row.
     rows : list of Row
@@ -50,6 +54,7 @@ class Job:
 
     source: str | None
     name: str
+    data: Data
     method: Method
     calibration: Calibration
     views: tuple[View, ...]

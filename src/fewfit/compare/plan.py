@@ -31,7 +31,7 @@ class Plan:
     Parameters
     ----------
     data : Data
-    template : View or Views
+    template : Views
     methods : mapping of str to Method
     models, store, calibration, search_trials : as for :func:`compare`
 
@@ -45,7 +45,7 @@ class Plan:
     def __init__(
         self,
         data: Data,
-        template: View | Views,
+        template: Views,
         methods: Mapping[str, Method],
         *,
         models: Sequence[str | FrozenModel],
@@ -150,9 +150,12 @@ class Plan:
         own = self.calibration if method.calibration is None else method.calibration
         return default_calibration(resolution) if own is None else own
 
+    def _asking(self, method: Method) -> Views:
+        return self.template if method.template is None else make_views(method.template)
+
     def _base(self, method: Method) -> View | Views:
         """Return how a method asks, before it has seen any example."""
-        base = self.template if method.template is None else make_views(method.template)
+        base = self._asking(method)
         if method.one_view:
             return base.views[0]
         other = [view for view in base.views if type(view) is not Template]
@@ -174,21 +177,18 @@ class Plan:
         return base.learn(rows, [self.data.verbalizer.first[k] for k in codes]).views
 
     def _jobs(self) -> Iterator[Job]:
-        data, first = self.data, self.data.samples[0].seed
-        common = {
-            "fewfit": __version__,
-            "labels": data.verbalizer.to_list(),
-            "test": digest([data.test, data.y_test.tolist()]),
-        }
-        drawn = [
-            digest([[data.train[i], data.y_train[i].item()] for i in sample.rows])
-            for sample in data.samples
-        ]
+        first = self.data.samples[0].seed
+        common = {"fewfit": __version__, "labels": self.data.verbalizer.to_list()}
+        told: dict[tuple[str, ...], tuple[Data, str, list[str]]] = {}
         for source, (model, task) in self.sources.items():
-            for sample, rows in zip(data.samples, drawn, strict=True):
+            for number, sample in enumerate(self.data.samples):
                 for name, method in self.methods.items():
                     if _source(model, method) != source or method.asks != (task is not None):
                         continue
+                    fields = tuple(self._asking(method).fields)
+                    if fields not in told:
+                        told[fields] = _told(self.data.only(fields))
+                    data, test, drawn = told[fields]
                     views = self._views(method, sample)
                     given = 0.0 if task is None else task.model.capabilities.resolution
                     calibration = self._calibration(method, given)
@@ -206,11 +206,12 @@ class Plan:
                     traced = method.traceable and sample.seed == first
                     decides = {
                         **common,
+                        "test": test,
                         "template": self._decides(method, views, seen),
                         "calibration": [calibration.name, asdict(calibration)],
                         "model": [model, None if task is None else dict(task.model.identity)],
                         "method": [name, method.key()],
-                        "sample": [sample.shots, sample.seed, rows],
+                        "sample": [sample.shots, sample.seed, drawn[number]],
                         "traced": traced,
                         **({"max_queries": max_queries} if max_queries else {}),
                         **({"unlabelled": digest(pool)} if pool else {}),
@@ -219,6 +220,7 @@ class Plan:
                     yield Job(
                         source,
                         name,
+                        data,
                         method,
                         calibration,
                         views,
@@ -234,7 +236,7 @@ class Plan:
     def _free(
         self, calibration: Calibration, views: Sequence[View], rows: Sequence[Row]
     ) -> list[tuple[Query, ...]]:
-        """Return the content-free prompts, each in every view; one that comes twice counts twice."""
+        """Return the content-free prompts, each in every view; equal ones stay."""
         by_view = [
             [Query(prompt, self._spelled(view)) for prompt in calibration.prompts(view, rows)]
             for view in views
@@ -252,6 +254,15 @@ class Plan:
             for view in views
         ]
         return told[0] if len(told) == 1 else told
+
+
+def _told(data: Data) -> tuple[Data, str, list[str]]:
+    """Return rows with a hash of the test set and one of each sample."""
+    samples = [
+        digest([[data.train[i], data.y_train[i].item()] for i in sample.rows])
+        for sample in data.samples
+    ]
+    return data, digest([data.test, data.y_test.tolist()]), samples
 
 
 def _reads_vocabulary(method: Method) -> bool:
