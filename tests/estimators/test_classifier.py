@@ -64,6 +64,16 @@ def test_classes_are_sorted_and_columns_follow():
     assert clf.score(TEXTS, Y) == 1.0
 
 
+def test_probabilities_sum_to_one_as_closely_as_their_type_says():
+    labels = {f"c{k}": f"w{k}" for k in range(7)}
+    texts = [f"text {i}" for i in range(28)]
+    for decoder in ("offset-regression", "zero-shot", "dect"):
+        clf = make(labels=labels, decoder=decoder).fit(texts, [f"c{i % 7}" for i in range(28)])
+        proba = clf.predict_proba([f"new {i}" for i in range(200)])
+        assert proba.dtype == np.float64
+        np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=0, atol=1e-15)
+
+
 def test_integer_classes_work_too():
     clf = make(labels={1: "good", 0: "bad"}).fit(TEXTS, [int(name == "pos") for name in Y])
     assert clf.predict(["good"]).tolist() == [1]

@@ -433,7 +433,9 @@ class FewShotClassifier(ClassifierMixin, Pooled):
     def _proba(
         self, hidden: NDArray[np.float32], scores: NDArray[np.float32] | None
     ) -> NDArray[Any]:
-        return self.decoder_.predict_proba(hidden, scores=scores)
+        proba = self.decoder_.predict_proba(hidden, scores=scores).astype(np.float64)
+        # Single precision sums to one within its own rounding, which others look for in double.
+        return proba / proba.sum(axis=1, keepdims=True)
 
     @classmethod
     def _options(cls, task: Task) -> dict[str, Any]:
