@@ -131,7 +131,7 @@ class DecT(WeightedDecoder):
         self.lam_ = np.asarray(self._lambda(N / K))
         prior = np.zeros((len(X), K), X.dtype)
         if scores is not None:
-            prior = scores * X.dtype.type(self.lam_)
+            prior = scores * float(self.lam_)
         with one_thread() if X.size <= _SMALL else nullcontext():
             self.W_, self.r_ = fit_projection(
                 X,
@@ -155,7 +155,7 @@ class DecT(WeightedDecoder):
         u = X @ self.W_.T
         x = _on_the_sphere(u)[0] if self.normalize else u
         s = self.r_ - _distances(x, self.z_)
-        return s if scores is None else s + self.lam_ * scores
+        return s if scores is None else s + float(self.lam_) * scores
 
 
 def fit_projection(

@@ -135,7 +135,7 @@ class MPD(Decoder):
         h = self._views(X)
         prior = np.zeros((len(X), K), X.dtype)
         if scores is not None and self.joint_loss:
-            prior += (self.beta_ * scores.mean(axis=1)).astype(X.dtype)
+            prior += float(self.beta_) * scores.mean(axis=1)
         rng = check_random_state(self.random_state)
         W = rng.uniform(-1, 1, (D, h.shape[2])) / np.sqrt(h.shape[2])
         R = rng.standard_normal((K, Q, D)) / np.sqrt(D)
@@ -167,7 +167,7 @@ class MPD(Decoder):
     def _log_odds(self, X: Floats, scores: Floats | None) -> Floats:
         V, R = unit(self._views(X) @ self.W_.T)[0], unit(self.R_)[0]
         s = transport_scores(cosines(V, R), self.epsilon)[0] / self.temperature
-        return s if scores is None else s + self.beta_ * scores.mean(axis=1)
+        return s if scores is None else s + float(self.beta_) * scores.mean(axis=1)
 
 
 def cosines(V: Floats, R: Floats) -> Floats:
