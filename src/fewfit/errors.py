@@ -66,9 +66,21 @@ class ModelError(FewfitError, RuntimeError):
 
 
 class BudgetExceededError(FewfitError, RuntimeError):
-    """The query budget does not suffice; raised before the query that would exceed it."""
+    """The query budget does not suffice; raised before the query that would exceed it.
+
+    Parameters
+    ----------
+    message : str
+    answered, left : int
+        How many prompts were answered, and how many were not, of those that were to be asked.
+    """
 
     exit_code = 6
+
+    def __init__(self, message: str = "", answered: int = 0, left: int = 0) -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.left = left
 
 
 class MissingExtraError(FewfitError, ImportError):

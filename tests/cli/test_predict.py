@@ -422,3 +422,17 @@ def test_what_cannot_adapt_says_so_before_anything_is_asked(tmp_path):
     run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", *args)
     done = run("predict", tmp_path / "t", tmp_path / "none.csv", "--adapt", code=2)
     assert "--adapt: the artifact's decoder, DecT" in done.stderr
+
+
+def test_a_budget_speaks_of_the_whole_file_and_not_of_one_part(artifact, tmp_path):
+    rows = [["text"], *([f"good {i}"] for i in range(500))]
+    (tmp_path / "new.csv").write_bytes(csv_bytes(rows=rows))
+    args = ["predict", artifact, tmp_path / "new.csv", "--max-queries", 100]
+    said = run(*args, "--store", tmp_path / "store", code=6).stderr
+    assert "100 prompts were answered now and are stored, at most 400 are left" in said
+    assert "at most 300 are left" in run(*args, "--store", tmp_path / "store", code=6).stderr
+    args = ["--max-queries", 300, "--store", tmp_path / "store"]
+    assert run("predict", artifact, tmp_path / "new.csv", *args).stdout.count("good ") == 500
+    said = run("predict", artifact, tmp_path / "new.csv", *args[:2], "--store", "none", code=6)
+    assert "192 prompts were answered, which are lost" in said.stderr
+    assert "at most 308 are left" in said.stderr

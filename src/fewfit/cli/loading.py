@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fewfit.choices import choose
 from fewfit.cli.options import store_path
 from fewfit.cli.output import note
-from fewfit.errors import ArtifactError
+from fewfit.errors import ArtifactError, BudgetExceededError
 from fewfit.tables import Row, Table
 from fewfit.tables.columns import Places, has_text, texts_of
 
@@ -157,17 +157,20 @@ class Answering:
             yield Part(rows, texts, proba[own], there[own], failures[own])
 
     def _observed(self) -> Iterator[tuple[list[Row], Any, NDArray[np.bool_], Any]]:
-        size, reading = FIRST, self.table.read()
+        size, reading, done = FIRST, self.table.read(), 0
         while rows := list(islice(reading, size)):
             begun = time.perf_counter()
             texts = texts_of(self.table, rows, self.places)
             there = np.array(has_text(texts), dtype=bool)
-            answers = None
+            answers, done = None, done + len(rows)
             if there.any():
                 asked = {
                     k: [t for t, yes in zip(v, there, strict=True) if yes] for k, v in texts.items()
                 }
-                answers = self.classifier.observe(asked, progress=self.progress)
+                try:
+                    answers = self.classifier.observe(asked, progress=self.progress)
+                except BudgetExceededError as error:
+                    raise self._of_all(error, self.table.n - done) from error
                 self.queries += answers.queries
                 if self._has_store:
                     distinct = len(set(zip(*asked.values(), strict=True)))
@@ -176,6 +179,25 @@ class Answering:
             yield rows, texts, there, answers
             if time.perf_counter() - begun < _SECONDS:
                 size = min(2 * size, LARGEST)
+
+    def _of_all(self, error: BudgetExceededError, unread: int) -> BudgetExceededError:
+        """Return what a part says of the budget as it is of the whole table."""
+        budget, answered = self.classifier.max_queries, self.queries + error.answered
+        # Rows that come twice or are stored cost nothing, and are not looked for here.
+        left = error.left + unread * len(self.classifier.task_.template.views)
+        if self._has_store:
+            said = (
+                f"the budget of {budget} queries is used up: {answered} prompts were answered now "
+                f"and are stored, {'at most ' * bool(unread)}{left} are left. Run again to go on "
+                "from there"
+            )
+        else:
+            said = (
+                f"the budget of {budget} queries does not suffice: {answered} prompts were "
+                f"answered, which are lost without a store, and {'at most ' * bool(unread)}{left} "
+                "are left; name a store, or a larger budget"
+            )
+        return BudgetExceededError(said, answered, left)
 
     def _failures(self, there: NDArray[np.bool_], answers: Observations | None) -> list[str]:
         asked = iter(self.classifier.task_.failures(answers) if answers is not None else ())

@@ -83,7 +83,8 @@ class BudgetedModel(FrontModel):
             raise BudgetExceededError(
                 f"{needed} queries are needed and {left} are left of the budget of "
                 f"{self.max_queries}. Nothing was asked, since without a store the answers would "
-                "be lost; name a store, or a larger budget"
+                "be lost; name a store, or a larger budget",
+                left=needed,
             )
 
 

@@ -74,7 +74,9 @@ class Call:
             left = len(self.missing) - self.answered
             raise BudgetExceededError(
                 f"{error}: {self.answered} prompts were answered now and are stored, {left} are "
-                "left. Run again to go on from there"
+                "left. Run again to go on from there",
+                self.answered,
+                left,
             ) from error
         finally:
             self._warn_of_rows()
