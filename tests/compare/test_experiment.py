@@ -22,6 +22,7 @@ from fewfit.decoders import make_decoder
 from fewfit.errors import CapabilityError, InputError, InputWarning, ModelError, StoreWarning
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
+from fewfit.models.paired import PairedModel
 from tests import warm
 from tests.warm import Program
 
@@ -66,6 +67,27 @@ def test_a_method_that_learns_nothing_needs_no_training_row():
     texts = FakeModel()
     make(texts, methods=["tfidf"]).run()
     assert texts.queries == 0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_pair_asks_nothing_that_its_halves_were_asked(kept, tmp_path):
+    said, state = FakeModel(hidden_size=0), FakeModel(seed=1)
+    options = {"store": tmp_path / "store" if kept else None, "methods": ["zero-shot", "dect"]}
+    models = [said, state, PairedModel(said, state)]
+    names = ["said", "state", "both"]
+    for model, name in zip(models[:2], names, strict=False):
+        model.spec = name
+    experiment = Experiment(*TRAIN, *TEST, labels=LABELS, models=models, seeds=1, **options)
+    costs = [(cost.queries, cost.prompts) for cost in experiment.cost()]
+    prompts = costs[0][1]
+    assert costs == [(prompts, prompts), (prompts, prompts), (0, prompts)]
+    found = experiment.run()
+    assert (said.queries, state.queries) == (prompts, prompts)
+    assert [item.queries for item in found.asked] == [prompts, prompts]
+    alone = Experiment(*TRAIN, *TEST, labels=LABELS, models=models[2:], seeds=1, **options)
+    assert [cost.queries for cost in alone.cost()] == [0 if kept else prompts]
+    accuracy = {(c.method, c.shots): c.accuracy for c in found.cells if c.model == "said + state"}
+    assert accuracy == {(c.method, c.shots): c.accuracy for c in alone.run().cells}
 
 
 def test_a_cell_is_what_the_classifier_gives():

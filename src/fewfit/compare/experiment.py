@@ -23,6 +23,7 @@ from fewfit.compare.journal import Finished, Journal
 from fewfit.compare.methods import Features, Method
 from fewfit.compare.names import DEFAULT_METHODS, default_of, make_methods
 from fewfit.compare.plan import Plan
+from fewfit.compare.remembered import Remembered, identity_of
 from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
 from fewfit.compare.splits import read_seeds, same_samples, whole_numbers
@@ -32,6 +33,7 @@ from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
 from fewfit.models.optional import stored as stored_of
+from fewfit.models.paired import halves
 from fewfit.progress import bar as progress_bar
 from fewfit.prompts import Template, View, Views, make_views
 from fewfit.task import Query
@@ -47,7 +49,7 @@ class Cost(NamedTuple):
     """What a run will ask of a frozen model.
 
     ``prompts`` are the distinct prompts that unfinished cells share; ``queries`` are those of them
-    that the store lacks, which is what will be paid for. Distributions over the vocabulary are
+    that the store lacks and no line above asks, which is what will be paid for. Distributions over the vocabulary are
     asked apart, and have a line of their own. ``search_queries`` is what the searchers' unfinished
     cells may ask besides, at most: what they ask depends on the answers, and what the store has
     of it too.
@@ -118,19 +120,25 @@ class Experiment:
         """Return what :meth:`run` will ask of each frozen model; nothing is asked."""
         journal = _journal(output)
         costs = []
+        earlier: dict[Any, set[Query]] = {}  # what each model is asked by the sources before
         for source, (_, task) in self.plan.sources.items():
             if source is None or task is None:
                 continue
             pending = self._pending(journal, source)
             queries = self.plan.shared(pending)
-            stored = 0
-            for words in {query.words for query in queries}:
-                alike = [query.prompt for query in queries if query.words == words]
-                stored += int(stored_of(task.model, alike, words).sum())
+            paid: set[Query] = set()
+            for half in halves(task.model):
+                asked = earlier.setdefault(identity_of(half), set())
+                new = [query for query in queries if query not in asked]
+                asked.update(new)
+                for words in {query.words for query in new}:
+                    alike = [query for query in new if query.words == words]
+                    there = stored_of(half, [query.prompt for query in alike], words)
+                    paid.update(alike[i] for i in np.flatnonzero(~there))
             searched = sum(
                 job.max_queries + len(self.data.test) for job in pending if job.max_queries
             )
-            costs.append(Cost(source, len(queries), len(queries) - stored, searched))
+            costs.append(Cost(source, len(queries), len(paid), searched))
         return costs
 
     def run(
@@ -160,11 +168,13 @@ class Experiment:
                 f"price_per_token: expected a number from 0 on, got {price_per_token!r:.50}"
             )
         journal, shown = _journal(output), bar or (progress_bar if progress else _silent)
+        tasks = [task for _, task in self.plan.sources.values() if task is not None]
+        remembered = Remembered([task.model for task in tasks])
         for source in self.plan.sources:
             pending = self._pending(journal, source)
             if not pending:
                 continue
-            answers = self._ask(source, self.plan.shared(pending), journal, shown)
+            answers = self._ask(source, self.plan.shared(pending), journal, shown, remembered)
             tested: dict[tuple[int, ...], Places] = {}
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
@@ -206,13 +216,18 @@ class Experiment:
         return [j for j in self.plan.jobs if j.source == source and j.key not in journal.cells]
 
     def _ask(
-        self, source: str | None, queries: Sequence[Query], journal: Journal, bar: Bar
+        self,
+        source: str | None,
+        queries: Sequence[Query],
+        journal: Journal,
+        bar: Bar,
+        remembered: Remembered,
     ) -> Answers | None:
         """Ask what is shared; None where nothing is."""
         model, task = self.plan.sources[source]
         if task is None or model is None or not queries:
             return None
-        meter = MeteredModel(task.model)
+        meter = MeteredModel(remembered(task.model))
         try:
             with bar(f"asking {source}", len(queries), "prompt") as done:
                 found = Answers.ask(replace(task, model=meter), queries, progress=done)
