@@ -87,3 +87,13 @@ def test_a_label_that_is_a_list_is_refused(tmp_path):
     pytest.importorskip("torch")
     args = [tmp_path / "a.jsonl", "-o", tmp_path / "t", "--model", "hf:nowhere"]
     assert "the label of line 1 is a list" in run("tune", *args, code=2).stderr
+
+
+def test_options_of_methods_that_are_named_with_more_than_a_decoder(compare):
+    methods = ["zero-shot+batch+unlabelled", "offset-regression+unlabelled", "in-context"]
+    options = ["offset-regression+unlabelled.prior=frequencies", "in-context.demonstrations=1"]
+    args = [arg for option in options for arg in ("--option", option)]
+    found = json.loads(compare("--methods", ",".join(methods), *args).stdout)
+    assert {item["method"] for item in found["summaries"]} == set(methods)
+    said = compare("--methods", "tfidf", "--option", "tfidf.C=1", code=2).stderr
+    assert "tfidf has no 'C'; it has none" in said

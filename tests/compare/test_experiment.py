@@ -272,6 +272,38 @@ def test_options_of_a_method_as_a_file_holds_them():
     assert made["plain"].calibration.name == "batch"
 
 
+def test_options_reach_every_kind_of_method():
+    given = {
+        "dect+batch": {"lam": 0.5},
+        "offset-regression+none+unlabelled": {"prior": "frequencies"},
+        "zero-shot+unlabelled": {"calibration": "batch"},
+        "in-context": {"demonstrations": 8},
+        "in-context+batch": {"demonstrations": 2},
+        "prompt-search+contextual": {"length": 3},
+        "lora": {"rank": 2},
+    }
+    made = make_methods(given)
+    assert (made["dect+batch"].decoder.lam, made["dect+batch"].calibration.name) == (0.5, "batch")
+    pooled = made["offset-regression+none+unlabelled"]
+    assert (pooled.decoder.prior, pooled.calibration.name) == ("frequencies", "none")
+    assert pooled.unlabelled
+    assert made["zero-shot+unlabelled"].unlabelled
+    assert made["zero-shot+unlabelled"].calibration.name == "batch"
+    assert [made[f"in-context{c}"].demonstrations for c in ("", "+batch")] == [8, 2]
+    searcher = made["prompt-search+contextual"]
+    assert (searcher.options, searcher.calibration.name) == ({"length": 3}, "contextual")
+    assert made["lora"].options == {"rank": 2}
+    for name, option, message in [
+        ("tfidf", "C", "tfidf has no 'C'; it has none"),
+        ("multi-label", "C", "multi-label has no 'C'; it has none"),
+        ("in-context", "n", "in-context has no 'n'; it has calibration, demonstrations"),
+        ("prompt-search", "lenght", "did you mean 'length'"),
+        ("zero-shot+batch", "calibration", "names its calibration already"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            make_methods({name: {option: 1}})
+
+
 def test_a_pool_that_is_the_sample_is_said_and_has_no_sd():
     by_class = [[i for i, name in enumerate(TRAIN[1]) if name == k][:4] for k in ("neg", "pos")]
     pool = [i for rows in by_class for i in rows]

@@ -107,8 +107,8 @@ def compare(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="METHOD.NAME=VALUE, an option of a decoder or a tuning method, for example "
-            "lora.rank=8; repeat it."
+            help="METHOD.NAME=VALUE, an option of a method that --methods names, for example "
+            "lora.rank=8, in-context.demonstrations=8 or prompt-search.length=3; repeat it."
         ),
     ] = None,
     search_trials: Annotated[
@@ -261,11 +261,7 @@ def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | lis
     if not own:
         return listed
     given: dict[str, Any] = {name: name for name in listed}
-    for name, items in own.items():
-        plain, plus, calibration = name.partition("+")
-        asked = {"decoder": plain, "calibration": calibration} if plus else {}
-        given[name] = {**asked, **read_options(items, typed=True)}
-    return given
+    return given | {name: read_options(items, typed=True) for name, items in own.items()}
 
 
 def _names(value: str) -> list[str]:

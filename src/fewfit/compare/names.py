@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewfit.calibration import CALIBRATIONS, make_calibration
+from fewfit.calibration import CALIBRATIONS, Calibration, make_calibration
 from fewfit.compare.heads import MultiLabelHead
 from fewfit.compare.methods import DecoderMethod, Method, Tfidf
 from fewfit.compare.searchers import SearcherMethod
@@ -54,7 +54,8 @@ def make_methods(
         Names; or names of yours, each with a method, a decoder, a name of :data:`METHODS`, or
         options of a decoder, as a file can hold them:
         ``{"decoder": "dect", "calibration": "ratio", "lam": 0.5}``; or of a tuning method and its
-        recipe: ``{"tuner": "lora", "rank": 8, "steps": 300}``.
+        recipe: ``{"tuner": "lora", "rank": 8, "steps": 300}``. A name of :data:`METHODS` with
+        options needs neither: ``"in-context": {"demonstrations": 8}``.
 
     Raises
     ------
@@ -93,15 +94,27 @@ def _made(name: str, method: Any) -> Method:
             f"a {type(method).__name__}"
         )
     options = dict(method)
-    if "tuner" in options or ("decoder" not in options and _tuner(name) is not None):
-        return TuningRow(options.pop("tuner", _tuner(name)), options)
-    decoder, calibration = options.pop("decoder", name), options.pop("calibration", None)
-    shown = options.pop("demonstrations", 0)
-    own = None if calibration is None else make_calibration(calibration)
+    if "tuner" in options:
+        return TuningRow(options.pop("tuner"), options)
+    decoder = options.pop("decoder", name)
+    if isinstance(decoder, str):
+        if decoder != name and decoder not in DECODERS:
+            raise InputError(
+                f"methods: {name!r}: decoder: {decoder!r} is not one of {sorted(DECODERS)}"
+                f"{did_you_mean(decoder, DECODERS)}"
+            )
+        return _named(decoder, options)
+    own, shown, pooled = _further(name, options)
+    return DecoderMethod(make_decoder(decoder, options=options), own, shown or 0, pooled=pooled)
+
+
+def _further(name: str, options: dict[str, Any]) -> tuple[Calibration | None, int | None, bool]:
+    """Take out of the options what is not the decoder's: calibration, demonstrations, pool."""
+    calibration, shown = options.pop("calibration", None), options.pop("demonstrations", None)
     pooled = options.pop("unlabelled", False)
     if not isinstance(pooled, bool):
         raise InputError(f"methods: {name!r}: unlabelled: expected true or false, got {pooled!r}")
-    return DecoderMethod(make_decoder(decoder, options=options), own, shown, pooled=pooled)
+    return None if calibration is None else make_calibration(calibration), shown, pooled
 
 
 def _tuner(name: str) -> str | None:
@@ -110,10 +123,10 @@ def _tuner(name: str) -> str | None:
     return tuner if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS) else None
 
 
-def _named(name: str) -> Method:
+def _named(name: str, options: Mapping[str, Any] = {}) -> Method:
     tuner = _tuner(name)
     if tuner is not None:
-        return TuningRow(tuner)
+        return TuningRow(tuner, options)
     pooled = name.endswith(UNLABELLED)
     plain, plus, calibration = name.removesuffix(UNLABELLED).partition("+")
     if plain not in _OTHERS or (plus and plain in (TFIDF, MULTI_LABEL)):
@@ -122,18 +135,27 @@ def _named(name: str) -> Method:
             f"calibration, as in 'zero-shot+batch', of {sorted(CALIBRATIONS)}"
             f"{did_you_mean(plain, dict.fromkeys(METHODS))}"
         )
-    own = make_calibration(calibration) if plus else None
     if pooled and plain not in DECODERS:
         raise InputError(
             f"methods: {plain} does not learn from texts without labels; offset-regression, "
             "zero-shot and ipet do"
         )
-    if plain == TFIDF:
-        return Tfidf()
-    if plain == MULTI_LABEL:
-        return MultiLabelHead()
+    rest = dict(options)
+    if plus and "calibration" in rest:
+        raise InputError(f"methods: {name!r} names its calibration already; leave one of them out")
     if plain in SEARCHERS:
-        return SearcherMethod(plain, own)
+        own = rest.pop("calibration", calibration or None)
+        return SearcherMethod(plain, None if own is None else make_calibration(own), rest)
+    if plain in (TFIDF, MULTI_LABEL):
+        if rest:
+            raise InputError(f"option: {plain} has no {next(iter(rest))!r}; it has none")
+        return Tfidf() if plain == TFIDF else MultiLabelHead()
+    own, shown, told = _further(name, rest)
+    own = make_calibration(calibration) if plus else own
     if plain == IN_CONTEXT:
-        return DecoderMethod(make_decoder("zero-shot"), own, DEMONSTRATIONS)
-    return DecoderMethod(make_decoder(plain), own, pooled=pooled)
+        if rest:
+            raise InputError(
+                f"option: {plain} has no {next(iter(rest))!r}; it has calibration, demonstrations"
+            )
+        plain, shown = "zero-shot", DEMONSTRATIONS if shown is None else shown
+    return DecoderMethod(make_decoder(plain, options=rest), own, shown or 0, pooled=pooled or told)
