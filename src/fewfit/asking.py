@@ -40,10 +40,13 @@ class Policy:
         What becomes of a row that the model gave no usable answer to, in any of its views.
     max_censored : float
         Largest share of class scores that may be bounds in what is fitted.
+    chosen : bool
+        Whether `errors` is the user's to choose, so that a message may advise another value.
     """
 
     errors: str = "raise"
     max_censored: float = MAX_CENSORED
+    chosen: bool = False
 
     def __post_init__(self) -> None:
         if self.errors not in ("raise", "nan"):
@@ -68,8 +71,9 @@ class Policy:
         if failed and self.errors == "raise":
             raise ModelError(
                 f"the model gave no usable answer to {failed} of {len(answers)} prompts: "
-                f"{answers.why_failed()}. Run again to ask only these, or go on without them with "
-                "errors='nan'"
+                f"{answers.why_failed()}. Run again to ask only these"
+                + ", or go on without them with errors='nan'"
+                * self.chosen
             )
         cut = int((answers.status == Status.TRUNCATED).sum())
         if cut:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -23,6 +24,7 @@ from fewfit.errors import CapabilityError, InputError, InputWarning, ModelError,
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
 from fewfit.models.paired import PairedModel
+from fewfit.observations import unanswered
 from tests import warm
 from tests.warm import Program
 
@@ -604,3 +606,40 @@ def test_boolean_classes_are_called_the_same_everywhere():
     assert all(type(name) is bool for name, _ in again.setup.labels)
     page = html_report(found)
     assert "False: bad; True: good" in page
+
+
+class Silent(FakeModel):
+    """It has no answer to prompts that hold a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(batch_size=1)
+        self.text = text
+
+    def stream(self, prompts, words):
+        for where, batch in super().stream(prompts, words):
+            if self.text in prompts[where[0]].text(""):
+                batch = replace(unanswered(words, 1, ["a filter"]), asked=batch.asked)
+            yield where, batch
+
+
+@pytest.mark.parametrize("methods", [["zero-shot"], ["in-context"], ["dect"]])
+def test_a_row_without_an_answer_is_named_and_no_option_advised_that_is_not_there(methods):
+    with pytest.raises(ModelError, match="a filter") as found:
+        make(Silent(TEST[0][7]), methods=methods).run()
+    assert f"first test row 7 ('{TEST[0][7][:20]}" in str(found.value)
+    assert "leave the rows out" in str(found.value)
+    assert "errors=" not in str(found.value)
+
+
+def test_a_training_row_without_an_answer_has_the_number_that_it_was_given_with():
+    texts, y = [TEST[0][0], *TRAIN[0][:5]], [TEST[1][0], *TRAIN[1][:5]]
+    given = {"labels": LABELS, "models": [Silent(texts[4])], "store": None, "drop_overlap": True}
+    experiment = Experiment(texts, y, *TEST, methods=["dect"], shots=[1], seeds=20, **given)
+    with pytest.raises(ModelError, match=r"of \d+ prompts, first train row 4 \("):
+        experiment.run()
+
+
+def test_a_searcher_advises_no_option_either():
+    with pytest.raises(ModelError, match="a filter") as found:
+        make(Silent(TEST[0][7]), methods=["prompt-search"], shots=[4], seeds=1).run()
+    assert "errors=" not in str(found.value)

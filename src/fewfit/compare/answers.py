@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fewfit.calibration import Calibration
 from fewfit.compare.methods import Features
+from fewfit.errors import ModelError
 from fewfit.models.base import Progress
 from fewfit.observations import Observations, Status
 from fewfit.prompts import Row, View, Views
@@ -39,10 +40,29 @@ class Answers:
 
     @classmethod
     def ask(
-        cls, task: Task, queries: Sequence[Query], *, progress: Progress | None = None
+        cls,
+        task: Task,
+        queries: Sequence[Query],
+        *,
+        named: Callable[[Query], str],
+        progress: Progress | None = None,
     ) -> Answers:
-        """Ask each of these queries, which are distinct, once."""
-        observations = task.answer(queries, progress=progress)
+        """Ask each of these queries, which are distinct, once.
+
+        Raises
+        ------
+        ModelError
+            If one has no answer, with its row as `named`: methods are compared on the same rows.
+        """
+        patient = replace(task, policy=replace(task.policy, errors="nan"))
+        observations = patient.answer(queries, progress=progress)
+        failed = np.flatnonzero(observations.status == Status.FAILED)
+        if len(failed):
+            raise ModelError(
+                f"the model gave no usable answer to {len(failed)} of {len(queries)} prompts, "
+                f"first {named(queries[failed[0]])}: {observations.why_failed()}. Run again to ask "
+                "only these, or leave the rows out: all methods are compared on the same"
+            )
         task.policy.check_enough(observations, observations.status != Status.FAILED)
         return cls(task, observations, {query: i for i, query in enumerate(queries)})
 

@@ -34,6 +34,8 @@ class Data:
     ----------
     train, test : list of Row
         Without the training rows that were left out, of which there are `n_dropped`.
+    kept : list of int
+        Where the training rows stood before.
     y_train, y_test : ndarray of shape (N,)
     verbalizer : Verbalizer
     samples : list of Sample
@@ -46,6 +48,7 @@ class Data:
     y_test: NDArray[Any]
     verbalizer: Verbalizer
     samples: list[Sample]
+    kept: list[int]
     n_dropped: int
 
     @classmethod
@@ -114,6 +117,7 @@ class Data:
             y_test,
             verbalizer,
             samples,
+            kept.tolist(),
             len(y_train) - len(kept),
         )
 

@@ -230,7 +230,8 @@ class Experiment:
         meter = MeteredModel(remembered(task.model))
         try:
             with bar(f"asking {source}", len(queries), "prompt") as done:
-                found = Answers.ask(replace(task, model=meter), queries, progress=done)
+                asking = replace(task, model=meter)
+                found = Answers.ask(asking, queries, named=self.plan.named, progress=done)
         finally:  # what was paid for before a failure is in the store, and not paid for again
             _note(journal, model, meter)
         return replace(found, task=task)

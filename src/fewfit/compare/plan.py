@@ -11,7 +11,7 @@ import numpy as np
 
 from fewfit._version import __version__
 from fewfit.calibration import Calibration, NoCalibration, default_calibration
-from fewfit.compare.data import Data, digest
+from fewfit.compare.data import Data, digest, text_of
 from fewfit.compare.job import NOBODY, Job, Source
 from fewfit.compare.methods import Method
 from fewfit.compare.splits import Sample
@@ -23,6 +23,8 @@ from fewfit.prompts import InContext, Row, Template, View, Views, make_views
 from fewfit.task import Query, Task, check_pairs
 
 T = TypeVar("T")
+
+_SHOWN = 60  # characters of a row's text in a message
 
 
 class Plan:
@@ -92,6 +94,20 @@ class Plan:
             for found in [*self.queries(group[0], rows), *(q for job in group for q in job.free)]:
                 asked.update(dict.fromkeys(found))
         return list(asked)
+
+    def named(self, query: Query) -> str:
+        """Say about which row a query is, for a person."""
+        ways = {job.way: job for job in self.jobs if job.source is not None}
+        data = self.data
+        for job in ways.values():
+            for what, rows, places in (
+                ("test", data.test, range(len(data.test))),
+                ("train", data.train, data.kept),
+            ):
+                for place, row, asked in zip(places, rows, self.queries(job, rows), strict=True):
+                    if query in asked:
+                        return f"{what} row {place} ({text_of(row)[:_SHOWN]!r})"
+        return "a content-free input of a calibration"
 
     def _open(
         self, models: Sequence[str | FrozenModel], store: str | Path | None

@@ -360,7 +360,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             default_calibration(resolution)
             if self.calibration is None
             else make_calibration(self.calibration),
-            policy=Policy(self.errors, self.max_censored),
+            policy=Policy(self.errors, self.max_censored, chosen=True),
             reads_words="word_scores" in decoder.requires,
         )
         task.check(decoder.requires, who=type(decoder).__name__)

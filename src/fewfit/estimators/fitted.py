@@ -172,7 +172,7 @@ def load_fitted(
         template,
         verbalizer,
         calibration,
-        policy=Policy(errors),
+        policy=Policy(errors, chosen=True),
         reads_words="word_scores" in decoder.requires,
     )
     check_identity(manifest.model_identity, task.model.identity)
@@ -286,7 +286,7 @@ def _load_tuned(
         verbalizer,
         CALIBRATIONS["none"](),
         prior=np.zeros((1, len(verbalizer.classes))),
-        policy=Policy(errors),
+        policy=Policy(errors, chosen=True),
     )
     decoder = DECODERS["zero-shot"]().restore({}, np.array(verbalizer.classes))
     n = tuned.manifest.n_examples

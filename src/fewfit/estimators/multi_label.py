@@ -155,7 +155,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             template,
             verbalizer,
             NoCalibration(),
-            policy=Policy(self.errors),
+            policy=Policy(self.errors, chosen=True),
         )
         task.check(decoder.requires, who=type(decoder).__name__)
         check_installed(task.model)
