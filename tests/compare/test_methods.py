@@ -51,6 +51,14 @@ def test_a_calibrated_cell_is_what_the_classifier_gives(decoder, calibration, sa
     assert clf.n_queries_ == 8 + free + 1  # and what verifies an artifact
 
 
+def test_a_generator_is_no_key_of_a_cell():
+    with pytest.raises(InputError, match="random_state of DecT is a generator.*a whole number"):
+        DecoderMethod(DecT(random_state=np.random.RandomState(3)))
+    with pytest.raises(InputError, match="is a generator"):
+        make(methods={"mine": DecT(random_state=np.random.RandomState(3))})
+    assert DecoderMethod(DecT(random_state=3)).key() == DecoderMethod(DecT(random_state=3)).key()
+
+
 def test_equal_pseudo_documents_count_as_often_as_in_the_classifier():
     X, y = ["fun", "bad", "dull", "fun fun", "bad", "fun"] * 2, ["pos", "neg"] * 6
     test = [f"a film {i}" for i in range(6)], ["pos", "neg"] * 3

@@ -202,6 +202,12 @@ class DecoderMethod(Method):
         if isinstance(self.demonstrations, bool) or not whole or self.demonstrations < 0:
             raise InputError(f"demonstrations: at least 0, not {self.demonstrations!r:.50}")
         check_parameters(self.decoder)
+        for name, value in self.decoder.get_params().items():
+            if isinstance(value, np.random.RandomState):
+                raise InputError(
+                    f"methods: {name} of {type(self.decoder).__name__} is a generator, by which no "
+                    "later run knows its cells again; give a whole number"
+                )
         if self.calibration is not None and "full_vocabulary" in self.decoder.requires:
             raise InputError(
                 f"methods: {type(self.decoder).__name__} reads distributions over the vocabulary "
