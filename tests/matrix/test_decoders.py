@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -67,6 +69,19 @@ def test_sampled_verbalizers_do_not_depend_on_the_names_of_the_classes(max_combi
     one = PromptBoosting(**options).fit(X, y).predict_proba(X_new)
     two = PromptBoosting(**options).fit(X, swapped).predict_proba(X_new)
     np.testing.assert_allclose(two[:, [2, 0, 1]], one, atol=1e-9)
+
+
+def test_a_tie_of_votes_goes_to_the_name_that_comes_first_as_is_said():
+    anchors, between = np.log([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]]), np.log([[0.4, 0.4, 0.2]])
+    for y in (["ant", "bee"], ["bee", "ant"]):
+        assert KNNPrompting(k=1).fit(anchors, y).predict(between) == ["ant"]
+    both = np.vstack([anchors, anchors])
+    for y in (["ant", "bee"] * 2, ["bee", "ant"] * 2):
+        assert KNNPrompting(k=2).fit(both, y).predict(between) == ["ant"]
+    said = " ".join(Path("docs/methods.md").read_text(encoding="utf-8").split())
+    told = said[said.index("The order and the names of the classes") :]
+    assert "ties" in told[: told.index("knn-prompting")]
+    assert "prompt-boosting" in told[: told.index(". ")]
 
 
 def test_pseudo_labels_do_not_depend_on_the_names_of_the_classes(data):

@@ -49,10 +49,10 @@ class Cost(NamedTuple):
     """What a run will ask of a frozen model.
 
     ``prompts`` are the distinct prompts that unfinished cells share; ``queries`` are those of them
-    that the store lacks and no line above asks, which is what will be paid for. Distributions over the vocabulary are
-    asked apart, and have a line of their own. ``search_queries`` is what the searchers' unfinished
-    cells may ask besides, at most: what they ask depends on the answers, and what the store has
-    of it too.
+    that the store lacks and no line above asks, which is what will be paid for. Distributions over
+    the vocabulary are asked apart, and have a line of their own. ``search_queries`` is what the
+    searchers' unfinished cells may ask besides, at most: what they ask depends on the answers, and
+    what the store has of it too.
     """
 
     model: str

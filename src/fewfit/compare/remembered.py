@@ -42,10 +42,8 @@ class RememberingModel(FrontModel):
                 positions.append(i)
                 rows.append(row)
         for batch, positions, rows in groups.values():
-            yield (
-                np.array(positions),
-                replace(batch[np.array(rows)], asked=np.zeros(len(rows), bool)),
-            )
+            free = np.zeros(len(rows), dtype=bool)
+            yield np.array(positions), replace(batch[np.array(rows)], asked=free)
         new = np.array([i for i, key in enumerate(keys) if key not in self.known], dtype=np.intp)
         if not len(new):
             return

@@ -110,8 +110,9 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
 
     draws_by_class: ClassVar[bool] = False
     """Whether it draws random numbers class by class, so that with other names of the classes, in
-    another order, it is fitted with others. All other decoders do not care what classes are called.
-    """
+    another order, it is fitted with others. All other decoders do not care what classes are called,
+    but for ties, which go to the first class: KNNPrompting's few votes have many. PromptBoosting
+    does where a class has no token of its own."""
 
     unseen: ClassVar[bool] = False
     """Whether a class without an example can be put in (:meth:`add_unseen`)."""
