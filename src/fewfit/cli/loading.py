@@ -170,6 +170,8 @@ class Answering:
                 try:
                     answers = self.classifier.observe(asked, progress=self.progress)
                 except BudgetExceededError as error:
+                    if not self.queries and done == self.table.n:
+                        raise  # this part is all
                     raise self._of_all(error, self.table.n - done) from error
                 self.queries += answers.queries
                 if self._has_store:
