@@ -97,3 +97,12 @@ def test_options_of_methods_that_are_named_with_more_than_a_decoder(compare):
     assert {item["method"] for item in found["summaries"]} == set(methods)
     said = compare("--methods", "tfidf", "--option", "tfidf.C=1", code=2).stderr
     assert "tfidf has no 'C'; it has none" in said
+
+
+def test_labels_that_look_like_several_are_advised_a_command_that_takes_them(compare):
+    train = [[text, "pos;neg" if text == "good 0" else label] for text, label in TRAIN]
+    train += [["good and bad", "pos;neg"]]
+    args = ("--label", "pos;neg=both", "--methods", "zero-shot")
+    said = compare(*args, train=train).stderr
+    assert "'fewfit fit --multi-label --label-separator \";\"' learns them" in said
+    assert "add --" not in said

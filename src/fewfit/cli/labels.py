@@ -319,7 +319,7 @@ def _warn_of_several(
 
     `parted` is the separator of rows with several labels.
     """
-    classes, add = set(labels), "--multi-label " * (parted is None)
+    classes = set(labels)
     for separator in _SEPARATORS:
         if separator == parted:
             continue
@@ -330,10 +330,13 @@ def _warn_of_several(
             shared = [p for p in sorted(joined[label]) if p in classes or (own and times[p] > 1)]
             part = next(iter(shared), None)
             if part and len(joined[label]) > 1:
+                option = f'--label-separator "{separator}"'
+                # Not every command has the option, and that of fit is what all others follow.
+                advice = f"'fewfit fit --multi-label {option}' learns them"
                 warnings.warn(
                     f"{table.path}, column {name!r}: {label!r} is taken as one class, though "
-                    f"{part!r} stands elsewhere too; where rows have several labels, add "
-                    f'{add}--label-separator "{separator}"',
+                    f"{part!r} stands elsewhere too; where rows have several labels, "
+                    + (advice if parted is None else f"add {option}"),
                     InputWarning,
                     stacklevel=2,
                 )
