@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+from pathlib import Path
 
 import pytest
 from numpy.testing import assert_array_equal
@@ -146,3 +148,14 @@ def test_a_missing_artifact_is_named_by_its_folder(tmp_path):
         FewShotClassifier.load(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match=r"holds no manifest\.json"):
         FewShotClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["hf", "encoder"])
+@pytest.mark.parametrize("name", ["../models/x", "./x", "~/x", "/data/models/x", "a/b/c"])
+def test_a_folder_that_is_not_seen_from_here_is_not_looked_for_on_the_hub(scheme, name, tmp_path):
+    with pytest.raises(ArtifactError) as found:
+        check_unnamed(f"{scheme}:{name}", tmp_path)
+    said = str(found.value)
+    assert f"folder {shlex.quote(name)} is not found from {Path.cwd()}" in said
+    assert f"--model {scheme}:FOLDER" in said
+    assert "hub" not in said

@@ -122,6 +122,12 @@ def _check_checkpoint(spec: str, rest: str, path: Path) -> None:
         from huggingface_hub.errors import HFValidationError
     except ImportError:
         raise MissingExtraError('this model needs: pip install "fewfit[hf]"') from None
+    scheme = spec.partition(":")[0]
+    if _is_path(name):
+        raise ArtifactError(
+            f"{path}: the model's folder {_shown(name)} is not found from {_shown(os.getcwd())}; "
+            f"name it as it is seen from here, with --model {scheme}:FOLDER (model=... in Python)"
+        )
     commit = re.search(r"@([^?]+)", rest)
     try:
         cached = try_to_load_from_cache(name, "config.json", revision=commit and commit[1])
@@ -150,6 +156,11 @@ def _check_folder(name: str, path: Path) -> None:
         return
     if odd:
         raise ArtifactError(f"{path}: {_shown(str(odd[0]))} is not a regular file")
+
+
+def _is_path(name: str) -> bool:
+    """Whether this can only be a folder: the hub has NAME or OWNER/NAME."""
+    return name.startswith((".", "~", "/")) or "\\" in name or name.count("/") > 1
 
 
 def _second_server(model: RemoteModel) -> bool:
