@@ -97,6 +97,11 @@ def test_many_classes_are_cut_to_the_weakest(tmp_path):
     assert names[-1] not in table  # no row of the test has it
     found = json.loads(run("evaluate", tmp_path / "t", tmp_path / "test.csv", "--json").stdout)
     assert len(found["classes"]) == 40
+    absent = found["classes"][names[-1]]
+    assert (absent["recall"], absent["f1"], absent["rows"]) == (None, None, 0)
+    for own in found["classes"].values():  # null where the table has a dash
+        assert (own["precision"] is None) == (own["predicted"] == 0)
+        assert (own["recall"] is None) == (own["f1"] is None) == (own["rows"] == 0)
 
 
 def test_several_labels_say_what_was_given_and_missed(tmp_path):

@@ -114,18 +114,18 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
     first = "accuracy" if "accuracy" in found else "exact_match"
     rows[0][2] = f"{found[f'{first}_low']:.3f} to {found[f'{first}_high']:.3f}"
     yield Table(["", "value", "95 % interval"], [*rows, ["rows", f"{found['n']:,}", ""]])
-    own = sorted(found["classes"].items(), key=lambda item: (not item[1]["rows"], item[1]["f1"]))
+    own = sorted(found["classes"].items(), key=lambda item: (not item[1]["rows"], item[1]["f1"] or 0))
     listed = own if len(own) <= _CLASSES else own[:_WEAKEST]
     yield "Class by class, the weakest first:"
     rows = [
-        [_cell(name), *(_share(c, key) for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
+        [_cell(name), *(_share(c[key]) for key in ("precision", "recall", "f1")), f"{c['rows']:,}"]
         for name, c in listed
     ]
     yield Table(["class", "precision", "recall", "F1", "rows"], rows)
     if len(listed) < len(own):
         rest = own[len(listed) :]
         yield (
-            f"The other {len(rest):,} classes have an F1 of {rest[0][1]['f1']:.3f} or more; --json "
+            f"The other {len(rest):,} classes have an F1 of {_share(rest[0][1]['f1'])} or more; --json "
             "has all."
         )
     if found.get("confusions"):
@@ -153,10 +153,9 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
         yield Table(header, rows, numbers=False)
 
 
-def _share(measured: dict[str, float], key: str) -> str:
+def _share(share: float | None) -> str:
     """A share, or a dash where there is nothing that it could be of."""
-    of = {"precision": "predicted", "recall": "rows", "f1": "rows"}[key]
-    return f"{measured[key]:.3f}" if measured[of] else NONE
+    return NONE if share is None else f"{share:.3f}"
 
 
 def _cell(text: str | Sequence[str]) -> str:

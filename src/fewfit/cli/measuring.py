@@ -43,16 +43,19 @@ def several(truth: NDArray[Any], told: NDArray[Any]) -> dict[str, Any]:
 
 def by_class(
     truth: NDArray[Any], told: NDArray[Any], classes: list[str]
-) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and counts of each class."""
+) -> dict[str, dict[str, float | None]]:
+    """Return precision, recall, F1 and counts of each class; None where there is nothing to share.
+
+    That is a precision without a row of that prediction, recall and F1 without a row of the class.
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     measured: Any = precision_recall_fscore_support(truth, told, average=None, zero_division=0)
     return {
         name: {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
+            "precision": float(precision) if predicted else None,
+            "recall": float(recall) if rows else None,
+            "f1": float(f1) if rows else None,
             "rows": int(rows),
             "predicted": int(predicted),
         }
