@@ -110,3 +110,17 @@ def test_it_is_saved_and_read_again_and_is_not_a_classifiers(tmp_path):
     single.fit(TEXTS[:2], ["a", "b"]).save(tmp_path / "one")
     with pytest.raises(ArtifactError, match="which MultiLabelClassifier does not"):
         MultiLabelClassifier.load(tmp_path / "one", model=FakeModel(), store=None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"), [(None, "column 2 is"), (["price", "speed", "odd"], "column 2 .'odd'. is")]
+)
+def test_a_column_without_an_example_is_called_what_it_is(labels, named):
+    Y = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    clf = make(labels=labels)
+    with pytest.raises(InputError, match=f"^y: {named} 0 in every row, so .* leave the column out"):
+        clf.fit(TEXTS[:3], Y[:3])
+    with pytest.raises(InputError, match=f"{named} 0 in every row with a weight"):
+        clf.fit(TEXTS[:4], Y, sample_weight=[1, 1, 1, 0])
+    with pytest.raises(InputError, match="^labels: 'odd' has no example"):
+        make(labels=["price", "speed", "odd"]).fit(TEXTS[:2], [["price"], ["speed"]])

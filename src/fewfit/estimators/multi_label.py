@@ -144,11 +144,18 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
             Y, weight = Y[weight > 0], weight[weight > 0]
         names = {name: str(name).replace("_", " ") for name in classes}
         verbalizer = Verbalizer(names, classes=classes)
-        for name, column in zip(classes, Y.T, strict=True):
-            if not column.any():
-                raise InputError(
-                    f"labels: {shown(name)} has no example; give it one or leave it out"
-                )
+        empty = np.flatnonzero(~Y.any(axis=0))
+        if len(empty) and indicator:
+            at = int(empty[0])
+            called = f" ({shown(classes[at])})" * (classes[at] != at)
+            raise InputError(
+                f"y: column {at}{called} is 0 in every row{' with a weight' * (weight is not None)}"
+                ", so that nothing can be learnt of it; leave the column out, or give an example"
+            )
+        if len(empty):
+            raise InputError(
+                f"labels: {shown(classes[empty[0]])} has no example; give it one or leave it out"
+            )
         decoder = make_decoder(self.decoder, self.kind)
         task = Task(
             open_model(self.model, self.store, self.max_queries),
