@@ -188,14 +188,19 @@ class Verbalizer:
 
 
 def warn_of_numbers(classes: Sequence[Label]) -> None:
-    """Warn where all that the model is told of the classes are bare numbers."""
-    if all(not isinstance(name, str) or name.strip().isdecimal() for name in classes):
+    """Warn where all that the model is told of the classes are bare numbers, or true and false."""
+    if all(_says_nothing(str(name).strip()) for name in classes):
         warnings.warn(
             f"labels: the model is asked about the words {shown([str(n) for n in classes])}, which "
-            "tell it nothing of what the classes mean; say it with labels={class: word}",
+            "tell it nothing of what the classes mean; say it with labels={class: word} "
+            "(--label CLASS=word)",
             LabelWordWarning,
             stacklevel=3,
         )
+
+
+def _says_nothing(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() or name.casefold() in ("true", "false")
 
 
 def _in_order(words: Sequence[Any], classes: Sequence[Label]) -> Sequence[Any]:
