@@ -442,3 +442,13 @@ def test_a_budget_speaks_of_the_whole_file_and_not_of_one_part(artifact, tmp_pat
     said = run("predict", artifact, tmp_path / "new.csv", *args[:2], "--store", "none", code=6)
     assert "192 prompts were answered, which are lost" in said.stderr
     assert "at most 308 are left" in said.stderr
+
+
+def test_the_help_says_which_columns_several_labels_have(tmp_path):
+    (tmp_path / "train.csv").write_bytes(csv_bytes())
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--multi-label", "--model", "fake")
+    (tmp_path / "new.csv").write_bytes(csv_bytes(rows=[["text"], ["good"]]))
+    out = run("predict", tmp_path / "t", tmp_path / "new.csv", "--store", "none").stdout
+    assert out.splitlines()[0] == "text,prediction"
+    said = " ".join(run("predict", "--help").stdout.split())
+    assert "several labels, 'prediction' holds those that are given" in said

@@ -65,6 +65,9 @@ def predict(
 ) -> None:
     """Label new rows: the input's columns, then 'prediction' and 'probability'.
 
+    Where rows have several labels, 'prediction' holds those that are given, and there is no
+    'probability'; --proba has that of each label.
+
     Rows are written as they are answered, with memory that does not grow with the file. A row
     without a text has no label: the cells stay empty. So has, with --errors nan, a row that the
     model cannot answer, and a further column 'prediction_status' says 'ok', or 'failed' and why.
