@@ -52,7 +52,7 @@ def test_a_calibrated_cell_is_what_the_classifier_gives(decoder, calibration, sa
 
 
 def test_a_generator_is_no_key_of_a_cell():
-    with pytest.raises(InputError, match="random_state of DecT is a generator.*a whole number"):
+    with pytest.raises(InputError, match=r"random_state of DecT is a generator.*a whole number"):
         DecoderMethod(DecT(random_state=np.random.RandomState(3)))
     with pytest.raises(InputError, match="is a generator"):
         make(methods={"mine": DecT(random_state=np.random.RandomState(3))})

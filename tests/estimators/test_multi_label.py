@@ -122,5 +122,5 @@ def test_a_column_without_an_example_is_called_what_it_is(labels, named):
         clf.fit(TEXTS[:3], Y[:3])
     with pytest.raises(InputError, match=f"{named} 0 in every row with a weight"):
         clf.fit(TEXTS[:4], Y, sample_weight=[1, 1, 1, 0])
-    with pytest.raises(InputError, match="^labels: 'odd' has no example"):
+    with pytest.raises(InputError, match=r"^labels: 'odd' has no example"):
         make(labels=["price", "speed", "odd"]).fit(TEXTS[:2], [["price"], ["speed"]])

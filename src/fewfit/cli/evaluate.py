@@ -114,7 +114,8 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
     first = "accuracy" if "accuracy" in found else "exact_match"
     rows[0][2] = f"{found[f'{first}_low']:.3f} to {found[f'{first}_high']:.3f}"
     yield Table(["", "value", "95 % interval"], [*rows, ["rows", f"{found['n']:,}", ""]])
-    own = sorted(found["classes"].items(), key=lambda item: (not item[1]["rows"], item[1]["f1"] or 0))
+    classes: dict[str, Any] = found["classes"]
+    own = sorted(classes.items(), key=lambda item: (not item[1]["rows"], item[1]["f1"] or 0))
     listed = own if len(own) <= _CLASSES else own[:_WEAKEST]
     yield "Class by class, the weakest first:"
     rows = [
@@ -125,8 +126,8 @@ def _blocks(found: dict[str, Any], unit: str) -> Iterator[str | Table]:
     if len(listed) < len(own):
         rest = own[len(listed) :]
         yield (
-            f"The other {len(rest):,} classes have an F1 of {_share(rest[0][1]['f1'])} or more; --json "
-            "has all."
+            f"The other {len(rest):,} classes have an F1 of {_share(rest[0][1]['f1'])} or more; "
+            "--json has all."
         )
     if found.get("confusions"):
         yield "Taken for each other most often:"
