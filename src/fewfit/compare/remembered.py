@@ -14,6 +14,7 @@ from fewfit.models.base import FrontModel, FrozenModel
 from fewfit.models.paired import PairedModel, halves
 from fewfit.observations import Batch, Observations, Status
 from fewfit.prompts import Prompt
+from fewfit.store import StoredModel
 
 Known = dict[tuple[Prompt, tuple[str, ...]], tuple[Observations, int]]
 
@@ -73,6 +74,8 @@ class Remembered:
         """Return a model that asks nothing which was answered to another source."""
         if isinstance(model, PairedModel):
             return PairedModel(*(self(half) for half in halves(model)))
+        if isinstance(model, StoredModel):  # which remembers by itself
+            return model
         known = self._known.get(identity_of(model))
         return model if known is None else RememberingModel(model, known)
 
