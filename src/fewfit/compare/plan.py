@@ -33,7 +33,7 @@ class Plan:
     Parameters
     ----------
     data : Data
-    template : Views
+    template : View or Views
     methods : mapping of str to Method
     models, store, calibration, search_trials : as for :func:`compare`
 
@@ -47,7 +47,7 @@ class Plan:
     def __init__(
         self,
         data: Data,
-        template: Views,
+        template: View | Views,
         methods: Mapping[str, Method],
         *,
         models: Sequence[str | FrozenModel],
@@ -166,7 +166,7 @@ class Plan:
         own = self.calibration if method.calibration is None else method.calibration
         return default_calibration(resolution) if own is None else own
 
-    def _asking(self, method: Method) -> Views:
+    def _asking(self, method: Method) -> View | Views:
         return self.template if method.template is None else make_views(method.template)
 
     def _base(self, method: Method) -> View | Views:
