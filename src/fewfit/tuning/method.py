@@ -218,11 +218,6 @@ class TuningMethod(ABC):
         """Return the recipe that it trains with where nothing else is said."""
         return self.recipe
 
-    @property
-    def ends_early(self) -> bool:
-        """Whether :meth:`fit` is one training, which rows that are held out can end."""
-        return type(self).fit is TuningMethod.fit
-
     def trainings(self, n_templates: int) -> int:
         """Return how many trainings of a recipe's steps :meth:`fit` makes."""
         return 1

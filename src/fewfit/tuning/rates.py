@@ -60,8 +60,8 @@ def fit_at_best_rate(
     A quarter of each class is held out. At each rate the method is trained on the others, and ends
     early where the held-out loss has stopped to fall; the rate with the lowest loss is taken. The
     method is then trained on all rows at this rate, and ends after as many steps as were best. A
-    method that is not one plain training makes all its steps each time
-    (:attr:`TuningMethod.ends_early`). A rate at which it diverges is out.
+    method with a `fit` of its own makes all its steps each time. A rate at which it diverges is
+    out.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def fit_at_best_rate(
         rate = recipe.learning_rate * factor
         part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
         looks: list[float] = []
-        if method.ends_early:
+        if type(method).fit is TuningMethod.fit:
             part = replace(part, held_out=kept, looks=looks)
         try:
             adapter = method.fit(base, data._replace(rows=rest), part)

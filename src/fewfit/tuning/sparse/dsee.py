@@ -84,10 +84,6 @@ class DSEE(TuningMethod):
         learn(base, adapter, data.rows, loss, run, self.recipe)
         return adapter
 
-    @property
-    def ends_early(self) -> bool:
-        return not self.prune
-
     def trainings(self, n_templates: int) -> int:
         return 1 + (self.prune > 0)
 

@@ -37,10 +37,6 @@ class LooksFirst(Budgeted):
 
     samples: Annotated[int, Field(ge=1)] = 1024
 
-    @property
-    def ends_early(self) -> bool:
-        return True
-
     def scores(self, base: Trunk, seed: int) -> dict[str, Tensor]:
         return none(base, self.candidates(base))
 

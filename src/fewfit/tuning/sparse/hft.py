@@ -87,10 +87,6 @@ class HFT(Weights):
         finally:
             put(dict(base.network.named_parameters()), {}, before)
 
-    @property
-    def ends_early(self) -> bool:
-        return self.rounds == 1
-
     def trainings(self, n_templates: int) -> int:
         return self.rounds
 

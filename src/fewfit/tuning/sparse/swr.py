@@ -71,10 +71,6 @@ class SWR(Budgeted):
             adapter.value[name].data += gated.w[key(name)].detach().flatten()
         return adapter
 
-    @property
-    def ends_early(self) -> bool:
-        return True
-
     def _within(self, gated: Policy, budget: float, loss: Loss) -> Loss:
         def within(tokens: TokenLogProbs, rows: Sequence[int], step: int) -> Tensor:
             beyond = (gated.expected_share() - budget).clamp(min=0)
