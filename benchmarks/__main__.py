@@ -47,6 +47,7 @@ PROGRAMS = {
     "answers": "answers",
     "tfew_base": "tfew_base",
     "weights_proofs": "weights_proofs",
+    "rate_end": "rate_end",
     "subset_transfer": "subset_transfer",
     "walk": "walk",
     "scale_cost": "scale_cost",

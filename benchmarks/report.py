@@ -16,6 +16,7 @@ from benchmarks import (
     answers,
     decision,
     prompt_report,
+    rate_end,
     scale_cost,
     searchers_report,
     setfit_grid,
@@ -459,7 +460,6 @@ TUNING = (
     "prompt_table_causal",
     "weights_small",
     "weights_full",
-    "weights_epoch",
     "subsets",
 )
 """Experiments that tell what training takes."""
@@ -508,6 +508,7 @@ def main(argv: Sequence[str] = ()) -> None:
         "weights_speed": weights_report.speed,
         "weights_proofs": weights_report.proofs,
         "subset_transfer": subset_transfer.section,
+        "rate_end": rate_end.section,
         "tfew_small_first": tuning_report.tfew,
         "pet_small_first": tuning_report.pet,
     }

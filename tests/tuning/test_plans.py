@@ -218,9 +218,9 @@ def test_the_rate_with_the_lowest_loss_is_taken_and_all_trials_are_counted():
     assert found.n_held_out == 4
     assert found.best.accuracy == 1
     assert len(meter.steps) == 3
-    assert meter.steps[-1] == found.best.steps <= 12
-    # the adapter is that of a training on all rows, at this rate, of so many steps
-    final = Run(replace(recipe, learning_rate=found.best.rate), until=found.best.steps)
+    assert found.best.steps <= meter.steps[-1] == 12
+    # the adapter is that of a training on all rows, at this rate
+    final = Run(replace(recipe, learning_rate=found.best.rate))
     for name, tensor in method.fit(base, Data(LEARNT), final).tensors().items():
         assert torch.equal(found.adapter.tensors()[name], tensor)
 
@@ -295,8 +295,11 @@ def test_how_many_texts_are_cut_is_said():
     ("name", "options", "early"),
     [("ia3", {}, True), ("random-mask", {"budget": 50}, True), ("fish", {"budget": 50}, False)],
 )
-def test_a_plain_training_ends_where_the_held_out_loss_was_lowest(name, options, early):
+def test_a_trial_of_a_plain_training_ends_where_the_held_out_loss_was_lowest(name, options, early):
     base, method = trunk("bert", dropout=0.0), make_method(name, options)
     recipe = replace(method.usual(), steps=20, batch_size=2, learning_rate=1.0)  # it gets worse
-    found = fit_at_best_rate(method, base, Data(LEARNT[::3]), Run(recipe), factors=(1.0,))
+    meter = Meter()
+    run = Run(recipe, meter=meter)
+    found = fit_at_best_rate(method, base, Data(LEARNT[::3]), run, factors=(1.0,))
     assert (found.best.steps < recipe.steps) == early
+    assert meter.steps[-1] == recipe.steps, "the last training makes all of them"

@@ -281,9 +281,7 @@ def tune(
     else:
         save_files(output, made)
     steps = recipe.steps  # of each training
-    if tried is not None:
-        steps = tried.best.steps
-    elif n_trainings == 1 and meter.steps:
+    if tried is None and n_trainings == 1 and meter.steps:
         steps = sum(meter.steps)  # it may have ended before the recipe does
     report = {
         "artifact": str(output),
@@ -310,7 +308,7 @@ def tune(
         say(
             f"rate {tried.best.rate:.3g}, of {', '.join(f'{t.rate:.3g}' for t in tried.tries)}, by "
             f"the loss on {tried.n_held_out} examples held out ({tried.best.loss:.3f}, accuracy "
-            f"{tried.best.accuracy:.2f}); trained on all for {tried.best.steps} steps"
+            f"{tried.best.accuracy:.2f}); trained on all for {steps} steps"
         )
     more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
     more += f", {len(pool)} unlabelled texts" if pool else ""

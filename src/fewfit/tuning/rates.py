@@ -59,9 +59,10 @@ def fit_at_best_rate(
 
     A quarter of each class is held out. At each rate the method is trained on the others, and ends
     early where the held-out loss has stopped to fall; the rate with the lowest loss is taken. The
-    method is then trained on all rows at this rate, and ends after as many steps as were best. A
-    method with a `fit` of its own makes all its steps each time. A rate at which it diverges is
-    out.
+    method is then trained on all rows at this rate, to the end of its schedule: cut off where the
+    loss was lowest, at a rate that has not fallen yet, it does worse (``python -m benchmarks
+    rate_end``). A method with a `fit` of its own makes all its steps each time. A rate at which it
+    diverges is out.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def fit_at_best_rate(
             "finite scores; name a lower one, or use float32 weights"
         ) from failed
     best = min(tries, key=lambda one: one.loss)
-    final = replace(run, recipe=replace(recipe, learning_rate=best.rate), until=best.steps)
+    final = replace(run, recipe=replace(recipe, learning_rate=best.rate))
     return Chosen(method.fit(base, data, final), best, tries, len(kept))
 
 
