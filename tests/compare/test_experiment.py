@@ -282,7 +282,6 @@ def test_options_reach_every_kind_of_method():
         "in-context": {"demonstrations": 8},
         "in-context+batch": {"demonstrations": 2},
         "prompt-search+contextual": {"length": 3},
-        "lora": {"rank": 2},
     }
     made = make_methods(given)
     assert (made["dect+batch"].decoder.lam, made["dect+batch"].calibration.name) == (0.5, "batch")
@@ -294,7 +293,6 @@ def test_options_reach_every_kind_of_method():
     assert [made[f"in-context{c}"].demonstrations for c in ("", "+batch")] == [8, 2]
     searcher = made["prompt-search+contextual"]
     assert (searcher.options, searcher.calibration.name) == ({"length": 3}, "contextual")
-    assert made["lora"].options == {"rank": 2}
     for name, option, message in [
         ("tfidf", "C", "tfidf has no 'C'; it has none"),
         ("multi-label", "C", "multi-label has no 'C'; it has none"),
@@ -304,6 +302,11 @@ def test_options_reach_every_kind_of_method():
     ]:
         with pytest.raises(InputError, match=message):
             make_methods({name: {option: 1}})
+
+
+def test_options_reach_tuning_methods():
+    pytest.importorskip("torch")
+    assert make_methods({"lora": {"rank": 2}})["lora"].options == {"rank": 2}
 
 
 def test_a_pool_that_is_the_sample_is_said_and_has_no_sd():
