@@ -44,11 +44,11 @@ test: setup
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
 	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
-		--editable '.[serve]' pytest pytest-timeout hypothesis httpx pandas datasets cma
+		--editable '.[serve]' pytest pytest-timeout pytest-xdist hypothesis httpx pandas datasets cma
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed
-	@$(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider tests \
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider -n auto --dist loadfile tests \
 		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers --ignore=tests/browser \
 		--ignore=tests/benchmarks \
 		--ignore=tests/hf_checkpoints.py
