@@ -169,6 +169,19 @@ def test_what_was_there_stays_until_there_is_an_answer(artifact, tmp_path):
     assert out.read_text().startswith("text,prediction")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is full is needed")
+@pytest.mark.parametrize("columns", [1, 3000])  # with a header of more than a buffer
+def test_rows_that_a_full_disk_does_not_take_are_not_said_to_be_there(artifact, tmp_path, columns):
+    names = [f"column {i}" for i in range(1, columns)]
+    (tmp_path / "new.csv").write_bytes(csv_bytes(rows=[["text", *names], ["good", *names]]))
+    for said in (
+        run("predict", artifact, tmp_path / "new.csv", "-o", "/dev/full", code=2).stderr,
+        run("suggest", artifact, tmp_path / "new.csv", "-n", 1, "-o", "/dev/full", code=2).stderr,
+    ):
+        assert "--output: /dev/full: cannot be written after 0 rows: No space left" in said
+        assert "1 row" not in said
+
+
 def test_lists_and_missing_values_are_written_as_json_and_nothing(artifact, tmp_path):
     lines = '{"text": "good", "more": ["ä", 1]}\n{"text": "bad", "other": null}\n'
     (tmp_path / "new.jsonl").write_text(lines)

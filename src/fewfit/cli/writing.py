@@ -8,7 +8,8 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -72,19 +73,11 @@ class Output:
         """Write rows under the header, or, as JSON, the objects; what is written is on its way."""
         # all of a part is made before the file is opened: a value that fails must not empty it
         lines = [_line(o) for o in objects] if self.as_json else [*map(_record, rows)]
-        stream = self._opened()
-        try:
-            for line in lines:
-                stream.write(line)
-                self.rows += 1
+        with self._plainly():
+            stream = self._opened()
+            stream.writelines(lines)
             stream.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise InputError(
-                f"--output: {self.path}: cannot be written after {self.rows:,} rows: "
-                f"{error.strerror or error}"
-            ) from error
+        self.rows += len(lines)
 
     def __enter__(self) -> Self:
         return self
@@ -93,9 +86,24 @@ class Output:
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._opened()
+            with self._plainly():
+                self._opened().flush()
         if self._stream is not None and self._stream is not sys.stdout:
-            self._stream.close()
+            with suppress(OSError):  # of what could not be flushed before
+                self._stream.close()
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Say what cannot be written, and after how many rows (InputError)."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(
+                f"--output: {self.path}: cannot be written after {self.rows:,} rows: "
+                f"{error.strerror or error}"
+            ) from error
 
     def _opened(self) -> IO[str]:
         if self._stream is not None:
