@@ -18,6 +18,7 @@ from fewfit.artifacts.schema import ColumnsEntry
 from fewfit.cli.loading import Answering
 from fewfit.cli.writing import Output
 from fewfit.models import FakeModel
+from fewfit.store import default_path
 from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run
 from tests.warm import Program
@@ -149,6 +150,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_asked(
         (tmp_path / "no" / "out.csv", "cannot be written: No such file"),
         (new, "is also read"),
         (tmp_path / "link.csv", "is also read"),
+        (artifact / "README.md", "is also read"),
+        (default_path(), "is also read"),
         (tmp_path / "out.xlsx", "name a .csv or .jsonl file"),
         (tmp_path / "out.csv.gz", "name a .csv or .jsonl file"),
         (tmp_path / ("x" * 300), "cannot be written: File name too long"),

@@ -91,7 +91,9 @@ def predict(
     places = find_texts(table, fields, text_column, remembered)
     shown = Shown(separator, proba, status=errors == "nan")
     added = shown.columns(classifier)
-    out = Output(output, [*table.columns, *added], as_json=as_json, not_over=[input, store])
+    out = Output(
+        output, [*table.columns, *added], as_json=as_json, not_over=[input, artifact, store]
+    )
     if separator is not None and not out.as_json:
         _check_separator(classifier, separator, label_separator)
     taken = [] if out.as_json else [name for name in added if name in table.columns]

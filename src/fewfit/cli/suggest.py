@@ -98,7 +98,7 @@ def suggest(
                 )
     own = [column for column, there in ((name, place), (REASON, why)) if there is None]
     header = [*table.columns, *own]
-    out = Output(output, header, as_json=as_json, not_over=[input, store])
+    out = Output(output, header, as_json=as_json, not_over=[input, artifact, store])
 
     examples = read_examples(table, places, place)
     blank = [is_blank(value) for value in examples.values] or [True] * len(examples)

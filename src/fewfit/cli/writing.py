@@ -34,7 +34,8 @@ class Output:
     as_json : bool
         Whether to write JSON lines.
     not_over : sequence of path
-        Files that are still needed.
+        Files that are still needed; of a folder all that is in it, and ``default`` is the user's
+        own store.
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Output:
             )
         try:
             _check_writable(Path(path))
-            for other in map(Path, not_over):
+            for other in _files(not_over):
                 if Path(path).exists() and other.exists() and os.path.samefile(path, other):
                     raise InputError(f"--output: {path} is also read; name another file")
         except (OSError, ValueError) as error:
@@ -116,6 +117,14 @@ class Output:
         if not self.as_json:
             stream.write(_record(self.header))
         return stream
+
+
+def _files(needed: Iterable[str | Path]) -> Iterator[Path]:
+    from fewfit.store import default_path
+
+    for one in needed:
+        path = default_path() if one == "default" else Path(one)
+        yield from path.iterdir() if path.is_dir() else [path]
 
 
 def _check_writable(path: Path) -> None:
