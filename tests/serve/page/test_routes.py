@@ -272,6 +272,7 @@ def test_another_site_changes_nothing(page):
         ({"sec-fetch-site": "cross-site"}, 403),
         ({"sec-fetch-site": "same-site"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://[evil.example"}, 403),
         ({"content-type": "text/plain"}, 415),
         ({"content-type": "application/x-www-form-urlencoded"}, 415),
         ({"origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}, 200),
@@ -347,6 +348,16 @@ def test_a_file_that_is_no_task_is_refused(page, tmp_path):
         data = given.pop("data", FILE)
         assert said in page.upload("/tasks", data, 422, **given)["error"]["message"], change
     assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["mood"]
+
+
+def test_what_is_not_unicode_is_shown_and_downloaded_with_escapes(page):
+    lines = b'{"text": "good", "m\\ud800": "\\udfff", "label": "pos"}\n'
+    told = page.upload("/read", lines, file="mood.jsonl")
+    assert told["rows"] == [["good", "\\udfff", "pos"]]
+    page.create(data=lines, file="mood.jsonl")
+    text = page.client.get("/page/tasks/mood/labels.csv").text
+    assert list(csv.reader(io.StringIO(text)))[1] == ["good", "\\udfff", "pos"]
+    page.create("other", lines.replace(b"\\udfff", b"fine"), file="mood.jsonl", text="m\\ud800")
 
 
 def test_a_workbook_is_read_as_it_was_meant(page, tmp_path):

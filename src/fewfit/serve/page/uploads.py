@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,8 @@ def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
                 raise InputError(
                     f"{path}: {table.n:,} rows; the page takes {MAX_ROWS:,}, and 'fewfit fit' more"
                 )
-            yield table, [line.replace(path, file) for line in said]
+            columns = tuple(_cell(name) for name in table.columns)
+            yield replace(table, columns=columns), [line.replace(path, file) for line in said]
         except InputError as error:
             raise InputError(str(error).replace(path, file)) from error
 
@@ -146,4 +148,6 @@ def _distribution(values: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None or value != value else str(value)
+    """Return a cell as text; what is not valid Unicode, which JSON can hold, with escapes."""
+    text = "" if value is None or value != value else str(value)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
