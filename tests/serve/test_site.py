@@ -64,6 +64,7 @@ def test_a_local_server_answers_under_its_own_name_alone_and_no_other_site(folde
     with serving(Tasks([folder]), hosts=LOCAL) as site:
         for host, status in (
             ("localhost", 200),
+            ("LocalHost:80", 200),
             ("127.0.0.1:80", 200),
             ("evil.example", 421),
             ("127.0.0.1.evil.example", 421),

@@ -129,7 +129,7 @@ class Guard:
     def _refuse(self, scope: Any) -> tuple[int, str, str] | None:
         headers = dict(scope["headers"])
         whole = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and re.sub(r":\d+$", "", whole) not in self._hosts:
+        if self._hosts is not None and re.sub(r":\d+$", "", whole).lower() not in self._hosts:
             return 421, "wrong_host", f"this server is not {whole!r:.80}; address it as localhost"
         path = scope["path"]
         is_open = any(
