@@ -338,15 +338,24 @@ def test_commands_that_are_refused_before_anything_is_served(folder, tmp_path, m
     short, key = tmp_path / "short", tmp_path / "key"
     short.write_text("short")
     key.write_text(KEY)
+    (tmp_path / "bytes").write_bytes(b"\xff" * 16)
     for options, what in (
         (["--host", "0.0.0.0"], "a key is needed"),
         (["--api-key-file", short], "at least 16"),
         (["--api-key-file", tmp_path / "none"], "No such file"),
+        (["--api-key-file", tmp_path / "bytes"], "is no text"),
         (["--host", "0.0.0.0", "--api-key-file", short], "at least 16"),
     ):
         assert what in run("serve", folder, *options, code=2).output.replace("\n", " ")
     assert "no folder" in run("serve", tmp_path / "nothing", code=2).output.replace("\n", " ")
     run("serve", folder / "mood", "--allow-fit", "--api-key-file", key, code=2)
+
+
+def test_a_port_that_is_taken_is_an_error_of_the_command_and_not_of_a_model(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", folder, "--port", port, code=2)
+    assert f"--port {port}: the server cannot listen there" in done.stderr
 
 
 @pytest.mark.parametrize("has_key", [False, True])
@@ -420,6 +429,14 @@ def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder)
     assert found[0][0] == 200
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", int(url.rsplit(":", 1)[1].strip("/"))).connect()
+
+
+def test_ctrl_c_ends_it_and_says_nothing_of_what_is_kept(folder):
+    program = Program("from fewfit.cli import main\nmain()", "serve", folder, "--port", 0)
+    _said(program, "http://")
+    program.send_signal(signal.SIGINT)
+    assert program.wait() == 130
+    assert "interrupted" not in program._said[1]
 
 
 def _said(program: Program, what: str) -> str:

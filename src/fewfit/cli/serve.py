@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fewfit.cli.options import Store, store_path
-from fewfit.cli.output import note, plain_errors
+from fewfit.cli.output import INTERRUPTED, note, plain_errors
 from fewfit.errors import InputError, MissingExtraError
 from fewfit.tables.columns import count
 
@@ -145,7 +145,13 @@ def _run(server: Any, tasks: Any, queue: Any, host: str) -> None:
         await server.serve()
         telling.cancel()
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except SystemExit as error:  # the reason is on standard error
+        where = f"--host {host} --port {server.config.port}"
+        raise InputError(f"{where}: the server cannot listen there; name others") from error
 
 
 def _key(file: Path | None) -> str | None:
@@ -153,8 +159,9 @@ def _key(file: Path | None) -> str | None:
     if file is not None:
         try:
             key = file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise InputError(f"--api-key-file: {file}: {error.strerror}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "is no text"
+            raise InputError(f"--api-key-file: {file}: {why}") from error
     else:
         key = os.environ.get(KEY, "").strip()
         if not key:
