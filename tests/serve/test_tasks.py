@@ -66,6 +66,18 @@ def test_of_two_tasks_with_one_name_the_second_is_reported(tmp_path):
     assert "one/same has the same name" in why
 
 
+def test_a_link_to_an_artifact_is_reported_and_not_followed(tmp_path):
+    fitted(tmp_path / "elsewhere", "old")
+    (tmp_path / "served" / "team").mkdir(parents=True)
+    (tmp_path / "served" / "team" / "new").symlink_to(tmp_path / "elsewhere" / "old")
+    (tmp_path / "served" / "loop").symlink_to(tmp_path / "served")
+    tasks = Tasks([tmp_path / "served"])
+    assert tasks.names() == []
+    [(folder, why)] = tasks.report.broken.items()
+    assert folder == str(tmp_path / "served" / "team" / "new")
+    assert "links are not followed" in why
+
+
 def test_a_folder_is_told_from_those_that_are_served_on(tmp_path):
     fitted(tmp_path / "deep", "a")
     tasks = Tasks([tmp_path])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import ASIDE, recover
-from fewfit.errors import FewfitError, InputError
+from fewfit.errors import ArtifactError, FewfitError, InputError
 from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.loading import load
 from fewfit.estimators.opening import open_model
@@ -197,6 +198,8 @@ class Tasks:
                 known = self._own.get(name)
                 try:
                     check_name(name)
+                    if folder.is_symlink():
+                        raise ArtifactError("links are not followed; serve what it leads to")
                     if known and known.folder == folder and known.stamp == _stamp(folder):
                         found[name] = known
                         report.kept.append(name)
@@ -227,16 +230,17 @@ class Tasks:
         return own.name
 
     def _artifacts(self) -> Iterator[Path]:
+        """Yield the folders of artifacts; links among them too, which are not followed."""
         seen: set[Path] = set()
-        for root in self.folders:
-            for pattern in MANIFESTS:
-                for file in sorted(root.resolve().rglob(pattern)):
-                    hidden = any(
-                        part.startswith(".") for part in file.relative_to(root.resolve()).parts
-                    )
-                    if file.parent not in seen and not hidden and file.is_file():
-                        seen.add(file.parent)
-                        yield file.parent
+        for root in map(Path.resolve, self.folders):
+            for at, below, _ in os.walk(root):
+                below[:] = sorted(name for name in below if not name.startswith("."))
+                links = [path for name in below if (path := Path(at, name)).is_symlink()]
+                for folder in [Path(at), *links]:
+                    is_one = any((folder / name).is_file() for name in MANIFESTS)
+                    if is_one and folder not in seen:
+                        seen.add(folder)
+                        yield folder
 
     def _load(self, name: str, folder: Path) -> Served:
         stamp = _stamp(folder)
