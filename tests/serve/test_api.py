@@ -136,6 +136,9 @@ def test_what_lies_in_the_folder_and_is_not_served_is_not_replaced_unasked(tmp_p
             assert site.ask("POST", "/v1/tasks", {**body, "name": name}).status == 409
         refused = site.ask("POST", "/v1/tasks", {**body, "name": "notes", "replace": True})
         assert (refused.status, refused.body["error"]["code"]) == (409, "conflict")
+        assert refused.body["error"]["message"].startswith("notes holds other files")
+        [why] = site.ask("GET", "/v1/tasks").body["broken"].values()
+        assert why.startswith("new/manifest.json is not the manifest")
         assert (broken.read_text(), foreign.read_text()) == ("{}", "{}")
         assert site.ask("POST", "/v1/tasks", {**body, "replace": True}).status == 201
 

@@ -75,7 +75,7 @@ def api_router(
         return folder
 
     def broken(report: Report) -> dict[str, str]:
-        return {tasks.shown(folder): why for folder, why in report.broken.items()}
+        return {tasks.shown(folder): tasks.told(why) for folder, why in report.broken.items()}
 
     async def alone(work: Any) -> Any:
         """Run what takes a thread for seconds; one at a time."""

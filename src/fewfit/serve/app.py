@@ -152,7 +152,7 @@ def _ours(request: Request, error: Any) -> JSONResponse:
         return problem(status, code, str(error), **{"Retry-After": str(error.after)})
     if status >= 500:
         LOG.warning("%s %s: %s", request.method, _route(request), type(error).__name__)
-    return problem(status, code, str(error))
+    return problem(status, code, request.app.state.tasks.told(str(error)))
 
 
 def _invalid(request: Request, error: Any) -> JSONResponse:

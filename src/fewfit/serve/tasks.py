@@ -229,6 +229,14 @@ class Tasks:
                 return own.relative_to(root.parent if several else root).as_posix()
         return own.name
 
+    def told(self, message: str) -> str:
+        """Return what an error says as a caller may know it: without where the folders are."""
+        for root in self.folders:
+            for own in (root.resolve(), root.absolute()):
+                place = own.parent if len(self.folders) > 1 else own
+                message = message.replace(f"{place}{os.sep}", "")
+        return message
+
     def _artifacts(self) -> Iterator[Path]:
         """Yield the folders of artifacts; links among them too, which are not followed."""
         seen: set[Path] = set()

@@ -123,6 +123,8 @@ class Desk:
         job = self.jobs.get(name)
         # Before the task, so that what a job that has ended has found is there.
         work = None if job is None else job.to_dict()
+        if work is not None:
+            work["error"] = self.tasks.told(work["error"])
         task = self.get(name)
         counts = self.records.counts(task)
         return {
