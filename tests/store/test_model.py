@@ -141,7 +141,7 @@ def refused(path: Path, match: str) -> None:
 
 def test_what_is_not_a_store_is_refused_before_any_query(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to look at " * 50)
-    refused(tmp_path / "text", "not a database")
+    refused(tmp_path / "text", "is not a database. It is no store")
     refused(tmp_path, "unable to open")
     refused(tmp_path / "text" / "below", "File exists|(?i:not a directory|path)")
     other = sqlite3.connect(tmp_path / "other")

@@ -130,6 +130,8 @@ def _remedy(error: Exception) -> str:
     text = str(error)
     if "locked" in text:
         return f"Another program has held it for {_TIMEOUT_SECONDS:g} s: end that, or wait"
+    if "not a database" in text:
+        return "It is no store: name another file, or move it away"
     if "full" in text or "I/O" in text or isinstance(error, MemoryError):
         return "Make room on the disk, or name another file"
     if "malformed" in text or not isinstance(error, sqlite3.Error | OSError):
