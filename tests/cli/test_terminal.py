@@ -49,6 +49,15 @@ def test_nothing_is_wider_than_the_terminal_and_nothing_is_lost(width):
     assert "a[bold]" in out
 
 
+def test_a_label_gives_a_terminal_no_commands(capsys):
+    label = "\x1b]0;mine\x07 \x9bred\x7f\r"
+    table = Table(["class", label], [[label, "1"]])
+    show(label, table)
+    out = capsys.readouterr().out + printed(label, table, width=200)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", out)
+    assert out.count(r"\u001b]0;mine\u0007 \u009bred\u007f\u000d") == 6
+
+
 def test_columns_that_do_not_fit_stand_below_their_method():
     assert printed(COSTS, width=200).count("offset-regression") == 1
     narrow = printed(COSTS, width=60)

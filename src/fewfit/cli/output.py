@@ -19,6 +19,7 @@ from fewfit.errors import FewfitError, FewfitWarning, InputError
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130
+_COMMANDS = {i: f"\\u{i:04x}" for i in (*range(32), *range(127, 160)) if chr(i) not in "\t\n"}
 _SHOWN = 3  # warnings of a kind; a run in many parts would repeat them
 
 
@@ -27,13 +28,13 @@ bar = functools.partial(progress.bar, always=False)
 
 
 def say(text: str) -> None:
-    """Print a line on standard output; what is not valid Unicode is printed with escapes."""
-    typer.echo(printable(text))
+    """Print a line on standard output; what no terminal can show is printed with escapes."""
+    typer.echo(visible(text))
 
 
 def note(text: str) -> None:
     """Print a line of the program's own on standard error."""
-    typer.echo(printable(f"fewfit: {' '.join(text.splitlines())}"), err=True)
+    typer.echo(visible(f"fewfit: {' '.join(text.splitlines())}"), err=True)
 
 
 def plain_errors(command: F) -> F:
@@ -108,6 +109,11 @@ def _plain_warnings() -> Iterator[None]:
 def printable(text: str) -> str:
     """Return a text with escapes for what is not valid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def visible(text: str) -> str:
+    """Return a text with escapes for what a terminal cannot show, or takes for a command."""
+    return printable(text).translate(_COMMANDS)
 
 
 def _silence_stdout() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fewfit.cli.output import printable, say
+from fewfit.cli.output import say, visible
 from fewfit.markdown import Table
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def print_blocks(console: Console, blocks: Sequence[str | Table]) -> None:
         if i:
             console.print()
         if isinstance(block, str):
-            console.print(Text(printable(block)))
+            console.print(Text(visible(block)))
             continue
         for j, part in enumerate(_parts(console, block)):
             if j:
@@ -81,10 +81,10 @@ def _laid_out(table: Table, columns: Sequence[int]) -> Any:
         fixed = bool(place) if table.numbers else max(map(len, texts)) <= _SHORT
         side = "right" if table.numbers and place else "left"
         laid.add_column(
-            Text(printable(table.header[i])), justify=side, no_wrap=fixed, overflow="fold"
+            Text(visible(table.header[i])), justify=side, no_wrap=fixed, overflow="fold"
         )
     for row in table.rows:
-        laid.add_row(*(_cell(printable(row[i])) for i in columns))
+        laid.add_row(*(_cell(visible(row[i])) for i in columns))
     return laid
 
 
