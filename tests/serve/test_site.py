@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import logging
@@ -307,6 +308,25 @@ def test_clients_that_are_slow_or_lie_or_hurry(folder):
         both = send(asked + last)
         assert both.count(b"HTTP/1.1 200") == both.count(b'"label"') == 2, "one after the other"
         assert site.predict(["a"], "mood").status == 200
+
+
+def test_a_body_in_many_pieces_is_not_copied_for_each(folder):
+    app = create_app(Tasks([folder]), bounds=Bounds(seconds=5))
+    pieces, sent = 1 << 16, []  # of 127 bytes; copied for each they took a minute
+
+    async def receive():
+        nonlocal pieces
+        await asyncio.sleep(0)
+        pieces -= 1
+        return {"type": "http.request", "body": b"x" * 127, "more_body": pieces > 0}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": headers}
+    asyncio.run(app(scope | {"query_string": b""}, receive, send))
+    assert sent[0]["status"] == 422
 
 
 def test_no_text_is_logged_whatever_happens(folder, monkeypatch, caplog, capfd):

@@ -149,7 +149,7 @@ class Guard:
         self, scope: Any, receive: Receive
     ) -> tuple[Receive, tuple[int, str, str] | None]:
         """Return what gives the body again, which has been read whole, or why it was not."""
-        body, more = b"", scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
+        body, more = bytearray(), scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
         most = self.bounds.body
         large = 413, "too_large", f"a request has at most {most:,} bytes; send fewer texts at once"
         try:
@@ -174,7 +174,7 @@ class Guard:
             if told:
                 return await receive()
             told = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return again, None
 
