@@ -190,7 +190,7 @@ def test_a_task_is_fitted_served_and_kept(tmp_path):
 
 def test_requests_have_a_largest_size(folder):
     bounds = Bounds(body=2000, texts=3, characters=50)
-    with serving(Tasks([folder]), bounds=bounds) as site:
+    with serving(Tasks([folder]), allow_fit=True, bounds=bounds) as site:
         assert site.predict(["x"] * 3, "mood").status == 200
         assert site.predict(["x"] * 2, ["mood", "taste"]).status == 413
         assert site.predict(["x" * 51], "mood").status == 413
@@ -200,3 +200,11 @@ def test_requests_have_a_largest_size(folder):
         assert site.ask("POST", "/v1/suggest", suggest).status == 413
         one = {"model": "mood", "state": "x" * 51, "questions": {"q": {"criteria": WORDS}}}
         assert site.ask("POST", "/v1/systemone", one).status == 413
+        fit = {"name": "new", "examples": [{"text": "a", "label": "yes"}]}
+        for more, what in (
+            ({"template": "{text} " + "x" * 50 + " {mask}"}, "template: "),
+            ({"labels": {"yes": ["a", "b"], "no": ["c", "d"]}}, "labels: at most 3 of them"),
+            ({"labels": {"yes": "x" * 51, "no": "c"}}, "labels: text 0 has 51"),
+        ):
+            refused = site.ask("POST", "/v1/tasks", {**fit, **more})
+            assert (refused.status, refused.body["error"]["message"][: len(what)]) == (413, what)

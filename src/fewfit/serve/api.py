@@ -124,6 +124,12 @@ def api_router(
         folder = place(body.name)
         texts = [example.text for example in body.examples]
         bounds.check([*texts, *(body.unlabelled or [])])
+        bounds.check([body.template or ""], name="template")
+        given = (body.labels or {}).values()
+        bounds.check(
+            [word for own in given for word in ([own] if isinstance(own, str) else own)],
+            name="labels",
+        )
         spec = body.model or models[0]
         if spec not in models:
             raise InputError(f"model: a new task is fitted on one of {list(models)}")

@@ -43,7 +43,7 @@ class Bounds:
     seconds : float
         Until its body is there.
     texts, characters : int
-        Texts of a request, and of each the characters.
+        Texts of a request, or label words, and of each, and of a template, the characters.
     """
 
     body: int = 8 * 2**20
@@ -51,18 +51,19 @@ class Bounds:
     texts: int = 1000
     characters: int = 20_000
 
-    def check(self, texts: Sequence[Any], n_tasks: int = 1) -> None:
+    def check(self, texts: Sequence[Any], n_tasks: int = 1, *, name: str = "texts") -> None:
         """Refuse texts, or rows of fields, that are too many or too long (HTTPException 413)."""
         if (n := len(texts) * n_tasks) > self.texts:
+            what = "texts times tasks" if name == "texts" else "of them"
             raise HTTPException(
-                413, f"texts: at most {self.texts:,} texts times tasks in a request, not {n:,}"
+                413, f"{name}: at most {self.texts:,} {what} in a request, not {n:,}"
             )
         for i, text in enumerate(texts):
             parts = text.values() if isinstance(text, dict) else [text]
             if (longest := max(map(len, parts), default=0)) > self.characters:
                 raise HTTPException(
                     413,
-                    f"texts: text {i} has {longest:,} characters, and at most "
+                    f"{name}: text {i} has {longest:,} characters, and at most "
                     f"{self.characters:,} are read",
                 )
 

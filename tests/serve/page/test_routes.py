@@ -401,13 +401,15 @@ def test_a_file_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch):
 
 
 def test_what_is_no_file_has_the_bounds_of_every_request(tmp_path):
-    bounds = Bounds(body=2000, seconds=0.2, characters=50)
+    bounds = Bounds(body=2000, seconds=0.2, characters=50, texts=200)
     with TestClient(app(tmp_path, bounds=bounds)) as client:
         page = Page(client)
         page.create(data=FILE + b"11;" + b"good " * 1000 + b";pos\n")
         page.fitted()
         page.attempt("mood", {"text": "x" * 50})
         assert "at most 50" in str(page.attempt("mood", {"text": "x" * 51}, 413))
+        words = {"words": {"pos": [str(i) for i in range(200)], "neg": ["b"]}}
+        assert "words: at most 200" in str(page.send("PUT", "/tasks/mood/words", words, 413))
         for method, path in (("POST", "/try"), ("PUT", "/words"), ("PUT", "/rows/0"), ("POST", "")):
             body = {"pad": "x" * 2000}
             assert "2,000 bytes" in str(page.send(method, f"/tasks/mood{path}", body, 413))

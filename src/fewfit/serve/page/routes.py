@@ -76,7 +76,7 @@ def page_router(
     desk : Desk or None
         Without it the page lists the tasks and lets one try texts, and nothing is written.
     bounds : Bounds
-        Of a text that is tried.
+        Of a text that is tried, and of label words.
     models : sequence of str
         The frozen models that a new task may have.
     """
@@ -176,6 +176,7 @@ def page_router(
     @router.put("/page/tasks/{name}/words")
     def words(name: str, given: Words) -> dict[str, Any]:
         mine().get(name)
+        bounds.check([word for own in given.words.values() for word in own], name="words")
         return mine().changed(mine().records.set_words(name, given.words))
 
     @router.post("/page/tasks/{name}/fit", status_code=202)
