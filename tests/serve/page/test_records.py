@@ -39,6 +39,14 @@ def made(folder):
     return records
 
 
+def test_only_the_owner_can_read_the_texts(tmp_path):
+    with sqlite3.connect(made(tmp_path).path) as db:
+        db.execute("BEGIN IMMEDIATE")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    db.close()
+    assert modes == {PAGE_FILE + end: 0o600 for end in ("", "-wal", "-shm")}
+
+
 def test_no_label_that_was_confirmed_is_lost_by_a_kill(tmp_path):
     made(tmp_path)
     process = subprocess.Popen(
