@@ -237,6 +237,19 @@ def test_what_is_packed_is_unpacked_and_what_is_cut_short_is_said(tmp_path, name
         assert refusal is None or name in refusal
 
 
+def test_a_date_that_python_does_not_have_is_no_traceback(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for kind in (pyarrow.timestamp("ms"), pyarrow.duration("ms")):
+        dates = pyarrow.array([0, 10**17], kind)
+        parquet.write_table(
+            pyarrow.table({"text": ["a", "b"], "when": dates}), tmp_path / "a.parquet"
+        )
+        with pytest.raises(InputError, match="a date or a time that is out of range"):
+            read(tmp_path / "a.parquet")
+
+
 @pytest.mark.parametrize("kind", ["parquet", "xlsx", "json", "jsonl"])
 def test_what_is_cut_short_is_an_input_error(tmp_path, kind):
     path = tmp_path / f"a.{kind}"

@@ -41,6 +41,11 @@ def read_parquet(source: Source, file: Any) -> Iterator[tuple[int, list[Any]]]:
             for row in zip(*columns, strict=True):
                 number += 1
                 yield number, list(row)
+    except OverflowError as error:  # Python's dates end with the year 9999
+        raise InputError(
+            f"{source.name}: behind row {number:,} is a date or a time that is out of range: "
+            f"{error}; write that column as text"
+        ) from error
     except (ArrowException, OSError, ValueError) as error:
         raise InputError(_damaged(source, "a Parquet file", error)) from error
 
