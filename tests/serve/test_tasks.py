@@ -85,6 +85,7 @@ def test_a_folder_is_told_from_those_that_are_served_on(tmp_path):
     assert Tasks([tmp_path / "deep" / "a"]).shown(tasks.get("a").folder) == "a"
     assert Tasks([tmp_path, tmp_path]).shown(tasks.get("a").folder) == f"{tmp_path.name}/deep/a"
     assert tasks.shown("/elsewhere/b") == "b"
+    assert tasks.shown(tmp_path / "deep" / "\udcff\n") == r"deep/\udcff "  # a name of any bytes
 
 
 def test_a_new_task_goes_to_the_first_folder_and_not_where_another_would_hide_it(tmp_path):

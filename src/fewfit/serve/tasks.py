@@ -13,7 +13,7 @@ from typing import Any
 
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import ASIDE, recover
-from fewfit.errors import ArtifactError, FewfitError, InputError
+from fewfit.errors import ArtifactError, FewfitError, InputError, printable
 from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.loading import load
 from fewfit.estimators.opening import open_model
@@ -221,13 +221,13 @@ class Tasks:
         return report
 
     def shown(self, folder: str | Path) -> str:
-        """Return a folder as a caller may know it: below those that are served."""
+        """Return a folder as a caller may know it: below those that are served, and printable."""
         own = Path(folder)
         for root in map(Path.resolve, self.folders):
             if own.is_relative_to(root):
                 several = len(self.folders) > 1 or own == root
-                return own.relative_to(root.parent if several else root).as_posix()
-        return own.name
+                return printable(own.relative_to(root.parent if several else root).as_posix())
+        return printable(own.name)
 
     def told(self, message: str) -> str:
         """Return what an error says as a caller may know it: without where the folders are."""
