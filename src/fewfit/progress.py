@@ -6,6 +6,7 @@ called with the number of units newly done.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ def bar(phase: str, total: int, unit: str = "prompt", *, always: bool = True) ->
     total : int
     unit : str
     always : bool, default=True
-        Else nothing is shown where standard error is no terminal.
+        Else nothing is shown where standard error is no terminal; nothing is where there is none.
 
     Yields
     ------
@@ -35,7 +36,8 @@ def bar(phase: str, total: int, unit: str = "prompt", *, always: bool = True) ->
     """
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, desc=phase, unit=unit, disable=False if always else None) as shown:
+    disable = True if sys.stderr is None else False if always else None
+    with tqdm(total=total, desc=phase, unit=unit, disable=disable) as shown:
         # What calibrates comes on top; what is stored or asked twice is not asked.
         yield lambda n: shown.update(min(n, total - shown.n))
         shown.n = total

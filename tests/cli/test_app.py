@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -186,6 +187,19 @@ def test_a_real_process_is_silent_in_a_pipe(artifact, tmp_path):
     )
     assert out.stderr == ""
     assert out.stdout.splitlines()[0] == "text,prediction,probability"
+
+
+@pytest.mark.parametrize("to", ["closed", "full", "unread"])
+def test_where_notes_cannot_be_read_the_work_is_done(artifact, tmp_path, to):
+    if to == "full" and not os.path.exists("/dev/full"):
+        pytest.skip("a disk that is full is needed")
+    (tmp_path / "new.csv").write_bytes("text\ncaf\xe9\n".encode("cp1252"))  # which is said
+    shell = {"closed": "2>&-", "full": "2>/dev/full", "unread": "2>&1 >&- | true"}[to]
+    args = [sys.executable, "-m", "fewfit", "predict", artifact, tmp_path / "new.csv", "-o"]
+    command = shlex.join(map(str, [*args, tmp_path / "out.csv"]))
+    done = subprocess.run(f"{command} {shell}", shell=True, capture_output=True, env=os.environ)
+    assert done.returncode == 0
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
 
 
 def test_the_demo_tells_the_whole_story(tmp_path, monkeypatch):

@@ -33,8 +33,9 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line of the program's own on standard error."""
-    typer.echo(visible(f"fewfit: {' '.join(text.splitlines())}"), err=True)
+    """Print a line of the program's own on standard error; where none can be, work goes on."""
+    with suppress(OSError):  # no reader, or a full disk
+        typer.echo(visible(f"fewfit: {' '.join(text.splitlines())}"), err=True)
 
 
 def plain_errors(command: F) -> F:
