@@ -189,6 +189,18 @@ def test_a_real_process_is_silent_in_a_pipe(artifact, tmp_path):
     assert out.stdout.splitlines()[0] == "text,prediction,probability"
 
 
+@pytest.mark.parametrize("how", ["predict {} - -o {new} <{new}", "predict {} {new} >>{new}"])
+def test_a_file_is_not_written_while_it_is_read_through_the_shell(artifact, tmp_path, how):
+    new = tmp_path / "new.csv"
+    new.write_text("text\ngood\n")
+    program = shlex.join([sys.executable, "-m", "fewfit"])
+    command = how.format(shlex.quote(str(artifact)), new=shlex.quote(str(new)))
+    done = subprocess.run(f"{program} {command}", shell=True, capture_output=True, env=os.environ)
+    assert done.returncode == 2
+    assert b"is also read; name another file" in done.stderr
+    assert new.read_text() == "text\ngood\n"
+
+
 @pytest.mark.parametrize("to", ["closed", "full", "unread"])
 def test_where_notes_cannot_be_read_the_work_is_done(artifact, tmp_path, to):
     if to == "full" and not os.path.exists("/dev/full"):

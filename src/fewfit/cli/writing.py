@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from fewfit.errors import InputError
 _LINES = (".jsonl", ".ndjson")
 _PACKED = (".parquet", ".pq", ".xlsx", ".xls", ".ods", ".gz", ".bz2", ".xz", ".zip")
 _TEXT = (".tsv", ".json")
+_STANDARD = Path("/dev/stdin"), Path("/dev/stdout")  # which the shell may have led to a file
 
 
 class Output:
@@ -34,8 +34,8 @@ class Output:
     as_json : bool
         Whether to write JSON lines.
     not_over : sequence of path
-        Files that are still needed; of a folder all that is in it, and ``default`` is the user's
-        own store.
+        Files that are still needed; of a folder all that is in it, ``default`` is the user's own
+        store, and ``-`` is what standard input is read from.
 
     Raises
     ------
@@ -54,6 +54,7 @@ class Output:
         if path == "-":
             if sys.stdout is None or sys.stdout.closed:
                 raise InputError("standard output is closed; name a file with --output")
+            self._check_apart(_STANDARD[1], not_over)
             return
         if suffix in _PACKED or (suffix in _TEXT and not as_json):
             raise InputError(
@@ -61,14 +62,17 @@ class Output:
             )
         try:
             _check_writable(Path(path))
-            for other in _files(not_over):
-                if Path(path).exists() and other.exists() and os.path.samefile(path, other):
-                    raise InputError(f"--output: {path} is also read; name another file")
+            self._check_apart(Path(path), not_over)
         except (OSError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             text = getattr(error, "strerror", None) or error
             raise InputError(f"--output: {path}: cannot be written: {text}") from error
+
+    def _check_apart(self, path: Path, not_over: Iterable[str | Path]) -> None:
+        """Refuse a file that is still needed, by whatever name (InputError)."""
+        if path.is_file() and any(o.exists() and o.samefile(path) for o in _files(not_over)):
+            raise InputError(f"--output: {self.path} is also read; name another file")
 
     def write(self, rows: Iterable[Sequence[Any]], objects: Iterable[dict[str, Any]]) -> None:
         """Write rows under the header, or, as JSON, the objects; what is written is on its way."""
@@ -123,7 +127,7 @@ def _files(needed: Iterable[str | Path]) -> Iterator[Path]:
     from fewfit.store import default_path
 
     for one in needed:
-        path = default_path() if one == "default" else Path(one)
+        path = default_path() if one == "default" else _STANDARD[0] if one == "-" else Path(one)
         yield from path.iterdir() if path.is_dir() else [path]
 
 
