@@ -364,6 +364,7 @@ def test_commands_that_are_refused_before_anything_is_served(folder, tmp_path, m
         (["--api-key-file", short], "at least 16"),
         (["--api-key-file", tmp_path / "none"], "No such file"),
         (["--api-key-file", tmp_path / "bytes"], "is no text"),
+        (["--allow-fit", "--model", "fake", "--model", "wat:x"], "wat"),
         (["--host", "0.0.0.0", "--api-key-file", short], "at least 16"),
     ):
         assert what in run("serve", folder, *options, code=2).output.replace("\n", " ")

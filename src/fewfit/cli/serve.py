@@ -82,6 +82,9 @@ def serve(
     tasks = Tasks(folders, store=store_path(store))
     for folder, why in tasks.report.broken.items():
         note(f"warning: {folder} is not served: {why}")
+    models = tuple(model or ["embedded"])
+    for name in models if allow_fit else ():
+        tasks.open_model(name)  # nobody could fit on one that is none
     app = create_app(
         tasks,
         allow_fit=allow_fit,
@@ -90,7 +93,7 @@ def serve(
         hosts=LOCAL if host in _LOOPBACK and key is None else None,
         limits=Limits(max_batch, max_queue, deadline, max_wait),
         bounds=Bounds(texts=max_texts, characters=max_characters),
-        models=tuple(model or ["embedded"]),
+        models=models,
     )
     note(f"{count(len(tasks.names()), 'task')} on {count(tasks.n_models(), 'frozen model')}")
     config = uvicorn.Config(
