@@ -12,7 +12,7 @@ from scipy.special import softmax
 from fewfit import FewShotClassifier, OffsetLogisticRegression
 from fewfit.decoders import DecT, ZeroShot
 from fewfit.decoders.pool import Labelled, learn_from_pool
-from fewfit.errors import InputError, ModelWarning
+from fewfit.errors import CapabilityError, InputError, ModelWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.models import FakeModel
 
@@ -411,6 +411,23 @@ def test_what_cannot_adapt_is_refused_before_anything_is_asked():
     with pytest.raises(InputError, match="X: no examples"):
         FewShotClassifier(model, store=None).fit(["good", "bad"], ["pos", "neg"]).adapt([])
     assert model.queries - asked <= 3
+
+
+def test_without_hidden_states_texts_without_labels_are_refused_before_anything_is_asked():
+    model, labels = FakeModel(hidden_size=0), {"neg": "bad", "pos": "good"}
+    clf = FewShotClassifier(model, labels=labels, store=None)
+    said = "learning from texts without labels needs 'hidden'"
+    for rows, y in ((["good", "bad"], ["pos", "neg"]), ([], [])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelWarning)
+            with pytest.raises(CapabilityError, match=said):
+                clf.fit(rows, y, unlabelled=["so"] * 200)
+    assert model.queries == 0
+    clf.fit(["good", "bad"], ["pos", "neg"])
+    asked = model.queries
+    with pytest.raises(CapabilityError, match=said):
+        clf.adapt(["so"])
+    assert model.queries == asked
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])

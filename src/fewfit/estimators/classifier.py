@@ -24,6 +24,7 @@ from fewfit.estimators.base import check_labelled
 from fewfit.estimators.examples import (
     check_kept,
     check_kind,
+    check_pool,
     check_unseen,
     fit_decoder,
     positions,
@@ -256,6 +257,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         if self.labels is None and scored and decoder.requires != {"hidden"}:
             warn_of_numbers(verbalizer.classes)
         if pool_rows:
+            check_pool(task)
             check_budget(task.model, "examples with and without labels")
 
         P = len(template.views)
@@ -334,6 +336,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             check_unlabelled(decoder, given=True)
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
         if pool:
+            check_pool(task)
             check_budget(task.model, "texts without labels")
         retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)

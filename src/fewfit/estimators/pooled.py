@@ -11,7 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator
-from fewfit.estimators.examples import positions, read_pool, report_left_out, usable
+from fewfit.estimators.examples import (
+    check_pool,
+    positions,
+    read_pool,
+    report_left_out,
+    usable,
+)
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
 from fewfit.observations import Observations
@@ -53,6 +59,8 @@ class Pooled(TextEstimator):
         InputError
             Before any query, if the decoder does not learn from texts without labels once it is
             fitted, as the default and zero-shot do.
+        CapabilityError
+            Before any query, if the model gives no hidden states.
         ModelError
             If no text got a usable answer.
         """
@@ -63,6 +71,7 @@ class Pooled(TextEstimator):
                 "once it is fitted; fit with the default decoder, or with ZeroShot"
             )
         task, probe = self.task_, None
+        check_pool(task)
         P = len(task.template.views)
         rows = read_pool(X, task.template.fields, name="X")
         if answers is None:
