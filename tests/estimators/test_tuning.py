@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -129,7 +130,19 @@ def test_frozen_where_nothing_can_be_held_out(encoder):
 def test_frozen_where_there_are_too_few_examples(encoder):
     clf = classifier(encoder).fit(X[1:], Y[1:])
     assert (clf.tuning_.chosen, clf.tuning_.n_trainings, clf.tuning_.queries) == ("frozen", 0, 0)
-    assert clf.tuning_.reason.startswith("15 examples are too few to tell")
+    assert clf.tuning_.reason.startswith("15 different examples are too few to tell")
+    clf.fit(X[1:] + X[1:3], Y[1:] + Y[1:3])  # copies tell nothing
+    assert clf.tuning_.reason.startswith("15 different examples")
+    assert clf.set_params(decoder="zero-shot").fit([], []).tuning_.chosen == "frozen"
+
+
+def test_what_was_given_is_warned_of_once(encoder):
+    clf = FewShotClassifier(encoder, labels={**LABELS, "none": "movie"}, tune="auto", store=None)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        clf.fit(X, Y)
+    assert clf.tuning_.chosen == "tuned"
+    assert sum("no example in y" in str(w.message) for w in said) == 1
 
 
 def test_frozen_where_the_labels_say_nothing(encoder):

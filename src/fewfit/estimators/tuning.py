@@ -32,7 +32,7 @@ N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 16
-"""Examples, below which they are too few to tell a tuned model from a frozen one."""
+"""Different examples, below which they are too few to tell a tuned model from a frozen one."""
 _SHORTER = 0.5  # of the steps, on half of the rows
 _TUNABLE = (*ENCODERS, "hf")
 
@@ -161,9 +161,10 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        if len(codes) < ENOUGH:
+        n = len({tuple(row.items()) for row in self.training.rows})
+        if n < ENOUGH:
             why = (
-                f"{len(codes)} examples are too few to tell which is better, {ENOUGH} are needed; "
+                f"{n} different examples are too few to tell which is better, {ENOUGH} are needed; "
                 "fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
