@@ -74,8 +74,13 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
         "manifest.json",
         "tuning.json",
     ]
+    card = (tmp_path / "task" / "README.md").read_text()
+    base = f"{encoder}?dtype=float32"
+    assert f"| frozen model | `{base}` |\n| tuned by | `contrastive` `adapter='ia3'," in card
+    assert f'name it, `model="{base}"`' in card
     loaded = load(tmp_path / "task", store=None, verify=True)
     assert same(loaded, clf)
+    assert same(load(tmp_path / "task", store=None, model=base), clf)
     pool = [*NEW, "so really fun", "a movie so sad"]
     # What it was fitted on is known to it as the tuned model reads it.
     assert list(clf.suggest(pool, 5)) == list(loaded.suggest(pool, 5, labelled=(X, Y)))
