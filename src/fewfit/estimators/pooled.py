@@ -38,7 +38,8 @@ class Pooled(TextEstimator):
         """Return a classifier that has learnt from texts without labels too.
 
         The texts may be those that are to be labelled. Of the rows of `fit` nothing is needed, so
-        a classifier that was loaded can do it. This one stays as it is.
+        a classifier that was loaded can do it. This one stays as it is. Texts that it has learnt
+        from already are no further evidence: given again, they make it too sure.
 
         Parameters
         ----------
