@@ -145,9 +145,14 @@ def test_what_was_given_is_warned_of_once(encoder):
     clf = FewShotClassifier(encoder, labels={**LABELS, "none": "movie"}, tune="auto", store=None)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        clf.fit(X, Y)
+        clf.fit([*X, "so dull " * 400, "really dull"], [*Y, "no", "no"])
     assert clf.tuning_.chosen == "tuned"
     assert sum("no example in y" in str(w.message) for w in said) == 1
+    cut = [str(w.message) for w in said if "longer than the model reads" in str(w.message)]
+    assert [text[:9] for text in cut] == [
+        "1 of 19 t",
+        "1 of 19 t",
+    ]  # one of the frozen, one of the tuned
 
 
 def test_frozen_where_the_labels_say_nothing(encoder):

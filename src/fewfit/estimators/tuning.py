@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from sklearn.base import clone
 
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
-from fewfit.errors import InputError, MissingExtraError
+from fewfit.errors import InputError, MissingExtraError, TruncationWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
@@ -211,7 +212,9 @@ class Tuner:
         for fold in np.unique(folds):
             held = folds == fold
             proba[0, held] = self._frozen(~held, held)
-            proba[1:, held] = self._tuned(~held, held)
+            with warnings.catch_warnings():  # of texts that are cut, which a fit says of its own
+                warnings.simplefilter("ignore", TruncationWarning)
+                proba[1:, held] = self._tuned(~held, held)
         return proba
 
     def models(self, alphas: Sequence[float], *, shared: bool = True) -> list[TunedModel]:
