@@ -393,6 +393,8 @@ def test_no_label_some_labels_and_a_loaded_artifact_learn_from_texts(tmp_path):
     assert adapted.n_queries_ == model.queries - asked == 121
     want = clf.adapt(pool, answers=clf.observe(pool)).predict_proba(pool)
     np.testing.assert_allclose(adapted.predict_proba(pool), want, atol=1e-6)
+    with pytest.raises(InputError, match="answers: expected 120, of X in each view, got 60"):
+        clf.adapt(pool, answers=clf.observe(pool[:60]))
     before = loaded.predict_proba(pool)
     assert not np.allclose(before, want)
     np.testing.assert_array_equal(before, clf.predict_proba(pool))

@@ -59,7 +59,7 @@ class Pooled(TextEstimator):
         ------
         InputError
             Before any query, if the decoder does not learn from texts without labels once it is
-            fitted, as the default and zero-shot do.
+            fitted, as the default and zero-shot do; or `answers` are not as many as the texts.
         CapabilityError
             Before any query, if the model gives no hidden states.
         ModelError
@@ -75,6 +75,10 @@ class Pooled(TextEstimator):
         check_pool(task)
         P = len(task.template.views)
         rows = read_pool(X, task.template.fields, name="X")
+        if answers is not None and len(answers) != len(rows) * P:
+            raise InputError(
+                f"answers: expected {len(rows) * P}, of X in each view, got {len(answers)}"
+            )
         if answers is None:
             both = self.observe([*rows, task.probe], progress=progress)
             queries, answers, probe = both.queries, both[:-P], both[-P:]
