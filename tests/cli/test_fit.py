@@ -117,6 +117,7 @@ def test_rows_without_a_label_are_learnt_from_where_the_decoder_needs_them(fit, 
     report, _, _ = fit(rows, "--decoder", "ipet", *more, "--store", "none")
     assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
     assert "does not learn from" in fit(rows, "--decoder", "dect", *more, code=2)[1]
+    assert "but does in predict" in fit(rows, "--decoder", "zero-shot", *more, code=2)[1]
     report, said, _ = fit(rows, *more, "--store", "none")
     assert (report["unlabelled"], report["queries"]) == (2, 6 + 2 + 1)
     assert "the 2 texts without labels change nothing" in said

@@ -118,7 +118,7 @@ def test_one_label_of_one_class_is_known_too(tmp_path):
         ([[*HEADER, "reason"], *([*r, "late"] for r in POOL)], WORDS, "'reason' of its own"),
         ([HEADER, ["1", "good", "pos"]], WORDS, "every row has a label already"),
         ([HEADER, *POOL], [*WORDS, "--errors", "no"], "--errors"),
-        ([HEADER, *POOL, ["9", "so", "meh"]], WORDS, "'meh' has no label words"),
+        ([HEADER, *POOL, ["9", "so", "meh"]], WORDS, "class 'meh' (line 26) has no label words"),
     ],
 )
 def test_what_cannot_be_suggested_from_is_refused(tmp_path, rows, args, said):

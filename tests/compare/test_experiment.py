@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from fewfit import DecT, FewShotClassifier, LinearProbe, ZeroShot
 from fewfit.cli import app
 from fewfit.compare import DEFAULT_METHODS, Comparison, Experiment, compare, sample_shots
-from fewfit.compare.names import make_methods
+from fewfit.compare.names import default_of, make_methods
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import accuracy_table, report
 from fewfit.decoders import make_decoder
@@ -272,6 +272,12 @@ def test_options_of_a_method_as_a_file_holds_them():
     assert (made["a"].decoder.lam, made["a"].calibration.name) == (0.25, "none")
     assert (made["dect"].decoder.proto_dim, made["dect"].calibration) == (8, None)
     assert made["plain"].calibration.name == "batch"
+
+
+def test_the_default_is_the_default_decoder_without_further_texts():
+    pooled = "offset-regression+unlabelled"
+    assert default_of(make_methods([pooled, "dect"])) is None
+    assert default_of(make_methods([pooled, "offset-regression"])) == "offset-regression"
 
 
 def test_options_reach_every_kind_of_method():

@@ -26,7 +26,7 @@ from fewfit.compare.names import make_methods
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import report
 from fewfit.decoders import MPD, PET, OffsetLogisticRegression, ParaphraseMean, PromptBoosting
-from fewfit.errors import InputError, ModelWarning
+from fewfit.errors import CapabilityError, InputError, ModelWarning
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
 from fewfit.prompts import Conjugate, InContext, Template, paraphrased
@@ -327,6 +327,10 @@ def test_a_pool_that_is_not_there_and_methods_without_use_for_one_are_refused():
     ):
         with pytest.raises(InputError, match=said):
             make(Reader(), methods=methods)
+    blind = FakeModel(hidden_size=0)
+    with pytest.raises(CapabilityError, match=r"zero-shot\+unlabelled on .* needs 'hidden'"):
+        make(blind, methods=["zero-shot", "zero-shot+unlabelled"], template=ONE, shots=[4]).run()
+    assert blind.queries == 0
     few = ["good fun", "bad fun"], ["pos", "neg"]
     with pytest.raises(InputError, match="1 per class leaves none of the pool"):
         compare(

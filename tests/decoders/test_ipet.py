@@ -144,6 +144,6 @@ def test_unlabelled_texts_cost_a_query_each_and_only_ipet_takes_them():
     assert clf.n_queries_ == model.queries == 2 * (len(texts) + 1 + 3)
     assert clf.predict_proba(["good"]).shape == (1, 2)
     refused = FakeModel()
-    with pytest.raises(InputError, match="ZeroShot does not learn from texts without labels"):
+    with pytest.raises(InputError, match="ZeroShot does not learn from texts without labels b"):
         FewShotClassifier(refused, decoder=ZeroShot(), **options).fit(texts, y, unlabelled=texts)
     assert refused.queries == 0

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from fewfit import FewShotClassifier, OffsetLogisticRegression
 from fewfit.decoders import DecT, ZeroShot
 from fewfit.decoders.pool import Labelled, learn_from_pool
-from fewfit.errors import InputError, ModelWarning
+from fewfit.errors import CapabilityError, InputError, ModelWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.models import FakeModel
 
@@ -178,11 +178,13 @@ def test_classes_may_be_named_in_any_order():
     np.testing.assert_allclose(got[:, ::-1], want, atol=1e-8)
 
 
-def test_every_text_twice_says_about_the_same():
-    X, y, m, pool, pool_m, X_new, m_new, _ = planted()
-    once = fit(X, y, m, pool, pool_m).predict_proba(X_new, scores=m_new)
-    twice = fit(X, y, m, np.tile(pool, (2, 1)), np.tile(pool_m, (2, 1)))
-    np.testing.assert_allclose(twice.predict_proba(X_new, scores=m_new), once, atol=0.02)
+def test_copies_of_a_text_count_once():
+    X, y, m, pool, pool_m, *_ = planted(M=300)
+    once = fit(X, y, m, pool, pool_m)
+    for copies in (np.tile(np.arange(300), 2), np.append(np.arange(300), [0] * 900)):
+        more = fit(X, y, m, pool[copies], pool_m[copies])
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(more, name), getattr(once, name))
 
 
 def test_every_labelled_row_twice_says_the_same():
@@ -244,12 +246,26 @@ def test_a_mixture_that_claims_much_more_than_the_fit_is_not_believed():
 
 
 def test_the_same_text_many_times_does_no_harm():
-    X, y, m, pool, pool_m, X_new, m_new, _ = planted()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ModelWarning)
-        same = fit(X, y, m, np.tile(pool[:1], (200, 1)), np.tile(pool_m[:1], (200, 1)))
-    assert np.isfinite(same.predict_proba(X_new, scores=m_new)).all()
+    X, y, m, pool, pool_m, *_ = planted()
+    for n in (1, 99):
+        copies = np.arange(200) % n
+        assert_as_without(X, y, m, pool[copies], pool_m[copies])
     assert_as_without(np.tile(X[:1], (2, 1)), y, m, np.tile(X[:1], (50, 1)), pool_m[:50])
+
+
+def test_it_is_said_why_texts_change_nothing():
+    X, y, m, pool, pool_m, *_ = planted(M=300)
+    copies = np.arange(200) % 99
+    few = "the 200 texts without labels change nothing: for 2 classes there have to be 100 differ"
+    with pytest.warns(ModelWarning, match=few):
+        fit(X, y, m, pool[copies], pool_m[copies])
+    arrays = {"coef_": np.zeros((2, 30)), "intercept_": np.zeros(2), "strength_": np.array(0.1)}
+    apart = np.sign(pool[:, :1]) * np.eye(30)[0] + 0.01 * pool  # clear, of which f knows little
+    plain = OffsetLogisticRegression().restore(arrays, np.arange(2))
+    with pytest.warns(ModelWarning, match="the 300 texts .* nothing: they fall into groups"):
+        plain.adapt(apart, scores=apart[:, :1] * [-1, 1])
+    with pytest.warns(ModelWarning, match="the 300 texts .* nothing: the model gives no hidden"):
+        fit(X[:, :0], y, m, pool[:, :0], pool_m)
 
 
 def test_without_scores_and_without_hidden_states():
@@ -377,6 +393,8 @@ def test_no_label_some_labels_and_a_loaded_artifact_learn_from_texts(tmp_path):
     assert adapted.n_queries_ == model.queries - asked == 121
     want = clf.adapt(pool, answers=clf.observe(pool)).predict_proba(pool)
     np.testing.assert_allclose(adapted.predict_proba(pool), want, atol=1e-6)
+    with pytest.raises(InputError, match="answers: expected 120, of X in each view, got 60"):
+        clf.adapt(pool, answers=clf.observe(pool[:60]))
     before = loaded.predict_proba(pool)
     assert not np.allclose(before, want)
     np.testing.assert_array_equal(before, clf.predict_proba(pool))
@@ -395,6 +413,23 @@ def test_what_cannot_adapt_is_refused_before_anything_is_asked():
     with pytest.raises(InputError, match="X: no examples"):
         FewShotClassifier(model, store=None).fit(["good", "bad"], ["pos", "neg"]).adapt([])
     assert model.queries - asked <= 3
+
+
+def test_without_hidden_states_texts_without_labels_are_refused_before_anything_is_asked():
+    model, labels = FakeModel(hidden_size=0), {"neg": "bad", "pos": "good"}
+    clf = FewShotClassifier(model, labels=labels, store=None)
+    said = "learning from texts without labels needs 'hidden'"
+    for rows, y in ((["good", "bad"], ["pos", "neg"]), ([], [])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ModelWarning)
+            with pytest.raises(CapabilityError, match=said):
+                clf.fit(rows, y, unlabelled=["so"] * 200)
+    assert model.queries == 0
+    clf.fit(["good", "bad"], ["pos", "neg"])
+    asked = model.queries
+    with pytest.raises(CapabilityError, match=said):
+        clf.adapt(["so"])
+    assert model.queries == asked
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import pickle
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -73,8 +74,13 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
         "manifest.json",
         "tuning.json",
     ]
+    card = (tmp_path / "task" / "README.md").read_text()
+    base = f"{encoder}?dtype=float32"
+    assert f"| frozen model | `{base}` |\n| tuned by | `contrastive` `adapter='ia3'," in card
+    assert f'name it, `model="{base}"`' in card
     loaded = load(tmp_path / "task", store=None, verify=True)
     assert same(loaded, clf)
+    assert same(load(tmp_path / "task", store=None, model=base), clf)
     pool = [*NEW, "so really fun", "a movie so sad"]
     # What it was fitted on is known to it as the tuned model reads it.
     assert list(clf.suggest(pool, 5)) == list(loaded.suggest(pool, 5, labelled=(X, Y)))
@@ -129,7 +135,24 @@ def test_frozen_where_nothing_can_be_held_out(encoder):
 def test_frozen_where_there_are_too_few_examples(encoder):
     clf = classifier(encoder).fit(X[1:], Y[1:])
     assert (clf.tuning_.chosen, clf.tuning_.n_trainings, clf.tuning_.queries) == ("frozen", 0, 0)
-    assert clf.tuning_.reason.startswith("15 examples are too few to tell")
+    assert clf.tuning_.reason.startswith("15 different examples are too few to tell")
+    clf.fit(X[1:] + X[1:3], Y[1:] + Y[1:3])  # copies tell nothing
+    assert clf.tuning_.reason.startswith("15 different examples")
+    assert clf.set_params(decoder="zero-shot").fit([], []).tuning_.chosen == "frozen"
+
+
+def test_what_was_given_is_warned_of_once(encoder):
+    clf = FewShotClassifier(encoder, labels={**LABELS, "none": "movie"}, tune="auto", store=None)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        clf.fit([*X, "so dull " * 400, "really dull"], [*Y, "no", "no"])
+    assert clf.tuning_.chosen == "tuned"
+    assert sum("no example in y" in str(w.message) for w in said) == 1
+    cut = [str(w.message) for w in said if "longer than the model reads" in str(w.message)]
+    assert [text[:9] for text in cut] == [
+        "1 of 19 t",
+        "1 of 19 t",
+    ]  # one of the frozen, one of the tuned
 
 
 def test_frozen_where_the_labels_say_nothing(encoder):

@@ -144,6 +144,12 @@ def test_a_long_text_is_cut_while_it_is_trained_on(encoder):
         assert item.before == ([*ids[:3], ids[-1]] if len(ids) > 4 else ids)
 
 
+def test_a_text_that_is_longer_than_the_encoder_reads_is_trained_on(encoder):
+    long = ChoiceExample(TEMPLATE.render({"text": "so dull " * 400}), WORDS, 1)
+    adapter = make_method("contrastive").fit(encoder, Data([*rows(), [long]]), Run(RECIPE))
+    assert adapter.count == 2 * (32 + 32 + 48)
+
+
 def test_another_adapter_has_its_own_rate(encoder):
     quick = make_method("contrastive").recipe
     assert (quick.steps, quick.learning_rate) == (20, pytest.approx(0.06))
@@ -159,8 +165,9 @@ def test_what_has_no_meaning_is_refused_in_words(encoder):
     ]
     with pytest.raises(InputError, match="one by one"):
         make_method("contrastive").fit(encoder, Data(pairs), Run(RECIPE))
-    with pytest.raises(InputError, match="changes what the network reads"):
-        fitted(encoder, adapter="prompt-tuning")
+    for name in ("prompt-tuning", "prefix-tuning", "mam", "dept", "ept"):
+        with pytest.raises(InputError, match="changes what the network reads"):
+            fitted(encoder, adapter=name)
     with pytest.raises(InputError, match="no stack below its head"):
         fitted(encoder, adapter="ladder")
     with pytest.raises(InputError, match="all rows of a batch"):

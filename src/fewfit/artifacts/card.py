@@ -21,12 +21,24 @@ _PINNED = re.compile(r"(?:hf|encoder):([\w.-]+(?:/[\w.-]+)?)@")
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def card_of(manifest: Manifest) -> bytes:
-    """Return the card of a fitted classifier, Markdown with a head of YAML."""
+def card_of(manifest: Manifest, tuned: Mapping[str, Any] | None = None) -> bytes:
+    """Return the card of a fitted classifier, Markdown with a head of YAML.
+
+    `tuned` is the manifest of the tuned model, where its files lie in the artifact.
+    """
+    spec, identity = manifest.model_spec, manifest.model_identity
+    what = "A small decoder on a frozen language model, fitted with fewfit. The frozen model is not"
+    if tuned is not None:
+        spec, identity = tuned["base_spec"], tuned["base_identity"]
+        what = (
+            "A small decoder on a language model with a small tuned part, fitted with fewfit. Both "
+            "are in this folder. The frozen model is not"
+        )
     several = manifest.decoder.name == "multi-label"
     kind = "MultiLabelClassifier" if several else "FewShotClassifier"
     facts = {
-        "frozen model": code(manifest.model_spec or "one that only code can make"),
+        "frozen model": code(spec or "one that only code can make"),
+        **({} if tuned is None else {"tuned by": _with_options(tuned["method"], tuned["options"])}),
         "decoder": _with_options(manifest.decoder.name, manifest.decoder.parameters),
         "calibration": code(manifest.calibration.name),
         "labelled examples": str(manifest.n_examples),
@@ -44,20 +56,19 @@ def card_of(manifest: Manifest) -> bytes:
         header.remove("asked as")
     parts = [
         f"# Text classifier with {len(rows)} {'labels' if several else 'classes'}",
-        "A small decoder on a frozen language model, fitted with fewfit. The frozen model is not "
-        "in this folder; it is opened by its name, and has to be the very same.",
+        f"{what} in this folder; it is opened by its name, and has to be the very same.",
         table(["", ""], [[name, value] for name, value in facts.items()]),
         "How each text is asked about:",
         "\n\n".join(block(view.template) for view in manifest.template),
         table(header, rows),
-        load_lines(kind, manifest.model_spec),
+        load_lines(kind, spec),
     ]
     if transforms := [view.transform for view in manifest.template if view.transform]:
         shown = ", ".join(code(json.dumps(item, ensure_ascii=False)) for item in transforms)
         parts.append(f"Asked through a transform: {shown}.")
     if any(view.in_context for view in manifest.template):
         parts.append("The prompt shows labelled examples, whose texts are in `manifest.json`.")
-    return page(hub_name(manifest.model_spec, manifest.model_identity), parts)
+    return page(hub_name(spec, identity), parts)
 
 
 def load_lines(kind: str, spec: str | None) -> str:

@@ -8,6 +8,7 @@ nothing is unpickled.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -181,7 +182,8 @@ def write(
             if not np.array_equal(back[name], array):
                 raise ArtifactError(f"array {name!r} did not survive writing to {folder}")
 
-    content = {TENSORS: tensors, MANIFEST: text, CARD: card_of(manifest), **carried}
+    tuned = json.loads(carried[MODEL_FILES[0]]) if carried else None
+    content = {TENSORS: tensors, MANIFEST: text, CARD: card_of(manifest, tuned), **carried}
     write_files(folder, content, verify, old=files_of(folder))
 
 

@@ -203,9 +203,10 @@ def fit(
     pool: list[Examples] = []
     if unlabelled is not None:
         if not learns:
+            later = " in fit, but does in predict (--adapt)" * classifier.decoder.adapts
             raise InputError(
                 f"--unlabelled: the decoder {decoder or 'offset-regression'!r} does not learn from "
-                "texts without labels; take offset-regression or ipet, or leave them out"
+                f"texts without labels{later}; take offset-regression or ipet, or leave them out"
             )
         other = open_table(unlabelled, format, wanted=wanted, **file)
         pool.append(read_examples(other, find_texts(other, fields, text_column)))

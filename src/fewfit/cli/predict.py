@@ -167,13 +167,16 @@ class Tally:
 
 
 def check_adapts(classifier: TextEstimator) -> None:
-    """Refuse --adapt where nothing is learnt from texts without labels (InputError)."""
+    """Refuse --adapt where nothing is learnt from texts without labels (FewfitError)."""
+    from fewfit.estimators.examples import check_pool
+
     decoder = classifier.decoder_
     if not getattr(decoder, "adapts", False):
         raise InputError(
             f"--adapt: the artifact's decoder, {type(decoder).__name__}, does not learn from texts "
             "without labels once it is fitted; offset-regression, the default, and zero-shot do"
         )
+    check_pool(classifier.task_)
 
 
 def separator_of(classifier: TextEstimator, multi_label: bool, given: str | None) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewfit.choices import choose
-from fewfit.cli.labels import check_classes, find_labels, one_label, read_label_words
+from fewfit.cli.labels import check_classes, check_names, find_labels, one_label, read_label_words
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -110,6 +110,8 @@ def suggest(
     if fitted:
         classes = {str(c): c for c in classifier.classes_.tolist()}
     y: list[Any] = list(one_label(table, known, name, classes)) if len(known) else []
+    if not fitted:
+        check_names(table, known, y, name, words)
     if fitted:
         check_classes(table, known, [[label] for label in y], list(classes))
         y = [classes[label] for label in y]

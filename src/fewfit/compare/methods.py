@@ -215,7 +215,6 @@ class DecoderMethod(Method):
             )
         if self.template is not None:
             object.__setattr__(self, "template", make_views(self.template))
-        object.__setattr__(self, "requires", self.decoder.requires)
         if self.pooled and not (self.decoder.unlabelled or self.decoder.adapts):
             raise InputError(
                 f"methods: {type(self.decoder).__name__} does not learn from texts without labels; "
@@ -223,6 +222,8 @@ class DecoderMethod(Method):
             )
         needs = self.decoder.needs_unlabelled
         object.__setattr__(self, "unlabelled", self.pooled or needs)
+        grouped = {"hidden"} if self.pooled else set()
+        object.__setattr__(self, "requires", self.decoder.requires | grouped)
         object.__setattr__(self, "learns", bool(self.decoder.fitted_arrays))
 
     def key(self) -> str:

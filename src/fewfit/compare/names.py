@@ -75,7 +75,7 @@ def default_of(methods: Mapping[str, Method]) -> str | None:
     """Return the name of the method that is used where none is named, if it is among these."""
     key = DecoderMethod(make_decoder(None)).key()
     for name, method in methods.items():
-        plain = method.calibration is None and method.template is None
+        plain = method.calibration is None and method.template is None and not method.unlabelled
         if plain and method.key() == key:
             return name
     return None

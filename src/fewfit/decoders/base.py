@@ -341,9 +341,10 @@ def check_unlabelled(decoder: Decoder, *, given: bool) -> None:
             "(fit(..., unlabelled=texts)), or take LinearProbe ('linear-probe'), which needs none"
         )
     if given and not decoder.unlabelled:
+        later = " beside examples, but does without any and once it is fitted (adapt)"
         raise InputError(
-            f"unlabelled: {name} does not learn from texts without labels; take "
-            "OffsetLogisticRegression or IPET, or leave them out"
+            f"unlabelled: {name} does not learn from texts without labels{later * decoder.adapts}; "
+            "take OffsetLogisticRegression or IPET, or leave them out"
         )
 
 

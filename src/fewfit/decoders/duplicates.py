@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +32,20 @@ class Distinct(NamedTuple):
 
 def same_rows(*arrays: Floats | None) -> NDArray[np.intp]:
     """Return a number for each row, the same for rows that are equal in all arrays, shape (N,)."""
-    parts = [np.ascontiguousarray(array + 0) for array in arrays if array is not None]  # no -0.0
-    seen: dict[tuple[bytes, ...], int] = {}
-    keys = zip(*([row.tobytes() for row in part] for part in parts), strict=True)
-    return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.intp)
+    seen: dict[bytes, int] = {}
+    number: list[int] = []
+    for rows in zip(*(array for array in arrays if array is not None), strict=True):
+        key = b"".join((row + 0).tobytes() for row in rows)  # no -0.0
+        key = blake2b(key, digest_size=16).digest()  # of many long rows, no second copy
+        number.append(seen.setdefault(key, len(seen)))
+    return np.array(number, dtype=np.intp)
+
+
+def first_rows(*arrays: Floats | None) -> NDArray[np.intp] | slice:
+    """Return where the rows stand that differ from all before them; all rows if nothing repeats."""
+    number = same_rows(*arrays)
+    first = np.unique(number, return_index=True)[1]
+    return slice(None) if len(first) == len(number) else first
 
 
 def distinct(

@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from fewfit.decoders.base import Floats, WeightedDecoder
-from fewfit.decoders.duplicates import distinct
+from fewfit.decoders.duplicates import distinct, first_rows
 from fewfit.decoders.pool import Labelled, learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
 from fewfit.decoders.threads import one_thread
@@ -207,7 +207,7 @@ class OffsetLogisticRegression(WeightedDecoder):
         Parameters
         ----------
         X : array-like of shape (M, H)
-            Hidden states of the texts.
+            Hidden states of the texts. Copies count once.
         scores : array-like of shape (M, K) or (M, P, K), optional
             Their scores, where the decoder was fitted on scores.
         labelled : (array-like of shape (N, H), array-like of shape (N,)), optional
@@ -224,8 +224,12 @@ class OffsetLogisticRegression(WeightedDecoder):
         texts: Floats = check_array(X, dtype=dtype, input_name="pool", ensure_min_features=0)
         if texts.shape[1] != self.coef_.shape[1]:
             raise InputError(f"pool: expected shape (M, {self.coef_.shape[1]}), got {texts.shape}")
+        told, M = self._checked(scores, texts), len(texts)
+        if texts.shape[1]:
+            first = first_rows(texts, told)
+            texts, told = texts[first], None if told is None else told[first]
         with one_thread():
-            f = self._log_odds(texts, self._checked(scores, texts))
+            f = self._log_odds(texts, told)
             known = None
             if labelled is not None:
                 x, y = np.asarray(labelled[0], dtype), np.asarray(labelled[1])
@@ -241,7 +245,7 @@ class OffsetLogisticRegression(WeightedDecoder):
             learnt = learn_from_pool(_unit(texts), f, known, keep_shares=shares)
         found.pool_used_ = learnt is not None
         if learnt is None:
-            warn_of_useless(len(texts), len(self.classes_))
+            warn_of_useless(M, texts, len(self.classes_))
             return found
         scale, coef, bias = learnt
         found.coef_ = np.ascontiguousarray(scale * self.coef_ + coef).astype(dtype)

@@ -82,7 +82,7 @@ def learn_from_pool(
         ``scale * f(x) + coef @ x + bias`` are the new log-odds; None where the pool says too little
         or claims too much.
     """
-    if len(pool) < max(_LEAST * f.shape[1], _TEXTS) or not pool.shape[1]:
+    if len(pool) < _enough(f.shape[1]) or not pool.shape[1]:
         return None
     own, at = _rows(pool, f.shape[1], labelled)
     step = _STEP * len(pool) / (len(pool) + float(own.sum()))
@@ -107,14 +107,20 @@ def learn_from_pool(
     return scale, coef, bias
 
 
-def warn_of_useless(M: int, K: int) -> None:
-    """Say that the texts were asked about in vain."""
-    warnings.warn(
-        f"the {M} texts without labels change nothing: they are too few for {K} classes, or fall "
-        "into groups that are not the classes",
-        ModelWarning,
-        stacklevel=4,
-    )
+def warn_of_useless(M: int, pool: Floats, K: int) -> None:
+    """Say that M texts were asked about in vain, of which those of the pool differ."""
+    if not pool.shape[1]:
+        why = "the model gives no hidden states"
+    elif len(pool) < _enough(K):
+        why = f"for {K} classes there have to be {_enough(K)} different ones"
+    else:
+        why = "they fall into groups that are not the classes"
+    warnings.warn(f"the {M} texts without labels change nothing: {why}", ModelWarning, stacklevel=4)
+
+
+def _enough(K: int) -> int:
+    """Return how many texts there have to be."""
+    return max(_LEAST * K, _TEXTS)
 
 
 def _rows(pool: Floats, K: int, labelled: Labelled | None) -> tuple[Floats, Floats]:

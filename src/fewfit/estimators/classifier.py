@@ -19,11 +19,12 @@ from fewfit.asking import MAX_CENSORED, Policy, check_budget
 from fewfit.calibration import Calibration, default_calibration, make_calibration
 from fewfit.decoders import Decoder, OffsetLogisticRegression, ZeroShot, make_decoder
 from fewfit.decoders.base import check_unlabelled, check_weighted, tell_views
-from fewfit.errors import InputError, ModelWarning
+from fewfit.errors import InputError, InputWarning, LabelWordWarning, ModelWarning
 from fewfit.estimators.base import check_labelled
 from fewfit.estimators.examples import (
     check_kept,
     check_kind,
+    check_pool,
     check_unseen,
     fit_decoder,
     positions,
@@ -238,7 +239,10 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         if not rows:
             pool = [] if unlabelled is None else read_pool(unlabelled, template.fields)
             with showing(progress, (1 + len(pool)) * len(template.views)) as told:
-                return self._fit_nothing(template, pool, told)
+                self._fit_nothing(template, pool, told)
+            if spec is not None:
+                self.tuning_ = Tuning("frozen", "there are no examples")
+            return self
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
@@ -256,6 +260,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         if self.labels is None and scored and decoder.requires != {"hidden"}:
             warn_of_numbers(verbalizer.classes)
         if pool_rows:
+            check_pool(task)
             check_budget(task.model, "examples with and without labels")
 
         P = len(template.views)
@@ -296,7 +301,10 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         if model is not None:
             own = self.get_params(deep=False)
             other = clone(self).set_params(model=model, tune=None)
-            other.fit(X, y, sample_weight=weight, unlabelled=unlabelled)
+            with warnings.catch_warnings():  # of what was given, which the first fit has said
+                warnings.simplefilter("ignore", InputWarning)
+                warnings.simplefilter("ignore", LabelWordWarning)
+                other.fit(X, y, sample_weight=weight, unlabelled=unlabelled)
             self.__dict__.update({**vars(other), **own})
             held = {"right": tuner.right, "n_folds": N_FOLDS}
             self._training = replace(self._training, **held)
@@ -311,7 +319,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
 
     def _fit_nothing(
         self, template: View | Views, pool: list[Row], progress: Progress | None
-    ) -> Self:
+    ) -> None:
         """Fit without examples."""
         if not self.labels or not isinstance(self.labels, Mapping):
             raise InputError("y: no examples; with none, labels={class: word} has to name classes")
@@ -334,6 +342,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             check_unlabelled(decoder, given=True)
         task = self._task(template.learn([], []), Verbalizer(self.labels), decoder)
         if pool:
+            check_pool(task)
             check_budget(task.model, "texts without labels")
         retries, row = retries_of(task.model), task.probe
         task, answers, self.n_queries_ = task.begin([row], progress=progress)
@@ -345,7 +354,6 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         counts = [0] * len(task.verbalizer.classes)
         self._keep(Fitted(task, decoder, 0, example=None, counts=counts))
         self._probe = self._recorded(row, answers)
-        return self
 
     def _task(self, template: View | Views, verbalizer: Verbalizer, decoder: Decoder) -> Task:
         """Open the model, and refuse what does not go together before anything is asked."""

@@ -155,6 +155,12 @@ def read_pool(X: Any, fields: Sequence[str], *, name: str = "unlabelled") -> lis
     return rows
 
 
+def check_pool(task: Task) -> None:
+    """Refuse texts without labels where a model gives no hidden states (CapabilityError)."""
+    given, who = task.model.capabilities, "learning from texts without labels"
+    given.check(frozenset({"hidden"}), who=who, n_words=len(task.verbalizer.words))
+
+
 def usable(task: Task, answers: Observations) -> dict[str, Any]:
     """Return what a decoder learns of those texts without labels that were answered."""
     there = task.answered(answers)

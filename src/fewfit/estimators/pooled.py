@@ -11,7 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.base import TextEstimator
-from fewfit.estimators.examples import positions, read_pool, report_left_out, usable
+from fewfit.estimators.examples import (
+    check_pool,
+    positions,
+    read_pool,
+    report_left_out,
+    usable,
+)
 from fewfit.estimators.fitted import Fitted
 from fewfit.estimators.suggesting import Suggestion, Suggestions, choose
 from fewfit.observations import Observations
@@ -32,7 +38,8 @@ class Pooled(TextEstimator):
         """Return a classifier that has learnt from texts without labels too.
 
         The texts may be those that are to be labelled. Of the rows of `fit` nothing is needed, so
-        a classifier that was loaded can do it. This one stays as it is.
+        a classifier that was loaded can do it. This one stays as it is. Texts that it has learnt
+        from already are no further evidence: given again, they make it too sure.
 
         Parameters
         ----------
@@ -52,7 +59,9 @@ class Pooled(TextEstimator):
         ------
         InputError
             Before any query, if the decoder does not learn from texts without labels once it is
-            fitted, as the default and zero-shot do.
+            fitted, as the default and zero-shot do; or `answers` are not as many as the texts.
+        CapabilityError
+            Before any query, if the model gives no hidden states.
         ModelError
             If no text got a usable answer.
         """
@@ -63,8 +72,13 @@ class Pooled(TextEstimator):
                 "once it is fitted; fit with the default decoder, or with ZeroShot"
             )
         task, probe = self.task_, None
+        check_pool(task)
         P = len(task.template.views)
         rows = read_pool(X, task.template.fields, name="X")
+        if answers is not None and len(answers) != len(rows) * P:
+            raise InputError(
+                f"answers: expected {len(rows) * P}, of X in each view, got {len(answers)}"
+            )
         if answers is None:
             both = self.observe([*rows, task.probe], progress=progress)
             queries, answers, probe = both.queries, both[:-P], both[-P:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from sklearn.base import clone
 
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
-from fewfit.errors import InputError, MissingExtraError
+from fewfit.errors import InputError, MissingExtraError, TruncationWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
@@ -32,7 +33,7 @@ N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 16
-"""Examples, below which they are too few to tell a tuned model from a frozen one."""
+"""Different examples, below which they are too few to tell a tuned model from a frozen one."""
 _SHORTER = 0.5  # of the steps, on half of the rows
 _TUNABLE = (*ENCODERS, "hf")
 
@@ -161,9 +162,10 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        if len(codes) < ENOUGH:
+        n = len({tuple(row.items()) for row in self.training.rows})
+        if n < ENOUGH:
             why = (
-                f"{len(codes)} examples are too few to tell which is better, {ENOUGH} are needed; "
+                f"{n} different examples are too few to tell which is better, {ENOUGH} are needed; "
                 "fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
@@ -210,7 +212,9 @@ class Tuner:
         for fold in np.unique(folds):
             held = folds == fold
             proba[0, held] = self._frozen(~held, held)
-            proba[1:, held] = self._tuned(~held, held)
+            with warnings.catch_warnings():  # of texts that are cut, which a fit says of its own
+                warnings.simplefilter("ignore", TruncationWarning)
+                proba[1:, held] = self._tuned(~held, held)
         return proba
 
     def models(self, alphas: Sequence[float], *, shared: bool = True) -> list[TunedModel]:

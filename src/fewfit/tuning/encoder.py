@@ -55,6 +55,7 @@ class EncoderTrunk(Trunk):
         self.identity, self.spec = dict(model.identity), model.spec
         self.kind: str = "encoder"
         self.positions: int | None = None  # the model cuts its texts itself
+        self.max_tokens = int(self.identity["max_tokens"])
         self.reading: Reading = "words"
         self.encoder: Any = _Texts(model)
         self.pack: Any = self._pack
@@ -80,6 +81,11 @@ class EncoderTrunk(Trunk):
     def reads(self, reading: Reading) -> Self:
         """Return itself: there is one way to read a text."""
         return self
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that the network has vectors of."""
+        return self.network.config.vocab_size
 
     @property
     def body(self) -> Any:
@@ -123,4 +129,4 @@ class _Texts:
                 "one vector does not join them; take a template with one field, or a masked model"
             )
         [item] = self._model.tokens([example.prompt.user_text])
-        return Encoded(item.ids, [], [], 0, example.task, item.truncated)
+        return Encoded(item.ids, [], [], 0, example.task)  # what is cut is said where it is asked

@@ -192,6 +192,11 @@ class Trunk:
         return self._narrowed.body
 
     @property
+    def n_tokens(self) -> int:
+        """Tokens that the tokenizer knows."""
+        return len(self.tokenizer)
+
+    @property
     def device(self) -> Any:
         """Where the weights are."""
         return next(self.network.parameters()).device

@@ -84,7 +84,7 @@ class PrefixTuning(TuningMethod):
             return Prefix(sites, {})
         base.make_room(self.m)
         g = torch.Generator().manual_seed(seed)
-        ids = torch.randint(len(base.tokenizer), (1, self.m), generator=g).to(base.device)
+        ids = torch.randint(base.n_tokens, (1, self.m), generator=g).to(base.device)
         given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if base.kind == "seq2seq":
             given["decoder_input_ids"] = ids
