@@ -46,13 +46,13 @@ def bar(phase: str, total: int, unit: str = "prompt", *, always: bool = True) ->
 
 @contextmanager
 def showing(
-    progress: Progress | bool | None, total: int, phase: str = "asking"
+    progress: Progress | bool | None, total: int, phase: str = "asking", unit: str = "prompt"
 ) -> Iterator[Progress | None]:
     """Yield what to call with the number of units newly done; of True, a bar to `total`."""
     if progress is None or progress is False:
         yield None
     elif progress is True:
-        with bar(phase, total) as told:
+        with bar(phase, total, unit) as told:
             yield told
     elif callable(progress):
         yield progress

@@ -121,7 +121,8 @@ def test_what_was_fitted_on_is_not_asked_about_again():
     model = FakeModel()
     clf = FewShotClassifier(model, labels=LABELS, store=None).fit(POOL[:4], ["pos", "neg"] * 2)
     asked = model.queries
-    found = clf.suggest(POOL, n=5)
+    found = clf.suggest(POOL, n=np.int64(5))
+    assert len(found) == 5
     assert found.queries == model.queries - asked == len(POOL) - 4
 
 
@@ -140,6 +141,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked():
     asked = model.queries
     for call, said in (
         (lambda: clf.suggest(POOL, n=0), "n: expected"),
+        (lambda: clf.suggest(POOL, n=True), "n: expected"),
         (lambda: clf.suggest([]), "X: no examples"),
         (lambda: clf.suggest(POOL[:1], labelled=(POOL[:1], ["pos"])), "has a label already"),
         (lambda: clf.suggest(POOL, labelled=(["so"], ["meh"])), "'meh' has no label words"),

@@ -87,6 +87,19 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     assert same(pickle.loads(pickle.dumps(clf)), clf)
 
 
+def test_a_bar_of_its_own_shows_the_steps(encoder, capsys):
+    clf = classifier(encoder)
+    asked = []
+    clf.fit(X, Y, progress=asked.append)
+    assert sum(asked) == 16 + 1  # a function is told of prompts, and of nothing else
+    capsys.readouterr()
+    clf.fit(X, Y, progress=True)
+    said = capsys.readouterr().err
+    assert "asking: 100%" in said
+    assert "tuning: 100%" in said
+    assert "40/40" in said
+
+
 def test_what_is_held_against_the_frozen_model_lies_half_the_way_and_at_the_end(encoder):
     clf = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)
     tuner = Tuner(encoder, clf._training, clf.task_, clf.decoder_)

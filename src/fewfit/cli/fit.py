@@ -43,7 +43,7 @@ from fewfit.cli.options import (
     store_path,
     through,
 )
-from fewfit.cli.output import bar, note, plain_errors, say
+from fewfit.cli.output import note, plain_errors, say, watched
 from fewfit.cli.suspicions import suspicions
 from fewfit.errors import InputError
 from fewfit.tables import open_table
@@ -235,9 +235,8 @@ def fit(
     report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
-    with bar("asking", (len(y) + len(texts)) * len(views)) as progress:
-        given: dict[str, Any] = {"unlabelled": texts} if texts else {}
-        classifier.fit(examples.texts, y, progress=progress, **given)
+    given: dict[str, Any] = {"unlabelled": texts} if texts else {}
+    classifier.fit(examples.texts, y, progress=watched(), **given)
     seconds = time.perf_counter() - start
     classifier.doctor_ = report
     classifier.columns_ = columns_of(table, places, place, separator)

@@ -27,6 +27,11 @@ bar = functools.partial(progress.bar, always=False)
 """The one progress bar, where standard error is a terminal."""
 
 
+def watched() -> bool:
+    """Return whether standard error is a terminal, on which a bar is of use."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def say(text: str) -> None:
     """Print a line on standard output; what no terminal can show is printed with escapes."""
     typer.echo(visible(text))

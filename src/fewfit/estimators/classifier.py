@@ -222,7 +222,8 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             them, and so do :class:`fewfit.decoders.IPET` and those that declare it; others refuse
             them. Without any example the model's own scores are what they add to.
         progress : callable or bool, optional
-            True shows a bar; a function is called with the number of prompts newly answered.
+            True shows a bar, and another of the steps of `tune`; a function is called with the
+            number of prompts newly answered.
 
         Returns
         -------
@@ -289,13 +290,22 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         self._probe = self._recorded(task.probe, probe)
         self._example = self._recorded(own[0], answers[:P])
         if spec is not None:
-            self._tune(spec, X, y, sample_weight, unlabelled)
+            self._tune(spec, X, y, sample_weight, unlabelled, shown=progress is True)
         return self
 
-    def _tune(self, spec: str, X: Any, y: Any, weight: Any, unlabelled: Any) -> None:
+    def _tune(
+        self,
+        spec: str,
+        X: Any,
+        y: Any,
+        weight: Any,
+        unlabelled: Any,
+        *,
+        shown: bool,
+    ) -> None:
         """Decide whether to tune the model; where that is better, be fitted on the tuned one."""
         assert self._training is not None
-        tuner = Tuner(spec, self._training, self.task_, self.decoder_)
+        tuner = Tuner(spec, self._training, self.task_, self.decoder_, shown)
         told, model = tuner.decide()
         asked = self.n_queries_
         if model is not None:

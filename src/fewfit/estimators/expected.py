@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def cross_validate(
     seed: int,
 ) -> ExpectedAccuracy:
     """Fit copies of `decoder` without some rows, and count what they say of these."""
-    if type(n_folds) is not int or n_folds < 2:
+    if isinstance(n_folds, bool) or not isinstance(n_folds, Integral) or n_folds < 2:
         raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
     codes = training.codes
     seen = np.unique(codes)

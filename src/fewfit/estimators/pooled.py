@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -128,7 +129,7 @@ class Pooled(TextEstimator):
             Before any query, if `n` is not at least 1 or nothing in the pool is without a label.
         """
         check_is_fitted(self, "classes_")
-        if type(n) is not int or n < 1:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise InputError(f"n: expected an integer from 1 on, got {n!r:.50}")
         fields = self.task_.template.fields
         rows, known, codes = read_pool(X, fields, name="X"), [], np.empty(0, np.intp)

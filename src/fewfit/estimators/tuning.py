@@ -19,8 +19,8 @@ from fewfit.errors import InputError, MissingExtraError, TruncationWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
-from fewfit.models.base import Progress
 from fewfit.models.paired import JOINT
+from fewfit.progress import Progress, showing
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
 from fewfit.tuning import ENCODERS
@@ -130,20 +130,21 @@ class Tuner:
         Of the frozen model.
     decoder : Decoder
         Of its parameters, copies are fitted.
-    progress : callable, optional
-        Called with the steps made since the last call.
+    progress : callable or bool, optional
+        True shows a bar; a function is called with the steps made since the last call.
     """
 
     spec: str
     training: Training
     task: Task
     decoder: Decoder
-    progress: Progress | None = None
+    progress: Progress | bool | None = None
 
     def __post_init__(self) -> None:
         self.queries = self.n_trainings = self.steps = self.values = 0
         self.right = np.zeros(len(self.training.codes), dtype=bool)
         self._trunk: Trunk | None = None
+        self._told: Progress | None = None
 
     def decide(self) -> tuple[Tuning, TunedModel | None]:
         """Return what is chosen, and the model tuned on all examples where that is it.
@@ -169,15 +170,17 @@ class Tuner:
                 "fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
-        proba = self.held_out(folds)
-        right = proba.argmax(axis=2) == codes
-        likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
-        best = 1 + int(likely[1:].argmax())
-        gain = float(likely[best] - likely[0])
-        yes = gain > 0
-        alpha = ALPHAS[best - 1]
-        self.right = right[best]
-        model = self.models((alpha,), shared=False)[0] if yes else None
+        whole = (1 + N_FOLDS * _SHORTER) * self._method.recipe.steps
+        with showing(self.progress, round(whole), "tuning", "step") as self._told:
+            proba = self.held_out(folds)
+            right = proba.argmax(axis=2) == codes
+            likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
+            best = 1 + int(likely[1:].argmax())
+            gain = float(likely[best] - likely[0])
+            yes = gain > 0
+            alpha = ALPHAS[best - 1]
+            self.right = right[best]
+            model = self.models((alpha,), shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
             f"held-out examples' classes are {'more' if yes else 'not more'} likely once tuned",
@@ -298,7 +301,7 @@ class Tuner:
         recipe = replace(method.recipe, steps=max(1, round(share * method.recipe.steps)))
         codes, texts = self.training.codes, self.training.rows
         rows = [self._wordings(texts[i], int(codes[i])) for i in np.flatnonzero(kept).tolist()]
-        run = Run(recipe, progress=self.progress)
+        run = Run(recipe, progress=self._told)
         adapter, start = method.fit(trunk, Data(rows), run), method.fresh(trunk, run).tensors()
         trained = adapter.tensors()
         self.n_trainings, self.steps = self.n_trainings + 1, self.steps + recipe.steps
