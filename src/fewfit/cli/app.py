@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +46,8 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line."""
+    if sys.stderr is None:  # it is closed: libraries write to it, and a file may take its place
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what it cannot write comes out as escapes
             data = stream is sys.stdout and not stream.isatty()  # for a program, as -o writes it

@@ -29,7 +29,7 @@ bar = functools.partial(progress.bar, always=False)
 
 def watched() -> bool:
     """Return whether standard error is a terminal, on which a bar is of use."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return sys.stderr.isatty()
 
 
 def say(text: str) -> None:
