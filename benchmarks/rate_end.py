@@ -146,7 +146,9 @@ def section(path: Path) -> str:
             own = [100 * cell["accuracy"][rule] for cell in found if cell["set"] in sets]
             row += [f"{np.mean(own):.1f}", f"{min(own):.1f}"]
         rows.append(row)
-    n = [sum(cell["set"] in sets for cell in found) for sets in (CHOSEN_ON, CONFIRMED_ON)]
+    there = [[c["set"] for c in found if c["set"] in sets] for sets in (CHOSEN_ON, CONFIRMED_ON)]
+    named = [f"{', '.join(dict.fromkeys(own))} ({len(own)} cells)" for own in there]
+    shots = " and ".join(str(n) for n in sorted({cell["shots"] for cell in found}))
     header = ["the rate with the loss that is", "chosen on", "worst", "confirmed on", "worst"]
     each = [
         [f"{c['set']}, {c['shots']} shots, {c['method']}"]
@@ -155,8 +157,8 @@ def section(path: Path) -> str:
     ]
     return (
         "\n## Where a training at a tried rate ends\n\n`python -m benchmarks rate_end`\n\n"
-        f"minilm-mlm in bfloat16, {STEPS} steps, 16 and 64 labels of each class, {JUDGES} judging "
-        f"rows of the training split; accuracy in percent. Chosen on {', '.join(CHOSEN_ON)} "
-        f"({n[0]} cells), confirmed on {', '.join(CONFIRMED_ON)} ({n[1]}).\n\n"
+        f"minilm-mlm in bfloat16, {STEPS} steps, {shots} labels of each class, {JUDGES} judging "
+        f"rows of the training split; accuracy in percent. Chosen on {named[0]}, confirmed on "
+        f"{named[1]}.\n\n"
         f"{markdown_table(header, rows)}\n\n{markdown_table(['', *RULES], each)}\n"
     )

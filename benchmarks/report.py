@@ -460,6 +460,7 @@ TUNING = (
     "prompt_table_causal",
     "weights_small",
     "weights_full",
+    "weights_steps",
     "subsets",
 )
 """Experiments that tell what training takes."""
