@@ -9,7 +9,6 @@ Samples and the rows that judge are of the training split; no test row is read. 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import RESULTS
+from benchmarks.cells import add_cell, read_cells
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit import FewShotClassifier
 from fewfit.compare import sample_shots
@@ -50,15 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    lines = PATH.read_text(encoding="utf-8").splitlines() if PATH.exists() else []
-    known = [tuple(json.loads(line)[k] for k in ("set", "shots", "seed")) for line in lines]
+    known = [tuple(cell[k] for k in ("set", "shots", "seed")) for cell in read_cells(PATH)]
     for seed in range(args.seeds):
         for shots in map(int, args.shots.split(",")):
             for name in args.sets.split(","):
                 if (name, shots, seed) not in known:
                     cell = run(name, shots, seed)
-                    with PATH.open("a", encoding="utf-8") as stream:
-                        stream.write(json.dumps(cell) + "\n")
+                    add_cell(PATH, cell)
                     said = {k: v for k, v in cell.items() if k not in ("right", "p")}
                     print(said, np.mean(_right(cell), axis=1).round(2), flush=True)
 
@@ -147,8 +145,7 @@ RULES: dict[str, Rule] = {
 
 def section(path: Path) -> str:
     """The section on what to decide by: the rules, on the sets of the choice and on the others."""
-    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    cells = [json.loads(line) for line in lines]
+    cells = read_cells(path.with_suffix(".jsonl"))
     header = ["", "chosen on: gain", "to the best", "confirmed on: gain", "to the best", "worst"]
     rows = []
     for name, rule in RULES.items():

@@ -12,7 +12,6 @@ bfloat16, 60 steps; judged by 200 other rows of the training split. A cell that 
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import RESULTS
+from benchmarks.cells import add_cell, read_cells
 from benchmarks.run import rows_of
 from benchmarks.subset_transfer import BASE, STEPS
 from benchmarks.tasks import TASKS, data_folder
@@ -55,21 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    known = [tuple(c[k] for k in ("set", "shots", "seed", "method")) for c in cells()]
+    known = [tuple(c[k] for k in ("set", "shots", "seed", "method")) for c in read_cells(PATH)]
     base = Trunk.load(BASE, reading="words", max_tokens=64)
     sets, shots = args.sets.split(","), map(int, args.shots.split(","))
     for key in product(sets, shots, range(args.seeds), METHODS):
         if key not in known:
             found = run(base, *key)
-            with PATH.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(found) + "\n")
+            add_cell(PATH, found)
             print(found, flush=True)
-
-
-def cells() -> list[dict[str, Any]]:
-    """Return what was measured."""
-    lines = PATH.read_text(encoding="utf-8").splitlines() if PATH.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def run(base: Trunk, name: str, shots: int, seed: int, tuner: str) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def drawn(name: str, shots: int, seed: int) -> tuple[list[list[ChoiceExample]], 
 
 def section(path: Path) -> str:
     """Compare the rules."""
-    found = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+    found = read_cells(path.with_suffix(".jsonl"))
     rows = []
     for rule in RULES:
         row = [rule]

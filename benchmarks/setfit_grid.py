@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import RESULTS
+from benchmarks.cells import add_cell, read_cells
 from benchmarks.peers import Peer
 from benchmarks.run import rows_of
 from benchmarks.spec import FOLDER, read_experiment
@@ -67,13 +68,6 @@ def environment(peer: str) -> str:
     return str(python)
 
 
-def cells() -> list[dict[str, Any]]:
-    """Return the cells that were run."""
-    if not PATH.exists():
-        return []
-    return [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing of the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -85,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["FEWFIT_FEWFIT_PYTHON"] = sys.executable
-    known = {tuple(cell[k] for k in ("set", "shots", "seed", "method")) for cell in cells()}
+    known = {
+        tuple(cell[k] for k in ("set", "shots", "seed", "method")) for cell in read_cells(PATH)
+    }
     methods = args.methods.split(",")
     peers = [name for name in methods if name in NEEDED]
     for name in peers:
@@ -159,16 +155,14 @@ def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) ->
         peer.close()
     for key, cell in found.items():
         if key in wanted:
-            with PATH.open("a", encoding="utf-8") as stream:
-                line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
-                stream.write(json.dumps(line) + "\n")
+            line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
+            add_cell(PATH, line)
             print(line, flush=True)
 
 
 def section(path: Path) -> str:
     """The section beside SetFit and others, as far as they were run."""
-    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    cells = [json.loads(line) for line in lines]
+    cells = read_cells(path.with_suffix(".jsonl"))
     found: dict[tuple[int, str, str], list[dict[str, Any]]] = {}
     for cell in cells:
         if "accuracy" in cell:

@@ -12,7 +12,6 @@ cell that is in ``results/subset_transfer.jsonl`` is not run again.
 from __future__ import annotations
 
 import argparse
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import RESULTS
+from benchmarks.cells import add_cell, read_cells
 from benchmarks.run import rows_of
 from benchmarks.tasks import TASKS, data_folder
 from fewfit import FewShotClassifier
@@ -61,21 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tuned-on", default="trec,agnews")
     args = parser.parse_args(argv)
     warnings.simplefilter("ignore")
-    known = [(c["tuned_on"], c["method"], c["seed"]) for c in cells()]
+    known = [(c["tuned_on"], c["method"], c["seed"]) for c in read_cells(PATH)]
     base = Trunk.load(BASE, reading="words", max_tokens=64)
     for seed in range(args.seeds):
         for name, method in product(args.tuned_on.split(","), METHODS):
             if (name, method, seed) not in known:
                 cell = run(base, name, method, seed)
-                with PATH.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(cell) + "\n")
+                add_cell(PATH, cell)
                 print(cell, flush=True)
-
-
-def cells() -> list[dict[str, Any]]:
-    """Return what was measured."""
-    lines = PATH.read_text(encoding="utf-8").splitlines() if PATH.exists() else []
-    return [json.loads(line) for line in lines]
 
 
 def run(base: Trunk, name: str, method: str, seed: int) -> dict[str, Any]:
@@ -126,8 +119,7 @@ def fitted(model: Any, name: str, seed: int) -> dict[str, float]:
 
 def section(path: Path) -> str:
     """Tell what is left elsewhere."""
-    lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines]
+    found = read_cells(path.with_suffix(".jsonl"))
     texts = []
     for name in dict.fromkeys(cell["tuned_on"] for cell in found):
         own = [cell for cell in found if cell["tuned_on"] == name]
