@@ -21,7 +21,7 @@ OLDEST ?= .venv-oldest
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup demo test test-page test-servers test-ray test-schema test-oldest fuzz check docs bench clean
+.PHONY: setup setup-oldest demo test test-page test-servers test-ray test-schema test-oldest fuzz check docs bench clean
 
 setup: $(STAMP)
 
@@ -40,6 +40,8 @@ demo: setup
 # A process for each core, one thread each; ARGS is for pytest (CI asks for the coverage here).
 test: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+setup-oldest: $(OLDEST)/.installed
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,9 @@ from fewfit.task import Task
 from fewfit.tuning import ENCODERS
 
 if TYPE_CHECKING:
-    from fewfit.tuning import Trunk, TunedModel, TuningMethod
+    from torch import Tensor
+
+    from fewfit.tuning import Recipe, Trunk, TunedModel, TuningMethod
 
 METHOD = "contrastive"
 N_FOLDS = 2
@@ -34,7 +36,8 @@ ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 16
 """Different examples, below which they are too few to tell a tuned model from a frozen one."""
-_SHORTER = 0.5  # of the steps, on half of the rows
+_STEPS, _RATE = 6, 0.1
+"""Of each training; the last one, which goes on from the others, has half the rate."""
 _TUNABLE = (*ENCODERS, "hf")
 
 
@@ -145,6 +148,7 @@ class Tuner:
         self.right = np.zeros(len(self.training.codes), dtype=bool)
         self._trunk: Trunk | None = None
         self._told: Progress | None = None
+        self._parts: list[Mapping[str, Tensor]] = []
 
     def decide(self) -> tuple[Tuning, TunedModel | None]:
         """Return what is chosen, and the model tuned on all examples where that is it.
@@ -170,8 +174,7 @@ class Tuner:
                 "fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
-        whole = (1 + N_FOLDS * _SHORTER) * self._method.recipe.steps
-        with showing(self.progress, round(whole), "tuning", "step") as self._told:
+        with showing(self.progress, (1 + N_FOLDS) * _STEPS, "tuning", "step") as self._told:
             proba = self.held_out(folds)
             right = proba.argmax(axis=2) == codes
             likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
@@ -223,19 +226,33 @@ class Tuner:
     def models(self, alphas: Sequence[float], *, shared: bool = True) -> list[TunedModel]:
         """Return the model tuned on all examples, for each alpha.
 
+        The training goes on from the mean of those that :meth:`held_out` made on parts of them
+        (Wortsman et al. 2022, arXiv 2203.05482).
+
         Parameters
         ----------
         shared : bool, default=True
             If not, the one model takes the network over.
         """
+        import torch
+
         every = np.ones(len(self.training.codes), dtype=bool)
-        return self._models(every, alphas, 1.0, shared=shared)
+        parts, recipe, start = self._parts, self._recipe, None
+        if parts:
+            start = {name: torch.stack([p[name] for p in parts]).mean(dim=0) for name in parts[0]}
+            recipe = replace(recipe, learning_rate=_RATE / 2, warmup=0.0)
+        trained = self._train(every, recipe, start)
+        return self._at(trained, alphas, recipe, len(every), shared=shared)
 
     @property
     def _method(self) -> TuningMethod:
         from fewfit.tuning import make_method
 
         return make_method(METHOD)
+
+    @property
+    def _recipe(self) -> Recipe:
+        return replace(self._method.recipe, steps=_STEPS, learning_rate=_RATE)
 
     def _pairs(self) -> bool:
         given = self.task.model.capabilities
@@ -249,7 +266,8 @@ class Tuner:
     def _tuned(self, kept: NDArray[np.bool_], held: NDArray[np.bool_]) -> list[NDArray[Any]]:
         """Return the probabilities of held rows for each of ALPHAS."""
         found, rows = [], self.training.rows
-        for model in self._models(kept, ALPHAS, _SHORTER):
+        self._parts.append(self._train(kept, self._recipe))
+        for model in self._at(self._parts[-1], ALPHAS, self._recipe, int(kept.sum())):
             task = replace(self.task, model=model, prior=None)
             task, seen, n = task.begin([rows[i] for i in np.flatnonzero(kept).tolist()])
             new = task.observe([rows[i] for i in np.flatnonzero(held).tolist()])
@@ -274,47 +292,51 @@ class Tuner:
         fit_decoder(copy, self.training.codes[kept], hidden, known, classes, {}, weight)
         return copy.predict_proba(new, scores=unknown)
 
-    def _models(
+    def _train(
         self,
         kept: NDArray[np.bool_],
-        alphas: Sequence[float],
-        share: float,
-        *,
-        shared: bool = True,
-    ) -> list[TunedModel]:
-        """Return the model tuned on some rows, for each alpha.
-
-        Parameters
-        ----------
-        share : float
-            Of the method's steps.
-        shared : bool, default=True
-            If not, the one model takes the network over.
-        """
-        from fewfit.tuning import Data, Run, Trunk, TunedModel
-        from fewfit.tuning.artifact import adapter_files
-        from fewfit.tuning.losses.contrastive import between
+        recipe: Recipe,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> Mapping[str, Tensor]:
+        """Return what is learnt of some rows, from the frozen model on or from another start."""
+        from fewfit.tuning import Data, Run, Trunk
 
         if self._trunk is None:
             self._trunk = Trunk.load(self.spec).reads(self._method.reading)
-        trunk, method = self._trunk, self._method
-        recipe = replace(method.recipe, steps=max(1, round(share * method.recipe.steps)))
         codes, texts = self.training.codes, self.training.rows
         rows = [self._wordings(texts[i], int(codes[i])) for i in np.flatnonzero(kept).tolist()]
-        run = Run(recipe, progress=self._told)
-        adapter, start = method.fit(trunk, Data(rows), run), method.fresh(trunk, run).tensors()
-        trained = adapter.tensors()
+        run = Run(recipe, start=start, progress=self._told)
+        adapter = self._method.fit(self._trunk, Data(rows), run)
         self.n_trainings, self.steps = self.n_trainings + 1, self.steps + recipe.steps
-        self.values, made = adapter.count, []
+        self.values = adapter.count
+        return adapter.tensors()
+
+    def _at(
+        self,
+        trained: Mapping[str, Tensor],
+        alphas: Sequence[float],
+        recipe: Recipe,
+        n_examples: int,
+        *,
+        shared: bool = True,
+    ) -> list[TunedModel]:
+        """Return the model that lies so far on the way to what was trained, for each alpha."""
+        from fewfit.tuning import Run, TunedModel
+        from fewfit.tuning.artifact import adapter_files
+        from fewfit.tuning.losses.contrastive import between
+
+        trunk, method, made = self._trunk, self._method, []
+        assert trunk is not None
         for alpha in alphas:
+            adapter = method.fresh(trunk, Run())
             files = adapter_files(
-                adapter.restore(between(start, trained, alpha)),
+                adapter.restore(between(adapter.tensors(), trained, alpha)),
                 method=replace(method, alpha=alpha),
                 base_spec=trunk.spec,
                 base_identity=trunk.identity,
                 recipe=recipe,
-                n_examples=len(rows),
-                seed=run.seed,
+                n_examples=n_examples,
+                seed=0,
             )
             made.append(TunedModel.of(files, trunk=trunk, shared=shared))
         return made
