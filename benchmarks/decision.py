@@ -25,7 +25,7 @@ from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit import FewShotClassifier
 from fewfit.compare import sample_shots
 from fewfit.estimators.expected import assign_folds
-from fewfit.estimators.tuning import ALPHAS, ENOUGH, N_FOLDS, Tuner
+from fewfit.estimators.tuning import ALPHAS, N_FOLDS, Tuner
 from fewfit.markdown import markdown_table
 
 MODEL = "embedded-en-float32"
@@ -34,6 +34,8 @@ CONFIRMED_ON = ("sst5", "mr", "tweet_offensive", "dbpedia")
 JUDGES = 200
 LEAST, MARGIN = 1e-6, 0.05
 """Of the likelihood: the smallest probability, and the nats that are taken to be chance."""
+MANY = 16
+"""Rows below which some of the rules leave the model frozen."""
 
 Rule = Callable[[NDArray[Any], NDArray[Any]], int]
 """Given what each candidate got right of the held-out rows, and the probability of their class,
@@ -126,7 +128,7 @@ def _unless_worse(right: NDArray[Any], p: NDArray[Any]) -> int:
 
 
 def _with_enough(rule: Rule) -> Rule:
-    return lambda right, p: rule(right, p) if p.shape[1] >= ENOUGH else 0
+    return lambda right, p: rule(right, p) if p.shape[1] >= MANY else 0
 
 
 RULES: dict[str, Rule] = {
@@ -136,8 +138,8 @@ RULES: dict[str, Rule] = {
     "likelihood": _by_likelihood,
     "likelihood, by a margin": partial(_by_likelihood, margin=MARGIN),
     "the same, from 16 rows on": _with_enough(partial(_by_likelihood, margin=MARGIN)),
-    "mean probability": _by_probability,
-    "the same, from 16 rows on (auto)": _with_enough(_by_probability),
+    "mean probability (auto)": _by_probability,
+    "mean probability, from 16 rows on": _with_enough(_by_probability),
     "accuracy, likelihood where equal": _by_accuracy,
     "tuned unless clearly worse": _unless_worse,
 }

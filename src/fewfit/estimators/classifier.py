@@ -103,7 +103,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
     tune : {"auto"}, optional
         "auto" also tunes a few thousand numbers inside the model, by contrast between the examples,
         and keeps the model tuned where that makes the classes of held-out examples more likely. It
-        takes three trainings, 16 examples, with fewer of which it stays frozen, and a model whose
+        takes three trainings, 8 examples, with fewer of which it stays frozen, and a model whose
         weights are at hand; see ``docs/contrast.md``.
 
     Attributes

@@ -34,7 +34,7 @@ METHOD = "contrastive"
 N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
-ENOUGH = 16
+ENOUGH = 8
 """Different examples, below which they are too few to tell a tuned model from a frozen one."""
 _STEPS, _RATE = 6, 0.1
 """Of each training; the last one, which goes on from the others, has half the rate."""
