@@ -113,6 +113,12 @@ def test_what_is_held_against_the_frozen_model_lies_half_the_way_and_at_the_end(
         assert torch.allclose(half[name], (1 + tensor) / 2)
 
 
+def test_many_examples_are_trained_on_for_longer(encoder):
+    x = [f"{text} {n}" for n in range(4) for text in X]
+    assert classifier(encoder).fit(x[:63], (Y * 4)[:63]).tuning_.steps in (2 * 6, 3 * 6)
+    assert classifier(encoder).fit(x, Y * 4).tuning_.steps in (2 * 10, 3 * 10)
+
+
 def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monkeypatch):
     clf = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)
     tuner, ends = Tuner(encoder, clf._training, clf.task_, clf.decoder_), []
@@ -124,7 +130,7 @@ def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monk
 
     monkeypatch.setattr(Tuner, "_train", kept)
     tuner.held_out(np.arange(len(X)) % 2)
-    monkeypatch.setattr(tuning, "_RATE", 1e-9)  # it ends where it begins
+    monkeypatch.setattr(tuning, "_SHORT", (6, 1e-9))  # it ends where it begins
     tuner.models(ALPHAS)
     one, other, last = ends
     for name, tensor in last.items():

@@ -36,8 +36,10 @@ ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 8
 """Different examples, below which they are too few to tell a tuned model from a frozen one."""
-_STEPS, _RATE = 6, 0.1
-"""Of each training; the last one, which goes on from the others, has half the rate."""
+MANY = 64
+"""Examples from which on longer trainings are better."""
+_SHORT, _LONG = (6, 0.1), (10, 0.06)
+"""Steps of each training and their rate; the last, which goes on from the others, has half of it."""
 _TUNABLE = (*ENCODERS, "hf")
 
 
@@ -174,7 +176,9 @@ class Tuner:
                 "fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
-        with showing(self.progress, (1 + N_FOLDS) * _STEPS, "tuning", "step") as self._told:
+        with showing(
+            self.progress, (1 + N_FOLDS) * self._recipe.steps, "tuning", "step"
+        ) as self._told:
             proba = self.held_out(folds)
             right = proba.argmax(axis=2) == codes
             likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
@@ -240,7 +244,7 @@ class Tuner:
         parts, recipe, start = self._parts, self._recipe, None
         if parts:
             start = {name: torch.stack([p[name] for p in parts]).mean(dim=0) for name in parts[0]}
-            recipe = replace(recipe, learning_rate=_RATE / 2, warmup=0.0)
+            recipe = replace(recipe, learning_rate=recipe.learning_rate / 2, warmup=0.0)
         trained = self._train(every, recipe, start)
         return self._at(trained, alphas, recipe, len(every), shared=shared)
 
@@ -252,7 +256,8 @@ class Tuner:
 
     @property
     def _recipe(self) -> Recipe:
-        return replace(self._method.recipe, steps=_STEPS, learning_rate=_RATE)
+        steps, rate = _LONG if len(self.training.codes) >= MANY else _SHORT
+        return replace(self._method.recipe, steps=steps, learning_rate=rate)
 
     def _pairs(self) -> bool:
         given = self.task.model.capabilities
