@@ -39,7 +39,7 @@ ENOUGH = 8
 MANY = 64
 """Examples from which on longer trainings are better."""
 _SHORT, _LONG = (6, 0.1), (10, 0.06)
-"""Steps of each training and their rate; the last, which goes on from the others, has half of it."""
+"""Steps of a training and their rate, halved in the last one, which goes on from the others."""
 _TUNABLE = (*ENCODERS, "hf")
 
 
