@@ -214,10 +214,11 @@ def section(path: Path) -> str:
         "the other's, lowest to highest. Full fine-tuning is 20 epochs (`finetune_peer.py` says "
         "how), FastFit 1.2.1 what its page sets, AutoIntent 0.4.0 its preset `classic-light`, "
         "all on this encoder. What is missing was not run: SetFit on trec at 64 labels makes "
-        "7,680 steps; AutoIntent refuses trec at 4.\n\n"
+        "7,680 steps a sample, an hour and a half; AutoIntent refuses trec at 4.\n\n"
         + markdown_table(header, _others(cells))
         + "\n\nWhat a fit takes, in a process of its own on one thread, imports aside; the "
-        "processor's seconds, since other programs ran.\n\n"
+        "processor's seconds, since other programs ran: two beside `auto` and SetFit at 4 to 16 "
+        "labels, which were run together, others and on other days beside the rest.\n\n"
         + markdown_table(["", "CPU seconds", "peak MiB", "artifact KiB"], _costs(cells))
         + "\n"
     )
