@@ -34,7 +34,7 @@ CONFIRMED_ON = ("sst5", "mr", "tweet_offensive", "dbpedia")
 JUDGES = 200
 LEAST, MARGIN = 1e-6, 0.05
 """Of the likelihood: the smallest probability, and the nats that are taken to be chance."""
-MANY = 16
+FEW = 16
 """Rows below which some of the rules leave the model frozen."""
 
 Rule = Callable[[NDArray[Any], NDArray[Any]], int]
@@ -128,7 +128,7 @@ def _unless_worse(right: NDArray[Any], p: NDArray[Any]) -> int:
 
 
 def _with_enough(rule: Rule) -> Rule:
-    return lambda right, p: rule(right, p) if p.shape[1] >= MANY else 0
+    return lambda right, p: rule(right, p) if p.shape[1] >= FEW else 0
 
 
 RULES: dict[str, Rule] = {

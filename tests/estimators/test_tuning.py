@@ -117,6 +117,10 @@ def test_many_examples_are_trained_on_for_longer(encoder):
     x = [f"{text} {n}" for n in range(4) for text in X]
     assert classifier(encoder).fit(x[:63], (Y * 4)[:63]).tuning_.steps in (2 * 6, 3 * 6)
     assert classifier(encoder).fit(x, Y * 4).tuning_.steps in (2 * 10, 3 * 10)
+    assert classifier(encoder).fit(X * 4, Y * 4).tuning_.steps in (2 * 6, 3 * 6)  # copies
+    clf = classifier(encoder).set_params(tune=None).fit(X, Y)
+    given = clf._training, clf.task_, clf.decoder_
+    assert [Tuner(spec, *given)._recipe.steps for spec in (encoder, "hf:any")] == [6, 10]
 
 
 def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monkeypatch):
@@ -129,7 +133,9 @@ def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monk
         return ends[-1]
 
     monkeypatch.setattr(Tuner, "_train", kept)
-    tuner.held_out(np.arange(len(X)) % 2)
+    for folds in (np.arange(len(X)) % 4 // 2, np.arange(len(X)) % 2):
+        ends.clear()  # and none of an earlier call
+        tuner.held_out(folds)
     monkeypatch.setattr(tuning, "_SHORT", (6, 1e-9))  # it ends where it begins
     tuner.models(ALPHAS)
     one, other, last = ends

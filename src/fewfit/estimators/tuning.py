@@ -23,7 +23,7 @@ from fewfit.models.paired import JOINT
 from fewfit.progress import Progress, showing
 from fewfit.prompts import Row, Template
 from fewfit.task import Task
-from fewfit.tuning import ENCODERS
+from fewfit.tuning import ENCODERS, is_encoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +35,9 @@ N_FOLDS = 2
 ALPHAS = (0.5, 1.0)
 """How far to go from the frozen model to the trained one, beside not at all."""
 ENOUGH = 8
-"""Different examples, below which they are too few to tell a tuned model from a frozen one."""
+"""Different examples, below which nothing is trained; fewer were not tried."""
 MANY = 64
-"""Examples from which on longer trainings are better."""
+"""Different examples from which on longer trainings are better, of a language model always."""
 _SHORT, _LONG = (6, 0.1), (10, 0.06)
 """Steps of a training and their rate, halved in the last one, which goes on from the others."""
 _TUNABLE = (*ENCODERS, "hf")
@@ -148,6 +148,7 @@ class Tuner:
     def __post_init__(self) -> None:
         self.queries = self.n_trainings = self.steps = self.values = 0
         self.right = np.zeros(len(self.training.codes), dtype=bool)
+        self._n_different = len({tuple(row.items()) for row in self.training.rows})
         self._trunk: Trunk | None = None
         self._told: Progress | None = None
         self._parts: list[Mapping[str, Tensor]] = []
@@ -169,11 +170,10 @@ class Tuner:
         if self._pairs():
             why = "a sentence encoder embeds the template's two fields one by one"
             return Tuning("frozen", why), None
-        n = len({tuple(row.items()) for row in self.training.rows})
-        if n < ENOUGH:
+        if self._n_different < ENOUGH:
             why = (
-                f"{n} different examples are too few to tell which is better, {ENOUGH} are needed; "
-                "fewfit tune --method contrastive tunes in any case"
+                f"{self._n_different} different examples are too few to tell which is better, "
+                f"{ENOUGH} are needed; fewfit tune --method contrastive tunes in any case"
             )
             return Tuning("frozen", why), None
         with showing(
@@ -219,6 +219,7 @@ class Tuner:
         """
         shape = (1 + len(ALPHAS), len(folds), len(self.task.verbalizer.classes))
         proba = np.empty(shape)
+        self._parts = []
         for fold in np.unique(folds):
             held = folds == fold
             proba[0, held] = self._frozen(~held, held)
@@ -256,7 +257,8 @@ class Tuner:
 
     @property
     def _recipe(self) -> Recipe:
-        steps, rate = _LONG if len(self.training.codes) >= MANY else _SHORT
+        short = is_encoder(self.spec) and self._n_different < MANY
+        steps, rate = _SHORT if short else _LONG
         return replace(self._method.recipe, steps=steps, learning_rate=rate)
 
     def _pairs(self) -> bool:
@@ -330,10 +332,10 @@ class Tuner:
         from fewfit.tuning.artifact import adapter_files
         from fewfit.tuning.losses.contrastive import between
 
-        trunk, method, made = self._trunk, self._method, []
+        trunk, method, run, made = self._trunk, self._method, Run(recipe), []
         assert trunk is not None
         for alpha in alphas:
-            adapter = method.fresh(trunk, Run())
+            adapter = method.fresh(trunk, run)
             files = adapter_files(
                 adapter.restore(between(adapter.tensors(), trained, alpha)),
                 method=replace(method, alpha=alpha),
@@ -341,7 +343,7 @@ class Tuner:
                 base_identity=trunk.identity,
                 recipe=recipe,
                 n_examples=n_examples,
-                seed=0,
+                seed=run.seed,
             )
             made.append(TunedModel.of(files, trunk=trunk, shared=shared))
         return made
