@@ -65,6 +65,10 @@ class ModelError(FewfitError, RuntimeError):
     exit_code = 3
 
 
+class DivergenceError(ModelError):
+    """A training lost its way: its loss, or the gradient of it, is not finite."""
+
+
 class BudgetExceededError(FewfitError, RuntimeError):
     """The query budget does not suffice; raised before the query that would exceed it.
 

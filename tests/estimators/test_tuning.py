@@ -210,6 +210,15 @@ def test_frozen_where_the_labels_say_nothing(encoder):
     assert same(clf, frozen)
 
 
+def test_frozen_where_a_training_diverges(encoder, monkeypatch):
+    monkeypatch.setattr("fewfit.estimators.tuning._SHORT", (6, 1e30))
+    clf = classifier(encoder).fit(X, Y)
+    told = clf.tuning_
+    assert (told.chosen, told.alpha, told.values, told.n_trainings) == ("frozen", 0, 0, 0)
+    assert told.reason.startswith("it cannot be tuned so: training: the loss is nan")
+    assert same(clf, FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y))
+
+
 def test_what_cannot_be_tuned_is_refused_before_anything_is_asked(encoder, monkeypatch):
     with pytest.raises(InputError, match="has none of fake"):
         classifier("fake").fit(X, Y)

@@ -15,7 +15,7 @@ from sklearn.base import clone
 
 from fewfit.decoders import Decoder
 from fewfit.decoders.base import tell_views
-from fewfit.errors import InputError, MissingExtraError, TruncationWarning
+from fewfit.errors import DivergenceError, InputError, MissingExtraError, TruncationWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
 from fewfit.models import FrozenModel
@@ -179,29 +179,33 @@ class Tuner:
         with showing(
             self.progress, (1 + N_FOLDS) * self._recipe.steps, "tuning", "step"
         ) as self._told:
-            proba = self.held_out(folds)
-            right = proba.argmax(axis=2) == codes
-            likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
-            best = 1 + int(likely[1:].argmax())
-            gain = float(likely[best] - likely[0])
-            yes = gain > 0
-            alpha = ALPHAS[best - 1]
-            self.right = right[best]
-            model = self.models((alpha,), shared=False)[0] if yes else None
+            try:
+                told, model = self._chosen(folds)
+            except DivergenceError as error:
+                told, model = Tuning("frozen", f"it cannot be tuned so: {error}"), None
+        self._trunk = None
+        cost = {"n_trainings": self.n_trainings, "steps": self.steps, "queries": self.queries}
+        return replace(told, **cost, seconds=time.perf_counter() - begun), model
+
+    def _chosen(self, folds: NDArray[np.intp]) -> tuple[Tuning, TunedModel | None]:
+        """Return what held-out examples speak for, without its cost, and the model tuned."""
+        proba, codes = self.held_out(folds), self.training.codes
+        right = proba.argmax(axis=2) == codes
+        likely = proba[:, np.arange(len(codes)), codes].mean(axis=1)
+        best = 1 + int(likely[1:].argmax())
+        gain = float(likely[best] - likely[0])
+        yes = gain > 0
+        self.right = right[best]
+        model = self.models((ALPHAS[best - 1],), shared=False)[0] if yes else None
         told = Tuning(
             "tuned" if yes else "frozen",
             f"held-out examples' classes are {'more' if yes else 'not more'} likely once tuned",
-            alpha if yes else 0.0,
+            ALPHAS[best - 1] if yes else 0.0,
             frozen=float(right[0].mean()),
             tuned=float(right[best].mean()),
             gain=gain,
-            n_trainings=self.n_trainings,
-            steps=self.steps,
-            queries=self.queries,
-            seconds=time.perf_counter() - begun,
             values=self.values if yes else 0,
         )
-        self._trunk = None
         return told, model
 
     def held_out(self, folds: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import DivergenceError, InputError
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.method import LOOKS, Data, Rows, Run, TuningMethod
 from fewfit.tuning.reading import encode_rows, scored
@@ -78,7 +78,7 @@ def fit_at_best_rate(
     ------
     InputError
         If no class has two rows, or rows have several labels.
-    ModelError
+    DivergenceError
         If it diverges at every rate.
     """
     if data.sets is not None:
@@ -98,7 +98,7 @@ def fit_at_best_rate(
     encoded = [row[0] for row in encode_rows(base, kept)]
     recipe = run.recipe or method.usual()
     tries: list[Try] = []
-    failed: ModelError | None = None
+    failed: DivergenceError | None = None
     for i, factor in enumerate(factors):
         rate = recipe.learning_rate * factor
         part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
@@ -107,7 +107,7 @@ def fit_at_best_rate(
             part = replace(part, held_out=kept, looks=looks)
         try:
             adapter = method.fit(base, data._replace(rows=rest), part)
-        except ModelError as error:  # it diverged
+        except DivergenceError as error:
             failed = error
             continue
         with adapter.on(base.network):
@@ -120,7 +120,7 @@ def fit_at_best_rate(
         if math.isfinite(loss):
             tries.append(Try(rate, loss, right, steps))
     if not tries:
-        raise ModelError(
+        raise DivergenceError(
             f"rate: none of {', '.join(f'{recipe.learning_rate * f:.3g}' for f in factors)} led to "
             "finite scores; name a lower one, or use float32 weights"
         ) from failed

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewfit.errors import InputError, MissingExtraError, ModelError
+from fewfit.errors import DivergenceError, InputError, MissingExtraError
 from fewfit.tuning.adapter import Group
 from fewfit.tuning.checkpoint import digest, resume, save
 from fewfit.tuning.optimizer import average_and_clip, grouped, make_optimizer, state_bytes
@@ -212,7 +212,7 @@ def train(
     InputError
         If there are no rows, the batch cannot be shared out, or the checkpoint is of another
         training.
-    ModelError
+    DivergenceError
         If the loss or its gradient is not finite. The parameters are then those of the last good
         step, and the checkpoint, if any, is kept.
     """
@@ -270,7 +270,7 @@ def train(
             active = [parameters[name] for name in state.active]
             norm = average_and_clip(active, scale, recipe.clip, accelerator)
             if not (math.isfinite(value) and math.isfinite(norm)):
-                raise ModelError(
+                raise DivergenceError(
                     f"training: the loss is {value} and its gradient's norm {norm} at step {step} "
                     f"(rows {rows}); lower learning_rate, or use float32 weights"
                     + (f"; {file} holds the last good state" if file and file.exists() else "")
