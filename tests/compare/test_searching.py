@@ -9,6 +9,7 @@ import pytest
 
 from fewfit import FewShotClassifier
 from fewfit.compare.searching import search
+from fewfit.decoders import LinearProbe
 from fewfit.errors import CapabilityError, InputError
 from fewfit.models import FakeModel
 from fewfit.models.metered import MeteredModel
@@ -82,12 +83,45 @@ def test_what_cannot_be_searched_is_refused_before_any_query():
         ("prompt-search", {"options": {"nothing": 1}}, "has no 'nothing'"),
         ("magic", {}, "not one of"),
         ("prompt-search", {"max_queries": 3}, "at least"),
+        ("prompt-search", {"options": {"vocabulary": 5}}, "vocabulary"),
+        ("policy-network", {"options": {"vocabulary": [5]}}, "vocabulary: expected a list of word"),
+        ("unsupervised-prompts", {"options": {"start": 5}, "labels": LABELS}, "start"),
+        ("prompt-search", {"decoder": "ipet"}, "IPET learns from texts without labels"),
+        ("prompt-search", {"decoder": "magic"}, "magic"),
+        (
+            "prompt-search",
+            {"decoder": "dect", "labels": {**LABELS, "odd": "strange"}},
+            "'odd' has label words but no example",
+        ),
     ):
         with pytest.raises(InputError, match=said):
             search(name, TEXTS, **{"y": Y, "model": model, "store": None, **more})
     with pytest.raises(CapabilityError, match="soft"):
         search("black-box-tuning", TEXTS, Y, model=model, labels=LABELS, store=None)
     assert model.bill.queries == 0
+    bare = MeteredModel(FakeModel(hidden_size=0))
+    with pytest.raises(CapabilityError, match="hidden"):
+        search(
+            *("prompt-search", TEXTS, Y),
+            model=bare,
+            labels=LABELS,
+            decoder=LinearProbe(),
+            store=None,
+        )
+    assert bare.bill.queries == 0
+
+
+def test_one_word_is_a_list_of_one(tmp_path):
+    options = {"n_samples": 2, "length": 2, "vocabulary": "good"}
+    found = search(
+        *("prompt-search", TEXTS, Y),
+        model=FakeModel(),
+        labels=LABELS,
+        options=options,
+        max_queries=40,
+        store=None,
+    )
+    assert found.shown.startswith("good good good fun")
 
 
 def test_from_the_command_line(tmp_path):

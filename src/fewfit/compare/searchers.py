@@ -21,7 +21,7 @@ from fewfit.parameters import check_values, did_you_mean, look_up
 from fewfit.prompts import Row, Template
 from fewfit.searchers import SEARCHERS, black_box_tune, learn_unsupervised
 from fewfit.searchers.bbt import import_cma
-from fewfit.searchers.prompt_search import PROMPT
+from fewfit.searchers.prompt_search import PROMPT, check_words
 from fewfit.task import Task
 
 N_WORDS = 200  # candidates, if none are given
@@ -56,7 +56,7 @@ class SearcherMethod(Method):
         none but its own, by the batch.
     options : mapping, optional
         Parameters of the searcher: ``{"length": 10}``. Left out, `vocabulary` is the most frequent
-        words of the cell's own sample, and `start` the first of them.
+        words of the cell's own sample, and `start` the first of them; text is a list of one word.
     task, max_queries, seed
         Whom it asks, how much and from where; :meth:`on` fills them in.
     """
@@ -82,7 +82,15 @@ class SearcherMethod(Method):
                 f"options: {self.searcher} has no {unknown[0]!r}; it has {sorted(known)}"
                 f"{did_you_mean(unknown[0], dict.fromkeys(known))}"
             )
-        check_values(self.searcher, search.constraints, self.options)
+        listed = {name for name in self.options if list in search.constraints.get(name, ())}
+        options = {
+            name: [value] if name in listed and isinstance(value, str) else value
+            for name, value in self.options.items()
+        }
+        object.__setattr__(self, "options", options)
+        check_values(self.searcher, search.constraints, options)
+        for name in listed:
+            check_words(name, options[name])
         if self._unsupervised:
             if self.calibration not in (None, BatchCalibration()):
                 raise InputError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,16 @@ import numpy as np
 from fewfit.calibration import Calibration, make_calibration
 from fewfit.compare.methods import Features
 from fewfit.compare.searchers import SearcherMethod
-from fewfit.errors import InputError
+from fewfit.decoders import OffsetLogisticRegression, make_decoder
+from fewfit.decoders.base import check_unlabelled, tell_views
+from fewfit.errors import InputError, InputWarning
 from fewfit.estimators.classifier import FewShotClassifier
+from fewfit.estimators.examples import check_unseen, positions
 from fewfit.estimators.opening import load_model, open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import FrontModel
 from fewfit.prompts import Row, Template, Verbalizer, read_labels, read_rows
+from fewfit.prompts.labels import Label
 from fewfit.searchers import SEARCHERS, learn_unsupervised
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
@@ -101,6 +106,7 @@ def search(
     task = Task(opened, Template(template), words, method.calibration)
     method.check(task, who=searcher)
     task.check(method.requires, who=searcher)
+    _check_decoder(decoder, task, known)
     classes = np.array(words.classes)
     given = np.array([words.classes[0]] * len(rows) if known is None else known)
     n_free = len(method.calibration.prompts(task.template.views[0], rows))
@@ -122,6 +128,18 @@ def search(
         store=store,
     ).fit(rows, known)
     return Search(classifier, allowed, _shown(found.task, rows[0]))
+
+
+def _check_decoder(decoder: Any, task: Task, known: Sequence[Label] | None) -> None:
+    """Refuse what could not be fitted at the end of the search (InputError, CapabilityError)."""
+    made = make_decoder(decoder, OffsetLogisticRegression)
+    tell_views(made, 1)
+    check_unlabelled(made, given=False)
+    task.check(made.requires, who=type(made).__name__)
+    if known is not None:
+        with warnings.catch_warnings():  # of what the fit says again
+            warnings.simplefilter("ignore", InputWarning)
+            check_unseen(task.verbalizer, positions(task.verbalizer, known), made, scored=True)
 
 
 def _asked(found: FrozenModel, model: str | FrozenModel) -> str | FrozenModel:

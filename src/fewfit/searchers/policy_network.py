@@ -30,7 +30,7 @@ from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
 from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer
-from fewfit.searchers.prompt_search import PROMPT, Found, fill
+from fewfit.searchers.prompt_search import PROMPT, Found, check_words, fill
 from fewfit.searchers.trials import Trials
 from fewfit.task import Task
 
@@ -185,6 +185,7 @@ def _smallest_budget(n_rows: int, n_free: int, *, n_samples: int = 16, **_: Any)
 )
 @checked(
     {
+        "vocabulary": [list, tuple],
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "length": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 2, None, closed="left")],
@@ -241,6 +242,7 @@ def reinforce_prompt(
     """
     if template.count(PROMPT) != 1:
         raise InputError(f"template: exactly one {PROMPT} is needed in {template!r}")
+    check_words("vocabulary", vocabulary)
     policy = PolicyNetwork(
         len(vocabulary), length, n_samples=n_samples, width=width, lr=lr, seed=seed
     )

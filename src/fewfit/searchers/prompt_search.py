@@ -31,6 +31,7 @@ from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
 from fewfit.parameters import checked
 from fewfit.prompts import Row, Template, Verbalizer, View
+from fewfit.prompts.containers import shown
 from fewfit.searchers.trials import cost_of
 from fewfit.task import Task
 
@@ -140,6 +141,12 @@ def fill(template: str, words: Sequence[str]) -> str:
     return template.replace(PROMPT, prompt)
 
 
+def check_words(name: str, words: Sequence[str]) -> None:
+    """Refuse a list without a word, or of which one is no text (InputError)."""
+    if not len(words) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise InputError(f"{name}: expected a list of words, got {shown(words)}")
+
+
 def _smallest_budget(
     n_rows: int, n_free: int, *, n_samples: int = 10, batch_size: int = 16, **_: Any
 ) -> int:
@@ -156,6 +163,7 @@ def _smallest_budget(
 )
 @checked(
     {
+        "vocabulary": [list, tuple],
         "length": [Interval(Integral, 1, None, closed="left")],
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -211,6 +219,7 @@ def search_prompt(
     """
     if template.count(PROMPT) != 1:
         raise InputError(f"template: exactly one {PROMPT} is needed in {template!r}")
+    check_words("vocabulary", vocabulary)
     policy = PolicyGradient(len(vocabulary), length, n_samples=n_samples, lr=lr, seed=seed)
     rng = np.random.default_rng([seed, 1])
     batch_size = min(batch_size, len(rows))

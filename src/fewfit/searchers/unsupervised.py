@@ -23,7 +23,7 @@ from fewfit.errors import FewfitWarning, InputError
 from fewfit.models.base import FrozenModel
 from fewfit.parameters import checked
 from fewfit.prompts import InContext, Row, Verbalizer, read_rows
-from fewfit.searchers.prompt_search import fill, search_prompt
+from fewfit.searchers.prompt_search import check_words, fill, search_prompt
 from fewfit.searchers.trials import cost_of
 from fewfit.task import Task
 
@@ -68,6 +68,8 @@ def _smallest_budget(
 )
 @checked(
     {
+        "vocabulary": [list, tuple],
+        "start": [list, tuple],
         "max_queries": [Interval(Integral, 1, None, closed="left")],
         "n_demonstrations": [Interval(Integral, 1, None, closed="left")],
         "quantile": [Interval(Real, 0, 1, closed="left")],
@@ -128,6 +130,8 @@ def learn_unsupervised(
     FewfitWarning
         If nearly all texts get one class: pseudo-labels then confirm themselves.
     """
+    check_words("vocabulary", vocabulary)
+    check_words("start", start)
     verbalizer = Verbalizer(labels)
     rows = read_rows(texts, InContext(fill(template, start)).fields)
     least = _smallest_budget(len(rows), 0, n_samples=n_samples, batch_size=batch_size)
