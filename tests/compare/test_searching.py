@@ -111,6 +111,35 @@ def test_what_cannot_be_searched_is_refused_before_any_query():
     assert bare.bill.queries == 0
 
 
+@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"black-box-tuning"}))
+@pytest.mark.parametrize("calibration", [None, "contextual"])
+def test_the_budget_holds_for_all_that_is_asked(name, calibration):
+    unsupervised = name == "unsupervised-prompts"
+    if unsupervised and calibration:
+        pytest.skip("calibrates by the batch")
+    options = {"n_samples": 2, "vocabulary": ["so", "hm", "good"]}
+    for allowed in (60, 61, 75):
+        model = FakeModel()
+        found = search(
+            *(name, TEXTS, None if unsupervised else Y),
+            model=model,
+            labels=LABELS,
+            calibration=calibration,
+            options=options,
+            max_queries=allowed,
+            store=None,
+        )
+        assert found.max_queries == allowed
+        assert allowed - 30 < model.queries <= allowed
+    with pytest.raises(InputError, match=r"need at least (\d+), and 5 are") as refused:
+        search(*(name, TEXTS, Y), model=model, labels=LABELS, options=options, max_queries=5)
+    least = int(str(refused.value).partition("at least ")[2].partition(",")[0])
+    model = FakeModel()
+    given = {"labels": LABELS, "options": options, "max_queries": least, "store": None}
+    search(*(name, TEXTS, Y), model=model, **given)
+    assert model.queries <= least
+
+
 def test_one_word_is_a_list_of_one(tmp_path):
     options = {"n_samples": 2, "length": 2, "vocabulary": "good"}
     found = search(

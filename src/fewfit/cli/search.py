@@ -19,7 +19,6 @@ from fewfit.cli.options import (
     Input,
     LabelFile,
     LabelWords,
-    MaxQueries,
     Seed,
     Store,
     TextColumn,
@@ -66,7 +65,14 @@ def search(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A parameter of the searcher; repeatable."),
     ] = None,
-    max_queries: MaxQueries = None,
+    max_queries: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="What the search, and the fit of what it finds, may ask. [default: 50 prompts "
+            "about all examples]",
+        ),
+    ] = None,
     seed: Seed = 0,
     store: Store = "default",
     format: Format = None,
@@ -74,10 +80,7 @@ def search(
     encoding: Encoding = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for a better question with queries to spend, and keep the classifier that asks it.
-
-    It may ask --max-queries, or 50 prompts about all examples.
-    """
+    """Look for a better question with queries to spend, and keep the classifier that asks it."""
     from fewfit.artifacts import schema
     from fewfit.artifacts.files import check_folder
     from fewfit.compare.searching import search as searched

@@ -136,10 +136,14 @@ class SearcherMethod(Method):
         n_free : int
             Content-free prompts of its calibration; those of what it finds are asked once more.
         """
+        return -(-self.least_queries(n_rows, n_free) // (n_rows + n_free))
+
+    def least_queries(self, n_rows: int, n_free: int) -> int:
+        """Return how many queries that are, where it need not be whole trials."""
         smallest = SEARCHERS[self.searcher].smallest_budget
         if smallest is None:
-            return 1
-        return -(-(smallest(n_rows, n_free, **self.options) + n_free) // (n_rows + n_free))
+            return n_rows + n_free
+        return smallest(n_rows, n_free, **self.options) + n_free
 
     def on(
         self, task: Task, *, max_queries: int, seed: int, pool: Sequence[Row] = ()

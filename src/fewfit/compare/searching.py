@@ -36,7 +36,7 @@ class Search(NamedTuple):
     classifier : FewShotClassifier
         Fitted, with the question that was found.
     max_queries : int
-        What the search was allowed to ask.
+        What the search was allowed to ask, the fit of what it found included.
     shown : str
         The question, for a person.
     """
@@ -81,8 +81,8 @@ def search(
     options : mapping, optional
         Of the searcher.
     max_queries : int, optional
-        That the search may ask; left out, 50 prompts on all examples. The classifier asks about the
-        examples once more, in the form that was found, which a store mostly has.
+        Never exceeded; left out, 50 prompts on all examples. What it takes to ask about the
+        examples once more, in the form that was found, is set aside for the classifier.
     seed : int, default=0
     store : path, "default" or None, default="default"
 
@@ -111,10 +111,17 @@ def search(
     given = np.array([words.classes[0]] * len(rows) if known is None else known)
     n_free = len(method.calibration.prompts(task.template.views[0], rows))
     each = len(rows) + n_free
-    allowed = max_queries
+    # The classifier's fit, with a row that says nothing; before it the labels, if there are none.
+    aside = (2 if unsupervised else 1) * each + 1
+    least, allowed = method.least_queries(len(rows), n_free) + aside, max_queries
     if allowed is None:
-        allowed = max(TRIALS, method.least_trials(len(rows), n_free)) * each
-    ready = method.on(task, max_queries=allowed, seed=seed)
+        allowed = max(TRIALS * each, least)
+    if allowed < least:
+        raise InputError(
+            f"max_queries: {searcher} on {len(rows)} examples, and the fit of what it finds, need "
+            f"at least {least}, and {allowed} are allowed"
+        )
+    ready = method.on(task, max_queries=allowed - aside, seed=seed)
     found = ready.fit(Features.unasked(rows, given), classes)
     if known is None:
         p = ready.predict_proba(found, Features.unasked(rows, given))
