@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fewfit.cli import app
@@ -38,6 +39,22 @@ def artifact(train, tmp_path):
     folder = tmp_path / "task"
     run("fit", train, "-o", folder, "--text-column", "review", "--model", "fake", *WORDS)
     return folder
+
+
+def _commands(command, path=()):
+    yield path, command
+    for name, own in getattr(command, "commands", {}).items():
+        yield from _commands(own, (*path, name))
+
+
+def test_all_that_a_command_and_its_options_say_is_shown(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")
+    for path, command in _commands(get_command(app)):
+        shown = "".join(run(*path, "--help").output.split())
+        options = [param for param in command.params if not getattr(param, "hidden", False)]
+        for text in (command.help, *(getattr(param, "help", None) for param in options)):
+            assert "".join((text or "").split()) in shown, (path, text)
+    assert "[default: 1,4,16, as far as" in run("compare", "--help").output
 
 
 def test_fit_reports_its_cost(train, tmp_path):

@@ -38,6 +38,7 @@ from fewfit.cli.words import words
 app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # "rich" takes [default: ...] for a style, and does not show it
     help="Adapt a frozen pre-trained model to your task from a handful of labels.",
     epilog="Exit codes: 0 done, 2 bad input, 3 model, 4 artifact, 5 store, "
     "6 query budget used up, 130 interrupted.",
