@@ -92,6 +92,8 @@ def test_refusals_calls_and_reasoning_are_no_texts():
         "called": {"content": None, "tool_calls": [{}]},
         "thought": {"content": "<think>well", "role": "assistant"},
         "said": {"content": "<think>well</think>Fine."},
+        "opened": {"content": "well, <think>?</think> hm</think>Fine."},
+        "quoted": {"content": "Put it into <think> and </think>."},
     }
 
     def script(request, before):
@@ -99,8 +101,9 @@ def test_refusals_calls_and_reasoning_are_no_texts():
 
     with FakeServer(script) as server:
         said = texts_of(named("openai-chat", server), prompts(*told), Writing())
-    assert [text.text for text in said] == ["", "", "", "Fine."]
-    assert [bool(text.reason) for text in said] == [True, True, True, False]
+    expected = ["", "", "", "Fine.", "Fine.", "Put it into <think> and </think>."]
+    assert [text.text for text in said] == expected
+    assert [bool(text.reason) for text in said] == [True, True, True, False, False, False]
 
 
 def test_a_server_that_says_nothing_usable_ends_the_run():

@@ -19,7 +19,7 @@ _THOUGHT = re.compile(
     r"\s*(?:<(think|thinking|thought|reasoning|reflection)>.*?</\1>|\[THINK\].*?\[/THINK\])",
     re.DOTALL | re.IGNORECASE,
 )
-_UNOPENED = re.compile(r"</(think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|reflection)>", re.IGNORECASE)
 _OPENED = re.compile(
     r"\s*(<(think|thinking|thought|reasoning|reflection)>|\[THINK\])", re.IGNORECASE
 )
@@ -102,8 +102,12 @@ def spoken(answer: str) -> str:
     text = answer.rpartition(_FINAL)[2]
     while thought := _THOUGHT.match(text):
         text = text[thought.end() :]
-    if end := list(_UNOPENED.finditer(text)):  # the chat template has opened it
-        text = text[end[-1].end() :]
+    start, depth = 0, 0
+    for tag in _TAG.finditer(text):
+        depth += -1 if tag[1] else 1
+        if depth < 0:  # the chat template has opened it
+            start, depth = tag.end(), 0
+    text = text[start:]
     if _OPENED.match(text):
         raise Unusable(CUT_REASONING)
     return text
