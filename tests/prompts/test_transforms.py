@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fewfit import FewShotClassifier
 from fewfit.artifacts import schema
 from fewfit.cli.app import app
-from fewfit.errors import ArtifactError, InputError, ModelError
+from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
 from fewfit.estimators.transforms import open_transform
 from fewfit.models import FakeModel
 from fewfit.prompts import Conjugate
@@ -156,6 +156,19 @@ def test_a_language_that_a_model_writes(tmp_path):
     edit(tmp_path / "a", {**way.data, "writer": "openai-chat:https://example.com?model=toy"})
     with pytest.raises(ArtifactError, match="another machine only if you name it"):
         FewShotClassifier.load(tmp_path / "a", model=FakeModel(), store=store)
+
+
+def test_a_translation_that_is_cut_is_said():
+    def script(request, before):
+        reply = translator(request, before)
+        long = "tbbq sha" in json.dumps(reply.body)
+        return edited(reply, "choices", 0, "finish_reason", to="length") if long else reply
+
+    with FakeServer(script) as server:
+        way = open_transform(french(server))
+        with pytest.warns(ModelWarning, match="1 of 2 texts .* 256 tokens .*'good fun'"):
+            way.prepare(["good fun", "good"])
+        assert way.there(" good fun ") == " tbbq sha "
 
 
 def test_a_language_needs_a_writer():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import InputError, ModelError, ModelWarning
 from fewfit.estimators.opening import load_model
 from fewfit.models.generation import Writing, writes
 from fewfit.prompts import Template, Transform
@@ -100,7 +101,7 @@ class _LanguagePair:
         if missing:
             template = Template(self._prompt.replace("{language}", language) + "{mask}")
             asked = [template.render({"text": text}) for text in missing]
-            how = Writing(_LENGTH)
+            how, cut = Writing(_LENGTH), list[str]()
             for where, found in write_texts(self._writer, asked, how, store=self._store):
                 for i, one in zip(where.tolist(), found, strict=True):
                     text = one.text.strip()
@@ -110,6 +111,15 @@ class _LanguagePair:
                             f"{one.reason or 'the answer is empty'}"
                         )
                     self._known[language, missing[i]] = text
+                    cut += [] if one.is_whole else [missing[i]]
+            if cut:
+                warnings.warn(
+                    f"transform: {len(cut)} of {len(missing)} texts have more than {_LENGTH} "
+                    f"tokens in {language}, and their translations are cut there, the first of "
+                    f"{cut[0][:60]!r}",
+                    ModelWarning,
+                    stacklevel=2,
+                )
         return [
             text.replace(own, self._known.get((language, own), own), 1) if own else text
             for text, own in zip(texts, bare, strict=True)
