@@ -7,9 +7,8 @@ import pickle
 import pytest
 
 from fewfit import load_model
-from fewfit.errors import (
-    InputError,
-)
+from fewfit.errors import InputError
+from fewfit.models.remote import DIALECTS
 
 
 def test_a_spec_makes_the_same_model_again():
@@ -39,6 +38,17 @@ def test_a_spec_makes_the_same_model_again():
 def test_specs_that_are_refused(spec, says):
     with pytest.raises(InputError, match=says):
         load_model(spec)
+
+
+@pytest.mark.parametrize("value", [2.5, "2.5", True, float("nan"), None])
+def test_a_number_that_is_not_whole_is_refused_and_not_cut(value):
+    with pytest.raises(InputError, match="'connections' is a whole number"):
+        DIALECTS["openai"]("http://h", model="m", connections=value)
+
+
+def test_a_whole_number_may_be_one_of_floating_point():
+    model = DIALECTS["openai"]("http://h", model="m", connections=2.0)
+    assert type(model.options.connections) is int
 
 
 def test_a_fingerprint_takes_the_place_of_the_address():

@@ -8,6 +8,7 @@ import ssl
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from numpy.testing import assert_allclose
 from fewfit import Template, load_model
 from fewfit.errors import ModelError, ModelWarning
 from fewfit.models.remote import transport
+from fewfit.models.remote.verdict import _retry_after
 from fewfit.observations import Status
 from tests.fake_server import TOKENS, FakeServer, Reply, log_probabilities
 from tests.raw_server import Proxy, RawServer, completion, http, prompt_of
@@ -252,6 +254,21 @@ def test_a_server_that_asks_for_patience_gets_it():
         answers, _ = observed(model, *map(str, range(100)))
     assert (answers.status == Status.OK).all()
     assert model.retries == 200
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Honolulu", "Asia/Tokyo", "UTC"])
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"])
+def test_a_date_to_wait_for_is_one_of_greenwich(zone, form, monkeypatch):
+    """HTTP has two forms of it, of which one names no zone."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        date = time.strftime(form, time.gmtime(time.time() + 20))
+        reply = SimpleNamespace(getheader={"Retry-After": date}.get)
+        assert 15 < _retry_after(reply) <= 20
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # --- proxies ----------------------------------------------------------------------------------

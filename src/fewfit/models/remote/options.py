@@ -292,6 +292,9 @@ def _converted(what: str, value: Any, kind: str) -> Any:
         return said
     convert: Any = int if "int" in kind else float if "float" in kind else str
     name = {int: "whole number", float: "number", str: "text"}[convert]
+    cut = isinstance(value, float) and not value.is_integer()
+    if convert is int and (cut or isinstance(value, bool)):
+        raise InputError(f"{what} is a {name}")
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError):

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Collection
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
 from typing import Any
@@ -209,7 +210,9 @@ def _retry_after(reply: HTTPResponse) -> float | None:
         seconds = float(milliseconds) / 1000 if milliseconds else float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            date = parsedate_to_datetime(value)
+            date = date if date.tzinfo else date.replace(tzinfo=UTC)  # of a form without a zone
+            seconds = date.timestamp() - time.time()
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return min(seconds, LONGEST_WAIT) if seconds >= 0 else None
