@@ -32,6 +32,24 @@ def test_the_default_methods_are_those_of_the_library(compare):
     assert {item["method"] for item in found["summaries"]} == set(DEFAULT_METHODS)
 
 
+def test_a_comma_in_the_address_of_a_model_parts_no_models(compare):
+    address = 'openai-chat:http://127.0.0.1:9?model=m&answers=text&extra={"a":{"b":1,"c":2},"d":3}'
+    asked = ("--methods", "zero-shot", "--dry-run")
+    costs = json.loads(
+        compare("--model", f"{address}&system=Be kind%2C please, fake", *asked).stdout
+    )
+    assert [cost["model"].partition(":")[0] for cost in costs] == ["openai-chat", "fake"]
+    assert "Be+kind%2C+please" in costs[0]["model"]
+
+
+def test_no_model_at_all_is_an_error(compare, tmp_path):
+    (tmp_path / "tax.txt").write_text("pos\nneg\n")
+    for more in ((), ("--taxonomy", tmp_path / "tax.txt")):
+        files = (tmp_path / "train.csv", tmp_path / "test.csv")
+        compare()
+        check_plain(run("compare", *files, "--model", ",", *more, code=2))
+
+
 def test_the_old_spelling_of_model_is_read(compare):
     found = json.loads(compare("--models", "fake", "--methods", "zero-shot").stdout)
     assert {item["model"] for item in found["summaries"]} == {"fake"}

@@ -49,7 +49,9 @@ def compare(
             "zero-shot+batch. [default: the default decoder and its usual rivals]"
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Frozen models, by commas.")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="Frozen models, by commas; %2C is one in a model's address.")
+    ] = "embedded",
     models: Annotated[str | None, typer.Option(hidden=True)] = None,
     hidden: Annotated[
         str | None,
@@ -142,7 +144,7 @@ def compare(
 
     if output is not None:
         check_folder(output, None)
-    named, words = _names(models or model), read_label_words(label, labels)
+    named, words = _specs(models or model), read_label_words(label, labels)
     if taxonomy is not None:
         named, words = _over_taxonomy(taxonomy, named, words)
     views = make_views(through(template or [DEFAULT_TEMPLATE], transform, store))
@@ -268,10 +270,24 @@ def _names(value: str) -> list[str]:
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
+def _specs(value: str) -> list[str]:
+    """Return the models that are named; a comma between braces, as JSON has it, parts none."""
+    found, depth = [""], 0
+    for character in value:
+        depth += (character == "{") - (character == "}")
+        if character == "," and depth < 1:
+            found.append("")
+        else:
+            found[-1] += character
+    return [spec.strip() for spec in found if spec.strip()]
+
+
 def _over_taxonomy(
     path: Path, models: list[str], words: dict[str, Any] | None
 ) -> tuple[list[str], dict[str, Any] | None]:
     """Return the models as they score a taxonomy's labels, and its words (InputError)."""
+    if not models:
+        raise InputError("--model: none is named")
     found = [read_taxonomy(path, spec, words) for spec in models]
     return [spec for spec, _ in found], found[0][1]
 

@@ -31,8 +31,8 @@ class Ledger(_Strict):
     ----------
     queries, tokens : int
         Distinct prompts that fitting needs answered, those of the calibration included, and their
-        length in the frozen model's tokens. Counted whether the store had them or not. A frozen
-        model generates nothing, so all tokens are prompt tokens.
+        length in the frozen model's tokens. Counted whether the store had them or not. All are
+        prompt tokens, but of a model that answers in words, which counts what it writes too.
     predict_queries, predict_tokens : int
         The same for the test set.
     row_queries : float or None
