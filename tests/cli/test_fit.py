@@ -398,3 +398,16 @@ def test_wrong_options_are_refused_before_anything_is_asked(fit, option, said):
     )
     assert said in err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_blanks_around_a_class_that_is_given_words_are_none_of_it(fit, tmp_path, as_file):
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps({"neg ": "bad", " pos": ["good", "fine"]}))
+    inline = ("--label", "neg = bad", "--label", " pos=good, fine")
+    report, _, _ = fit([["text", "label"], *ROWS], *(("--labels", path) if as_file else inline))
+    assert report["classes"] == ["neg", "pos"]
+    path.write_text(json.dumps({"neg": "bad", "pos": "good", "neg ": "poor"}))
+    twice = ("--labels", path) if as_file else (*inline, "--label", "neg=poor")
+    _, said, _ = fit([["text", "label"], *ROWS], *twice, code=2)
+    assert "once" in said

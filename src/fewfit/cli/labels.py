@@ -200,6 +200,7 @@ def read_label_words(inline: list[str] | None, path: Path | None) -> dict[str, A
     words: dict[str, Any] = {}
     for item in inline:
         name, equals, listed = item.partition("=")
+        name = name.strip()
         if not equals or name in words:
             raise InputError(f"--label: expected CLASS=word[,word] once per class, got {item!r}")
         words[name] = listed.split(",")
@@ -281,7 +282,10 @@ def _read_words(path: Path) -> dict[str, Any]:
                 f"--labels: {path}: class {name!r} has no label words: expected text, a list of "
                 "texts, or an object of texts and weights"
             )
-    return content
+    named = {name.strip(): words for name, words in content.items()}
+    if len(named) < len(content):
+        raise InputError(f"--labels: {path}: each class once; two differ in blanks around them")
+    return named
 
 
 def _refuse_lists(table: Table, examples: Examples, name: str) -> None:
