@@ -18,7 +18,7 @@ from fewfit.cli.app import app
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelWarning
 from fewfit.estimators.transforms import open_transform
 from fewfit.models import FakeModel
-from fewfit.prompts import Conjugate
+from fewfit.prompts import Conjugate, InContext, paraphrased
 from fewfit.prompts.transforms import ENCODINGS, make_transform
 from tests.fake_server import FakeServer, Reply, edited
 
@@ -169,6 +169,41 @@ def test_a_translation_that_is_cut_is_said():
         with pytest.warns(ModelWarning, match="1 of 2 texts .* 256 tokens .*'good fun'"):
             way.prepare(["good fun", "good"])
         assert way.there(" good fun ") == " tbbq sha "
+
+
+def test_a_writer_that_no_artifact_may_name_is_refused_before_it_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("A_KEY", "abcdefgh12345678")
+    table, way = tmp_path / "t.csv", tmp_path / "way.json"
+    table.write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in zip(TEXTS, Y, strict=True)))
+    with FakeServer(translator) as server:
+        data = french(server)
+        data["writer"] += "&key_env=A_KEY"
+        clf = FewShotClassifier(
+            FakeModel(),
+            template=Conjugate(TEMPLATE, open_transform(data)),
+            labels=LABELS,
+            store=None,
+        ).fit(TEXTS, Y)
+        with pytest.raises(ArtifactError, match="no artifact may name the writer"):
+            clf.save(tmp_path / "a")
+        assert not (tmp_path / "a").exists()
+        asked = len(server.requests)
+        fit = ["fit", table, "-o", tmp_path / "a", "--model", "fake", "--transform", way]
+        for writer in (data["writer"], "openai-chat:https://example.com?model=toy"):
+            way.write_text(json.dumps({**data, "writer": writer}))
+            done = CliRunner().invoke(app, [str(argument) for argument in fit])
+            assert done.exit_code == 4
+            assert "no artifact may name the writer" in done.output
+        assert len(server.requests) == asked
+
+
+def test_a_view_that_learns_nothing_of_the_examples_can_be_cross_validated():
+    for view in (Conjugate(TEMPLATE, "rot13"), paraphrased(TEMPLATE, lambda text: [text], n=1)):
+        clf = FewShotClassifier(FakeModel(), template=view, labels=LABELS, store=None)
+        assert clf.fit(TEXTS, Y).expected_accuracy().accuracy is not None
+    shown = InContext(TEMPLATE, n=1)
+    clf = FewShotClassifier(FakeModel(), template=shown, labels=LABELS, store=None)
+    assert clf.fit(TEXTS, Y).expected_accuracy().accuracy is None
 
 
 def test_a_language_needs_a_writer():

@@ -160,6 +160,7 @@ def fit(
     """
     from fewfit.artifacts import schema
     from fewfit.artifacts.files import check_folder
+    from fewfit.estimators.fitted import check_savable
     from fewfit.prompts import make_views
     from fewfit.task import DEFAULT_TEMPLATE
 
@@ -191,6 +192,8 @@ def fit(
         more = {**kept, "hidden": hidden, "tune": tune}
         classifier = _single(model, views, words, decoder, calibration, option or [], more)
     check_folder(output, schema.files_of(output))
+    for view in make_views(views).views:
+        check_savable(view)
 
     names, name = column_names(fields, text_column), label_column or "label"
     wanted = [n for own in names.values() for n in own]

@@ -44,7 +44,6 @@ from fewfit.parameters import check_parameters
 from fewfit.progress import Progress, showing
 from fewfit.prompts import (
     Row,
-    Template,
     Verbalizer,
     View,
     Views,
@@ -283,7 +282,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
         self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
-        fixed = all(type(view) is Template for view in template.views)
+        fixed = not any(view.learns for view in template.views)
         known = answers.label_mass[~np.isnan(answers.label_mass)]
         mass = float(np.median(known)) if len(known) else None
         self._training = Training(hidden, scores, codes, own, further, P, fixed, mass, weight)

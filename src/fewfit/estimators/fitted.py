@@ -303,6 +303,11 @@ def _copy_tuned(source: Path, folder: str | Path) -> None:
     write_files(folder, held, load_adapter)
 
 
+def check_savable(view: View) -> None:
+    """Refuse a view that no artifact may hold (ArtifactError)."""
+    _view_entry(view)
+
+
 def _view_entry(view: View) -> schema.ViewEntry:
     if type(view) is Template:
         return schema.ViewEntry(template=view.source, in_context=None)
@@ -314,8 +319,24 @@ def _view_entry(view: View) -> schema.ViewEntry:
         )
     if type(view) is Conjugate and view.transform.data:
         data: Any = view.transform.data
+        if not isinstance(data, str) and "writer" in data:
+            _check_writer(str(data["writer"]))
         return schema.ViewEntry(template=view.template, in_context=None, transform=data)
     raise ArtifactError(f"{view!r} holds code of the user's and cannot be saved")
+
+
+def _check_writer(spec: str) -> None:
+    """Refuse a writer with which what is saved would be opened by nobody."""
+    path = Path(schema.MANIFEST)
+    try:
+        check_spec(spec, path)
+        check_unnamed(spec, path)
+    except ArtifactError:
+        raise ArtifactError(
+            f"transform: no artifact may name the writer {spec}, which wants a key or is not of "
+            "this machine, so that what is saved could not be opened again; take a server on "
+            "localhost without key_env=, or a model that is here (hf:)"
+        ) from None
 
 
 def _read_view(entry: schema.ViewEntry, path: Path, store: str | Path | None) -> View:

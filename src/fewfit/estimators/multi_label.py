@@ -26,7 +26,7 @@ from fewfit.models import FrozenModel
 from fewfit.models.optional import check_installed, retries_of
 from fewfit.parameters import check_parameters
 from fewfit.progress import Progress, showing
-from fewfit.prompts import Template, Verbalizer, View, make_views, read_label_sets, read_rows
+from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
@@ -191,7 +191,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         self._indicator = indicator
         own = [rows[i] for i in there.nonzero()[0]]
         codes = np.unique(sets, axis=0, return_inverse=True)[1].reshape(-1)
-        fixed = all(type(view) is Template for view in template.views)
+        fixed = not any(view.learns for view in template.views)
         self._training = Training(hidden, None, codes, own, {}, P, fixed, weight=weight, sets=sets)
         return self
 

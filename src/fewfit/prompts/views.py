@@ -44,6 +44,11 @@ class View(ABC):
         """
         return self
 
+    @property
+    def learns(self) -> bool:
+        """Whether it may keep something of the labelled examples."""
+        return type(self).learn is not View.learn
+
     def spell(self, word: str) -> str:
         """Return a label word as this view's prompts ask for it."""
         return word
