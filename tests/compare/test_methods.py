@@ -301,3 +301,28 @@ def test_tfidf_learns_from_one_text_of_each_of_many_classes_without_a_warning():
     asked = {"methods": ["tfidf"], "models": ["fake"], "shots": [1], "seeds": 1, "store": None}
     [cell] = compare(texts, y, test, y, **asked).cells
     assert cell.accuracy == 1.0
+
+
+def test_classes_of_any_size_are_compared_as_others_are():
+    rows = ["x good", "y bad", "v good", "w bad", "q good", "r bad"]
+    vocabulary = ("knn-prompting", "prompt-boosting")
+    names = [*(n for n in DECODERS if n not in vocabulary), "tfidf", "multi-label", "in-context"]
+
+    def found(first, second):
+        labels = {first: "bad", second: "good"}
+        train, test = (rows, [second, first] * 3), (["so good", "so bad"], [second, first])
+        options = {"shots": [1, 2], "seeds": 2, "models": [FakeModel()], "store": None}
+        return compare(*train, *test, labels=labels, methods=names, **options)
+
+    small, large = found(1, 2), found(1, 10**30)
+    assert [name for name, _ in large.setup.labels] == [1, 10**30]
+    for one, other in zip(small.cells, large.cells, strict=True):
+        assert one.method == other.method
+        assert one.log_loss == pytest.approx(other.log_loss)
+
+
+def test_tfidf_says_that_a_sample_holds_no_words():
+    with pytest.raises(InputError, match="tfidf: a sample holds no words"):
+        compare(
+            ["", " ", "x"], ["a", "b", "b"], ["y"], ["a"], shots=[1], seeds=4, methods=["tfidf"]
+        )

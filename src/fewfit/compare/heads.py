@@ -23,7 +23,7 @@ class MultiLabelHead(Method):
         return "multi-label, one against the rest"
 
     def fit(self, sample: Features, classes: NDArray[Any]) -> MultiLabel:
-        return MultiLabel().fit(sample.hidden, sample.y)
+        return MultiLabel().fit(sample.hidden, np.searchsorted(classes, sample.y))
 
     def predict_proba(self, fitted: MultiLabel, test: Features) -> NDArray[Any]:
         return fitted.predict_proba(test.hidden)

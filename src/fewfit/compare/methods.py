@@ -239,12 +239,13 @@ class DecoderMethod(Method):
             more: dict[str, Any] = {}
             if pool is not None:
                 more = {"pool": pool.hidden, "pool_scores": pool.scores}
-            return decoder.fit(sample.hidden, sample.y, scores=sample.scores, **more)
-        # It is told the names of the classes, and nothing about the examples.
+            y = np.searchsorted(classes, sample.y)  # as a classifier does: classes of any size
+            return decoder.fit(sample.hidden, y, scores=sample.scores, **more)
+        # It is told how many classes there are, and nothing about the examples.
         K = len(classes)
         scores = None if sample.scores is None else np.zeros((K, K), np.float32)
         hidden = np.zeros((K, sample.hidden.shape[1]), np.float32)
-        fitted = decoder.fit(hidden, classes, scores=scores)
+        fitted = decoder.fit(hidden, np.arange(K), scores=scores)
         return fitted if pool is None else fitted.adapt(pool.hidden, scores=pool.scores)
 
     def check(self, task: Task, *, who: str) -> None:
@@ -282,12 +283,14 @@ class Tfidf(Method):
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
 
+        if not any(text.strip() for text in sample.texts):
+            raise InputError("tfidf: a sample holds no words; give texts, or leave the method out")
         # Symbols are words too: a sample of emoji has a vocabulary.
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
         pipeline = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
         with warnings.catch_warnings():  # of one text of each of many classes, which is meant
             warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-            return pipeline.fit(sample.texts, sample.y)
+            return pipeline.fit(sample.texts, np.searchsorted(classes, sample.y))
 
     def predict_proba(self, fitted: Any, test: Features) -> NDArray[Any]:
         return fitted.predict_proba(test.texts)

@@ -274,9 +274,9 @@ class Plan:
 
 def _told(data: Data) -> tuple[Data, str, list[str]]:
     """Return rows with a hash of the test set and one of each sample."""
+    y = data.y_train.tolist()  # Python's own, of classes of any size
     samples = [
-        digest([[data.train[i], data.y_train[i].item()] for i in sample.rows])
-        for sample in data.samples
+        digest([[data.train[i], y[i]] for i in sample.rows.tolist()]) for sample in data.samples
     ]
     return data, digest([data.test, data.y_test.tolist()]), samples
 
