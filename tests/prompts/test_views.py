@@ -376,3 +376,9 @@ def test_what_demonstrations_hold_can_be_kept(tmp_path):
 def test_what_no_file_could_hold_is_refused_at_once(make):
     with pytest.raises(InputError):
         make()
+
+
+def test_one_text_is_no_list_of_paraphrases():
+    views = paraphrased("{text} It was {mask}.", str.upper, n=2)
+    with pytest.raises(InputError, match="paraphrases: expected a list of texts for 'fun'"):
+        views.views[1].render({"text": "fun"})

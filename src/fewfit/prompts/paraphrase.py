@@ -81,7 +81,13 @@ def paraphrased(template: str, generator: Generator, n: int = 8) -> View | Views
 
     def write(text: str) -> Sequence[str]:
         if text not in known:
-            known[text] = tuple(generator(text))
+            written = generator(text)
+            if isinstance(written, str):  # its letters would be asked about
+                raise InputError(
+                    f"paraphrases: expected a list of texts for {text[:60]!r}, got the one text "
+                    f"{written[:60]!r}"
+                )
+            known[text] = tuple(written)
         return known[text]
 
     views = [Template(template), *(Paraphrase(template, write, j) for j in range(n))]
