@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from fewfit.calibration import BatchCalibration, DomainContextCalibration, PMICa
 from fewfit.compare import METHODS, DecoderMethod, TuningRow, compare, measure, sample_shots
 from fewfit.compare.report.tables import accuracy_table, report
 from fewfit.decoders import DECODERS, KNNPrompting, PromptBoosting
-from fewfit.errors import CapabilityError, InputError
+from fewfit.errors import CapabilityError, InputError, InputWarning
 from fewfit.models import FakeModel
 from fewfit.prompts import InContext, Part, Prompt, make_views
 from fewfit.searchers import SEARCHERS
@@ -326,3 +327,13 @@ def test_tfidf_says_that_a_sample_holds_no_words():
         compare(
             ["", " ", "x"], ["a", "b", "b"], ["y"], ["a"], shots=[1], seeds=4, methods=["tfidf"]
         )
+
+
+def test_a_calibration_that_no_method_takes_is_said():
+    data = ["x good", "y bad"], ["a", "b"], ["z good"], ["a"]
+    asked = {"models": [FakeModel()], "shots": [1], "seeds": 1, "store": None, "search_trials": 10}
+    with pytest.warns(InputWarning, match="no method takes 'contextual'"):
+        compare(*data, methods=["prompt-search", "tfidf"], calibration="contextual", **asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        compare(*data, methods=["prompt-search", "dect"], calibration="contextual", **asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -28,7 +29,7 @@ from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
 from fewfit.compare.splits import read_seeds, same_samples, whole_numbers
 from fewfit.decoders import Decoder
-from fewfit.errors import InputError
+from fewfit.errors import InputError, InputWarning
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
@@ -87,6 +88,14 @@ class Experiment:
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
+        shared = None if calibration is None else make_calibration(calibration)
+        if shared and not any(m.asks and m.calibration is None for m in self.methods.values()):
+            warnings.warn(
+                f"calibration: no method takes {shared.name!r}, since each has its own or asks "
+                "nothing; name it with a method, as in 'prompt-search+contextual'",
+                InputWarning,
+                stacklevel=2,
+            )
         wanted = None if shots is None else whole_numbers("shots", shots)
         self.seeds = read_seeds(seeds)
         if isinstance(search_trials, bool) or not isinstance(search_trials, Integral):
@@ -112,7 +121,7 @@ class Experiment:
             self.methods,
             models=models,
             store=store,
-            calibration=None if calibration is None else make_calibration(calibration),
+            calibration=shared,
             search_trials=search_trials,
         )
 
