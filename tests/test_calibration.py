@@ -243,3 +243,9 @@ def test_the_strength_that_fit_chose_is_saved(tmp_path):
     clf.save(tmp_path / "task")
     again = FewShotClassifier.load(tmp_path / "task", model=FakeModel(), store=None)
     assert again.task_.calibration.strength == clf.task_.calibration.strength
+
+
+def test_a_premise_has_no_field():
+    with pytest.raises(InputError, match=r"premise: .*has no field, and '\{text\}' is one"):
+        PMICalibration(premise="{text} It was {mask}.")
+    assert PMICalibration(premise="{ It } was {mask}.").premise == "{ It } was {mask}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from fewfit.calibration.base import Calibration, Scores
 from fewfit.errors import InputError
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Part, Prompt, Row, View
+
+_FIELD = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,12 @@ class PMICalibration(Calibration):
         super().__post_init__()
         if self.premise and self.premise.count("{mask}") != 1:
             raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
+        fields = [part for part in _FIELD.findall(self.premise) if part != "{mask}"]
+        if fields:  # it would be asked about as it stands
+            raise InputError(
+                f"premise: it is asked without an example and has no field, and {fields[0]!r} is "
+                "one; leave the premise out to ask the template with empty fields"
+            )
 
     def with_premise(self, premise: str) -> Calibration:
         return replace(self, premise=premise)
