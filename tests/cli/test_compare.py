@@ -50,6 +50,13 @@ def test_no_model_at_all_is_an_error(compare, tmp_path):
         check_plain(run("compare", *files, "--model", ",", *more, code=2))
 
 
+def test_a_row_without_an_answer_has_the_line_of_its_file(compare, tmp_path):
+    test = [["Text", "Label"], ["", "pos"], ["so good", "pos"], ["so bad", "neg"]]
+    broken = ("--model", "openai-chat:http://127.0.0.1:9?model=m&answers=text&retries=0")
+    said = compare(*broken, "--methods", "zero-shot", "--store", "none", test=test, code=3).stderr
+    assert f"first line 3 of {tmp_path / 'test.csv'} ('so good')" in said
+
+
 def test_the_old_spelling_of_model_is_read(compare):
     found = json.loads(compare("--models", "fake", "--methods", "zero-shot").stdout)
     assert {item["model"] for item in found["summaries"]} == {"fake"}

@@ -174,8 +174,8 @@ def compare(
         rows.append((own, lambda i, t=table, e=examples: f"{t.where(e.lines[i])} of {t.path}"))
     if taxonomy is not None and words is not None:
         words = _with_examples(words, splits[1])
+    (own, where), (other, there) = rows
     if not drop_overlap:
-        (own, where), (other, there) = rows
         overlap(own, other, drop=False, where=(where, there))
     listed: list[str] = _names(methods) if methods is not None else [*DEFAULT_METHODS]
     _check_methods(listed)
@@ -196,6 +196,7 @@ def compare(
         store=store_path(store),
         drop_overlap=drop_overlap,
         search_trials=search_trials,
+        where=(where, there),
     )
     if dry_run:
         costs = experiment.cost(output)

@@ -65,7 +65,8 @@ class Cost(NamedTuple):
 class Experiment:
     """A comparison that is checked and drawn, and has asked nothing yet.
 
-    The parameters are those of :func:`compare`. :meth:`cost` says what a run will ask.
+    The parameters are those of :func:`compare`, and `where`, a pair of functions that name a row of
+    the pool and one of the test set in a message. :meth:`cost` says what a run will ask.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Experiment:
         store: str | Path | None = "default",
         drop_overlap: bool = False,
         search_trials: int = SEARCH_TRIALS,
+        where: tuple[Callable[[int], str], Callable[[int], str]] | None = None,
     ) -> None:
         self.template = make_views(template)
         self.methods = make_methods(methods)
@@ -123,6 +125,7 @@ class Experiment:
             store=store,
             calibration=shared,
             search_trials=search_trials,
+            where=where,
         )
 
     def cost(self, output: str | Path | None = None) -> list[Cost]:

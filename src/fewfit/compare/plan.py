@@ -36,6 +36,8 @@ class Plan:
     template : View or Views
     methods : mapping of str to Method
     models, store, calibration, search_trials : as for :func:`compare`
+    where : pair of callables, optional
+        Name a row of the pool and one of the test set in a message; left out, they count from 0.
 
     Attributes
     ----------
@@ -54,8 +56,10 @@ class Plan:
         store: str | Path | None,
         calibration: Calibration | None,
         search_trials: int,
+        where: tuple[Callable[[int], str], Callable[[int], str]] | None = None,
     ) -> None:
         self.data = data
+        self._where = where or ("train row {}".format, "test row {}".format)
         self.template = template
         self.methods = methods
         self.calibration = calibration
@@ -98,15 +102,15 @@ class Plan:
     def named(self, query: Query) -> str:
         """Say about which row a query is, for a person."""
         ways = {job.way: job for job in self.jobs if job.source is not None}
-        data = self.data
+        data, (of_pool, of_test) = self.data, self._where
         for job in ways.values():
-            for what, rows, places in (
-                ("test", data.test, range(len(data.test))),
-                ("train", data.train, data.kept),
+            for where, rows, places in (
+                (of_test, data.test, range(len(data.test))),
+                (of_pool, data.train, data.kept),
             ):
                 for place, row, asked in zip(places, rows, self.queries(job, rows), strict=True):
                     if query in asked:
-                        return f"{what} row {place} ({text_of(row)[:_SHOWN]!r})"
+                        return f"{where(place)} ({text_of(row)[:_SHOWN]!r})"
         return "a content-free input of a calibration"
 
     def _open(
