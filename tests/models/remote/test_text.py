@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 import uuid
 
 import numpy as np
@@ -125,6 +126,21 @@ def test_words_that_differ_in_case_are_told_apart_by_it_alone():
     assert [labels.find(answer) for answer in ("US", "us", "'US'")[:2]] == [0, 1]
     with pytest.raises(Unusable):
         labels.find("Us")
+
+
+def test_demonstrations_before_the_slot_take_no_memory_of_their_own():
+    """A template that begins with the slot's words has them all in its lead, row by row."""
+    lead = (
+        "".join(f"a text of {i} words, it is about news\n\n" for i in range(400)) + "It is about "
+    )
+    tracemalloc.start()
+    try:
+        labels = Labels(["sports", "news"], lead)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+    assert labels.find("It is about sports.") == 0
+    assert labels.find("about news") == 1
 
 
 # --- what is asked, and what it is worth ------------------------------------------------------

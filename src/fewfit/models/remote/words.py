@@ -42,6 +42,10 @@ class Unusable(RowError):
         self.details = details
 
 
+_REPEATED = 100
+"""Words of the text before the slot that an answer may repeat; demonstrations may stand there."""
+
+
 class Labels:
     """Finds the label word that an answer is.
 
@@ -58,7 +62,7 @@ class Labels:
     """
 
     def __init__(self, words: Sequence[str], lead: str = "") -> None:
-        told = _folded(lead).split()
+        told = _folded(lead).split()[-_REPEATED:]
         self._leads = [" ".join(told[i:]) for i in range(len(told))]
         self._forms: list[tuple[Callable[[str], str], dict[str, set[int]]]] = []
         for form in (str.strip, _folded, _bare):
