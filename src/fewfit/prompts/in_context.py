@@ -53,7 +53,8 @@ class InContext(View):
     seed : int, default=0
     turns : bool, default=False
         Whether each demonstration is a turn of either side for a model that chats: the question,
-        and the label word as its answer. What a template has after its slot is left out.
+        and the label word as its answer. Punctuation after the template's slot is left out; where
+        words stand there, ``___`` stands in the slot.
     demonstrations : sequence of (row, word), optional
         Use these, in this order of preference, instead of drawing from the examples.
 
