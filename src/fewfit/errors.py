@@ -7,6 +7,7 @@ One tree with one root, so that ``except FewfitError`` catches all of it::
     ├── CapabilityError     the frozen model cannot give what a method needs
     ├── CalibrationError    the prior over labels cannot be removed this way
     ├── ModelError          the frozen model could not be loaded or did not answer
+    │   └── DivergenceError      ... or a training beside it lost its way
     ├── BudgetExceededError the query budget is used up; what was answered is stored
     ├── MissingExtraError   an optional dependency is not installed       (also an ImportError)
     ├── StoreError          the observation store cannot be used
