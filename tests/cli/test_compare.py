@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fewfit.cli.compare import _with_options
 from fewfit.compare.names import DEFAULT_METHODS
 from tests.cli.helpers import WORDS, check_plain, csv_bytes, run
 
@@ -55,6 +56,18 @@ def test_a_row_without_an_answer_has_the_line_of_its_file(compare, tmp_path):
     broken = ("--model", "openai-chat:http://127.0.0.1:9?model=m&answers=text&retries=0")
     said = compare(*broken, "--methods", "zero-shot", "--store", "none", test=test, code=3).stderr
     assert f"first line 3 of {tmp_path / 'test.csv'} ('so good')" in said
+
+
+@pytest.mark.parametrize("option", ["decoder=pet", "tuner=lora"])
+def test_an_option_makes_no_other_method_of_one(compare, option):
+    said = compare("--methods", "dect", "--option", f"dect.{option}", code=2).stderr
+    assert f"'dect' has no '{option.partition('=')[0]}'" in said
+
+
+def test_the_tuner_of_peft_is_an_option_of_it():
+    pytest.importorskip("peft")
+    made = _with_options(["peft"], ["peft.tuner=oft"])["peft"]
+    assert (made.tuner, made.options) == ("peft", {"tuner": "oft"})
 
 
 def test_the_old_spelling_of_model_is_read(compare):

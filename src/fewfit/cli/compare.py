@@ -255,6 +255,8 @@ def _check_methods(listed: list[str]) -> None:
 
 def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | list[str]:
     """Give methods the options that name them: METHOD.NAME=VALUE."""
+    from fewfit.compare.names import make_method
+
     own: dict[str, list[str]] = {}
     for item in options:
         name, dot, rest = item.partition(".")
@@ -264,7 +266,8 @@ def _with_options(listed: list[str], options: list[str]) -> dict[str, Any] | lis
     if not own:
         return listed
     given: dict[str, Any] = {name: name for name in listed}
-    return given | {name: read_options(items, typed=True) for name, items in own.items()}
+    told = {name: read_options(items, typed=True) for name, items in own.items()}
+    return given | {name: make_method(name, options) for name, options in told.items()}
 
 
 def _names(value: str) -> list[str]:

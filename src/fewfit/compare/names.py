@@ -68,7 +68,7 @@ def make_methods(
         return {name: _made(name, method) for name, method in methods.items()}
     if len(set(methods)) != len(methods):
         raise InputError(f"methods: one is given twice in {list(methods)}")
-    return {name: _named(name) for name in methods}
+    return {name: make_method(name) for name in methods}
 
 
 def default_of(methods: Mapping[str, Method]) -> str | None:
@@ -87,7 +87,7 @@ def _made(name: str, method: Any) -> Method:
     if isinstance(method, Decoder):
         return DecoderMethod(make_decoder(method))
     if isinstance(method, str):
-        return _named(method)
+        return make_method(method)
     if not isinstance(method, Mapping):
         raise InputError(
             f"methods: {name!r} is to be a method, a decoder, a name, or a mapping of options, not "
@@ -103,7 +103,7 @@ def _made(name: str, method: Any) -> Method:
                 f"methods: {name!r}: decoder: {decoder!r} is not one of {sorted(DECODERS)}"
                 f"{did_you_mean(decoder, DECODERS)}"
             )
-        return _named(decoder, options)
+        return make_method(decoder, options)
     own, shown, pooled = _further(name, options)
     return DecoderMethod(make_decoder(decoder, options=options), own, shown or 0, pooled=pooled)
 
@@ -123,7 +123,8 @@ def _tuner(name: str) -> str | None:
     return tuner if tuner in TUNERS and (name.startswith(TUNE) or name not in _OTHERS) else None
 
 
-def _named(name: str, options: Mapping[str, Any] = {}) -> Method:
+def make_method(name: str, options: Mapping[str, Any] = {}) -> Method:
+    """Return the method of this name, with options of its own (InputError)."""
     tuner = _tuner(name)
     if tuner is not None:
         return TuningRow(tuner, options)
