@@ -22,7 +22,7 @@ import torch
 from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier, load_model
-from fewfit.artifacts.files import CARD
+from fewfit.artifacts.files import CARD, dump
 from fewfit.cli import app
 from fewfit.compare import compare, sample_shots
 from fewfit.compare.report.tables import report
@@ -41,6 +41,7 @@ from fewfit.tuning import (
     ChoiceExample,
     Objective,
     Recipe,
+    Run,
     Trunk,
     TunedModel,
     add_lora,
@@ -51,7 +52,7 @@ from fewfit.tuning import (
     site_map,
     t_few,
 )
-from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry
+from fewfit.tuning.artifact import MANIFEST, TENSORS, TaskEntry, read_manifest
 from fewfit.tuning.training import make_accelerator
 from tests.cli.helpers import csv_bytes
 from tests.tuning_models import EXAMPLES, checkpoint, example
@@ -291,6 +292,22 @@ def test_damaged_and_foreign_vectors_are_refused(tuned, base, tmp_path):
         save(tmp_path / "full", base, IA3(site_map(Trunk.load(str(base)).network)))
 
 
+def test_an_artifact_without_an_option_that_its_method_needs_is_refused(tuned):
+    files = {TENSORS: (tuned / TENSORS).read_bytes()}
+    manifest = read_manifest(tuned).model_copy(update={"method": "composed", "options": {}})
+    made = TunedModel.of({**files, MANIFEST: dump(manifest)})
+    with pytest.raises(ArtifactError, match="composed needs 'of'"):
+        made.observe([Template("{text} {mask}").render({"text": "so dull"})], ["good", "bad"])
+
+
+def test_a_seed_is_one_that_all_that_draws_can_take():
+    for seed in (-1, 2**32):
+        with pytest.raises(InputError, match="seed: from 0 and below"):
+            Run(seed=seed)
+    last = Run(seed=2**32 - 1)
+    assert (last.part("1").seed, last.part("1", seed=last.seed + 1).seed) == (2**32 - 1, 0)
+
+
 def test_vectors_without_a_task_are_for_starting_only(base, tmp_path):
     vectors = IA3(site_map(Trunk.load(str(base)).network))
     save(tmp_path / "start", base, vectors)
@@ -427,6 +444,12 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
         (["--label", "neg=bad,awful", "--label", "pos=good"], 2, "one answer per class"),
         (["--template", "{mask} is {text}", *ANSWERS], 2, "move {mask} to the end"),
         (["--start", "/nowhere"], 2, "nothing at /nowhere"),
+        (["--seed", 2**32], 2, str(2**32 - 1)),
+        (
+            ["--method", "contrastive", "--option", "adapter=composed"],
+            2,
+            "composed needs 'of', which has no default",
+        ),
         (
             ["--dtype", "float64"],
             2,

@@ -16,6 +16,7 @@ from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
 from fewfit.tables import open_table
+from fewfit.tuning import SEEDS
 
 if TYPE_CHECKING:
     from fewfit.tuning import ChoiceExample
@@ -39,7 +40,7 @@ def edit(
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of the facts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the facts.")] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on.")
     ] = None,

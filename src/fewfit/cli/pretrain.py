@@ -18,6 +18,7 @@ from fewfit.cli.options import AsJson
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
+from fewfit.tuning import SEEDS
 
 
 class MixtureTask(files.Strict):
@@ -49,7 +50,7 @@ def pretrain(
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the order of the rows and of the dropout.")
+        int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the rows and of the dropout.")
     ] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on.")

@@ -37,7 +37,7 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.errors import InputError
-from fewfit.tuning import ENTRIES, METHODS
+from fewfit.tuning import ENTRIES, METHODS, SEEDS
 
 if TYPE_CHECKING:
     from fewfit.estimators import FewShotClassifier
@@ -131,7 +131,7 @@ def tune(
     ] = "float32",
     max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the order of the rows and of the dropout.")
+        int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the rows and of the dropout.")
     ] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on.")

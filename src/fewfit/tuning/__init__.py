@@ -144,6 +144,10 @@ Of what a package carries it is the one in float32 that is tuned, whichever is n
 """
 
 
+SEEDS = 2**32
+"""How many seeds there are, from 0: those that NumPy's older generator takes."""
+
+
 def is_encoder(spec: str) -> bool:
     """Return whether a spec names a sentence encoder, which has no choices to score."""
     return spec.partition(":")[0] in ENCODERS
@@ -185,7 +189,7 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> TuningMe
     InputError
         For an unknown method or option, or an option that is not of its kind.
     """
-    from dataclasses import fields
+    from dataclasses import MISSING, fields
 
     from fewfit.parameters import did_you_mean
 
@@ -197,6 +201,9 @@ def make_method(name: str, options: Mapping[str, Any] | None = None) -> TuningMe
                 f"option: {name} has no {option!r}; it has {sorted(known)}"
                 f"{did_you_mean(option, known)}"
             )
+    need = {n for n, f in known.items() if f.default is f.default_factory is MISSING}
+    if missing := sorted(need - given.keys()):
+        raise InputError(f"option: {name} needs {missing[0]!r}, which has no default")
     try:
         return kind(**given)
     except InputError as error:

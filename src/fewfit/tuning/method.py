@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fewfit.errors import InputError
+from fewfit.tuning import SEEDS
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import ChoiceExample, Encoded
@@ -73,7 +74,7 @@ class Run:
     recipe : Recipe, optional
         Left out, the method's own.
     seed : int
-        Of all that is drawn.
+        Of all that is drawn, from 0 and below 2**32.
     start : mapping of str to Tensor, optional
         An adapter's tensors to start from.
     checkpoint : path, optional
@@ -94,6 +95,11 @@ class Run:
         Steps after which a training ends, at the rates of its whole recipe.
     meter : Meter, optional
         Is told what each training took.
+
+    Raises
+    ------
+    InputError
+        For a seed that there is not.
     """
 
     recipe: Recipe | None = None
@@ -109,10 +115,15 @@ class Run:
     until: int | None = None
     meter: Meter | None = None
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < SEEDS:
+            raise InputError(f"seed: from 0 and below 2**32, not {self.seed}")
+
     def part(self, name: str, *, seed: int | None = None) -> Run:
         """Return the run of one of several trainings."""
         file = None if self.checkpoint is None else f"{self.checkpoint}.{name}"
-        return replace(self, checkpoint=file, seed=self.seed if seed is None else seed)
+        own = self.seed if seed is None else seed % SEEDS  # one may be counted on from the last
+        return replace(self, checkpoint=file, seed=own)
 
     def counted(self, call: Callable[[], T]) -> T:
         """Return what is computed beside the trainings, its operations told to the meter."""
