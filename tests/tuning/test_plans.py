@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewfit.compare import TuningRow
 from fewfit.errors import InputError, TruncationWarning
 from fewfit.tuning import (
     Data,
@@ -233,6 +234,23 @@ def test_rates_of_a_method_of_several_trainings_are_tried_with_all_their_steps()
     found = fit_at_best_rate(method, base, Data(LEARNT[::3]), run, factors=(1.0, 2.0))
     assert meter.steps == [3] * 6
     assert found.best.steps == 3
+
+
+def test_steps_are_those_that_were_made_and_not_all_that_a_recipe_allows():
+    base, meter = trunk("gpt2", dropout=0.0), Meter()
+    recipe = replace(make_method("locft").recipe, epochs=2, batch_size=4)
+    assert recipe.steps == 10**6
+    run = Run(recipe, meter=meter)
+    found = fit_at_best_rate(make_method("locft"), base, Data(LEARNT), run, factors=(1.0,))
+    assert [found.best.steps, found.steps] == meter.steps == [2 * 2, 2 * 3]
+
+
+def test_no_rate_is_chosen_where_a_decoder_reads_what_is_learnt():
+    method = make_method("contrastive")
+    with pytest.raises(InputError, match="Contrastive learns is read by a decoder"):
+        fit_at_best_rate(method, trunk("bert"), Data(LEARNT), Run(Recipe(steps=1)))
+    with pytest.raises(InputError, match="Contrastive learns is read by a decoder"):
+        TuningRow("contrastive", {"rate": "auto"})
 
 
 def test_no_rate_is_chosen_where_nothing_can_be_held_out():

@@ -183,6 +183,10 @@ def tune(
     for name, given in {"--label": label, "--labels": labels, "--rate": rate}.items():
         if multi_label and given:
             raise InputError(f"{name}: has no use with --multi-label; leave it out")
+    if rate is not None:
+        from fewfit.tuning.rates import check_trials
+
+        check_trials(chosen)
     check_folder(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED))
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
@@ -280,7 +284,7 @@ def tune(
         classifier.save(output)
     else:
         save_files(output, made)
-    steps = recipe.steps  # of each training
+    steps = recipe.steps if tried is None else tried.steps  # of each training
     if tried is None and n_trainings == 1 and meter.steps:
         steps = sum(meter.steps)  # it may have ended before the recipe does
     report = {

@@ -224,6 +224,10 @@ class TuningRow(Method):
         own = {name: value for name, value in options.items() if name in known}
         rest = {name: value for name, value in options.items() if name not in known}
         method = make_method(self.tuner, rest)
+        if tries is not None:
+            from fewfit.tuning.rates import check_trials
+
+            check_trials(method)
         recipe = method.usual()
         try:
             made = TypeAdapter(type(recipe)).validate_python({**asdict(recipe), **own})

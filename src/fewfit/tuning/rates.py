@@ -34,7 +34,7 @@ class Try(NamedTuple):
         Mean cross-entropy, nats.
     accuracy : float
     steps : int
-        Until the loss was lowest; those of the recipe where a method makes all of them.
+        Until the loss was lowest; all that were made where a method does not look on the way.
     """
 
     rate: float
@@ -44,12 +44,22 @@ class Try(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """An adapter trained on all rows, the try that it follows, and all of them."""
+    """An adapter trained on all rows, the try that it follows, all of them, and its steps."""
 
     adapter: Adapter
     best: Try
     tries: list[Try]
     n_held_out: int
+    steps: int
+
+
+def check_trials(method: TuningMethod) -> None:
+    """Refuse a method of which trials would say nothing (InputError)."""
+    if method.decoded:
+        raise InputError(
+            "rate: trials are judged by how the choices are ranked, and what "
+            f"{type(method).__name__} learns is read by a decoder instead; name the rate"
+        )
 
 
 def fit_at_best_rate(
@@ -77,7 +87,7 @@ def fit_at_best_rate(
     Raises
     ------
     InputError
-        If no class has two rows, or rows have several labels.
+        If no class has two rows, rows have several labels, or a decoder reads what is learnt.
     DivergenceError
         If it diverges at every rate.
     """
@@ -86,6 +96,7 @@ def fit_at_best_rate(
             "rate: trials are judged by one answer for each row, and these have several labels; "
             "name the rate"
         )
+    check_trials(method)
     held = held_out([row[0].answer for row in data.rows], run.seed)
     if not held:
         raise InputError(
@@ -97,12 +108,19 @@ def fit_at_best_rate(
     truth = torch.tensor([row[0].answer for row in kept])
     encoded = [row[0] for row in encode_rows(base, kept)]
     recipe = run.recipe or method.usual()
+    met = run.meter.steps if run.meter and method.trainings(len(data.rows[0])) == 1 else None
+
+    def made(since: int) -> int:
+        """Steps of a training; it may have ended before the recipe does."""
+        return recipe.steps if met is None else sum(met[since:])
+
     tries: list[Try] = []
     failed: DivergenceError | None = None
     for i, factor in enumerate(factors):
         rate = recipe.learning_rate * factor
         part = replace(run.part(f"rate{i}"), recipe=replace(recipe, learning_rate=rate))
         looks: list[float] = []
+        n_before = len(met or ())
         if type(method).fit is TuningMethod.fit:
             part = replace(part, held_out=kept, looks=looks)
         try:
@@ -113,9 +131,9 @@ def fit_at_best_rate(
         with adapter.on(base.network):
             beta = torch.from_numpy(scored(base, encoded, adapter=adapter, meter=run.meter))
         right = float((beta.argmax(1) == truth).float().mean())
-        steps = recipe.steps
+        steps = made(n_before)
         if looks:
-            steps = min(steps, (1 + int(np.argmin(looks))) * max(1, recipe.steps // LOOKS))
+            steps = min(recipe.steps, (1 + int(np.argmin(looks))) * max(1, recipe.steps // LOOKS))
         loss = float(cross_entropy(beta, truth))
         if math.isfinite(loss):
             tries.append(Try(rate, loss, right, steps))
@@ -126,7 +144,8 @@ def fit_at_best_rate(
         ) from failed
     best = min(tries, key=lambda one: one.loss)
     final = replace(run, recipe=replace(recipe, learning_rate=best.rate))
-    return Chosen(method.fit(base, data, final), best, tries, len(kept))
+    n_before = len(met or ())
+    return Chosen(method.fit(base, data, final), best, tries, len(kept), made(n_before))
 
 
 def held_out(answers: Sequence[int], seed: int) -> list[int]:
