@@ -19,7 +19,7 @@ from fewfit.cli import app
 from fewfit.compare import TuningRow, compare
 from fewfit.errors import ArtifactError, InputError, ModelMismatchError
 from fewfit.tuning import ChoiceExample, Data, Recipe, Run, Trunk, TunedModel, make_method
-from fewfit.tuning.artifact import adapter_files
+from fewfit.tuning.artifact import adapter_files, read_manifest
 from fewfit.tuning.losses.contrastive import contrast
 from tests import warm
 from tests.models.local.test_sentences import save
@@ -261,6 +261,22 @@ def test_one_artifact_from_the_command_line(folder, tmp_path):
     (tmp_path / "task" / "adapter.safetensors").write_bytes(b"")
     with pytest.raises(ArtifactError, match="damaged"):
         load(tmp_path / "task", store=None).predict(TEXTS)
+
+
+def test_what_is_said_of_an_encoder_is_heeded_or_refused(folder, tmp_path):
+    with (tmp_path / "train.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("text", "label"), *zip(TEXTS, Y, strict=True)])
+    said = ["tune", tmp_path / "train.csv", "-o", tmp_path / "task", "--method", "contrastive"]
+    here = [*said, "--model", f"encoder:{folder}", "--steps", 1]
+    run(*here, "--max-tokens", 9, "--dtype", "bfloat16")
+    manifest = read_manifest(tmp_path / "task")
+    known = manifest.base_identity
+    assert (known["max_tokens"], known["dtype"]) == ("9", "bfloat16")
+    load(tmp_path / "task", store=None).predict(TEXTS)
+    assert "words only" in run(*here, "--reading", "answers", code=2).output
+    for option in (["--max-tokens", 9], ["--dtype", "float16"]):
+        refused = run(*said, "--model", "embedded", *option, code=2).output
+        assert "name a checkpoint" in refused
 
 
 def test_it_is_a_row_of_a_comparison(folder):

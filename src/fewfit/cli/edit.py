@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewfit.choices import choose
-from fewfit.cli.options import AsJson, Folder, read_options
+from fewfit.cli.options import AsJson, Folder, MaxTokens, read_options
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
@@ -39,7 +39,7 @@ def edit(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
-    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+    max_tokens: MaxTokens = None,
     seed: Annotated[int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the facts.")] = 0,
     checkpoint: Annotated[
         Path | None, typer.Option(help="File from which an interrupted training goes on.")

@@ -91,6 +91,10 @@ Errors = Annotated[
     str,
     typer.Option(help="Rows that the model cannot answer: raise, or nan to go on without them."),
 ]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(min=8, help="Longer prompts are cut. [default: 256; a sentence encoder's own]"),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 

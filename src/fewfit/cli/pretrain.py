@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fewfit.artifacts import files
 from fewfit.choices import choose
 from fewfit.cli.examples import answers_of, labelled, wordings
-from fewfit.cli.options import AsJson
+from fewfit.cli.options import AsJson, MaxTokens
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES
 from fewfit.errors import InputError
@@ -48,7 +48,7 @@ def pretrain(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
-    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+    max_tokens: MaxTokens = None,
     seed: Annotated[
         int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the rows and of the dropout.")
     ] = 0,

@@ -30,6 +30,7 @@ from fewfit.cli.options import (
     LabelColumn,
     LabelFile,
     LabelWords,
+    MaxTokens,
     MultiLabel,
     Separator,
     TextColumn,
@@ -129,7 +130,7 @@ def tune(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
-    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+    max_tokens: MaxTokens = None,
     seed: Annotated[
         int, typer.Option(min=0, max=SEEDS - 1, help="Of the order of the rows and of the dropout.")
     ] = 0,
@@ -234,6 +235,10 @@ def tune(
     loading: dict[str, Any] = {"dtype": dtype, "device": device, "max_tokens": max_tokens}
     base = Trunk.load(model, **loading, layout=layout)
     base = base.reads(reading or chosen.reading)  # pyright: ignore[reportArgumentType], checked
+    if reading is not None and base.reading != reading:
+        raise InputError(
+            f"--reading {reading}: of {model} there are {base.reading} only; leave it out"
+        )
     n_trainings = chosen.trainings(len(templates))
     begun, meter, tried = time.perf_counter(), Meter(), None
     n_tries = 1 + (len(FACTORS) if rate is not None else 0)
@@ -361,7 +366,7 @@ def compose(
     dtype: Annotated[
         str, typer.Option(help="Of the weights: float32, bfloat16, float16.")
     ] = "float32",
-    max_tokens: Annotated[int, typer.Option(min=8, help="Longer prompts are cut.")] = 256,
+    max_tokens: MaxTokens = None,
 ) -> None:
     """Add up what several artifacts change in a model's own weights: a task and a language, say.
 

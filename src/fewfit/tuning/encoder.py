@@ -67,15 +67,30 @@ class EncoderTrunk(Trunk):
         *,
         dtype: str = "float32",
         device: str | None = None,
+        max_tokens: int | None = None,
         layout: Sequence[Stack] | None = None,
     ) -> Self:
-        """Load the encoder of a spec; a dtype in the spec goes before the argument."""
+        """Load the encoder of a spec, whose options go before the arguments.
+
+        Raises
+        ------
+        InputError
+            For a dtype or a length that the encoder of a package does not have.
+        """
         kind, _, rest = spec.partition(":")
         if kind != "encoder":
             carried: Any = KINDS[_FLOAT32 if _FLOAT32 in KINDS else "embedded"]
-            return cls(carried.from_spec(rest), layout=layout)
+            model = carried.from_spec(rest)
+            own = model.identity["max_tokens"]
+            if dtype != "float32" or str(max_tokens or own) != own:
+                raise InputError(
+                    f"model: what {kind!r} carries is float32 and reads {own} tokens; leave out "
+                    "dtype and max_tokens, or name a checkpoint, encoder:NAME_OR_PATH"
+                )
+            return cls(model, layout=layout)
         name, options = parse_spec(rest, OPTIONS)
-        model = SentenceEncoder(name, **{"dtype": dtype, **options}, device=device)
+        given = {"dtype": dtype, "max_tokens": max_tokens, **options}
+        model = SentenceEncoder(name, **given, device=device)
         return cls(model, layout=layout)
 
     def reads(self, reading: Reading) -> Self:

@@ -117,7 +117,7 @@ class Trunk:
         *,
         dtype: str = "float32",
         device: str | None = None,
-        max_tokens: int = MAX_TOKENS,
+        max_tokens: int | None = None,
         reading: Reading = "answers",
         layout: Sequence[Stack] | None = None,
     ) -> Trunk:
@@ -133,6 +133,8 @@ class Trunk:
             Of the frozen weights; what is trained is always float32.
         device : str, optional
             Left out, "cuda" where there is one, else "cpu".
+        max_tokens : int, optional
+            Left out, 256, and of a sentence encoder its own.
         reading : {"answers", "words"}, default="answers"
             How choices are scored; see :data:`fewfit.tuning.words.Reading`.
         layout : sequence of Stack, optional
@@ -146,11 +148,13 @@ class Trunk:
         if is_encoder(spec):
             from fewfit.tuning.encoder import EncoderTrunk
 
-            return EncoderTrunk.open(spec, dtype=dtype, device=device, layout=layout)
+            return EncoderTrunk.open(
+                spec, dtype=dtype, device=device, max_tokens=max_tokens, layout=layout
+            )
         name, options = parse_spec(spec)
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
-        max_tokens = options.pop("max_tokens", max_tokens)
+        max_tokens = options.pop("max_tokens", MAX_TOKENS if max_tokens is None else max_tokens)
         if options:
             raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
