@@ -249,6 +249,8 @@ def test_saved_vectors_are_where_training_starts():
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate is positive"),
         ({"warmup": 1.5}, "warmup is a share"),
+        ({"clip": -1.0}, "clip is positive"),
+        ({"clip": float("inf")}, "clip is positive"),
         ({"optimizer": "sgd"}, "adafactor or adamw"),
     ],
 )

@@ -446,6 +446,7 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
         (["--start", "/nowhere"], 2, "nothing at /nowhere"),
         (["--method", "contrastive", "--rate", "auto"], 2, "name the rate"),
         (["--reading", "words", *ANSWERS], 2, "there are answers only"),
+        (["--no-unlikelihood", "--option", "unlikelihood=yes"], 2, "by its own option too"),
         (["--seed", 2**32], 2, str(2**32 - 1)),
         (
             ["--method", "contrastive", "--option", "adapter=composed"],

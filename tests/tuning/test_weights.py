@@ -324,7 +324,10 @@ def test_whole_parameters_have_a_budget_of_their_own_and_one_too_small_is_refuse
     with pytest.raises(InputError, match=r"no tensor has as few as 10 scalars, the smallest has"):
         make_method("swr", {"budget": 10}).fit(base, Data(ROWS), run)
     with pytest.raises(InputError, match="share says how many too"):
-        make_method("fish", {"budget": 10, "share": 0.5}).fit(base, Data(ROWS), run)
+        make_method("fish", {"budget": 10, "share": 0.5})
+    inner = {"adapter": "random-mask", "adapter_options": {"budget": 10, "share": 0.5}}
+    with pytest.raises(InputError, match="share says how many too"):
+        make_method("contrastive", inner)
     assert not steps
 
 

@@ -167,7 +167,10 @@ def tune(
         "generations": generations,
     }
     options = {name: value for name, value in older.items() if value is not None}
-    chosen = make_method(method, {**options, **read_options(option or [])})
+    named = read_options(option or [])
+    if twice := sorted(options.keys() & named.keys()):
+        raise InputError(f"--option: {twice[0]!r} is given by its own option too; leave out one")
+    chosen = make_method(method, {**options, **named})
     if chosen.unlabelled and unlabelled is None:
         raise InputError(f"--method {method}: it learns from texts; name them: --unlabelled")
     if not chosen.unlabelled and unlabelled is not None:

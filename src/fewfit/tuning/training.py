@@ -110,6 +110,8 @@ class Recipe:
                 raise InputError(f"recipe: {name} is at least 1, not {value}")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise InputError(f"recipe: learning_rate is positive, not {self.learning_rate}")
+        if not (math.isfinite(self.clip) and self.clip > 0):
+            raise InputError(f"recipe: clip is positive, not {self.clip}")
         if not 0 <= self.warmup <= 1:
             raise InputError(f"recipe: warmup is a share of the steps, not {self.warmup}")
         if self.optimizer not in ("adafactor", "adamw"):

@@ -185,10 +185,13 @@ class Budgeted(Weights):
             raise InputError(f"share: {wanted} of {total:,} scalars is not one")
         return math.ceil(wanted * total - 1e-9)
 
-    def check(self, base: Trunk, data: Data) -> None:
-        super().check(base, data)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.budget is not None and self.share is not None:
             raise InputError("budget: share says how many too; leave out one of them")
+
+    def check(self, base: Trunk, data: Data) -> None:
+        super().check(base, data)
         if self.level != "scalar":
             self.chosen(base, none(base, self.candidates(base)))  # whether one fits
 
