@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("accelerate")
 import torch
 from safetensors.torch import save_file
 
-from fewfit.errors import ArtifactError, InputError, ModelError
+from fewfit.errors import ArtifactError, InputError, InputWarning, ModelError
 from fewfit.models.costs import (
     in_context_bytes,
     in_context_flops,
@@ -130,6 +131,41 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path, optim
     file.write_bytes(b"PK nothing")
     with pytest.raises(InputError, match="cannot be read"):
         t_few(trunk(), ROWS, **options)
+
+
+def test_what_a_training_puts_right_is_put_right_once_where_it_is_taken_up(tmp_path):
+    def made(until: int | None, file) -> torch.Tensor:
+        vector = torch.nn.Parameter(torch.ones(3))
+
+        def halve() -> None:  # as a rounding, it does more when it is done again
+            vector.data.mul_(0.5)
+
+        options = {"checkpoint": file, "after_step": halve, "until": until}
+        recipe = Recipe(steps=4, optimizer="adamw", learning_rate=0.1)
+        train(network("bert"), {"v": vector}, lambda *_: vector.sum(), 1, recipe, **options)
+        return vector.detach()
+
+    made(2, tmp_path / "training.pt")
+    assert torch.equal(made(None, tmp_path / "training.pt"), made(None, None))
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_no_training(tmp_path, monkeypatch):
+    base, recipe, steps = trunk(), Recipe(steps=3, batch_size=2), []
+    (tmp_path / "file").write_bytes(b"")
+    for place in (tmp_path / "file" / "training.pt", tmp_path / "file" / "new" / "training.pt"):
+        with pytest.raises(InputError, match=r"training\.pt cannot be written .* another file"):
+            t_few(base, ROWS, recipe=recipe, checkpoint=place, progress=steps.append)
+    assert not steps
+
+    def full(content, file) -> None:
+        Path(file).write_bytes(b"half of it")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(InputWarning, match="the training goes on without"):
+        found = t_few(base, ROWS, recipe=recipe, checkpoint=tmp_path / "new" / "training.pt")
+    assert torch.equal(values(found), values(t_few(base, ROWS, recipe=recipe)))
+    assert not list((tmp_path / "new").iterdir())
 
 
 def _every(n: int, trunk_, *, recipe, seed, checkpoint, progress) -> IA3:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, InputWarning
 
 
 @dataclass
@@ -41,17 +43,28 @@ class State:
 def save(
     file: Path, key: Any, state: State, parameters: Mapping[str, nn.Parameter], optimizer: Any
 ) -> None:
-    """Write a checkpoint beside the old one, then replace it."""
+    """Write a checkpoint beside the old one, then replace it.
+
+    Where it cannot be, for a full disk for example, a :class:`fewfit.errors.InputWarning` says so:
+    the training is worth more than what it would go on from.
+    """
     content = {
         "key": key,
         "parameters": {name: p.detach().cpu() for name, p in parameters.items()},
         "optimizer": optimizer.state_dict(),
         **vars(state),
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    torch.save(content, fresh)
-    fresh.replace(file)
+    try:
+        torch.save(content, fresh)
+        fresh.replace(file)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
+        fresh.unlink(missing_ok=True)
+        warnings.warn(
+            f"checkpoint: {file} cannot be written ({error}); the training goes on without",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 def resume(
@@ -62,10 +75,13 @@ def resume(
     Raises
     ------
     InputError
-        If it is damaged, or of another training.
+        If it is damaged, of another training, or could not be written.
     """
     fresh = State(tuple(parameters))
-    if file is None or not file.exists():
+    if file is None:
+        return fresh, None
+    if not file.exists():
+        _check_place(file)
         return fresh, None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -83,6 +99,18 @@ def resume(
         for name, parameter in parameters.items():
             parameter.copy_(values[name])
     return state, optimizer
+
+
+def _check_place(file: Path) -> None:
+    """Refuse, before the first step, a place where nothing can be written (InputError)."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{file.name}.", dir=file.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"checkpoint: {file} cannot be written ({error.strerror}); name another file"
+        ) from error
 
 
 def digest(value: Any) -> str:

@@ -242,7 +242,11 @@ def train(
         optimizer.load_state_dict(kept)
     history = state.history
     if history and after_step is not None:
+        exact = {name: p.detach().clone() for name, p in parameters.items()}
         after_step()  # what it keeps beside the parameters is that of a fresh run
+        with torch.no_grad():  # which it has put right once, and may round a second time
+            for name, parameter in parameters.items():
+                parameter.copy_(exact[name])
     if progress is not None and history:
         progress(len(history))
     end = recipe.steps if until is None else min(until, recipe.steps)
