@@ -222,6 +222,9 @@ def test_frozen_where_a_training_diverges(encoder, monkeypatch):
 def test_what_cannot_be_tuned_is_refused_before_anything_is_asked(encoder, monkeypatch):
     with pytest.raises(InputError, match="has none of fake"):
         classifier("fake").fit(X, Y)
+    for option, said in (("space=logprob", "space"), ("chat=true", "chat")):
+        with pytest.raises(InputError, match=f"without '{said}'"):
+            classifier(f"hf:nowhere?{option}").fit(X, Y)
     with pytest.raises(InputError, match="names a second"):
         classifier(encoder, hidden="fake").fit(X, Y)
     with pytest.raises(InputError, match="leave out max_queries"):

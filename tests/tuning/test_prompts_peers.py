@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -126,16 +127,24 @@ def test_the_loss_and_the_ball_of_peft_s_cpt(decay):
 
 def test_a_model_of_another_kind_is_refused_before_anything_is_trained(tmp_path):
     rows = {"t-few": TuningRow("t-few", {"steps": 1}), "cpt": TuningRow("cpt", {"k": 1})}
-    with pytest.raises(CapabilityError, match=r"cpt is for \['causal'\] models, and .* is masked"):
-        compare(
-            *(TEXTS, ["pos", "neg", "neg", "neg"], ["a great film", "so so"], ["pos", "neg"]),
-            template="{text} it was {mask}",
-            labels={"neg": "awful", "pos": "good"},
-            methods=rows,
-            models=[f"hf:{checkpoint(tmp_path, 'bert')}"],
-            shots=[1],
-            seeds=1,
-            store=None,
-            output=tmp_path / "cells",
-        )
+    masked, causal = (f"hf:{checkpoint(tmp_path / name, name)}" for name in ("bert", "gpt2"))
+    told = tmp_path / "gpt2" / "tokenizer_config.json"
+    template = {"chat_template": "{{ messages[-1]['content'] }}"}
+    told.write_text(json.dumps(json.loads(told.read_text()) | template))
+    for model, message in (
+        (masked, r"cpt is for \['causal'\] models, and .* is masked"),
+        (f"{causal}?chat=true", "t-few reads prompts without a chat's template, and .*chat=true"),
+    ):
+        with pytest.raises(CapabilityError, match=message):
+            compare(
+                *(TEXTS, ["pos", "neg", "neg", "neg"], ["a great film", "so so"], ["pos", "neg"]),
+                template="{text} it was {mask}",
+                labels={"neg": "awful", "pos": "good"},
+                methods=rows,
+                models=[model],
+                shots=[1],
+                seeds=1,
+                store=None,
+                output=tmp_path / "cells",
+            )
     assert not list((tmp_path / "cells").glob("**/*")), "nothing was trained"

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from fewfit import DecT, FewShotClassifier, load_model
 from fewfit.artifacts.files import CARD, dump
 from fewfit.cli import app
-from fewfit.compare import compare, sample_shots
+from fewfit.compare import TuningRow, compare, sample_shots
 from fewfit.compare.report.tables import report
 from fewfit.errors import (
     ArtifactError,
@@ -298,6 +298,16 @@ def test_an_artifact_without_an_option_that_its_method_needs_is_refused(tuned):
     made = TunedModel.of({**files, MANIFEST: dump(manifest)})
     with pytest.raises(ArtifactError, match="composed needs 'of'"):
         made.observe([Template("{text} {mask}").render({"text": "so dull"})], ["good", "bad"])
+
+
+def test_a_row_that_starts_from_a_folder_is_known_by_its_files(tuned, tmp_path):
+    start = shutil.copytree(tuned, tmp_path / "start")
+    row = TuningRow("t-few", {"start": str(start)})
+    key = row.key()
+    (start / "of the system").mkdir()
+    assert row.key() == key
+    (start / MANIFEST).write_bytes(b"another")
+    assert row.key() != key
 
 
 def test_a_seed_is_one_that_all_that_draws_can_take():

@@ -91,6 +91,8 @@ class TuningRow(Method):
 
     def check(self, task: Task, *, who: str) -> None:
         """Refuse a model without weights, and what is no template, before anything is trained."""
+        from fewfit.models.local import split_trained
+
         name, _, _ = str(task.model.spec).partition(":")
         encoders = ENCODERS if "encoder" in load(self.tuner).kinds else ()
         if name not in ("hf", *encoders):
@@ -103,6 +105,11 @@ class TuningRow(Method):
             raise CapabilityError(
                 f"{who} is for {sorted(load(self.tuner).kinds)} models, and {task.model.spec} is "
                 f"{kind}; leave the model or the method out"
+            )
+        if name == "hf" and "chat" in split_trained(str(task.model.spec))[2]:
+            raise CapabilityError(
+                f"{who} reads prompts without a chat's template, and {task.model.spec} with one; "
+                "leave the model or the method out"
             )
         start = self.options.get("start")
         if start is not None and not Path(start).exists():
@@ -247,20 +254,19 @@ class TuningRow(Method):
 
 def _digest(path: Path) -> str:
     """A hash of a file, or of all files of a folder."""
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     return hashlib.sha256(b"".join(item.read_bytes() for item in found)).hexdigest()
 
 
 @lru_cache(maxsize=1)
 def load_once(spec: str, identity: str) -> Trunk:
     """Load a checkpoint; all cells of a model share it, since no method changes it."""
-    from fewfit.models.local import parse_spec
+    from fewfit.models.local import split_trained
     from fewfit.tuning import Trunk
 
     if spec.partition(":")[0] != "hf":
         return Trunk.load(spec)
-    name, options = parse_spec(spec)
-    kept = {key: options[key] for key in ("dtype", "max_tokens") if key in options}
-    revision = options.get("revision")
+    name, kept, _ = split_trained(spec)  # others say how the frozen model's words are scored
+    revision = kept.pop("revision", None)
     at = "" if revision is None else f"@{revision}"
     return Trunk.load(f"hf:{name}{at}", **kept)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.local import Checkpoint, Narrowed, load, padding, parse_spec
+from fewfit.models.local import Checkpoint, Narrowed, load, padding, split_trained
 from fewfit.tuning import is_encoder
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
@@ -151,12 +151,12 @@ class Trunk:
             return EncoderTrunk.open(
                 spec, dtype=dtype, device=device, max_tokens=max_tokens, layout=layout
             )
-        name, options = parse_spec(spec)
+        name, options, others = split_trained(spec)
+        if others:
+            raise InputError(f"model: {others[0]!r} in {spec!r} has no meaning for tuning")
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
         max_tokens = options.pop("max_tokens", MAX_TOKENS if max_tokens is None else max_tokens)
-        if options:
-            raise InputError(f"model: {min(options)!r} in {spec!r} has no meaning for tuning")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load(point, dtype=dtype, device=device, who="tune")
         # Relative positions have no end; what T5's config calls a length is what it learned with.

@@ -18,7 +18,7 @@ from fewfit.models.local.narrowing import Narrowed
 from fewfit.models.local.network import padding
 from fewfit.models.local.scores import finish
 from fewfit.models.local.sentences import SentenceEncoder
-from fewfit.models.local.specs import parse_spec
+from fewfit.models.local.specs import parse_spec, split_trained
 from fewfit.models.local.texts import TextEncoder
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "padding",
     "parse_spec",
     "read_in_batches",
+    "split_trained",
     "windows",
 ]

@@ -13,6 +13,20 @@ OPTIONS = ("dtype", "max_tokens", "multi_token", "space")
 CHAT_OPTIONS = ("chat", "system", "prefix")
 
 
+def split_trained(spec: str) -> tuple[str, dict[str, Any], list[str]]:
+    """Split the spec of a language model whose weights are trained beside.
+
+    Returns
+    -------
+    (str, dict, list of str)
+        The name, the options that training heeds (`dtype`, `max_tokens` and `revision`), and the
+        names of others, which say how a frozen model is asked.
+    """
+    name, options = parse_spec(spec, (*OPTIONS, *CHAT_OPTIONS))
+    heeded = {k: v for k, v in options.items() if k in ("dtype", "max_tokens", "revision")}
+    return name, heeded, sorted(options.keys() - heeded)
+
+
 def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[str, Any]]:
     """Split ``[SCHEME:]NAME_OR_PATH[@REVISION][?option=value&...]``; an existing folder is a path.
 
