@@ -180,3 +180,11 @@ def test_threads_share_a_model_with_an_adapter_beside_it(method, tmp_path):
         together = list(pool.map(lambda part: model.observe(part, WORDS).scores, parts))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_a_dtype_is_what_the_frozen_model_has_where_it_is_left_to_the_machine(tmp_path):
+    folder = build("gpt2", tmp_path)
+    trunk = Trunk.load(f"hf:{folder}?dtype=auto")
+    expected = load_model(f"hf:{folder}?dtype=auto").identity["dtype"]
+    assert trunk.identity["dtype"] == expected
+    assert trunk.network.dtype == getattr(torch, expected)

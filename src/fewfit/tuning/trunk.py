@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from fewfit.errors import InputError, ModelError
-from fewfit.models.local import Checkpoint, Narrowed, load, padding, split_trained
+from fewfit.models.local import (
+    Checkpoint,
+    Narrowed,
+    default_dtype,
+    load,
+    padding,
+    split_trained,
+)
 from fewfit.tuning import is_encoder
 from fewfit.tuning.choices import ChoiceEncoder
 from fewfit.tuning.losses import TokenLogProbs
@@ -158,6 +165,8 @@ class Trunk:
         dtype = options.pop("dtype", dtype)
         max_tokens = options.pop("max_tokens", MAX_TOKENS if max_tokens is None else max_tokens)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if dtype == "auto":  # which a spec may say, as of a frozen model
+            dtype = default_dtype(device, fast=True)
         loaded = load(point, dtype=dtype, device=device, who="tune")
         # Relative positions have no end; what T5's config calls a length is what it learned with.
         positions = None if point.kind == "seq2seq" else point.max_tokens

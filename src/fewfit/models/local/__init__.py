@@ -12,7 +12,13 @@ encoder of texts, whose ``vectors`` are made as the ``layout`` of its own files 
 from fewfit.models.local.batching import Budget, in_batches, pad, read_in_batches, windows
 from fewfit.models.local.encoding import Choices, PromptEncoder
 from fewfit.models.local.files import Checkpoint
-from fewfit.models.local.loading import Loaded, import_torch, load, no_progress_bar
+from fewfit.models.local.loading import (
+    Loaded,
+    default_dtype,
+    import_torch,
+    load,
+    no_progress_bar,
+)
 from fewfit.models.local.model import TransformersModel
 from fewfit.models.local.narrowing import Narrowed
 from fewfit.models.local.network import padding
@@ -31,6 +37,7 @@ __all__ = [
     "SentenceEncoder",
     "TextEncoder",
     "TransformersModel",
+    "default_dtype",
     "finish",
     "import_torch",
     "in_batches",
