@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -17,10 +18,12 @@ import torch
 import transformers
 
 from fewfit.errors import InputError
-from fewfit.tuning import Data, OwnScalars, Recipe, Run, learn, make_method
-from fewfit.tuning.artifact import save_adapter
+from fewfit.tuning import Data, Meter, OwnScalars, Recipe, Run, Trunk, learn, make_method
+from fewfit.tuning.artifact import read_manifest, save_adapter
+from fewfit.tuning.costs import costs_of as costs_of_training
 from fewfit.tuning.measure import flops_of
 from fewfit.tuning.selector import top_k
+from fewfit.tuning.sites_file import EXAMPLE, layout_from
 from fewfit.tuning.sparse.compose import compose
 from fewfit.tuning.sparse.diff_pruning import Differences
 from fewfit.tuning.sparse.fish import gradient
@@ -31,6 +34,7 @@ from fewfit.tuning.sparse.locft import BreadthFirst, recalled
 from fewfit.tuning.sparse.swr import Policy
 from fewfit.tuning.sparse.weights import depths, weights_of
 from tests.tuning_models import checkpoint, example, tokenizer, trunk
+from tests.tuning_models import network as tiny_network
 
 ROWS = [[example(text, k)] for k, text in enumerate(("the movie was fun", "not good", "so dull"))]
 WORDS = ("good", "bad")
@@ -498,6 +502,28 @@ def test_changes_too_small_for_bfloat16_alone_add_up_to_one_that_is_not(tmp_path
     with total.on(base.network):
         now = base.network.get_parameter(name).detach().flatten()[:40]
         assert (now == 1.0078125).all()
+
+
+def test_changes_of_a_network_that_a_file_describes_add_up_and_cost_what_they_did(tmp_path):
+    layout = layout_from(tomllib.loads(EXAMPLE), "")
+    network = tiny_network("llama")
+    network.config.model_type = "my-llama"
+    base = Trunk(network, tokenizer("causal"), identity={"name": "x"}).reads("words")
+    seen, folders = base.described(layout), [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(folders):
+        method, meter = make_method("random-mask", {"budget": 20}), Meter()
+        adapter = method.fit(seen, Data(ROWS), Run(SHORT, seed, meter=meter))
+        known = {"base_spec": "hf:base", "base_identity": base.identity, "layout": layout}
+        costs = costs_of_training(seen, ROWS, adapter, meter)[2]
+        known |= {"costs": costs, "seed": seed, "recipe": SHORT, "n_examples": 2}
+        save_adapter(folder, adapter, method=method, **known)
+    compose(base, folders, tmp_path / "sum")
+    one, other, both = (read_manifest(f).costs for f in (*folders, tmp_path / "sum"))
+    assert both.training_flops == one.training_flops + other.training_flops
+    assert (both.steps, both.saved_bytes) == (8, max(one.saved_bytes, other.saved_bytes))
+    assert both.query_flops == one.query_flops
+    with pytest.raises(InputError, match="is one of the artifacts"):
+        compose(base, folders, tmp_path / "sum" / ".." / "a")
 
 
 @pytest.mark.parametrize(

@@ -5,17 +5,25 @@ theta_0 + phi_1 + phi_2: a task's scalars and a language's, or a domain's, learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
-from fewfit.tuning.artifact import check_base, load_adapter, restore, save_adapter
+from fewfit.tuning.artifact import (
+    MANIFEST,
+    CostEntry,
+    check_base,
+    load_adapter,
+    restore,
+    save_adapter,
+)
 from fewfit.tuning.method import Data, TuningMethod
+from fewfit.tuning.sites_file import layout_from
 from fewfit.tuning.sparse.delta import SparseDelta
 from fewfit.tuning.sparse.own import OwnScalars
 from fewfit.tuning.trunk import Trunk
@@ -67,18 +75,22 @@ def compose(base: Trunk, folders: Sequence[str | Path], output: str | Path) -> O
     Raises
     ------
     InputError
-        If an artifact is no change of weights.
+        If an artifact is no change of weights, or the output is one of them.
     ModelMismatchError
         If one is of another network.
     """
     if len(folders) < 2:
         raise InputError("compose: name two artifacts or more")
+    if Path(output).resolve() in {Path(folder).resolve() for folder in folders}:
+        raise InputError(f"compose: {output} is one of the artifacts; name another folder")
     read = [load_adapter(folder) for folder in folders]
     theta_0 = dict(base.network.named_parameters())
     total: SparseDelta | None = None
     for folder, (manifest, tensors) in zip(folders, read, strict=True):
         same = base.reads("words" if manifest.base_identity.get("reading") else "answers")
         check_base(manifest, same.identity)
+        if manifest.sites is not None:
+            same = same.described(layout_from(manifest.sites, str(Path(folder) / MANIFEST)))
         adapter = restore(manifest, tensors, same)
         if not isinstance(adapter, OwnScalars):
             raise InputError(
@@ -104,9 +116,24 @@ def compose(base: Trunk, folders: Sequence[str | Path], output: str | Path) -> O
         recipe=first.recipe,
         n_examples=sum(manifest.n_examples for manifest, _ in read),
         task=first.task,
-        costs=first.costs,
+        costs=_together([manifest.costs for manifest, _ in read]),
     )
     return kept
+
+
+def _together(costs: Sequence[CostEntry | None]) -> CostEntry | None:
+    """What all trainings took; None where that of one is not known."""
+    known = [cost for cost in costs if cost is not None]
+    if len(known) < len(costs):
+        return None
+
+    def of(name: str, join: Callable[[list[Any]], Any]) -> Any:
+        each = [getattr(cost, name) for cost in known]
+        return None if None in each else join(each)
+
+    summed = {name: of(name, sum) for name in ("training_flops", "seconds", "steps")}
+    largest = {name: of(name, max) for name in ("saved_bytes", "optimizer_bytes")}
+    return known[0].model_copy(update=summed | largest)
 
 
 def _delta(adapter: OwnScalars, theta_0: Mapping[str, Tensor]) -> SparseDelta:
