@@ -14,6 +14,7 @@ import numpy as np
 import peft
 import torch
 
+from fewfit.cli.options import read_options
 from fewfit.errors import ArtifactError, InputError
 from fewfit.testing.tuning import (
     TuningCase,
@@ -453,3 +454,17 @@ def test_what_stands_in_front_needs_positions():
             said(base, adapter)
         with pytest.raises(InputError, match="leave no position for it"):
             make_method(method, {"m": 12}).build(base, 0)
+
+
+@pytest.mark.parametrize("name", ["prompt-tuning", "iapt"])
+def test_options_that_leave_nothing_to_train_are_refused(name):
+    base = trunk("gpt2")
+    with pytest.raises(InputError, match="leave nothing to train"):
+        make_method(name, {"m": 0}).fit(base, Data(ROWS), Run(Recipe(steps=1)))
+
+
+def test_a_list_may_have_one_element_on_the_command_line():
+    given = read_options(["roles=ffn.out"])
+    assert make_method("lora", given) == make_method("lora", {"roles": ("ffn.out",)})
+    with pytest.raises(InputError, match=r"roles.0: Input should be 'q', .* not 'x'"):
+        make_method("lora", {"roles": "x"})

@@ -175,8 +175,11 @@ class TuningMethod(ABC):
 
     def __post_init__(self) -> None:
         for name, kind in _kinds(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, str) and kind.core_schema["type"] == "tuple":
+                value = (value,)  # a list by commas that has one element
             try:
-                value = kind.validate_python(getattr(self, name))
+                value = kind.validate_python(value)
             except ValidationError as error:
                 problem = error.errors()[0]
                 where = ".".join(map(str, (name, *problem["loc"])))

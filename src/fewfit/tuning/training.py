@@ -212,8 +212,8 @@ def train(
     Raises
     ------
     InputError
-        If there are no rows, the batch cannot be shared out, or the checkpoint is of another
-        training.
+        If there are no rows, or nothing to train, the batch cannot be shared out, or the checkpoint
+        is of another training.
     DivergenceError
         If the loss or its gradient is not finite. The parameters are then those of the last good
         step, and the checkpoint, if any, is kept.
@@ -270,6 +270,10 @@ def train(
             for start in range(0, len(rows), part):
                 some = rows[start : start + part]
                 share = loss_of(some, step) * (len(some) / len(rows))
+                if not share.requires_grad:
+                    raise InputError(
+                        "training: these options leave nothing to train on which the loss depends"
+                    )
                 accelerator.backward(share * scale)
                 loss += share.detach().to(loss.device)
             value = float(accelerator.reduce(loss, "mean"))

@@ -163,7 +163,8 @@ class Trunk:
             raise InputError(f"model: {others[0]!r} in {spec!r} has no meaning for tuning")
         point = Checkpoint(name, options.pop("revision", None))
         dtype = options.pop("dtype", dtype)
-        max_tokens = options.pop("max_tokens", MAX_TOKENS if max_tokens is None else max_tokens)
+        longest = MAX_TOKENS if max_tokens is None else max_tokens
+        longest = int(options.pop("max_tokens", longest))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto":  # which a spec may say, as of a frozen model
             dtype = default_dtype(device, fast=True)
@@ -172,9 +173,9 @@ class Trunk:
         positions = None if point.kind == "seq2seq" else point.max_tokens
         return cls(
             *loaded,
-            identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(max_tokens)},
+            identity={**point.fingerprint, "dtype": dtype, "max_tokens": str(longest)},
             spec=f"hf:{name}" if point.local else f"hf:{name}@{point.commit}",
-            max_tokens=max_tokens,
+            max_tokens=longest,
             positions=positions,
             layout=layout,
         ).reads(reading)
