@@ -300,6 +300,16 @@ def test_an_artifact_without_an_option_that_its_method_needs_is_refused(tuned):
         made.observe([Template("{text} {mask}").render({"text": "so dull"})], ["good", "bad"])
 
 
+def test_what_was_tuned_to_another_reading_says_which(base, tmp_path):
+    trunk = Trunk.load(f"hf:{checkpoint(tmp_path / 'gpt2', 'gpt2')}")
+    known = {"base_spec": trunk.spec, "recipe": Recipe(), "n_examples": 6}
+    save_vectors(tmp_path / "start", IA3(trunk.sites), base_identity=trunk.identity, **known)
+    with pytest.raises(ModelMismatchError, match="read as words; --reading answers reads them so"):
+        load_start(tmp_path / "start", trunk.reads("words").identity)
+    with pytest.raises(ModelMismatchError, match="tuned on another model: config_sha256"):
+        load_start(tmp_path / "start", Trunk.load(f"hf:{base}").reads("words").identity)
+
+
 def test_a_row_that_starts_from_a_folder_is_known_by_its_files(tuned, tmp_path):
     start = shutil.copytree(tuned, tmp_path / "start")
     row = TuningRow("t-few", {"start": str(start)})
@@ -448,6 +458,8 @@ def test_start_and_checkpoint_from_the_command_line(tuned, base, train, tmp_path
         (["--option", "unlikelyhood=no"], 2, "did you mean 'unlikelihood'?"),
         (["--option", "unlikelihood=perhaps"], 2, "option: unlikelihood: Input should be a valid"),
         (["--option", "unlikelihood"], 2, "is not NAME=VALUE"),
+        (["--model", "ollama:llama3"], 2, "weights, hf:FOLDER or encoder:FOLDER, none of"),
+        (["--model", "tuned:folder"], 2, "name what it was tuned on"),
         (["--model", "hf:/nowhere"], 3, "there is no folder '/nowhere'"),
         (["--label", "neg=bad"], 2, "class 'pos' (line 2) has no label words"),
         (["--label", "neg=bad", "--label", "other=good"], 2, "class 'pos' (line 2)"),

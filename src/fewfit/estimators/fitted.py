@@ -276,7 +276,10 @@ def _load_tuned(
     tuned = TunedModel(folder, base=model)
     entry = tuned.manifest.task
     if entry is None:
-        raise ArtifactError(f"{folder} holds vectors to start from, and no task")
+        raise ArtifactError(
+            f"{folder} holds no task: a training may start from it (--start), and as a model it is "
+            f"tuned:{folder}"
+        )
     if not entry.templates or len(dict(entry.labels)) != len(entry.labels):
         raise ArtifactError(f"{folder}: the task has no template, or a class twice")
     verbalizer = Verbalizer(dict(entry.labels))

@@ -328,13 +328,19 @@ def load_start(path: str | Path, identity: Mapping[str, str] | None = None) -> d
 
 def check_base(manifest: Manifest, identity: Mapping[str, str]) -> None:
     """Refuse an adapter of another network; the message names what differs."""
-    for field in sorted({*manifest.base_identity, *identity}):
+    for field in sorted({*manifest.base_identity, *identity} - {"reading"}):
         tuned, given = manifest.base_identity.get(field), identity.get(field)
         if tuned != given:
             raise ModelMismatchError(
                 f"the vectors were tuned on another model: {field} was {tuned!r}, this model has "
                 f"{given!r}"
             )
+    readings = [known.get("reading", "answers") for known in (manifest.base_identity, identity)]
+    if readings[0] != readings[1]:
+        raise ModelMismatchError(
+            f"the vectors were tuned to choices that are read as {readings[0]}, and here they are "
+            f"read as {readings[1]}; --reading {readings[0]} reads them so"
+        )
 
 
 def identity_of(manifest: Manifest) -> dict[str, str]:
@@ -361,7 +367,7 @@ def _card(manifest: Manifest) -> bytes:
     }
     task = manifest.task
     parts = [
-        f"# {'Start of a training' if task is None else 'Text classifier'}",
+        f"# {'Tuned weights' if task is None else 'Text classifier'}",
         "A small part of, or beside, a language model, trained with fewfit. The model itself is "
         "not in this folder; it is opened by its name, and has to be the very same.",
         card.table(["", ""], [[name, value] for name, value in facts.items()]),

@@ -52,7 +52,7 @@ def encode_rows(
     if cut:
         warnings.warn(
             f"{cut} of {len(rows)} texts are longer than the {trunk.max_tokens} tokens that are "
-            "read (--max-tokens) and were cut at the end; the template is whole",
+            "read (max_tokens) and were cut at the end; the template is whole",
             TruncationWarning,
             stacklevel=3,
         )

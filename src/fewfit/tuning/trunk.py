@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fewfit.errors import InputError, ModelError
+from fewfit.models import KINDS
 from fewfit.models.local import (
     Checkpoint,
     Narrowed,
@@ -157,6 +158,12 @@ class Trunk:
 
             return EncoderTrunk.open(
                 spec, dtype=dtype, device=device, max_tokens=max_tokens, layout=layout
+            )
+        kind, colon, _ = spec.partition(":")
+        if colon and kind != "hf" and (kind == "tuned" or kind in KINDS):
+            raise InputError(
+                f"model: tuning needs weights, hf:FOLDER or encoder:FOLDER, none of {spec!r}"
+                + "; name what it was tuned on, or merge it first" * (kind == "tuned")
             )
         name, options, others = split_trained(spec)
         if others:
