@@ -10,10 +10,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from fewfit.cli import app
+from fewfit.cli.output import plain_errors
 from tests.estimators.test_classifier import TEXTS, Y
 
 runner = CliRunner()
@@ -268,3 +270,23 @@ def test_nothing_is_looked_through_when_a_command_ends():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"store": "default"}, "interrupted; what was answered is in the store"),
+        ({"store": "none"}, "interrupted; nothing is kept"),
+        ({"checkpoint": None}, "interrupted; nothing is kept"),
+        ({"checkpoint": "run.pt"}, "interrupted; the same command goes on from what its --checkp"),
+        ({"model": "embedded"}, "interrupted\n"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_left(arguments, said, capsys):
+    @plain_errors
+    def command(**arguments) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        command(**arguments)
+    assert f"fewfit: {said}" in capsys.readouterr().err

@@ -59,9 +59,7 @@ def plain_errors(command: F) -> F:
                 note(f"error: {error}")
                 raise typer.Exit(error.exit_code) from error
             except KeyboardInterrupt as error:
-                kept = "nothing is kept" if kwargs.get("store") == "none" else "is in the store"
-                kept = f"what was answered {kept}" if kept.startswith("is") else kept
-                note(f"interrupted; {kept}")
+                note(f"interrupted{_left(kwargs)}")
                 raise typer.Exit(INTERRUPTED) from error
             except BrokenPipeError as error:  # the reader of our output went away
                 _silence_stdout()
@@ -72,6 +70,15 @@ def plain_errors(command: F) -> F:
                 raise typer.Exit(InputError.exit_code) from error
 
     return wrapped  # pyright: ignore[reportReturnType]
+
+
+def _left(arguments: dict[str, Any]) -> str:
+    """Say what an interrupted command has left, as far as its arguments tell."""
+    if arguments.get("checkpoint") is not None:
+        return "; the same command goes on from what its --checkpoint holds"
+    if "checkpoint" in arguments or arguments.get("store") == "none":
+        return "; nothing is kept"
+    return "; what was answered is in the store" if "store" in arguments else ""
 
 
 def _check_arguments(arguments: dict[str, Any]) -> None:
