@@ -16,6 +16,7 @@ import torch
 import fewfit
 from fewfit.tuning import Recipe, Trunk, TunedModel, make_method
 from fewfit.tuning.artifact import TaskEntry, save_adapter
+from tests.models.local.test_sentences import save
 from tests.tuning.test_loading import build
 from tests.tuning_models import TEMPLATE
 
@@ -153,3 +154,18 @@ def test_a_server_asks_tuned_tasks_on_one_network_and_in_one_queue(folders, monk
     for name, p in alone.items():
         np.testing.assert_allclose(found[name].probabilities, p, atol=3e-4)
     assert len(tasks.reload().kept) == len(METHODS)
+
+
+def test_tasks_on_one_sentence_encoder_have_no_batch_in_common(tmp_path):
+    spec, networks, models = f"encoder:{save(tmp_path / 'base')}", {}, []
+    trunk, method = Trunk.load(spec), make_method("contrastive")
+    for number in range(2):
+        folder, known = tmp_path / str(number), {"base_identity": trunk.identity, "n_examples": 0}
+        vectors = method.build(trunk, number)
+        save_adapter(folder, vectors, method=method, base_spec=spec, recipe=Recipe(), **known)
+        models.append(TunedModel(folder))
+        models[-1].share(networks)
+    assert len(networks) == 1
+    assert [model.mixture for model in models] == [None, None]  # asked apart, on one network
+    one, other = (model.observe(prompts(), WORDS[0]) for model in models)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)

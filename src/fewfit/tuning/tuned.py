@@ -228,6 +228,8 @@ class TunedModel(FrozenModel):
     @property
     def mixture(self) -> str | None:
         """What models have in common whose rows may stand in one batch; None for one in none."""
+        if self._encoder:  # reads texts, and scores no choices that could stand in one batch
+            return None
         adapter = self._loaded[1]
         if self._network is None or type(adapter) is not IA3:
             return None
