@@ -19,6 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 import torch
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from fewfit import DecT, FewShotClassifier, load_model
@@ -248,6 +249,23 @@ def test_merged_weights_are_a_checkpoint_that_answers_alike(tuned, tmp_path):
     assert np.allclose(tokens.beta.view(6, 2).numpy(), expected, atol=1e-5)
     assert merged.identity["weights_sha256"] != model.identity["base_weights_sha256"]
     run("merge", tuned, "-o", tmp_path / "merged", code=2)  # not empty
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tuned, tmp_path, monkeypatch):
+    made = TunedModel(tuned)
+    (tmp_path / "there").mkdir()
+    made.export(tmp_path / "there")
+    kept = {path.name for path in (tmp_path / "there").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= kept
+    assert not [name for name in kept if name.startswith(".")]
+
+    def full(*_, **__) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(type(made._loaded[0].tokenizer), "save_pretrained", full)
+    with pytest.raises(ArtifactError, match=r"merged cannot be written: .* No space left"):
+        made.export(tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_vectors_of_another_checkpoint_are_refused(tuned, tmp_path):

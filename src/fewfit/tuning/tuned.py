@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from fewfit.artifacts.schema import CARRIED
 from fewfit.errors import ArtifactError, InputError, ModelError, ModelMismatchError
@@ -339,6 +342,8 @@ class TunedModel(FrozenModel):
         ------
         InputError
             If the folder exists and is not empty, or the adapter is no change of weights.
+        ArtifactError
+            If it cannot be written; nothing is then left of it.
         """
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -355,6 +360,22 @@ class TunedModel(FrozenModel):
         trunk, adapter = self._loaded
         if not adapter.mergeable:
             adapter.merge(trunk.network)  # refuses, and says why
-        with no_progress_bar():
-            trunk.network.save_pretrained(folder)
-            trunk.tokenizer.save_pretrained(folder)
+        folder, fresh = folder.absolute(), None
+        place = folder if folder.is_dir() else folder.parent
+        try:  # elsewhere first: half a checkpoint looks like one
+            place.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=place))
+            with no_progress_bar():
+                trunk.network.save_pretrained(fresh)
+                trunk.tokenizer.save_pretrained(fresh)
+            if folder.is_dir():  # not replaced: it may be a file system of its own
+                for path in sorted(fresh.iterdir(), key=lambda path: path.name == "config.json"):
+                    path.rename(folder / path.name)
+            else:
+                fresh.chmod(0o755)
+                fresh.rename(folder)
+        except (OSError, SafetensorError) as error:
+            raise ArtifactError(f"{folder} cannot be written: {error}") from error
+        finally:
+            if fresh is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
