@@ -116,13 +116,14 @@ def test_heads_and_features_that_are_pruned_can_be_taken_out(name):
 
 
 def test_what_cannot_be_is_refused():
-    base = words()
+    base, steps = words(), []
     for options, message in (
         ({"prune": 1e-5}, "is not one"),
         ({"prune": 0.01, "structured": True}, "is not one"),
     ):
         with pytest.raises(InputError, match=message):
-            make_method("dsee", options).fit(base, Data(ROWS), Run(SHORT))
+            make_method("dsee", options).fit(base, Data(ROWS), Run(SHORT, progress=steps.append))
+    assert not steps, "found out before any training"
     method = make_method("dsee", {"rank": 2, "n": 5, "prune": 0.4})
     tensors = method.fit(base, Data(ROWS), Run(SHORT)).tensors()
     fresh = method.build(base, 0)

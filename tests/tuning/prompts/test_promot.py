@@ -89,3 +89,16 @@ def test_another_method_of_several_trainings_is_refused():
     base.positions = 64
     with pytest.raises(InputError, match="leave no position"):
         make_method("promot", {"m": 64}).build(base, 0)
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "t5-gated"])
+def test_two_that_stand_in_front_of_the_text_are_refused_before_any_training(name):
+    base, steps = trunk(name), []
+    run = Run(SHORT, progress=steps.append)
+    for adapter in ("prompt-tuning", "dept"):
+        method = make_method("promot", {"m": 2, "adapter": adapter})
+        with pytest.raises(InputError, match=f"{adapter} puts vectors in front of the text"):
+            method.fit(base, Data(ROWS), run)
+    assert not steps
+    alone = make_method("promot", {"m": 0, "adapter": "prompt-tuning"})
+    assert alone.fit(base, Data(ROWS), run).count

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter, Handle, Together
 from fewfit.tuning.inner import WithAdapter
 from fewfit.tuning.method import Data, Run, learn
@@ -80,6 +81,7 @@ class ProMoT(WithAdapter):
         run, loss = self.named(run), self.inner.loss(base, data.rows)
         recipe = run.recipe or self.usual()
         both: Any = self.fresh(base, run)
+        self._check_slots(base, both, data)
         prompt, usual = both.members[0].requires_grad_(True), PromptTuning.recipe
         if self.m:
             first = replace(recipe, learning_rate=usual.learning_rate, optimizer=usual.optimizer)
@@ -88,6 +90,18 @@ class ProMoT(WithAdapter):
         prompt.requires_grad_(False)
         learn(base, both, data.rows, loss, run, recipe)
         return both
+
+    def _check_slots(self, base: Trunk, both: Adapter, data: Data) -> None:
+        """Refuse, before the prompt is trained, an adapter that puts vectors in front, too."""
+        first = [base.encoder.encode(row[0]) for row in data.rows[:1]]
+        try:
+            for item in first:
+                both.rewrite(base.pack([item]).to(base.device), base)
+        except InputError:
+            raise InputError(
+                f"adapter: {self.adapter} puts vectors in front of the text, as the prompt does; "
+                "name another, or take m=0"
+            ) from None
 
     def trainings(self, n_templates: int) -> int:
         return 1 + (self.m > 0)

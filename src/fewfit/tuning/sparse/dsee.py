@@ -80,12 +80,20 @@ class DSEE(TuningMethod):
         learn(base, adapter, data.rows, loss, run.part("dense"), self.recipe)
         weights = weights_of(base)
         now = {n: adapter.weight(n, w) for n, w in weights.items()}
-        adapter.pruned = (whole if self.structured else smallest)(base, now, self.prune)
+        adapter.pruned = self._pruned(base, now)
         learn(base, adapter, data.rows, loss, run, self.recipe)
         return adapter
 
     def trainings(self, n_templates: int) -> int:
         return 1 + (self.prune > 0)
+
+    def check(self, base: Trunk, data: Data) -> None:
+        super().check(base, data)
+        if self.prune:  # whether it is one at all, before the first training
+            self._pruned(base, {name: w.float() for name, w in weights_of(base).items()})
+
+    def _pruned(self, base: Trunk, weights: Mapping[str, Tensor]) -> Masks:
+        return (whole if self.structured else smallest)(base, weights, self.prune)
 
 
 class Dual(Adapter):
