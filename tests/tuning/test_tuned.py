@@ -338,6 +338,20 @@ def test_a_row_that_starts_from_a_folder_is_known_by_its_files(tuned, tmp_path):
     assert row.key() != key
 
 
+@pytest.mark.parametrize("name", ["x", "x/run.pt"])
+def test_a_checkpoint_where_the_artifact_is_to_be_is_refused(name, base, train, tmp_path):
+    how = ["-o", tmp_path / "x", "--model", f"hf:{base}", "--checkpoint", tmp_path / name]
+    (tmp_path / "facts.csv").write_text("prompt,target\nso dull,bad\n")
+    (tmp_path / "mixture.toml").write_text("task = []")
+    for command in (
+        ["tune", train, *ANSWERS],
+        ["edit", tmp_path / "facts.csv"],
+        ["pretrain", tmp_path / "mixture.toml"],
+    ):
+        assert "name a file beside it" in run(*command, *how, code=2).output
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_seed_is_one_that_all_that_draws_can_take():
     for seed in (-1, 2**32):
         with pytest.raises(InputError, match="seed: from 0 and below"):

@@ -13,7 +13,7 @@ import typer
 from fewfit.choices import choose
 from fewfit.cli.options import AsJson, Folder, MaxTokens, read_options
 from fewfit.cli.output import bar, note, plain_errors, say
-from fewfit.cli.tune import ARTIFACT, DTYPES
+from fewfit.cli.tune import ARTIFACT, DTYPES, check_output
 from fewfit.errors import InputError
 from fewfit.tables import open_table
 from fewfit.tuning import SEEDS
@@ -52,12 +52,11 @@ def edit(
     prompt in other words, it is told whether that is answered too. 'fewfit merge' makes an ordinary
     checkpoint of it.
     """
-    from fewfit.artifacts.files import check_folder
     from fewfit.tuning import is_encoder, make_method
 
     choose("--dtype", dtype, DTYPES)
     method = make_method("locft", read_options(option or []))
-    check_folder(output, ARTIFACT)
+    check_output(output, ARTIFACT, checkpoint)
     table = _read(facts)
 
     from fewfit.tuning import Data, Run, Trunk, save_adapter

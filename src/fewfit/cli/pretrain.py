@@ -16,7 +16,7 @@ from fewfit.choices import choose
 from fewfit.cli.examples import answers_of, labelled, wordings
 from fewfit.cli.options import AsJson, MaxTokens
 from fewfit.cli.output import bar, plain_errors, say
-from fewfit.cli.tune import ARTIFACT, DTYPES
+from fewfit.cli.tune import ARTIFACT, DTYPES, check_output
 from fewfit.errors import InputError
 from fewfit.tuning import SEEDS
 
@@ -63,10 +63,8 @@ def pretrain(
     the usual ones labels, text_column and label_column. All rows are drawn alike, with the loss of
     the right answer alone.
     """
-    from fewfit.artifacts.files import check_folder
-
     choose("--dtype", dtype, DTYPES)
-    check_folder(output, ARTIFACT)
+    check_output(output, ARTIFACT, checkpoint)
     rows = _rows(mixture)
 
     from fewfit.tuning import Data, Recipe, Run, Trunk, make_method, save_adapter

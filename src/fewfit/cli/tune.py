@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,6 +53,20 @@ ARTIFACT = ("tuning.json", "adapter.safetensors")
 """The files of what is tuned, here since the room cannot be entered without torch."""
 DECODED = ("manifest.json", "decoder.safetensors")
 """Those beside them where a decoder reads it."""
+
+
+def check_output(output: Path, names: Collection[str], checkpoint: Path | None) -> None:
+    """Refuse, before anything is trained, where an artifact could not be written at the end."""
+    from fewfit.artifacts.files import check_folder
+
+    check_folder(output, names)
+    if checkpoint is not None:
+        folder, file = output.resolve(), checkpoint.resolve()
+        if folder == file or folder in file.parents:
+            raise InputError(
+                f"--checkpoint: {checkpoint} is in the artifact's folder, which has no place "
+                "for it; name a file beside it"
+            )
 
 
 @plain_errors
@@ -147,7 +162,6 @@ def tune(
     The artifact is read by 'fewfit predict' and 'fewfit evaluate', and 'tuned:FOLDER' is a model
     like any other. Several processes: accelerate launch -m fewfit tune ...
     """
-    from fewfit.artifacts.files import check_folder
     from fewfit.estimators.classifier import DEFAULT_TEMPLATE
     from fewfit.prompts import Template, Verbalizer
     from fewfit.tuning import is_encoder, make_method
@@ -191,7 +205,7 @@ def tune(
         from fewfit.tuning.rates import check_trials
 
         check_trials(chosen)
-    check_folder(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED))
+    check_output(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED), checkpoint)
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
     name = label_column or "label"

@@ -33,7 +33,7 @@ def grouped(
         raise InputError(
             f"replan: {strange[0]!r} is no part of what is trained"
             if strange
-            else "training: these options leave nothing to train"
+            else "replan: nothing would be trained"
         )
     rest = [p for name, p in parameters.items() if name in active and name not in set(named)]
     found = [{"params": rest, "factor": 1.0, "weight_decay": 0.0}] if rest else []
