@@ -157,11 +157,9 @@ def test_a_calibration_takes_what_lies_on_the_bound(who, name, value):
 
 def test_every_option_of_a_searcher_is_checked():
     for name, search in SEARCHERS.items():
-        options = {
-            p.name
-            for p in inspect.signature(search).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in ("start", "view")
-        }
+        parameters = inspect.signature(search).parameters.values()
+        options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "view"}
+        options |= {p.name for p in parameters} & {"vocabulary"}
         assert options == set(search.constraints), name
 
 

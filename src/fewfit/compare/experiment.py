@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewfit._version import __version__
-from fewfit.calibration import Calibration, default_calibration, make_calibration
+from fewfit.calibration import (
+    Calibration,
+    NoCalibration,
+    default_calibration,
+    make_calibration,
+)
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
 from fewfit.compare.data import Data, text_of
@@ -91,7 +96,8 @@ class Experiment:
         self.template = make_views(template)
         self.methods = make_methods(methods)
         shared = None if calibration is None else make_calibration(calibration)
-        if shared and not any(m.asks and m.calibration is None for m in self.methods.values()):
+        taken = any(m.asks and m.calibration is None for m in self.methods.values())
+        if shared not in (None, NoCalibration()) and not taken:
             warnings.warn(
                 f"calibration: no method takes {shared.name!r}, since each has its own or asks "
                 "nothing; name it with a method, as in 'prompt-search+contextual'",
