@@ -225,8 +225,9 @@ def test_what_cannot_be_tuned_is_refused_before_anything_is_asked(encoder, monke
     for option, said in (("space=logprob", "space"), ("chat=true", "chat")):
         with pytest.raises(InputError, match=f"without '{said}'"):
             classifier(f"hf:nowhere?{option}").fit(X, Y)
-    with pytest.raises(InputError, match="names a second"):
-        classifier(encoder, hidden="fake").fit(X, Y)
+    for pair in ({"model": encoder, "hidden": "fake"}, {"model": "hf:any?chat=true + embedded"}):
+        with pytest.raises(InputError, match="names a second"):
+            FewShotClassifier(**pair, labels=LABELS, tune="auto", store=None).fit(X, Y)
     with pytest.raises(InputError, match="leave out max_queries"):
         classifier(encoder, max_queries=9).fit(X, Y)
     with pytest.raises(InputError, match="without examples in them"):

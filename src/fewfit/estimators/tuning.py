@@ -109,6 +109,8 @@ def check_tunable(
             f"tune: 'auto' trains beside a model's weights, those of {', '.join(_TUNABLE)}, and "
             f"has none of {spec or type(model).__name__}; leave it out"
         )
+    if hidden is not None or JOINT in str(spec):
+        raise InputError("tune: 'auto' tunes one model, and hidden= names a second; leave one out")
     if (spec or "").startswith("hf:"):
         from fewfit.models.local import split_trained
 
@@ -117,8 +119,6 @@ def check_tunable(
                 f"tune: 'auto' trains a model without {others[0]!r}, which {spec} has; leave out "
                 "one of them"
             )
-    if hidden is not None or JOINT in str(spec):
-        raise InputError("tune: 'auto' tunes one model, and hidden= names a second; leave one out")
     if any(type(view) is not Template for view in views):
         raise InputError("tune: 'auto' reads templates without examples in them; leave it out")
     if max_queries is not None:
