@@ -83,6 +83,14 @@ def run(code: str, *arguments: object, **environment: str) -> str:
     return out
 
 
+def lines_of(path: Path) -> int:
+    """Return how many lines a file has that another process writes, and may take away again."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
 def _new_file() -> Path:
     number, name = tempfile.mkstemp()
     os.close(number)

@@ -21,7 +21,7 @@ from fewfit.models import FakeModel
 from fewfit.store import default_path
 from fewfit.tables import open_table
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run
-from tests.warm import Program
+from tests.warm import Program, lines_of
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
 
@@ -291,7 +291,7 @@ def test_a_killed_run_leaves_what_it_had_and_the_next_goes_on(artifact, tmp_path
     args = ["predict", str(artifact), str(new), "-o", str(out)]
     child = Program(code, 0.02, *args)
     until = time.monotonic() + 60
-    while (not out.exists() or out.read_text().count("\n") < 81) and time.monotonic() < until:
+    while lines_of(out) < 81 and time.monotonic() < until:
         assert child.poll() is None
         time.sleep(0.01)
     child.kill()

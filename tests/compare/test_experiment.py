@@ -443,7 +443,7 @@ make(FakeModel(log=out + "/log"), methods=methods, store=out + "/s", seeds=6).ru
 def test_a_killed_process_continues(tmp_path):
     cells = tmp_path / "cells.jsonl"
     process = Program(SCRIPT, 0.2, tmp_path)
-    while not cells.exists() or cells.read_bytes().count(b"\n") < 4:
+    while warm.lines_of(cells) < 4:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
