@@ -258,7 +258,9 @@ class FakeServer:
         text, words = body["messages"][-1]["content"], listed_words(body["messages"])
         usage = {"prompt_tokens": len(text.split()), "completion_tokens": 3}
         if not words:
-            said, reason = continued(text, body["max_tokens"], body.get("stop", ()))
+            said, reason = continued(
+                text, body.get("max_tokens") or body["max_completion_tokens"], body.get("stop", ())
+            )
             message = {"role": "assistant", "content": said}
             choice = {"index": 0, "message": message, "finish_reason": reason}
             return {"id": digest(text), "model": self.model, "choices": [choice], "usage": usage}

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fewfit.cli import app
+from fewfit.compare.searchers import SearcherMethod
 from fewfit.decoders import DECODERS
 from fewfit.errors import InputError
 from fewfit.methods import (
@@ -20,10 +21,12 @@ from fewfit.methods import (
     list_methods,
     meanings_of,
     methods_table,
+    options_of,
     options_table,
     summary_of,
     use_of,
 )
+from fewfit.searchers import SEARCHERS
 from fewfit.tuning import METHODS as TUNED
 
 PROMPTS = ("prompt-tuning", "prefix-tuning", "apt", "cpt", "dept", "ept", "iapt", "mam", "panda")
@@ -162,6 +165,17 @@ def test_a_method_shows_its_options():
     assert "source    Cui et al. 2023, arXiv 2212.08408" in out
     rows = json.loads(CliRunner().invoke(app, ["methods", "dect", "--json"]).output)
     assert rows[0]["options"]["n_steps"] == 30
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHERS))
+def test_the_options_of_a_searcher_are_those_that_its_command_takes(name):
+    [method] = [m for m in list_methods() if m.kind == "searcher" and m.name == name]
+    shown = options_of(method)
+    with pytest.raises(InputError) as refused:
+        SearcherMethod(name, options={"nothing": 1})
+    assert str(sorted(shown)) in str(refused.value)
+    SearcherMethod(name, options={n: v for n, v in shown.items() if v is not None})
+    assert all(meanings_of(method).values())
 
 
 @pytest.mark.parametrize(

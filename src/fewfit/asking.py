@@ -71,7 +71,7 @@ class Policy:
         if failed and self.errors == "raise":
             raise ModelError(
                 f"the model gave no usable answer to {failed} of {len(answers)} prompts: "
-                f"{answers.why_failed()}. Run again to ask only these"
+                f"{answers.why_failed()}. Run again, which asks nothing that the store has"
                 + ", or go on without them with errors='nan'"
                 * self.chosen
             )
@@ -104,7 +104,7 @@ class Policy:
         if not answered.any():
             raise ModelError(
                 f"the model gave no usable answer to any example: {answers.why_failed()}. Run "
-                "again to ask only what is missing"
+                "again, which asks nothing that the store has"
             )
         rate = _censored(answers[np.asarray(answered)])
         if rate > self.max_censored:

@@ -15,7 +15,7 @@ from fewfit.decoders import DECODERS, MultiLabel
 from fewfit.errors import InputError, MissingExtraError
 from fewfit.markdown import NONE, Table
 from fewfit.prompts import VERBALIZERS, VIEWS
-from fewfit.searchers import SEARCHERS
+from fewfit.searchers import SEARCHERS, search_options
 from fewfit.tuning import ENTRIES, METHODS, load
 
 
@@ -301,6 +301,8 @@ def use_of(method: Method) -> str:
 
 def options_of(method: Method) -> dict[str, Any]:
     """Return the parameters of a method that have a default, with it."""
+    if method.kind == "searcher":
+        return search_options(method.name)
     item = _item(method)
     if item is None:
         return {}

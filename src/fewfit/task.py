@@ -113,7 +113,7 @@ class Task:
         if (blank.status == Status.FAILED).any():
             raise ModelError(
                 "the model gave no usable answer to a content-free input of the calibration: "
-                f"{blank.why_failed()}. Run again to ask only what is missing, or use "
+                f"{blank.why_failed()}. Run again, which asks nothing that the store has, or use "
                 "calibration='none'"
             )
         there = np.repeat(task.answered(answers), len(views))

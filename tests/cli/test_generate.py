@@ -67,6 +67,25 @@ def test_a_chat_is_asked_plainly_and_a_failure_is_said(table, tmp_path):
     assert "2 texts cut at 2 tokens" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "options", "sent"),
+    [
+        ("", (), 256),
+        ("&max_tokens=512", (), 512),
+        ("&max_completion_tokens=600", (), 600),
+        ("&max_tokens=512", ("--max-tokens", 40), 40),
+    ],
+)
+def test_a_text_is_as_long_as_the_command_or_else_the_address_says(table, address, options, sent):
+    with FakeServer() as server:
+        model = f"openai-chat:{server.url}?model=toy{address}"
+        done = run("generate", table, "--model", model, "--store", "none", *options)
+        assert done.exit_code == 0, done.output
+        bodies = [request.body for request in server.requests]
+    lengths = {b.get("max_tokens", b.get("max_completion_tokens")) for b in bodies}
+    assert lengths == {sent}
+
+
 def test_prompts_of_ones_own(table, tmp_path):
     own = tmp_path / "own.json"
     own.write_text(json.dumps({"instruction": "Be brief.", "examples": [["Hi?", "Hello."]]}))

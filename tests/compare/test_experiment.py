@@ -411,6 +411,30 @@ def test_cells_of_another_question_are_not_taken(tmp_path):
     assert make(FakeModel()).run(tmp_path).cells == first.cells
 
 
+def test_what_was_asked_about_other_data_is_not_counted(tmp_path):
+    """A folder that is used again, with the same model, for other rows or another question."""
+    first = make(FakeModel(), methods=["dect"]).run(tmp_path)
+    other, more = (TEST[0][:5], TEST[1][:5]), {"labels": LABELS, "methods": ["dect"]}
+    options = {"models": [FakeModel()], "store": None, "shots": [1], "seeds": 1}
+    short = Experiment(*TRAIN, *other, **options, **more).run(tmp_path)
+    assert [item.queries for item in short.asked] == [2 + 5 + 1]
+    changed = make(FakeModel(), methods=["dect"], template="{text} It was {mask}!").run(tmp_path)
+    assert [item.queries for item in changed.asked] == [first.asked[0].queries]
+    again = make(FakeModel(), methods=["dect"], seeds=2).run(tmp_path)
+    assert again.asked == first.asked, "finished before, and of this comparison"
+
+
+def test_the_cost_leaves_a_line_that_another_process_writes(tmp_path):
+    make(seeds=1).run(tmp_path)
+    cells = tmp_path / "cells.jsonl"
+    torn = cells.read_bytes() + b'{"key": "half a li'
+    cells.write_bytes(torn)
+    make(seeds=2).cost(tmp_path)
+    assert cells.read_bytes() == torn
+    make(seeds=2).run(tmp_path)
+    assert all(json.loads(line) for line in cells.read_text().splitlines())
+
+
 def test_damaged_and_torn_lines_are_computed_again(tmp_path):
     found = make().run(tmp_path)
     path = tmp_path / "cells.jsonl"

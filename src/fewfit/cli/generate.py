@@ -55,7 +55,10 @@ def generate(
     ] = "{text}",
     transform: Transforms = None,
     column: Annotated[str, typer.Option(help="Column that is added.")] = "generated",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Where a text is cut.")] = 256,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Where a text is cut. [default: what the address says, or 256]"),
+    ] = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
@@ -76,13 +79,13 @@ def generate(
     """
     from fewfit.cli.writing import Output
     from fewfit.estimators.opening import load_model
-    from fewfit.models.generation import Writing, writes
+    from fewfit.models.generation import Writing, length_of, writes
 
     choose("--errors", errors, ("raise", "nan"))
     asked = load_model(model)
-    writes(asked)
+    longest = max_tokens or length_of(writes(asked)) or Writing.max_tokens
     view = _view(asked, prompt, template, transform, store)
-    how = Writing(max_tokens, view.stop)
+    how = Writing(longest, view.stop)
     names = [n for own in column_names(view.fields, text_column).values() for n in own]
     table = open_table(
         input, format, delimiter=delimiter, encoding=encoding, wanted=names, say=note
@@ -130,7 +133,7 @@ def generate(
         )
     if tally.cut:
         note(
-            f"warning: {count(len(tally.cut), 'text')} cut at {max_tokens} tokens "
+            f"warning: {count(len(tally.cut), 'text')} cut at {longest} tokens "
             f"({named(table, tally.cut)}); --max-tokens allows for more"
         )
 

@@ -60,8 +60,9 @@ class Answers:
         if len(failed):
             raise ModelError(
                 f"the model gave no usable answer to {len(failed)} of {len(queries)} prompts, "
-                f"first {named(queries[failed[0]])}: {observations.why_failed()}. Run again to ask "
-                "only these, or leave the rows out: all methods are compared on the same"
+                f"first {named(queries[failed[0]])}: {observations.why_failed()}. Run again, which "
+                "asks nothing that the store has, or leave the rows out: all methods are compared "
+                "on the same"
             )
         task.policy.check_enough(observations, observations.status != Status.FAILED)
         return cls(task, observations, {query: i for i, query in enumerate(queries)})

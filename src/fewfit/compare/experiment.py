@@ -22,7 +22,7 @@ from fewfit.calibration import (
 )
 from fewfit.compare.answers import Answers, Places
 from fewfit.compare.cell import run_cell
-from fewfit.compare.data import Data, text_of
+from fewfit.compare.data import Data, digest, text_of
 from fewfit.compare.diagnosis import diagnose
 from fewfit.compare.job import Job
 from fewfit.compare.journal import Finished, Journal
@@ -136,7 +136,7 @@ class Experiment:
 
     def cost(self, output: str | Path | None = None) -> list[Cost]:
         """Return what :meth:`run` will ask of each frozen model; nothing is asked."""
-        journal = _journal(output)
+        journal = self._journal(output)
         costs = []
         earlier: dict[Any, set[Query]] = {}  # what each model is asked by the sources before
         for source, (_, task) in self.plan.sources.items():
@@ -185,7 +185,7 @@ class Experiment:
             raise InputError(
                 f"price_per_token: expected a number from 0 on, got {price_per_token!r:.50}"
             )
-        journal, shown = _journal(output), bar or (progress_bar if progress else _silent)
+        journal, shown = self._journal(output), bar or (progress_bar if progress else _silent)
         tasks = [task for _, task in self.plan.sources.values() if task is not None]
         remembered = Remembered([task.model for task in tasks])
         for source in self.plan.sources:
@@ -229,6 +229,12 @@ class Experiment:
         same = item.shots in same_samples(self.data.samples)
         nothing = item.sd is not None and item.sd < 1e-9
         return item.model_copy(update={"sd": None}) if same and nothing else item
+
+    def _journal(self, output: str | Path | None) -> Journal:
+        data = self.data.only(self.template.fields)
+        rows = [data.train, data.y_train.tolist(), data.test, data.y_test.tolist()]
+        of = digest([_shown(self.template), data.verbalizer.to_list(), rows])
+        return Journal(None if output is None else Path(output) / CELLS, of)
 
     def _pending(self, journal: Journal, source: str | None) -> list[Job]:
         return [j for j in self.plan.jobs if j.source == source and j.key not in journal.cells]
@@ -350,10 +356,6 @@ def _note(journal: Journal, model: str, meter: MeteredModel) -> None:
 
 def _shown(template: View | Views) -> list[str]:
     return [v.source if type(v) is Template else repr(v) for v in template.views]
-
-
-def _journal(output: str | Path | None) -> Journal:
-    return Journal(None if output is None else Path(output) / CELLS)
 
 
 def _silent(phase: str, total: int, unit: str) -> AbstractContextManager[Callable[[int], object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class Journal:
     ----------
     path : path or None
         None keeps everything in memory only. One process writes at a time.
+    of : str, default=""
+        A hash of the question and the data: what was asked about others, in a folder that is used
+        again, is passed over. Entries of earlier versions, which do not say, count.
 
     Attributes
     ----------
@@ -50,8 +54,9 @@ class Journal:
     asked : list of Asked
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, of: str = "") -> None:
+        self.path, self.of = path, of
+        self._torn: int | None = None  # where the file is to be cut, before it is written on
         self.cells: dict[str, Finished] = {}
         self.asked: list[Asked] = []
         if path is not None and path.exists():
@@ -72,13 +77,16 @@ class Journal:
     def add_asked(self, asked: Asked) -> None:
         """Keep what asking took."""
         self.asked.append(asked)
-        self._append({"asked": asked.model_dump()})
+        self._append({"asked": asked.model_dump(), "of": self.of})
 
     def _append(self, entry: dict[str, Any]) -> None:
         if self.path is None:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self._torn is not None:
+                os.truncate(self.path, self._torn)
+                self._torn = None
             with self.path.open("ab") as stream:
                 stream.write(json.dumps(entry).encode("ascii") + b"\n")
         except OSError as error:
@@ -88,14 +96,15 @@ class Journal:
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):  # killed in the middle of a line
-            with path.open("r+b") as stream:
-                stream.truncate(len(whole))
+            self._torn = len(whole)
         damaged = 0
         for line in whole.splitlines():
             try:
                 entry = json.loads(line)
                 if "asked" in entry:
-                    self.asked.append(Asked.model_validate(entry["asked"]))
+                    found = Asked.model_validate(entry["asked"])
+                    if entry.get("of", self.of) == self.of:
+                        self.asked.append(found)
                     continue
                 self.cells[entry["key"]] = Finished(
                     Cell.model_validate(entry["cell"]),

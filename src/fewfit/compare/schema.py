@@ -193,7 +193,7 @@ class Bin(_Strict):
 
 
 class Wrong(_Strict):
-    """A test row that was predicted wrong, with the mean probability of the wrong class."""
+    """A test row, from 0, that was predicted wrong; the mean probability of the wrong class."""
 
     row: int
     text: str

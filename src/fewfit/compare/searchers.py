@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,16 +18,13 @@ from fewfit.errors import InputError
 from fewfit.observations import Observations
 from fewfit.parameters import check_values, did_you_mean, look_up
 from fewfit.prompts import Row, Template
-from fewfit.searchers import SEARCHERS, black_box_tune, learn_unsupervised
+from fewfit.searchers import SEARCHERS, black_box_tune, learn_unsupervised, search_options
 from fewfit.searchers.bbt import import_cma
 from fewfit.searchers.prompt_search import PROMPT, check_words
 from fewfit.task import Task
 
 N_WORDS = 200  # candidates, if none are given
 LENGTH = 5  # words of the prompt that unsupervised learning starts from
-
-_GIVEN = {"model", "template", "rows", "texts", "y", "verbalizer", "labels", "calibration"}
-_GIVEN |= {"max_queries", "seed", "view"}
 
 
 class Searched(NamedTuple):
@@ -75,7 +71,7 @@ class SearcherMethod(Method):
 
     def __post_init__(self) -> None:
         search = look_up(self.searcher, SEARCHERS, parameter="searcher")
-        known = set(inspect.signature(search).parameters) - _GIVEN
+        known = set(search_options(self.searcher))
         unknown = sorted(set(self.options) - known)
         if unknown:
             raise InputError(

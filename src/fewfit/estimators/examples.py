@@ -95,7 +95,8 @@ def check_kept(verbalizer: Verbalizer, codes: NDArray[np.intp], there: NDArray[n
     if len(lost):
         raise ModelError(
             "the model gave no usable answer to any example of class "
-            f"{shown(verbalizer.classes[lost[0]])}; run again to ask only what is missing"
+            f"{shown(verbalizer.classes[lost[0]])}. Run again, which asks nothing "
+            "that the store has"
         )
 
 

@@ -178,7 +178,8 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         if lost.any():
             raise ModelError(
                 "the model gave no usable answer to any example of label "
-                f"{shown(classes[int(lost.argmax())])}; run again to ask only what is missing"
+                f"{shown(classes[int(lost.argmax())])}. Run again, which asks nothing that the "
+                "store has"
             )
         answers = task.select(answers, there)
         weight = None if weight is None else weight[there]

@@ -92,3 +92,10 @@ def writes(model: FrozenModel) -> Writes:
             "and the dialects openai, openai-chat, anthropic, llamacpp, vllm, sglang and ollama do"
         )
     return cast(Writes, cast(Any, model))
+
+
+def length_of(model: Writes) -> int | None:
+    """Return how many tokens the address of a served model says that an answer may have."""
+    options = getattr(model, "options", None)
+    either = (getattr(options, name, None) for name in ("max_tokens", "max_completion_tokens"))
+    return next((length for length in either if length is not None), None)

@@ -222,6 +222,7 @@ def reinforce_prompt(
     template : str
         With ``{prompt}`` where the words go, a field and ``{mask}``.
     vocabulary : sequence of str, length V
+        Candidate words; a command or a comparison takes the most frequent ones of the examples.
     rows : sequence of Row, length N
     y : ndarray of shape (N,)
         Positions of the classes.
@@ -232,8 +233,13 @@ def reinforce_prompt(
         At least that of a step, `n_samples` times N and what the calibration asks; never exceeded.
     length : int, default=5
         m, words in the prompt.
-    n_samples, width, lr, seed
-        See :class:`PolicyNetwork`.
+    n_samples : int, default=16
+        Prompts that are drawn per step.
+    width : int, default=32
+        Units of each layer of :class:`PolicyNetwork`.
+    lr : float, default=0.1
+        Step size of its optimiser.
+    seed : int, default=0
 
     Returns
     -------

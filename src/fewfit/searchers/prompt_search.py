@@ -201,6 +201,7 @@ def search_prompt(
     template : str
         With ``{prompt}`` where the words go, a field and ``{mask}``.
     vocabulary : sequence of str, length V
+        Candidate words; a command or a comparison takes the most frequent ones of the examples.
     rows : sequence of Row, length N
     y : ndarray of shape (N,)
         Positions of the classes, known or guessed.
@@ -212,8 +213,11 @@ def search_prompt(
         At least that of a step, `n_samples` times the batch and what the calibration asks.
     batch_size : int, default=16
         Examples per step.
-    n_samples, lr, seed
-        See :class:`PolicyGradient`.
+    n_samples : int, default=10
+        Prompts that are drawn per step.
+    lr : float, default=0.1
+        Step size of :class:`PolicyGradient`.
+    seed : int, default=0
     view : callable of str to View, default=Template
         Makes a view of a filled template, for demonstrations in front of it.
     """

@@ -110,20 +110,26 @@ def learn_unsupervised(
     template : str
         With ``{prompt}`` where the words go, a field and ``{mask}``.
     vocabulary : sequence of str
-        Candidate words.
+        Candidate words; a comparison takes the most frequent ones of the examples.
     texts : as for `FewShotClassifier.fit`
         N unlabelled examples.
     labels : mapping of class to label words
     start : sequence of str
-        Words of the first prompt; their number is that of the prompt.
+        Words of the first prompt, whose number is that of the prompt; a comparison takes the first
+        five of `vocabulary`.
     max_queries : int
         Never exceeded; at least 2 N for both passes, and `n_samples` batches for a step between.
     n_demonstrations : int, default=4
         In all, the classes in turn.
     quantile : float, default=0.8
         The texts of a class above this quantile of its confidences are reliable.
-    batch_size, n_samples, lr, seed
-        See :func:`search_prompt`.
+    batch_size : int, default=16
+        Examples per step.
+    n_samples : int, default=10
+        Prompts that are drawn per step.
+    lr : float, default=0.1
+        Step size of :class:`PolicyGradient`.
+    seed : int, default=0
 
     Warns
     -----

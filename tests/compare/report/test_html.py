@@ -180,3 +180,13 @@ def test_colours_are_read_on_either_paper():
         for paper in PAPERS:
             low, high = sorted([luminance(colour), luminance(paper)])
             assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_wrong_rows_are_numbered_as_in_a_file(found):
+    """The first row is row 1 of the page, and 0 of the JSON."""
+    page = html_report(found)
+    below = page[page.index("Most confidently wrong") :]
+    rows = re.findall(r"<th scope=.row.>(\d+)</th>\s*<td[^>]*>([^<]+)</td>", below)
+    assert rows
+    for number, text in rows:
+        assert TEST[0][int(number) - 1] == text

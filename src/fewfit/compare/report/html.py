@@ -213,10 +213,10 @@ def _pairs(found: Diagnosis, classes: Sequence[str]) -> _Table:
 
 def _wrong(found: Diagnosis) -> _Table | None:
     rows = [
-        [f"{item.row}", _short(item.text), item.label, item.predicted, f"{item.confidence:.2f}"]
+        [f"{item.row + 1}", _short(item.text), item.label, item.predicted, f"{item.confidence:.2f}"]
         for item in found.wrong
     ]
-    head = ["row", "text", "class", "predicted", "confidence"]
+    head = ["test row, from 1", "text", "class", "predicted", "confidence"]
     return _Table("Most confidently wrong", head, rows, kind="wrong") if rows else None
 
 

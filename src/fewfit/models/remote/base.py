@@ -249,7 +249,7 @@ class RemoteModel(FrozenModel):
             raise ModelError(
                 f"{self.scheme}: {what} was {before!r} and is now {value!r}: another model may "
                 f"answer under the same name. {vouch} with another fingerprint=... and so without "
-                "the old answers. Nothing that was answered is asked again"
+                "the old answers. What the store has is not asked again"
             )
 
     def check_name(self, reply: Any) -> None:

@@ -60,7 +60,7 @@ def refused(
     return FieldRefused(
         f"{scheme}: the server refuses {field}={str(body[field])[:60]}: "
         f"{str(error).rstrip('.')}. To go on, "
-        f"{remedy}. Nothing that was answered is asked again",
+        f"{remedy}. What the store has is not asked again",
         field,
         str(error),
     )

@@ -39,7 +39,7 @@ class Guard:
             if self._in_a_row >= GIVE_UP:
                 raise ModelError(
                     f"{self._scheme}: {GIVE_UP} prompts in a row got no usable answer, the last: "
-                    f"{said(str(error))}. Nothing that was answered is asked again"
+                    f"{said(str(error))}. What the store has is not asked again"
                 ) from None
             raise RowError(said(str(error))) from None
         self._in_a_row = 0
@@ -67,7 +67,7 @@ class Silence:
         elif not self._heard.is_set() and next(self._silent) >= GIVE_UP:
             raise ModelError(
                 f"{self._scheme}: for the first {GIVE_UP} prompts, {answer.reason}{answer.details}."
-                " Nothing that was answered is asked again"
+                " What the store has is not asked again"
             )
         return answer
 

@@ -97,7 +97,7 @@ def answer_all(ask: Callable[[int], Any], n: int, session: Session) -> Iterator[
         if left:
             raise ModelError(
                 f"the threads that ask died, and {left} of {n} prompts were not asked; "
-                "what was answered is kept: run it again, with fewer connections="
+                "run it again, with fewer connections=. What the store has is not asked again"
             )
     finally:
         if not finished.is_set():  # the caller has gone away, or Ctrl-C

@@ -178,7 +178,7 @@ def _refusal(reply: HTTPResponse, data: bytes, redactor: Redactor) -> Exception:
 
 def refused(said: str) -> str:
     """Return the message of a run that a server's refusal ends."""
-    return f"the server refuses ({said}). Nothing that was answered is asked again"
+    return f"the server refuses ({said}). What the store has is not asked again"
 
 
 def _origin(location: str) -> str:
