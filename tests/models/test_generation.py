@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from fewfit import load_model
 from fewfit.errors import BudgetExceededError, CapabilityError, InputError, ModelError
 from fewfit.models.generation import Writing, Written, writes
 from fewfit.prompts import Template, Urial
-from fewfit.store import StoredModel, statistics
+from fewfit.store import StoredModel, statistics, tables
 from fewfit.store.texts import write_texts
 from tests.fake_server import FakeServer, Reply, continued, edited
 
@@ -137,6 +139,29 @@ def test_texts_are_stored_and_paid_for_once(tmp_path):
     assert [t.n_tokens for t in again] == [t.n_tokens for t in first]
     assert not any(t.was_asked for t in again)
     assert statistics(path)["rows"] == 8
+
+
+def test_ctrl_c_keeps_what_is_written_while_texts_are_stored(tmp_path, monkeypatch):
+    asked, write, stored = prompts(*(f"text {i}" for i in range(60))), tables.write, []
+
+    def interrupted(connection, kind, rows, **options):
+        if rows and not stored:
+            stored.append(len(rows))
+            until = time.monotonic() + 20
+            while len(server.queries()) < len(rows) + 20 and time.monotonic() < until:
+                time.sleep(0.005)
+            raise KeyboardInterrupt
+        return write(connection, kind, rows, **options)
+
+    monkeypatch.setattr(tables, "write", interrupted)
+    with FakeServer(lambda request, n: replace(request.honest, delay=0.005)) as server:
+        model, how = named("openai", server, "&connections=4"), Writing(max_tokens=3)
+        with pytest.raises(KeyboardInterrupt):
+            texts_of(model, asked, how, store=tmp_path / "s.sqlite")
+        first = len(server.queries())
+        assert stored[0] + 20 <= first < 60
+        texts = texts_of(model, asked, how, store=tmp_path / "s.sqlite")
+    assert first + sum(text.was_asked for text in texts) - 60 <= 4, "no more than was under way"
 
 
 def test_a_damaged_text_is_written_again(tmp_path):

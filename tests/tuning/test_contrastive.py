@@ -158,6 +158,16 @@ def test_another_adapter_has_its_own_rate(encoder):
     assert low.fit(encoder, Data(rows()), Run(RECIPE)).count == 2 * 2 * 2 * (32 + 32)
 
 
+@pytest.mark.parametrize("method", ["contrastive", "pet", "ipet"])
+@pytest.mark.parametrize("adapter", ["t-few", "focal"])
+def test_an_adapter_with_a_loss_of_its_own_is_refused(method, adapter):
+    with pytest.raises(
+        InputError, match=f"{adapter} has a loss of its own, which would not be used"
+    ):
+        make_method(method, {"adapter": adapter})
+    make_method("promot", {"adapter": adapter})  # which trains with that loss
+
+
 def test_what_has_no_meaning_is_refused_in_words(encoder):
     pairs = [
         [ChoiceExample(Template("{a} ? {mask} {b}").render({"a": "x", "b": "y"}), WORDS, k)]

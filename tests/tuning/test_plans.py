@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewfit.compare import TuningRow
+from fewfit import ZeroShot
+from fewfit.compare import TuningRow, compare
 from fewfit.errors import InputError, TruncationWarning
+from fewfit.models import FakeModel
 from fewfit.tuning import (
     Data,
     Meter,
@@ -240,6 +242,8 @@ def test_steps_are_those_that_were_made_and_not_all_that_a_recipe_allows():
     base, meter = trunk("gpt2", dropout=0.0), Meter()
     recipe = replace(make_method("locft").recipe, epochs=2, batch_size=4)
     assert recipe.steps == 10**6
+    assert recipe.longest(len(LEARNT)) == 2 * -(-len(LEARNT) // 4), "what its bar counts to"
+    assert Recipe(steps=7).longest(len(LEARNT)) == 7
     run = Run(recipe, meter=meter)
     found = fit_at_best_rate(make_method("locft"), base, Data(LEARNT), run, factors=(1.0,))
     assert [found.best.steps, found.steps] == meter.steps == [2 * 2, 2 * 3]
@@ -251,6 +255,16 @@ def test_no_rate_is_chosen_where_a_decoder_reads_what_is_learnt():
         fit_at_best_rate(method, trunk("bert"), Data(LEARNT), Run(Recipe(steps=1)))
     with pytest.raises(InputError, match="Contrastive learns is read by a decoder"):
         TuningRow("contrastive", {"rate": "auto"})
+
+
+def test_a_comparison_refuses_a_choice_of_rates_before_its_first_cell():
+    texts, y = ["good", "fine", "bad", "sad"], ["pos", "pos", "neg", "neg"]
+    rows = {"zero-shot": ZeroShot(), "lora": TuningRow("lora", {"rate": "auto"})}
+    model, labels = FakeModel(), {"pos": "great", "neg": "bad"}
+    options = {"labels": labels, "models": [model], "store": None, "seeds": 1}
+    with pytest.raises(InputError, match="lora needs 2 examples of each class"):
+        compare(texts, y, ["x"], ["pos"], methods=rows, shots=[2, 1], **options)
+    assert model.queries == 0
 
 
 def test_no_rate_is_chosen_where_nothing_can_be_held_out():

@@ -73,8 +73,7 @@ def edit(
     base = Trunk.load(model, dtype=dtype, max_tokens=max_tokens, reading="answers")
     known = recalled(base, rows)
     begun = time.perf_counter()
-    steps = epochs * -(-len(rows) // batch_size)
-    with bar("editing", steps, unit="step") as progress:
+    with bar("editing", recipe.longest(len(rows)), unit="step") as progress:
         run = Run(recipe, seed, checkpoint=checkpoint, progress=progress)
         adapter = method.fit(base, Data([[row] for row in rows]), run)
     seconds = time.perf_counter() - begun

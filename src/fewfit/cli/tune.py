@@ -259,7 +259,8 @@ def tune(
     n_trainings = chosen.trainings(len(templates))
     begun, meter, tried = time.perf_counter(), Meter(), None
     n_tries = 1 + (len(FACTORS) if rate is not None else 0)
-    with bar("tuning", recipe.steps * n_trainings * n_tries, unit="step") as progress:
+    longest = recipe.longest(len(rows or pool)) * n_trainings * n_tries
+    with bar("tuning", longest, unit="step") as progress:
         run = Run(
             recipe,
             seed,

@@ -112,12 +112,15 @@ class Method(ABC):
         Whether it is given a budget of queries.
     unlabelled : bool
         Whether it is given texts without labels.
+    least_shots : int
+        How many examples of each class it needs at least.
     """
 
     alone: ClassVar[bool] = False
     one_view: ClassVar[bool] = False
     budgeted: ClassVar[bool] = False
     unlabelled: bool = False
+    least_shots: int = 1
     asks: ClassVar[bool] = False
     traceable: ClassVar[bool] = True
     learns: bool = True

@@ -65,6 +65,12 @@ class Plan:
         self.calibration = calibration
         self.search_trials = search_trials
         for name, method in methods.items():
+            fewest = min(sample.shots for sample in data.samples)
+            if fewest < method.least_shots:
+                raise InputError(
+                    f"methods: {name} needs {method.least_shots} examples of each class, and a "
+                    f"sample of {fewest} has fewer; leave out the method or that number of shots"
+                )
             for sample in data.samples if method.unlabelled else ():
                 if not data.rest(sample):
                     raise InputError(

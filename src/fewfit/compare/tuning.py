@@ -81,8 +81,9 @@ class TuningRow(Method):
     calibration: Calibration | None = field(default_factory=NoCalibration)
 
     def __post_init__(self) -> None:
-        method, *_ = self._made()
+        method, _, tries = self._made()
         object.__setattr__(self, "unlabelled", type(method).unlabelled)
+        object.__setattr__(self, "least_shots", 2 if tries else 1)  # one is held out
 
     def key(self) -> str:
         start = self.options.get("start")

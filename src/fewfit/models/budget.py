@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import Any, overload
 
 from fewfit.errors import BudgetExceededError, InputError
 from fewfit.models.base import Capabilities, FrontModel, FrozenModel
+from fewfit.models.streams import mapped
 from fewfit.observations import Batch
 from fewfit.prompts import Prompt
 
@@ -68,12 +68,14 @@ class BudgetedModel(FrontModel):
             left = self._left
         if allowed:
             taken = _Taken(prompts[:allowed])
+
+            def counted(batch: Batch) -> Iterator[Batch]:
+                taken.places.update(batch[0].tolist())
+                yield batch
+
             try:
                 asking: Any = self.model.stream(taken, words)
-                with closing(asking):
-                    for positions, answers in asking:
-                        taken.places.update(positions.tolist())
-                        yield positions, answers
+                yield from mapped(asking, counted)
             finally:  # a server that is down, or a caller that stops, has not used up the rest
                 with self._lock:
                     self._left += allowed - len(taken.places)

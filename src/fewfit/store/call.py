@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fewfit.errors import BudgetExceededError, StoreError, StoreWarning
 from fewfit.models.base import FrozenModel
 from fewfit.models.similarity import is_pair
+from fewfit.models.streams import rest
 from fewfit.observations import Batch, Observations, Status, answered_whole, unanswered
 from fewfit.prompts import Prompt
 from fewfit.store import file, tables, upkeep
@@ -183,7 +184,9 @@ class Call:
                         yield from self._flush(keys)
             except GeneratorExit:
                 raise  # nothing is held while the caller has the word
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):  # while rows were written, more came
+                    self.held += [self._believed(where[i], answers) for i, answers in rest(asking)]
                 yield from self._flush(keys)
                 raise
         yield from self._flush(keys)

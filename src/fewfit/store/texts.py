@@ -13,6 +13,7 @@ import numpy as np
 from fewfit.errors import BudgetExceededError, StoreError
 from fewfit.models.base import FrozenModel
 from fewfit.models.generation import Texts, Writing, Written, writes
+from fewfit.models.streams import rest
 from fewfit.prompts import Prompt
 from fewfit.store import file, tables, upkeep
 from fewfit.store.rows import CHECKSUM_BYTES, Keys, checksum, is_whole, model_digest
@@ -98,11 +99,21 @@ def write_texts(
     if not missing:
         return
     asking: Any = writer.write([distinct[j] for j in missing[:allowed]], how)
+    found: list[tuple[int, Written]] = []
+
+    def kept(batch: Texts) -> None:
+        found[:] = [(missing[int(p)], text) for p, text in zip(*batch, strict=True)]
+        if path is not None:
+            _write(path, kind, {places[j]: t for j, t in found if not t.reason}, limit)
+
     with closing(asking):
-        for positions, texts in asking:
-            found = [(missing[int(p)], text) for p, text in zip(positions, texts, strict=True)]
-            if path is not None:
-                _write(path, kind, {places[j]: t for j, t in found if not t.reason}, limit)
+        for batch in asking:
+            try:
+                kept(batch)
+            except KeyboardInterrupt:  # while texts were written down, more came
+                for one in (batch, *rest(asking)):
+                    kept(one)
+                raise
             yield spread(found)
     if allowed < len(missing):
         raise BudgetExceededError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from fewfit.errors import InputError
 from fewfit.tuning import make_method
@@ -24,6 +24,8 @@ class WithAdapter(TuningMethod):
         Its options; in a command ``adapter.NAME=VALUE``.
     """
 
+    replaces_loss: ClassVar[bool] = False  # whether the other's would not be used
+
     adapter: str = "ia3"
     adapter_options: dict[str, Any] = field(default_factory=dict)
 
@@ -32,6 +34,11 @@ class WithAdapter(TuningMethod):
         if type(self.inner).fit is not TuningMethod.fit:
             raise InputError(
                 f"adapter: {self.adapter} has trainings of its own; name one that builds an adapter"
+            )
+        if self.replaces_loss and type(self.inner).loss is not TuningMethod.loss:
+            raise InputError(
+                f"adapter: {self.adapter} has a loss of its own, which would not be used; name "
+                "the adapter alone, as ia3"
             )
 
     @property

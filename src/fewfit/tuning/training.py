@@ -124,6 +124,10 @@ class Recipe:
             return self.learning_rate * step / rising
         return self.learning_rate * max(0, self.steps - step) / max(1, self.steps - rising)
 
+    def longest(self, n_rows: int) -> int:
+        """Return how many steps a training on so many rows has at most."""
+        return self.steps
+
     def skips(self, loss: float) -> bool:
         """Whether a step of this loss changes nothing."""
         return False

@@ -23,10 +23,11 @@ from fewfit.errors import (
     ModelWarning,
 )
 from fewfit.estimators.opening import open_model
+from fewfit.models.budget import BudgetedModel
 from fewfit.models.remote import transport
 from fewfit.models.remote.guard import GIVE_UP
 from fewfit.observations import Status
-from fewfit.store import StoredModel
+from fewfit.store import StoredModel, tables
 from tests import faults, warm
 from tests.fake_server import (
     TOKENS,
@@ -475,6 +476,36 @@ def test_ctrl_c_keeps_what_had_arrived(tmp_path):
     assert len(first) < 100
     assert len(set(again) & first) <= 8, "no more than was under way"
     assert answers.queries == len(again)
+
+
+@pytest.mark.parametrize("max_queries", [None, 1_000])
+def test_ctrl_c_keeps_what_arrives_while_rows_are_written(tmp_path, monkeypatch, max_queries):
+    """The disk is slow, the server is not: what came meanwhile was paid for, too."""
+    texts, write, written = [f"text {i}" for i in range(100)], tables.write, []
+
+    def interrupted(connection, kind, rows, **options):
+        if rows and not written:
+            written.append(len(rows))
+            until = time.monotonic() + 20
+            while len(server.queries()) < len(rows) + 30 and time.monotonic() < until:
+                time.sleep(0.005)
+            raise KeyboardInterrupt
+        return write(connection, kind, rows, **options)
+
+    monkeypatch.setattr(tables, "write", interrupted)
+    with FakeServer(lambda request, n: replace(request.honest, delay=0.005)) as server:
+        model = model_of("sglang", server)
+        if max_queries is not None:
+            model = BudgetedModel(model, max_queries, keeps=True)
+        stored = StoredModel(model, tmp_path / "s.sqlite")
+        with pytest.raises(KeyboardInterrupt):
+            stored.observe(prompts(*texts), WORDS)
+        first = len(server.queries())
+        assert written[0] + 30 <= first < 100
+        again = stored.observe(prompts(*texts), WORDS).queries
+        if max_queries is not None:
+            assert 0 <= first + again - (max_queries - model.left) <= 4
+    assert first + again - 100 <= 4, "no more than was under way"
 
 
 def test_a_caller_that_goes_away_stops_the_asking():

@@ -6,7 +6,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
@@ -21,10 +21,11 @@ from fewfit.models.remote.answers import Answer, Tally
 from fewfit.models.remote.fields import PROMPT_FIELDS, merged, refused
 from fewfit.models.remote.guard import Guard, redact
 from fewfit.models.remote.options import KEY_NAMES, check_url, options_of, spec_of
-from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.pool import Arrived, answer_all
 from fewfit.models.remote.secrets import Redactor
 from fewfit.models.remote.transport import Session, Transport
 from fewfit.models.remote.verdict import Refused, RowError
+from fewfit.models.streams import mapped
 from fewfit.observations import Batch, Observations, Status, unanswered
 from fewfit.prompts import Prompt
 
@@ -136,14 +137,16 @@ class RemoteModel(FrozenModel):
         with self._spoken(session.redactor, "the server is no use: "):
             ask = self._asking(session, unbilled(prompts), words)
         tally, guarded = Tally(), Guard(ask, self.scheme, session.redactor)
-        groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
-        with closing(groups):  # or it would ask on until the traceback is gone
-            for group in groups:
-                if answered := tally.usable(group):
-                    yield (
-                        np.array([i for i, _ in answered], dtype=np.intp),
-                        self._observations(words, [answer for _, answer in answered]),
-                    )
+
+        def batches(group: Arrived) -> Iterator[Batch]:
+            if answered := tally.usable(group):
+                yield (
+                    np.array([i for i, _ in answered], dtype=np.intp),
+                    self._observations(words, [answer for _, answer in answered]),
+                )
+
+        groups = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
+        yield from mapped(groups, batches)
         if tally.failed:
             where, why = zip(*tally.failed, strict=True)
             yield np.array(where, dtype=np.intp), unanswered(words, len(where), why)

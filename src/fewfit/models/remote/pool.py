@@ -9,20 +9,25 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from fewfit.errors import ModelError
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.streams import Enough
 
 GROUP_SECONDS = 0.05
 
 Arrived = list[tuple[int, Any]]
 
 
-def answer_all(ask: Callable[[int], Any], n: int, session: Session) -> Iterator[Arrived]:
+def answer_all(
+    ask: Callable[[int], Any], n: int, session: Session
+) -> Generator[Arrived, None, None]:
     """Call ``ask(i)`` for 0 <= i < n and yield what arrived, every 50 ms.
+
+    Told that it is :class:`~fewfit.models.streams.Enough`, it cuts off what is under way.
 
     Parameters
     ----------
@@ -90,8 +95,15 @@ def answer_all(ask: Callable[[int], Any], n: int, session: Session) -> Iterator[
                 done = True
             group = drained()
             left -= len(group)
-            if group:
-                yield group
+            try:
+                if group:
+                    yield group
+            except Enough as error:
+                stopped.append(error)
+                session.abort()
+                if group := drained():
+                    yield group
+                return
         if stopped:
             raise next((e for e in stopped if isinstance(e, KeyboardInterrupt)), stopped[0])
         if left:

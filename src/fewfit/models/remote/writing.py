@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,11 @@ import numpy as np
 from fewfit.models.generation import Texts, Writing, Written
 from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.guard import Guard
-from fewfit.models.remote.pool import answer_all
+from fewfit.models.remote.pool import Arrived, answer_all
 from fewfit.models.remote.replies import count
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
+from fewfit.models.streams import mapped
 from fewfit.prompts import Prompt
 
 
@@ -36,14 +36,16 @@ class WritesTexts(RemoteModel):
             return self._written(session, prompt, how)
 
         guarded = Guard(ask, self.scheme, session.redactor)
-        groups: Any = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
-        with closing(groups):
-            for group in groups:
-                where = np.array([i for i, _ in group], dtype=np.intp)
-                yield (
-                    where,
-                    [Written(reason=str(w)) if isinstance(w, RowError) else w for _, w in group],
-                )
+
+        def texts(group: Arrived) -> Iterator[Texts]:
+            where = np.array([i for i, _ in group], dtype=np.intp)
+            yield (
+                where,
+                [Written(reason=str(w)) if isinstance(w, RowError) else w for _, w in group],
+            )
+
+        groups = answer_all(lambda i: guarded(prompts[i]), len(prompts), session)
+        yield from mapped(groups, texts)
 
     @abstractmethod
     def _written(self, session: Session, prompt: Prompt, how: Writing) -> Written:

@@ -58,6 +58,7 @@ class Contrastive(WithAdapter):
     labels_needed: ClassVar[str] = "1 per class"
     kinds: ClassVar[frozenset[str]] = frozenset({"encoder", "seq2seq", "causal", "masked"})
     decoded: ClassVar[bool] = True
+    replaces_loss: ClassVar[bool] = True
     recipe: ClassVar[Recipe] = Recipe(
         steps=20,
         batch_size=24,

@@ -59,6 +59,7 @@ class PET(WithAdapter):
     """
 
     unlabelled: ClassVar[bool] = True
+    replaces_loss: ClassVar[bool] = True
     reading: ClassVar[Reading] = "answers"
 
     repetitions: int = 3

@@ -54,6 +54,9 @@ class BreadthFirst(Recipe):
         order = np.random.default_rng([seed, epoch]).permutation(n_rows)
         return np.array_split(order, self.epoch(n_rows))[place].tolist()
 
+    def longest(self, n_rows: int) -> int:
+        return min(self.steps, self.epochs * self.epoch(n_rows))
+
     def epoch(self, n_rows: int) -> int:
         """Return the steps of an epoch."""
         return max(1, -(-n_rows // self.batch_size))
@@ -117,8 +120,7 @@ class LocFT(Weights):
         recipe = given
         if isinstance(given, BreadthFirst):
             n = 1 if self.depth_first else len(data.rows)
-            steps = min(given.steps, given.epochs * given.epoch(n))
-            recipe = replace(given, steps=steps, n_rows=n)
+            recipe = replace(given, steps=given.longest(n), n_rows=n)
         adapter = self.fresh(base, run)
         parts = (
             [[i] for i in range(len(data.rows))] if self.depth_first else [range(len(data.rows))]
