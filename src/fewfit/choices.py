@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from fewfit.errors import InputError
 
+SEEDS = 2**32
+"""How many seeds there are, from 0: those that NumPy's older generator takes."""
+
 
 def choose(option: str, value: str, known: Iterable[str]) -> str:
     """Return a value that is one of those known (InputError)."""

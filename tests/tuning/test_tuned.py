@@ -368,6 +368,13 @@ def test_vectors_without_a_task_are_for_starting_only(base, tmp_path):
     entry = TaskEntry(templates=["{text} {mask}"], labels=[("a", ["good"]), ("b", ["bad"])])
     save(tmp_path / "task", base, vectors, entry)
     assert FewShotClassifier.load(tmp_path / "task", store=None).classes_.tolist() == ["a", "b"]
+    for name, changed in {
+        "slot": {"templates": ["{text} and nothing"]},
+        "word": {"labels": [("a", []), ("b", ["bad"])]},
+    }.items():
+        save(tmp_path / name, base, vectors, entry.model_copy(update=changed))
+        with pytest.raises(ArtifactError, match=f"{name}: the task does not hold together"):
+            FewShotClassifier.load(tmp_path / name, store=None)
 
 
 def test_what_was_tuned_remembers_its_columns(base, tmp_path):

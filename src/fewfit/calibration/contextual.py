@@ -13,6 +13,7 @@ from scipy.special import log_softmax, logsumexp
 from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration.base import Calibration, Scores, log_mean
+from fewfit.choices import SEEDS
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt, Row, View
 from fewfit.prompts.content_free import pseudo_documents
@@ -69,7 +70,7 @@ class DomainContextCalibration(ContextualCalibration):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Calibration._parameter_constraints,
         "n_documents": [Interval(Integral, 1, None, closed="left")],
-        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+        "seed": [Interval(Integral, 0, SEEDS - 1, closed="both")],
     }
     queries_per_example = "0, and 20 once"
     reference = "Fei et al. 2023, arXiv 2305.19148"

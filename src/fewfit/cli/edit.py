@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.choices import choose
+from fewfit.choices import SEEDS, choose
 from fewfit.cli.options import AsJson, Folder, MaxTokens, read_options
 from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES, check_output
 from fewfit.errors import InputError
 from fewfit.tables import open_table
-from fewfit.tuning import SEEDS
 
 if TYPE_CHECKING:
     from fewfit.tuning import ChoiceExample

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.choices import choose
+from fewfit.choices import SEEDS, choose
 from fewfit.cli.doctor import joined, probed
 from fewfit.cli.examples import columns_of
 from fewfit.cli.labels import (
@@ -118,7 +118,7 @@ def fit(
         int | None, typer.Option(min=1, help="Use this many examples of each class, at random.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sample that --shots draws.")
+        int, typer.Option(min=0, max=SEEDS - 1, help="Seed of the sample that --shots draws.")
     ] = 0,
     probe: Annotated[
         bool,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fewfit.choices import SEEDS
 from fewfit.errors import InputError
 from fewfit.tables import FORMATS
 
@@ -95,7 +96,7 @@ MaxTokens = Annotated[
     int | None,
     typer.Option(min=8, help="Longer prompts are cut. [default: 256; a sentence encoder's own]"),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1)]
+Seed = Annotated[int, typer.Option(min=0, max=SEEDS - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -12,13 +12,12 @@ import typer
 from pydantic import ValidationError
 
 from fewfit.artifacts import files
-from fewfit.choices import choose
+from fewfit.choices import SEEDS, choose
 from fewfit.cli.examples import answers_of, labelled, wordings
 from fewfit.cli.options import AsJson, MaxTokens
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES, check_output
 from fewfit.errors import InputError
-from fewfit.tuning import SEEDS
 
 
 class MixtureTask(files.Strict):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewfit.choices import choose, did_you_mean
+from fewfit.choices import SEEDS, choose, did_you_mean
 from fewfit.cli.examples import (
     answers_of,
     labelled,
@@ -39,7 +39,7 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.errors import InputError
-from fewfit.tuning import ENTRIES, METHODS, SEEDS
+from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
     from fewfit.estimators import FewShotClassifier

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fewfit.choices import SEEDS
 from fewfit.errors import InputError
 from fewfit.prompts.containers import shown
 
@@ -196,7 +197,7 @@ def read_seeds(seeds: Any) -> list[int]:
             raise InputError(f"seeds: expected 1 to {_MOST_SEEDS:,} samples, got {brief(n)}")
         return list(range(n))
     numbers = whole_numbers("seeds", seeds, least=0)
-    if max(numbers) >= 2**32:
+    if max(numbers) >= SEEDS:
         raise InputError(f"seeds: below 2**32 is needed, got {brief(max(numbers))}")
     return numbers
 

@@ -282,10 +282,13 @@ def _load_tuned(
         )
     if not entry.templates or len(dict(entry.labels)) != len(entry.labels):
         raise ArtifactError(f"{folder}: the task has no template, or a class twice")
-    verbalizer = Verbalizer(dict(entry.labels))
+    try:
+        verbalizer, template = Verbalizer(dict(entry.labels)), Template(entry.templates[0])
+    except InputError as error:
+        raise ArtifactError(f"{folder}: the task does not hold together: {error}") from error
     task = Task(
         open_model(tuned, store, max_queries),
-        Template(entry.templates[0]),
+        template,
         verbalizer,
         CALIBRATIONS["none"](),
         prior=np.zeros((1, len(verbalizer.classes))),

@@ -18,6 +18,7 @@ from scipy.special import log_softmax
 from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
+from fewfit.choices import SEEDS
 from fewfit.declare import declare
 from fewfit.errors import MissingExtraError
 from fewfit.models.base import FrozenModel
@@ -77,7 +78,7 @@ def _smallest_budget(n_rows: int, n_free: int, *, population: int = 20, **_: Any
         "sigma": [Interval(Real, 0, None, closed="neither")],
         "alpha": [Interval(Real, 0, None, closed="left")],
         "margin": [Interval(Real, 0, None, closed="left"), None],
-        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+        "seed": [Interval(Integral, 0, SEEDS - 1, closed="both")],
     }
 )
 def black_box_tune(

@@ -25,6 +25,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
+from fewfit.choices import SEEDS
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
@@ -191,7 +192,7 @@ def _smallest_budget(n_rows: int, n_free: int, *, n_samples: int = 16, **_: Any)
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "width": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+        "seed": [Interval(Integral, 0, SEEDS - 1, closed="both")],
     }
 )
 def reinforce_prompt(

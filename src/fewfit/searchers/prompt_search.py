@@ -26,6 +26,7 @@ from scipy.special import log_softmax
 from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import Calibration
+from fewfit.choices import SEEDS
 from fewfit.declare import declare
 from fewfit.errors import InputError
 from fewfit.models.base import FrozenModel
@@ -169,7 +170,7 @@ def _smallest_budget(
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+        "seed": [Interval(Integral, 0, SEEDS - 1, closed="both")],
     }
 )
 def search_prompt(

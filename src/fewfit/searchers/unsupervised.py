@@ -18,6 +18,7 @@ from scipy.special import softmax
 from sklearn.utils._param_validation import Interval
 
 from fewfit.calibration import BatchCalibration, NoCalibration
+from fewfit.choices import SEEDS
 from fewfit.declare import declare
 from fewfit.errors import FewfitWarning, InputError
 from fewfit.models.base import FrozenModel
@@ -76,7 +77,7 @@ def _smallest_budget(
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "n_samples": [Interval(Integral, 2, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "seed": [Interval(Integral, 0, 2**32 - 1, closed="both")],
+        "seed": [Interval(Integral, 0, SEEDS - 1, closed="both")],
     }
 )
 def learn_unsupervised(

@@ -144,10 +144,6 @@ Of what a package carries it is the one in float32 that is tuned, whichever is n
 """
 
 
-SEEDS = 2**32
-"""How many seeds there are, from 0: those that NumPy's older generator takes."""
-
-
 def is_encoder(spec: str) -> bool:
     """Return whether a spec names a sentence encoder, which has no choices to score."""
     return spec.partition(":")[0] in ENCODERS

@@ -17,8 +17,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fewfit.choices import SEEDS
 from fewfit.errors import InputError
-from fewfit.tuning import SEEDS
 from fewfit.tuning.adapter import Adapter
 from fewfit.tuning.checkpoint import digest
 from fewfit.tuning.choices import ChoiceExample, Encoded
