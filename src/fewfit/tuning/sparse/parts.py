@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewfit.errors import InputError
 from fewfit.tuning.adapter import Adapter
+from fewfit.tuning.method import Run
 from fewfit.tuning.sparse.own import OwnScalars
 from fewfit.tuning.sparse.weights import Weights, weights_of
 from fewfit.tuning.training import Recipe
@@ -77,6 +78,14 @@ class FullTuning(_Part):
             seed,
         )
         return adapter
+
+    def fresh(self, base: Trunk, run: Run) -> Adapter:
+        if self.reinitialise and run.start is not None:
+            raise InputError(
+                "reinitialise: blocks that are drawn anew would be put back by a start; leave out "
+                "one of the two"
+            )
+        return super().fresh(base, run)
 
 
 @dataclass(frozen=True)
