@@ -247,8 +247,8 @@ def test_a_block_that_starts_anew_is_drawn_and_those_below_are_as_they_were():
     assert float(matrices.std()) == pytest.approx(0.3, rel=0.1)
     assert not torch.equal(one.value[top[0]], other.value[top[0]])
     assert {float(v) for n in top if n.endswith("bias") for v in one.value[n].detach()} == {0.0}
+    run = Run(SHORT, start=one.tensors())
     with pytest.raises(InputError, match="put back by a start"):
-        run = Run(SHORT, start=one.tensors())
         make_method("full", {"reinitialise": 1}).fit(base, Data(ROWS), run)
 
 
