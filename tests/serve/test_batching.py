@@ -170,7 +170,7 @@ def test_a_full_queue_refuses_at_once_and_answers_what_it_took(tasks):
 
 
 def test_what_was_cancelled_before_it_began_is_never_asked(tasks):
-    model = slow(tasks, 0.05)
+    model = slow(tasks, 0.3)
 
     async def ask(queue):
         own = [tasks.get("t0")]
@@ -189,7 +189,7 @@ def test_what_was_cancelled_before_it_began_is_never_asked(tasks):
 
 
 def test_what_comes_too_late_is_given_up_and_never_asked(tasks):
-    model = slow(tasks, 0.1)
+    model = slow(tasks, 0.4)
 
     async def ask(queue):
         own = [tasks.get("t0")]

@@ -194,9 +194,14 @@ def test_two_threads_on_one_job_share_it(tmp_path):
     log = tmp_path / "log"
     texts = prompts(*map(str, range(600)))
     models = [FakeModel(log=log, seconds=0.001) for _ in range(2)]
-    store = tmp_path / "store.sqlite"
+    store, both = tmp_path / "store.sqlite", threading.Barrier(2)
+
+    def observe(model):
+        both.wait()
+        return StoredModel(model, store).observe(texts, WORDS)
+
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(StoredModel(m, store).observe, texts, WORDS) for m in models]
+        jobs = [pool.submit(observe, model) for model in models]
         asked = [job.result().queries for job in jobs]
     assert sum(asked) == len(log.read_text().splitlines()) == 600
     assert min(asked) > 50
