@@ -60,6 +60,20 @@ def test_the_types_of_a_batch_without_a_text_are_those_of_any_other(labels, kind
     assert full["prediction_status"].to_pylist() == ["ok", "failed: no text"]
 
 
+@pytest.mark.parametrize("labels", [[2**63, -1], [2**70, 1], [2**63, 1]])
+def test_integers_that_no_column_of_integers_holds_are_text(labels):
+    words = dict(zip(labels, ["good", "bad"], strict=True))
+    classifier = FewShotClassifier("fake", labels=words, store=None).fit(TEXTS, labels * 2)
+    found = Predictor(classifier)(pa.table({"text": ["so good", None]}))
+    told = [str(label) for label in classifier.predict(["so good"])]
+    assert found["prediction"].to_pylist() == [*told, None]
+    several = MultiLabelClassifier("fake", store=None).fit(TEXTS, [[n] for n in labels * 2])
+    found = Predictor(several)(pa.table({"text": ["so good", None]}))
+    told = [[str(label) for label in own] for own in several.predict(["so good"])]
+    assert found["prediction"].to_pylist() == [*told, None]
+    assert found.schema.field("prediction").type == pa.list_(pa.string())
+
+
 def test_several_labels_of_a_row_are_a_list():
     classifier = MultiLabelClassifier("fake", store=None)
     classifier.fit(TEXTS, [["a"], ["b"], ["a", "b"], ["b"]])
@@ -95,6 +109,11 @@ def test_what_no_label_can_come_of_is_refused_before_anything_is_asked(classifie
         Predictor(classifier)(pa.table({"text": pa.array([None, 3], pa.int64())}))
     with pytest.raises(InputError, match="has a column 'prediction' already"):
         Predictor(classifier)(pa.table({"text": ["a"], "prediction": ["b"]}))
+    twice = pa.Table.from_arrays([pa.array(["a"])] * 2, names=["text", "text"])
+    with pytest.raises(InputError, match="two columns 'text'; rename one"):
+        Predictor(classifier)(twice)
+    with pytest.raises(InputError, match="columns: field 'text' has no column"):
+        Predictor(classifier, columns={"text": []})
     with pytest.raises(InputError, match="batch_format='pyarrow'"):
         Predictor(classifier)({"text": np.array(["a"])})
     together = FewShotClassifier("fake", decoder="zero-shot", calibration="batch", store=None)

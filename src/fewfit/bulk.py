@@ -47,7 +47,7 @@ class Predictor:
     ------
     InputError
         If the classifier's calibration looks at all rows at once, which no worker sees, or
-        `columns` names a field that the template does not have.
+        `columns` names a field that the template does not have, or no column for one.
 
     Examples
     --------
@@ -73,9 +73,12 @@ class Predictor:
                 "and a worker sees a batch of them; fit with another one"
             )
         fields = classifier.task_.template.fields
-        for field in columns or ():
+        columns = columns or {}
+        for field in columns:
             if field not in fields:
                 raise InputError(f"columns: the template has no field {field!r}, but {fields}")
+            if not len(columns[field]):
+                raise InputError(f"columns: field {field!r} has no column; name one")
         self.classifier = classifier
         self.proba = proba
         remembered = classifier.columns_.fields if classifier.columns_ is not None else {}
@@ -95,8 +98,8 @@ class Predictor:
         Raises
         ------
         InputError
-            Before anything is asked, if a column is missing, holds something else than text, or
-            has the name of one that would be added.
+            Before anything is asked, if a column is missing, is there twice, holds something else
+            than text, or has the name of one that would be added.
         """
         names = added_columns(self.classifier, proba=self.proba)
         if isinstance(table, Mapping) or not hasattr(table, "append_column"):
@@ -135,6 +138,9 @@ class Predictor:
                     f"the template's field {field!r} is in column {lacking[0]!r}, and the table "
                     f"has {table.column_names}; name the right one with columns="
                 )
+            twice = next((name for name in own if table.column_names.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(f"the table has two columns {twice!r}; rename one")
             parts = []
             for name in own:
                 values = [
@@ -152,10 +158,13 @@ class Predictor:
         import pyarrow as pa
 
         kind = {"i": pa.int64(), "b": pa.bool_()}.get(self.classifier.classes_.dtype.kind)
-        kind = kind or pa.string()
         several = gives_several(self.classifier)
         told = list(labels_of(self.classifier, probabilities))
-        yield pa.array([label for label, _ in told], pa.list_(kind) if several else kind)
+        labels = [label for label, _ in told]
+        if kind is None:  # integers too, where one is larger than a column of integers holds
+            kind = pa.string()
+            labels = [_as_text(label) for label in labels]
+        yield pa.array(labels, pa.list_(kind) if several else kind)
         if not several:
             yield pa.array([p for _, p in told], pa.float64(), from_pandas=True)
         if self.classifier.errors == "nan":
@@ -164,6 +173,13 @@ class Predictor:
         if self.proba:
             for column in probabilities.T:
                 yield pa.array(column, pa.float64(), from_pandas=True)
+
+
+def _as_text(label: Any) -> Any:
+    """Return a label as text, or each of several; None stays None."""
+    if isinstance(label, list):
+        return [str(item) for item in label]
+    return None if label is None else str(label)
 
 
 def gives_several(classifier: TextEstimator) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -66,6 +68,15 @@ def test_verbalizer_orders_classes_and_words():
     assert verbalizer.word_class == (0, 1, 1)
     assert Verbalizer(dict(verbalizer.to_list())).words == verbalizer.words
     assert Verbalizer({10: "ten", 9: "nine"}).classes == (9, 10)
+    assert verbalizer.first == ("bad", "great")
+
+
+def test_the_words_of_many_classes_cost_no_more_for_each_class():
+    verbalizer = Verbalizer({k: [f"w{k}", f"v{k}"] for k in range(1000)})
+    start = time.process_time()
+    assert [verbalizer.first[k] for k in range(1000)] == [f"w{k}" for k in range(1000)]
+    assert verbalizer.labels == {k: [f"w{k}", f"v{k}"] for k in range(1000)}
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence, Set
+from functools import cached_property
 from typing import Any, ClassVar
 
 from fewfit.errors import InputError, InputWarning, LabelWordWarning
@@ -156,24 +157,21 @@ class Verbalizer:
         """What makes this verbalizer again."""
         return dict(_plain(self.to_list()))
 
-    @property
-    def first(self) -> list[str]:
+    @cached_property
+    def first(self) -> tuple[str, ...]:
         """The first label word of each class."""
-        return [self.words[self.word_class.index(k)] for k in range(len(self.classes))]
+        own = dict(zip(reversed(self.word_class), reversed(self.words), strict=True))
+        return tuple(own[k] for k in range(len(self.classes)))
 
     def to_list(self) -> list[tuple[Label, list[str] | list[tuple[str, float]]]]:
         """Return ``[(class, [word, ...]), ...]``, or pairs of word and weight for the words."""
-        weights = self.weights or [0.0] * len(self.words)
-        items = list(zip(self.words, weights, self.word_class, strict=True))
-        return [
-            (
-                name,
-                [(w, weight) for w, weight, owner in items if owner == k]
-                if self.weights
-                else [w for w, _, owner in items if owner == k],
-            )
-            for k, name in enumerate(self.classes)
-        ]
+        words: Sequence[Any] = self.words
+        if self.weights is not None:
+            words = list(zip(self.words, self.weights, strict=True))
+        own: list[list[Any]] = [[] for _ in self.classes]
+        for word, k in zip(words, self.word_class, strict=True):
+            own[k].append(word)
+        return list(zip(self.classes, own, strict=True))
 
     @classmethod
     def from_list(
