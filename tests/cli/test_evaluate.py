@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
+from fewfit.cli.measuring import by_class, several
 from tests.cli.helpers import WORDS, csv_bytes, run
 
 # What the fake model takes for good and bad by their words; the last three are wrong.
@@ -128,3 +129,12 @@ def test_several_labels_say_what_was_given_and_missed(tmp_path):
     assert re.search(r"\| rare +\| +– \| +– \| +– \| +0 \|", out)
     assert re.search(r"\| (given|missed) +\| ", out)
     assert re.search(r"all labels right \| +\d\.\d+ \| \d\.\d+ to", out)
+
+
+def test_macro_f1_of_several_labels_is_the_mean_of_those_that_the_table_has():
+    true = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=bool)
+    told = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 0]], dtype=bool)  # the third is given once
+    found, own = several(true, told), by_class(true, told, ["a", "b", "c"])
+    assert found["macro_f1"] == pytest.approx((own["a"]["f1"] + own["b"]["f1"]) / 2)
+    assert own["c"]["f1"] is None
+    assert several(np.zeros_like(true), told)["macro_f1"] == 0

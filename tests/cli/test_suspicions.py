@@ -40,6 +40,14 @@ def test_fit_names_lines_of_clashing_texts_and_small_classes(fit):
     assert f"Look at this: {first}" in fit(rows)
 
 
+def test_labels_of_one_text_in_another_order_do_not_clash(fit):
+    rows = [["good", "pos;new"], ["good", "new;pos"], ["bad", "neg"], ["bad old", "neg"]]
+    assert json.loads(fit(rows, "--multi-label", "--json"))["warnings"] == []
+    rows.append(["good", "pos"])
+    (said,) = json.loads(fit(rows, "--multi-label", "--json"))["warnings"]
+    assert said == "1 text has more than one set of labels (lines 2, 3, 6)"
+
+
 def test_other_scripts_are_said_of_the_english_encoders_only():
     from fewfit.cli.suspicions import _language
     from fewfit.tables.columns import Examples

@@ -38,13 +38,16 @@ def _clashes(table: Table, examples: Examples, y: Sequence[Any]) -> str:
     seen: dict[tuple[str, ...], list[int]] = {}
     for i, key in enumerate(zip(*examples.texts.values(), strict=True)):
         seen.setdefault(key, []).append(i)
-    clashing = [own for own in seen.values() if any(y[i] != y[own[0]] for i in own)]
+    several = bool(y) and isinstance(y[0], list)
+    labels = [frozenset(own) for own in y] if several else y
+    clashing = [own for own in seen.values() if any(labels[i] != labels[own[0]] for i in own)]
     if not clashing:
         return ""
     where = "; ".join(named(table, [examples.lines[i] for i in own]) for own in clashing[:LISTED])
     more = f"; and {len(clashing) - LISTED:,} more" if len(clashing) > LISTED else ""
     verb = "has" if len(clashing) == 1 else "have"
-    return f"{count(len(clashing), 'text')} {verb} more than one label ({where}{more})"
+    what = "set of labels" if several else "label"
+    return f"{count(len(clashing), 'text')} {verb} more than one {what} ({where}{more})"
 
 
 def _small(y: Sequence[Any]) -> str:
