@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fewfit import DecT, FewShotClassifier, LinearProbe, OffsetLogisticRegression, ZeroShot
 from fewfit.artifacts.files import CARD
 from fewfit.artifacts.schema import MANIFEST, TENSORS, read
+from fewfit.calibration import BatchCalibration, DomainContextCalibration
 from fewfit.errors import ArtifactError, FewfitError, ModelError, ModelMismatchError
 from fewfit.models import FakeModel
 from tests import warm
@@ -76,6 +77,22 @@ def test_integer_classes_survive(tmp_path):
     clf = make(labels={0: "bad", 1: "good"}).fit(TEXTS, [int(name == "pos") for name in Y])
     clf.save(tmp_path / "task")
     assert load(tmp_path / "task").predict(["good"]).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        DomainContextCalibration(n_documents=np.int64(2), seed=np.int8(3)),
+        BatchCalibration(strength=np.float32(0.5)),
+    ],
+)
+def test_numbers_of_numpy_survive_in_parameters(tmp_path, calibration):
+    decoder = DecT(proto_dim=np.int64(8), random_state=np.int64(1), normalize=np.bool_(False))
+    clf = make(decoder=decoder, calibration=calibration, max_queries=np.int64(100)).fit(TEXTS, Y)
+    clf.save(tmp_path / "task")
+    again = load(tmp_path / "task", max_queries=np.int64(10))
+    np.testing.assert_array_equal(again.predict_proba(NEW), clf.predict_proba(NEW))
+    assert again.calibration == calibration
 
 
 def test_saving_again_replaces_whole(saved, folder):

@@ -73,9 +73,10 @@ class Calibration(ABC):
             Smallest step of the probabilities behind them.
         """
         if space not in self.spaces:
+            known = [repr(own.value) for own in sorted(self.spaces)]
             raise CapabilityError(
-                f"{self.name!r} calibration is defined for {sorted(self.spaces)}, but this frozen "
-                f"model gives {space.value!r} scores; use 'contextual'"
+                f"{self.name!r} calibration is defined for scores in {' and '.join(known)}, but "
+                f"this frozen model gives {space.value!r} scores; use 'contextual'"
             )
         if resolution > COARSEST and not self.coarse:
             raise CapabilityError(

@@ -103,12 +103,9 @@ def save_fitted(fitted: Fitted, folder: str | Path) -> None:
         labels=task.verbalizer.to_list(),
         calibration=schema.CalibrationEntry(
             name=task.calibration.name,
-            parameters={
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(task.calibration).items()
-            },
+            parameters=_plain(asdict(task.calibration)),
         ),
-        decoder=schema.DecoderEntry(name=name, parameters=_plain(decoder)),
+        decoder=schema.DecoderEntry(name=name, parameters=_plain(decoder.get_params())),
         model_spec=spec_to_write(named.spec),
         model_identity=dict(task.model.identity),
         n_examples=fitted.n_examples,
@@ -369,10 +366,11 @@ def check_identity(
             )
 
 
-def _plain(decoder: Decoder | MultiLabel) -> dict[str, Any]:
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters as JSON keeps them; a random state that is not a number cannot be kept."""
     parameters: dict[str, Any] = {}
-    for name, value in decoder.get_params().items():
+    for name, value in given.items():
         value = value.item() if isinstance(value, np.generic) else value
+        value = list(value) if isinstance(value, tuple) else value
         parameters[name] = None if isinstance(value, np.random.RandomState) else value
     return parameters

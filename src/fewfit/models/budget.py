@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, overload
 
 from fewfit.errors import BudgetExceededError, InputError
@@ -41,12 +42,13 @@ class BudgetedModel(FrontModel):
     def __init__(
         self, model: FrozenModel, max_queries: int, *, keeps: bool, left: int | None = None
     ) -> None:
-        if isinstance(max_queries, bool) or not isinstance(max_queries, int) or max_queries < 0:
+        whole = isinstance(max_queries, Integral) and not isinstance(max_queries, bool)
+        if not whole or max_queries < 0:
             raise InputError(f"max_queries: expected a number of queries, got {max_queries!r}")
         super().__init__(model)
-        self.max_queries = max_queries
+        self.max_queries = int(max_queries)
         self.keeps = keeps
-        self._left = max_queries if left is None else left
+        self._left = self.max_queries if left is None else left
         self._lock = threading.Lock()
 
     @property
