@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewfit.asking import Policy, check_budget
 from fewfit.calibration import Calibration
-from fewfit.errors import InputError, ModelError
+from fewfit.errors import InputError, LabelWordWarning, ModelError
 from fewfit.gathering import gather
 from fewfit.models.base import Capabilities, FrozenModel, Progress
 from fewfit.observations import Observations, Status
@@ -60,13 +61,27 @@ class Task:
     reads_words: bool = False
 
     def check(self, requires: frozenset[str], *, who: str) -> None:
-        """Refuse what the model cannot serve (CapabilityError), or a budget (InputError)."""
+        """Refuse what the model cannot serve (CapabilityError), or a budget (InputError).
+
+        Warns
+        -----
+        LabelWordWarning
+            If the label words have weights and the model's scores are counts of answers in words.
+        """
         given = self.model.capabilities
         given.check(requires, who=who, n_words=len(self.verbalizer.words))
         if given.scores is not None:
             self.calibration.check(given.scores, given.resolution)
         self.policy.check(given, len(self.verbalizer.classes))
         check_pairs(given, self.template.views)
+        weights = self.verbalizer.weights
+        if given.resolution > 0 and weights is not None and min(weights) < 1:
+            warnings.warn(
+                "labels: the weights of label words have no effect with this model: it answers in "
+                "words, and an answer counts for its class whichever word of it was said",
+                LabelWordWarning,
+                stacklevel=3,
+            )
         if len(set(self.spellings())) > 1:
             check_budget(self.model, "views that spell the label words differently")
 

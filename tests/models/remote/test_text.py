@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fewfit import FewShotClassifier, Template, ZeroShot, load_model
 from fewfit.cli import app
 from fewfit.compare import compare
-from fewfit.errors import CapabilityError, InputError, ModelError, ModelWarning
+from fewfit.errors import CapabilityError, InputError, LabelWordWarning, ModelError, ModelWarning
 from fewfit.models.probe import probe
 from fewfit.models.remote.openai_text import OpenAIChatText
 from fewfit.models.remote.words import Labels, Unusable
@@ -182,6 +182,18 @@ def test_samples_are_frequencies_and_what_is_no_label_is_no_sample():
     assert answers.label_mass[0] == pytest.approx(0.6)
     assert model.capabilities.resolution == pytest.approx(0.2)
     assert answers.queries == 1
+
+
+def test_that_weights_of_words_have_no_effect_on_votes_is_said():
+    labels = {"pos": {"good": 1.0, "fine": 0.1}, "neg": "bad"}
+    with FakeServer() as server:
+        spec = f"openai-chat:{server.url}/v1?model=toy&answers=text"
+        clf = FewShotClassifier(spec, labels=labels, decoder=ZeroShot(), store=None)
+        with pytest.warns(LabelWordWarning, match="weights of label words have no effect"):
+            weighed = clf.fit([], []).predict_proba(TEXTS)
+        labels["pos"] = ["good", "fine"]
+        plain = clf.fit([], []).predict_proba(TEXTS)  # and is not, where there are none
+    assert_array_equal(weighed, plain)
 
 
 def test_samples_of_a_server_that_gives_one_at_a_time():
