@@ -99,6 +99,9 @@ def test_the_estimate_costs_no_query_and_stays_out_of_pickles():
     for n_folds in (1, True, 2.0):
         with pytest.raises(InputError, match="n_folds"):
             clf.expected_accuracy(n_folds=n_folds)
+    for seed in (-1, "0", 1.0):
+        with pytest.raises(InputError, match="seed: expected an integer from 0 on"):
+            clf.expected_accuracy(seed=seed)
 
 
 SETS = [["n"], ["n", "y"], ["y"], [], ["n", "y"], ["y"], ["n"], ["y", "rare"]]

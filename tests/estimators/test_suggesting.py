@@ -144,7 +144,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked():
         (lambda: clf.suggest(POOL, n=True), "n: expected"),
         (lambda: clf.suggest([]), "X: no examples"),
         (lambda: clf.suggest(POOL[:1], labelled=(POOL[:1], ["pos"])), "has a label already"),
-        (lambda: clf.suggest(POOL, labelled=(["so"], ["meh"])), "'meh' has no label words"),
+        (lambda: clf.suggest(POOL, labelled=(["so"], ["meh"])), "labelled: class 'meh' has no"),
+        (lambda: clf.suggest(POOL, labelled=(["so"], [])), "labelled: 0 labels for 1 examples"),
     ):
         with pytest.raises(InputError, match=said):
             call()

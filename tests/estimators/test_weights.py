@@ -173,6 +173,8 @@ def test_an_example_of_weight_zero_is_not_asked_about():
         ({}, np.ones(5), r"sample_weight: expected shape \(6,\), got \(5,\)"),
         ({}, [1, 1, 1, 1, 1, -1], "finite and not negative"),
         ({}, [1, 1, 1, 1, 1, np.nan], "finite and not negative"),
+        ({}, [1, 1, 1, 1, 1, 1e-40], "0 or from 1e-30 to 1e\\+30"),
+        ({"decoder": "dect"}, [1e38] * 6, "got 1e\\+38 to 1e\\+38"),
         ({}, np.zeros(6), "one of them is above 0"),
         ({}, ["a"] * 6, "expected a number for each example"),
         ({"decoder": "dect"}, [1, 0, 1, 0, 1, 0], "class 'neg' has label words but no example"),

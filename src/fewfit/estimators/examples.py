@@ -17,17 +17,19 @@ from fewfit.prompts.containers import row_name, shown
 from fewfit.prompts.labels import Label, check_kinds, class_array
 from fewfit.task import Task
 
+_COMPUTABLE = (1e-30, 1e30)  # weights; beyond, their products leave single precision
 
-def positions(verbalizer: Verbalizer, y: Sequence[Label]) -> NDArray[np.intp]:
+
+def positions(verbalizer: Verbalizer, y: Sequence[Label], *, name: str = "y") -> NDArray[np.intp]:
     """Return the position of each example's class, shape (N,); each has label words."""
-    place = {name: k for k, name in enumerate(verbalizer.classes)}
-    for i, name in enumerate(y):
-        if name not in place:
+    place = {own: k for k, own in enumerate(verbalizer.classes)}
+    for i, own in enumerate(y):
+        if own not in place:
             raise InputError(
-                f"y: class {shown(name)} has no label words ({row_name(i)}); labels has "
+                f"{name}: class {shown(own)} has no label words ({row_name(i)}); labels has "
                 f"{shown(list(verbalizer.classes))}"
             )
-    return np.array([place[name] for name in y], dtype=np.intp)
+    return np.array([place[own] for own in y], dtype=np.intp)
 
 
 def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
@@ -43,6 +45,13 @@ def read_weights(given: Any, N: int) -> NDArray[np.float64] | None:
     if not (np.isfinite(weight).all() and (weight >= 0).all() and (weight.any() or not N)):
         raise InputError(
             "sample_weight: weights are finite and not negative, and one of them is above 0"
+        )
+    some = weight[weight > 0]
+    least, most = _COMPUTABLE
+    if some.size and not least <= some.min() <= some.max() <= most:
+        raise InputError(
+            f"sample_weight: a weight is 0 or from {least:g} to {most:g}, which single precision "
+            f"can compute with; got {some.min():g} to {some.max():g}"
         )
     return weight
 

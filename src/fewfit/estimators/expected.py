@@ -43,9 +43,10 @@ class ExpectedAccuracy:
     reason : str
         Why `accuracy` is None; else empty.
     held_out : tuple of class or None
-        What each example of `fit` was given by the decoder that had not seen it, in their order;
-        None for those of `not_estimated`. Empty where only hits are known, as of a tuned model and
-        of examples with several labels.
+        What each example of `fit` was given by the decoder that had not seen it, in their order,
+        without those of weight 0 and those that the model did not answer; None for those of
+        `not_estimated`. Empty where only hits are known, as of a tuned model and of examples with
+        several labels.
     """
 
     accuracy: float | None
@@ -172,6 +173,8 @@ def cross_validate(
     """Fit copies of `decoder` without some rows, and count what they say of these."""
     if isinstance(n_folds, bool) or not isinstance(n_folds, Integral) or n_folds < 2:
         raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise InputError(f"seed: expected an integer from 0 on, got {shown(seed)}")
     codes = training.codes
     seen = np.unique(codes)
     if training.right is not None:

@@ -135,7 +135,8 @@ class Pooled(TextEstimator):
         rows, known, codes = read_pool(X, fields, name="X"), [], np.empty(0, np.intp)
         if labelled is not None:
             known = read_rows(labelled[0], fields, name="labelled")
-            codes = positions(self.task_.verbalizer, read_labels(labelled[1], len(known)))
+            y = read_labels(labelled[1], len(known), name="labelled")
+            codes = positions(self.task_.verbalizer, y, name="labelled")
         elif self._training is not None:
             known, codes = list(self._training.rows), self._training.codes
         taken = {tuple(row.items()) for row in known}
