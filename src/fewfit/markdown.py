@@ -32,7 +32,11 @@ class Table(NamedTuple):
 def markdown_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True
 ) -> str:
-    """Return an aligned Markdown table; the first column to the left, `numbers` to the right."""
+    """Return an aligned Markdown table; the first column to the left, `numbers` to the right.
+
+    A bar in a cell is escaped, so that it does not end the cell.
+    """
+    header, *rows = ([cell.replace("|", "\\|") for cell in row] for row in [header, *rows])
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -129,6 +129,13 @@ def test_token_shift(tmp_path):
     assert told["all"]["unshifted"] == pytest.approx(first / len(ranked))
     for wrong in (("-o", tmp_path / "t.txt"),):
         assert run(*command, *wrong).exit_code == 2
+    missing, own = tmp_path / "no" / "t.csv", tmp_path / "p.csv"
+    own.write_text("the movie was\n")
+    for asked, output, said in ((command[-1], missing, "be written"), (own, own, "also read")):
+        refused = run(*command[:2], "hf:no", "hf:no", asked, "-o", output)  # before they are opened
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.output.split())
+    assert own.read_text() == "the movie was\n"
     (tmp_path / "p.txt").write_text("\n")
     assert run(*command).exit_code == 2
     (tmp_path / "p.txt").unlink()

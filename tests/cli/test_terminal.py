@@ -119,3 +119,9 @@ def test_the_library_and_its_version_know_no_terminal():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_bar_in_a_cell_is_escaped_in_markdown_alone():
+    table = Table(["class", "rows"], [["a|b", "1"], ["plain", "2"]])
+    assert str(table).splitlines()[2:] == ["| a\\|b  |    1 |", "| plain |    2 |"]
+    assert "a|b" in printed(table)

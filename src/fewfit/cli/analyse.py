@@ -48,13 +48,15 @@ def shift(
     it ranks there: first (unshifted), second or third (marginal), or below (shifted). Both read the
     same tokens, the tuned model's prompt and answer.
     """
-    import csv
-
     from fewfit.analysis.local import answer_and_rank
+    from fewfit.cli.writing import Output
     from fewfit.estimators.opening import load_model
 
     if output is not None and output.suffix.lower() != ".csv":
         raise InputError(f"--output: {output}: name a .csv file")
+    header, out = ["prompt", "position", "token", "rank"], None
+    if output is not None:
+        out = Output(str(output), header, as_json=False, not_over=[prompts])
     questions = _lines(prompts)
     with bar("answers", len(questions)) as progress:
         found = list(
@@ -65,13 +67,11 @@ def shift(
                 progress=progress,
             )
         )
-    if output is not None:
-        with output.open("w", encoding="utf-8", newline="") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            rows.writerow(["prompt", "position", "token", "rank"])
+    if out is not None:
+        with out:
             for i, one in enumerate(found, 1):
-                for t, (token, rank) in enumerate(one.ranked, 1):
-                    rows.writerow([i, t, token, rank])
+                ranked = enumerate(one.ranked, 1)
+                out.write([[i, t, token, rank] for t, (token, rank) in ranked], [])
     if as_json:
         say(json.dumps(_report(found), ensure_ascii=False))
         return

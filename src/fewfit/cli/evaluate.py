@@ -161,5 +161,5 @@ def _share(share: float | None) -> str:
 
 def _cell(text: str | Sequence[str]) -> str:
     """A text in a cell: one line, not long."""
-    line = " ".join(str(text).split()).replace("|", "\\|")
+    line = " ".join(str(text).split())
     return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
