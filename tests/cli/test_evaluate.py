@@ -138,3 +138,16 @@ def test_macro_f1_of_several_labels_is_the_mean_of_those_that_the_table_has():
     assert found["macro_f1"] == pytest.approx((own["a"]["f1"] + own["b"]["f1"]) / 2)
     assert own["c"]["f1"] is None
     assert several(np.zeros_like(true), told)["macro_f1"] == 0
+
+
+def test_a_class_that_is_none_of_many_is_said_in_a_line(tmp_path):
+    names = [f"class number {i}" for i in range(300)]
+    train = [["text", "label"], *([f"so {n}", n] for n in names)]
+    (tmp_path / "train.csv").write_bytes(csv_bytes(rows=train))
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "t", "--model", "fake", "--no-expect")
+    test = [["text", "label"], ["so", "Class number 7"]]
+    (tmp_path / "test.csv").write_bytes(csv_bytes(rows=test))
+    said = run("evaluate", tmp_path / "t", tmp_path / "test.csv", code=2).stderr
+    assert "'class number 0', " in said
+    assert "more)]; did you mean 'class number 7'?" in said
+    assert len(said) < 500

@@ -64,6 +64,19 @@ def test_classes_are_sorted_and_columns_follow():
     assert clf.score(TEXTS, Y) == 1.0
 
 
+def test_answers_to_another_question_are_not_decoded():
+    clf, other = make().fit(TEXTS, Y), make(labels={0: "bad", 1: "good"})
+    other.fit(TEXTS, [int(name == "pos") for name in Y])
+    more = make(labels={**LABELS, "odd": "odd"}, decoder=ZeroShot()).fit([], [])
+    views = make(template=["{text} {mask}", "so {text} {mask}"]).fit(TEXTS, Y)
+    for answers in (other.observe(["good"]), more.observe(["good"])):
+        with pytest.raises(InputError, match=r"not those of this classifier, .*\['neg', 'pos'\]"):
+            clf.decode(answers)
+    with pytest.raises(InputError, match=r"1 answers about \['neg', 'pos'\] are not .* 2 views"):
+        views.decode(clf.observe(["good"]))
+    assert views.decode(views.observe(["good"])).shape == (1, 2)
+
+
 def test_probabilities_sum_to_one_as_closely_as_their_type_says():
     labels = {f"c{k}": f"w{k}" for k in range(7)}
     texts = [f"text {i}" for i in range(28)]

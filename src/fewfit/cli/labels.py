@@ -98,12 +98,14 @@ def check_names(
     table: Table, examples: Examples, y: Sequence[str], name: str, words: dict[str, Any] | None
 ) -> None:
     """Refuse classes that have no words, or names that the model cannot tell apart (InputError)."""
+    from fewfit.prompts.containers import shown
+
     if words is not None:
         for number, label in zip(examples.lines, y, strict=True):
             if label not in words:
                 raise InputError(
                     f"{table.path}, column {name!r}: class {label!r} ({table.where(number)}) has "
-                    f"no label words; there are words for {list(words)}"
+                    f"no label words; there are words for {shown(list(words))}"
                     f"{did_you_mean(label, list(words))}"
                 )
         return
@@ -171,12 +173,14 @@ def check_classes(
     table: Table, examples: Examples, own: Sequence[Sequence[str]], classes: Sequence[str]
 ) -> None:
     """Refuse labels that an artifact has not learnt (InputError)."""
+    from fewfit.prompts.containers import shown
+
     for number, labels in zip(examples.lines, own, strict=True):
         for name in labels:
             if name not in classes:
                 raise InputError(
                     f"{table.path}: {table.where(number)}: class {name!r} is not one of "
-                    f"{list(classes)}"
+                    f"{shown(list(classes))}{did_you_mean(name, list(classes))}"
                 )
 
 

@@ -34,6 +34,7 @@ from fewfit.models.optional import check_installed
 from fewfit.observations import Observations
 from fewfit.progress import Progress, showing
 from fewfit.prompts import Row, Template, read_rows
+from fewfit.prompts.containers import shown
 from fewfit.prompts.labels import class_array
 from fewfit.task import Task
 
@@ -153,8 +154,23 @@ class TextEstimator(BaseEstimator):
         """Turn the answers of :meth:`observe` into probabilities, shape (N, K), at no cost.
 
         An example that was not answered, in any of its views, becomes a row of NaN.
+
+        Raises
+        ------
+        InputError
+            If they are answers to another question: about other classes, or in other views.
+        ModelMismatchError
+            If the model gave hidden states of another size than in the fit.
         """
         check_is_fitted(self, "classes_")
+        names = tuple(str(name) for name in self.classes_.tolist())
+        P = len(self.task_.template.views)
+        if observations.columns != names or len(observations) % P:
+            raise InputError(
+                f"observations: {len(observations)} answers about {shown(observations.columns)} "
+                f"are not those of this classifier, which asks about {shown(names)}"
+                f"{f' in {P} views' * (P > 1)}; observe asks what decode reads"
+            )
         there = self.task_.answered(observations)
         out = np.full((len(there), len(self.classes_)), np.nan)
         if there.any():
