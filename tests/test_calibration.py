@@ -170,6 +170,8 @@ def test_prompts_of_each_calibration():
     assert asked(PMICalibration(premise="Topic is {mask}!")) == ["Topic is _!"]
     with pytest.raises(InputError, match="premise"):
         PMICalibration(premise="no slot")
+    with pytest.raises(InputError, match="leave one of the two out"):
+        PMICalibration(premise="Topic is {mask}!", content_free=("N/A",))
     # of one repeated word, one longer than the mean
     assert asked(DomainContextCalibration(n_documents=2)) == 2 * [
         "Text: goal goal goal goal . Topic: _"

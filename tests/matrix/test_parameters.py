@@ -87,16 +87,15 @@ BOUNDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
         "threshold": (["f1", 0, 1, 0.5], [*_KINDS, -0.001, 1.001, "f2"]),
     },
 }
-TEXTS = (
-    [("",), ("N/A", "", "[MASK]")],
-    [k for k in _KINDS if not isinstance(k, list)] + ["N/A", "", 3, (1,), ("a", None), [2]],
-)
-SOME_TEXTS = (TEXTS[0], [*TEXTS[1], (), []])
+_NO_TEXTS = [k for k in _KINDS if not isinstance(k, list)]
+_NO_TEXTS += ["N/A", "", 3, (1,), ("a", None), [2]]
+SOME_TEXTS = ([("",), ("N/A", "", "[MASK]")], [*_NO_TEXTS, (), []])
+NO_TEXTS = ([()], [*_NO_TEXTS, *SOME_TEXTS[0]])  # they would be asked about in vain
 CALIBRATION_BOUNDS: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
-    "none": {"content_free": TEXTS},
+    "none": {"content_free": NO_TEXTS},
     "contextual": {"content_free": SOME_TEXTS},
-    "domain-context": {"content_free": TEXTS, "n_documents": COUNT, "seed": WHOLE_SEED},
-    "batch": {"content_free": TEXTS, "strength": (["labels", *FINITE], [*_KINDS, "label"])},
+    "domain-context": {"content_free": NO_TEXTS, "n_documents": COUNT, "seed": WHOLE_SEED},
+    "batch": {"content_free": NO_TEXTS, "strength": (["labels", *FINITE], [*_KINDS, "label"])},
     "pmi": {
         "content_free": SOME_TEXTS,
         "premise": (["", "It is {mask}."], [0, None, True, NAN, "no slot", "{mask} {mask}", ["a"]]),

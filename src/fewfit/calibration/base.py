@@ -57,6 +57,10 @@ class Calibration(ABC):
             raise InputError(f"content_free: {type(self).__name__} takes texts, and one is none")
         if self.needs_content_free and not self.content_free:
             raise InputError(f"content_free: {type(self).__name__} needs at least one text")
+        if self.content_free and not self.needs_content_free:  # they would be paid for in vain
+            raise InputError(
+                f"content_free: {type(self).__name__} has no use for such texts; leave them out"
+            )
 
     @property
     def learns(self) -> bool:

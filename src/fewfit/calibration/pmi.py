@@ -53,6 +53,10 @@ class PMICalibration(Calibration):
         super().__post_init__()
         if self.premise and self.premise.count("{mask}") != 1:
             raise InputError(f"premise: exactly one {{mask}} is needed in {self.premise!r}")
+        if self.premise and self.content_free != type(self).content_free:
+            raise InputError(
+                "content_free: with a premise, that alone is asked; leave one of the two out"
+            )
         fields = [part for part in _FIELD.findall(self.premise) if part != "{mask}"]
         if fields:  # it would be asked about as it stands
             raise InputError(
