@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.preprocessing import MultiLabelBinarizer
@@ -124,3 +125,24 @@ def test_a_column_without_an_example_is_called_what_it_is(labels, named):
         clf.fit(TEXTS[:4], Y, sample_weight=[1, 1, 1, 0])
     with pytest.raises(InputError, match=r"^labels: 'odd' has no example"):
         make(labels=["price", "speed", "odd"]).fit(TEXTS[:2], [["price"], ["speed"]])
+
+
+@pytest.mark.parametrize("names", [["C", "c"], ["a_b", "a b"], ["_", "__"], ["x 1", "X 1"]])
+def test_labels_need_no_words_and_so_none_that_a_model_tells_apart(tmp_path, names):
+    Y = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    frame = pd.DataFrame(Y, columns=names)
+    sets = [{name for name, yes in zip(names, row, strict=True) if yes} for row in Y]
+    clf = make().fit(TEXTS[:4], frame)
+    assert clf.classes_.tolist() == names
+    np.testing.assert_array_equal(clf.predict_indicator(TEXTS[:4]), Y)
+    named = make(labels=names).fit(TEXTS[:4], sets)
+    assert {*named.classes_.tolist()} == {*names}
+    assert [set(own) for own in named.predict(TEXTS[:4])] == sets
+    named.save(tmp_path / "task")
+    again = MultiLabelClassifier.load(tmp_path / "task", model=FakeModel(), store=None)
+    assert again.fit(TEXTS[:4], sets).predict(TEXTS[:4]) == named.predict(TEXTS[:4])
+
+
+def test_labels_that_differ_in_case_alone_are_asked_about():
+    with pytest.raises(InputError, match=r"make them one, or name all that there are in labels="):
+        make().fit(TEXTS[:2], [["price"], ["Price"]])

@@ -28,6 +28,7 @@ from fewfit.parameters import check_parameters
 from fewfit.progress import Progress, showing
 from fewfit.prompts import Verbalizer, View, make_views, read_label_sets, read_rows
 from fewfit.prompts.containers import shown
+from fewfit.prompts.labels import Label
 from fewfit.task import DEFAULT_TEMPLATE, Task
 
 
@@ -142,8 +143,7 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
         if weight is not None:
             rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]
             Y, weight = Y[weight > 0], weight[weight > 0]
-        names = {name: str(name).replace("_", " ") for name in classes}
-        verbalizer = Verbalizer(names, classes=classes)
+        verbalizer = Verbalizer(_words(classes), classes=classes)
         empty = np.flatnonzero(~Y.any(axis=0))
         if len(empty) and indicator:
             at = int(empty[0])
@@ -287,3 +287,16 @@ class MultiLabelClassifier(ClassifierMixin, TextEstimator):
     @classmethod
     def _options(cls, task: Task) -> dict[str, Any]:
         return {"labels": list(task.verbalizer.classes)}
+
+
+def _words(classes: Sequence[Label]) -> dict[Label, str]:
+    """Return a word for each label, no two alike: they are asked about, and nothing reads it."""
+    words: dict[Label, str] = {}
+    seen: set[str] = set()
+    for k, name in enumerate(classes):
+        word = str(name).replace("_", " ").strip()
+        while not word or word.casefold() in seen:
+            word = f"{word} {k}".strip()
+        seen.add(word.casefold())
+        words[name] = word
+    return words

@@ -128,7 +128,12 @@ def _read_sets(
             "to tell; columns per label hold 0 and 1"
         )
     if given is None:
-        check_distinct((label for label, _ in flat), where=lambda j: where(flat[j][1]), name=name)
+        check_distinct(
+            (label for label, _ in flat),
+            where=lambda j: where(flat[j][1]),
+            name=name,
+            advice="name all that there are in labels=[...]",
+        )
     return LabelSets(Y, classes, False)
 
 

@@ -170,7 +170,11 @@ def sort_classes(classes: Iterable[object], *, name: str = "labels") -> tuple[La
 
 
 def check_distinct(
-    labels: Iterable[Label], *, where: Callable[[int], str] = row_name, name: str = "y"
+    labels: Iterable[Label],
+    *,
+    where: Callable[[int], str] = row_name,
+    name: str = "y",
+    advice: str = "tell the model how they differ with labels={class: word}",
 ) -> None:
     """Refuse classes that a model cannot tell apart by their names.
 
@@ -180,6 +184,8 @@ def check_distinct(
         As :func:`read_labels` returned them.
     where, name
         As for :func:`read_labels`.
+    advice : str
+        What else to do where they are meant to be two.
 
     Raises
     ------
@@ -198,7 +204,7 @@ def check_distinct(
             raise InputError(
                 f"{name}: the classes {shown(other)} ({where(j)}) and {shown(label)} ({where(i)}) "
                 "differ only in case, blanks, underscores or how characters are encoded; make them "
-                "one, or tell the model how they differ with labels={class: word}"
+                f"one, or {advice}"
             )
 
 
