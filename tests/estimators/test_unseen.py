@@ -8,6 +8,7 @@ import pytest
 from fewfit import FewShotClassifier, LinearProbe, OffsetLogisticRegression
 from fewfit.errors import InputError, InputWarning
 from fewfit.estimators.examples import fit_decoder
+from fewfit.estimators.expected import expectation
 from fewfit.models import FakeModel
 from tests.conftest import task_arrays
 
@@ -86,6 +87,13 @@ def test_a_class_without_examples_is_said_predicted_and_saved(tmp_path):
         np.testing.assert_array_equal(again.predict_proba(TEXTS), clf.predict_proba(TEXTS))
     with pytest.warns(InputWarning, match=r"class 'b' .*\(2 of 3 classes have none"):
         assert make(decoder="zero-shot").fit(["red"], ["a"]).predict(["green"]) == ["b"]
+
+
+def test_nothing_is_expected_of_a_class_without_examples():
+    with pytest.warns(InputWarning):
+        found = make().fit(TEXTS, Y).expected_accuracy()
+    assert (found.not_estimated, set(found.recall)) == (["c"], {"a", "b"})
+    assert "Not estimated, for want of two different texts: c" in expectation(found)
 
 
 def test_several_views_too():

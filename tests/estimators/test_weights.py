@@ -186,6 +186,8 @@ def test_weights_that_cannot_be_meant_are_refused_unasked(options, weight, messa
         make(model, **options).fit(TEXTS, Y, sample_weight=weight)
     assert model.queries == 0
     assert make(decoder=ZeroShot()).fit(TEXTS, Y, sample_weight=np.ones(6))  # nothing to weigh
+    with pytest.raises(InputError, match=r"sample_weight: expected shape \(0,\), got \(1,\)"):
+        make(decoder=ZeroShot()).fit([], [], sample_weight=[1])
     X, y, _ = task_arrays(4)
     with pytest.raises(InputError, match="all rows of class 'ant' weigh 0"):
         DecT().fit(X, y, sample_weight=y != "ant")

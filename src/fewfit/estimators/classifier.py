@@ -235,6 +235,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             spec = check_tunable(self.model, self.hidden, template.views, self.max_queries)
         rows = read_rows(X, template.fields)
         y = read_labels(y, len(rows))
+        weight = read_weights(sample_weight, len(rows))
         self.tuning_ = None
         if not rows:
             pool = [] if unlabelled is None else read_pool(unlabelled, template.fields)
@@ -246,7 +247,6 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         decoder = make_decoder(self.decoder, OffsetLogisticRegression)
         verbalizer = Verbalizer.for_examples(self.labels, y)
         codes = positions(verbalizer, y)
-        weight = read_weights(sample_weight, len(rows))
         if weight is not None:
             check_weighted(decoder)
             rows = [row for row, w in zip(rows, weight, strict=True) if w > 0]

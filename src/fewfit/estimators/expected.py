@@ -39,7 +39,8 @@ class ExpectedAccuracy:
     recall : dict of class to (int, int)
         Rows that were given their class, and rows, of each class that can be estimated.
     not_estimated : list of class
-        Those without two different texts: with one held out, nothing is left to learn from.
+        Those without two different texts: with one held out, nothing is left to learn from. Those
+        that have words and no example are among them.
     reason : str
         Why `accuracy` is None; else empty.
     held_out : tuple of class or None
@@ -187,7 +188,8 @@ def cross_validate(
         return _cross_validate_sets(training, training.sets, decoder, classes, folds)
     alone = np.array([k for k in seen if len(np.unique(folds[codes == k])) < 2], dtype=np.intp)
     tested = ~np.isin(codes, alone)
-    lonely = [classes[k] for k in alone]
+    known = set(codes[tested].tolist())  # a class without any example is not among them either
+    lonely = [name for k, name in enumerate(classes) if k not in known]
     if not tested.any():
         return _none(n_folds, lonely, "no class has two different texts")
     told = np.full(len(codes), -1)
@@ -207,7 +209,7 @@ def cross_validate(
                 )
         except InputError as error:
             why = f"the decoder cannot be fitted with rows held out: {error}"
-            return _none(n_folds, [classes[k] for k in seen], why)
+            return _none(n_folds, list(classes), why)
         out = None if scores is None else scores[held]
         proba = copy.predict_proba(hidden[held], scores=out)
         told[held] = proba.argmax(axis=1)
