@@ -250,6 +250,22 @@ def test_a_date_that_python_does_not_have_is_no_traceback(tmp_path):
             read(tmp_path / "a.parquet")
 
 
+def test_a_value_that_python_cannot_hold_is_no_damage_and_is_named(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    ends, data = pyarrow.py_buffer(bytes([0, 0, 0, 0, 2, 0, 0, 0])), pyarrow.py_buffer(b"\xff\xfe")
+    columns = {
+        "broken": pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, ends, data]),
+        "when": pyarrow.array([1], pyarrow.timestamp("us", tz="Mars/Olympus")),
+    }
+    for name, column in columns.items():
+        parquet.write_table(pyarrow.table({"text": ["a"], name: column}), tmp_path / "a.parquet")
+        said = refused(tmp_path / "a.parquet")
+        assert f"column '{name}' holds, behind row 0, what cannot be read" in str(said)
+        assert "damaged" not in str(said)
+
+
 @pytest.mark.parametrize("kind", ["parquet", "xlsx", "json", "jsonl"])
 def test_what_is_cut_short_is_an_input_error(tmp_path, kind):
     path = tmp_path / f"a.{kind}"

@@ -35,19 +35,35 @@ def read_parquet(source: Source, file: Any) -> Iterator[tuple[int, list[Any]]]:
     from pyarrow import ArrowException
 
     number = 0
+    batches = file.iter_batches(_BATCH)
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ArrowException, OSError, ValueError) as error:
+            raise InputError(_damaged(source, "a Parquet file", error)) from error
+        if batch is None:
+            return
+        named = zip(batch.schema.names, batch.columns, strict=True)
+        columns = [_values(source, name, column, number) for name, column in named]
+        for row in zip(*columns, strict=True):
+            number += 1
+            yield number, list(row)
+
+
+def _values(source: Source, name: str, column: Any, number: int) -> list[Any]:
+    """Return the values of a column behind row `number`, which the file may hold and Python not."""
+    from pyarrow import ArrowException
+
     try:
-        for batch in file.iter_batches(_BATCH):
-            columns = [column.to_pylist() for column in batch.columns]
-            for row in zip(*columns, strict=True):
-                number += 1
-                yield number, list(row)
-    except OverflowError as error:  # Python's dates end with the year 9999
+        return column.to_pylist()
+    except (ArrowException, OverflowError, ValueError) as error:
+        dated = isinstance(error, OverflowError)  # Python's dates end with the year 9999
+        what = "a date or a time that is out of range" if dated else "what cannot be read"
+        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{source.name}: behind row {number:,} is a date or a time that is out of range: "
-            f"{error}; write that column as text"
+            f"{source.name}: column {name!r} holds, behind row {number:,}, {what}: {reason}; "
+            "write that column as text in UTF-8, or leave it out"
         ) from error
-    except (ArrowException, OSError, ValueError) as error:
-        raise InputError(_damaged(source, "a Parquet file", error)) from error
 
 
 def read_excel(source: Source) -> tuple[list[list[Any]], list[str]]:
