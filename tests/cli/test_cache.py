@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from fewfit.cli import app
@@ -45,3 +46,23 @@ def test_what_is_no_store_and_no_size_is_one_line(tmp_path):
         assert out.exit_code == code
         assert out.output.startswith("fewfit: error: ")
         assert out.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("clear",), ("drop", "fake"), ("prune", "1KB")])
+def test_a_store_named_before_the_command_is_not_passed_over(tmp_path, command):
+    """The user's own store was made smaller, and the one that was named stayed as it was."""
+    mine = tmp_path / "mine.sqlite"
+    for path in (mine, default_path()):
+        StoredModel(FakeModel(), path).observe(prompts("a", "b"), ("x", "y"))
+    out = run("--store", str(mine), *command)
+    assert out.exit_code == 2
+    assert f"fewfit cache {command[0]} --store {mine}" in out.output
+    assert run("--json", *command).exit_code == 2
+    assert json.loads(run("--json").output)["rows"] == 2
+
+
+@pytest.mark.parametrize("command", [(), ("clear",), ("drop", "fake"), ("prune", "1KB")])
+def test_a_store_that_is_not_there_is_not_said_to_be_empty(tmp_path, command):
+    out = run(*command, "--store", str(tmp_path / "typo.sqlite"))
+    assert out.exit_code == 2
+    assert "typo.sqlite" in out.output

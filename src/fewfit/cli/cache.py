@@ -28,7 +28,14 @@ Where = Annotated[
 @plain_errors
 def status(context: typer.Context, store: Where = None, as_json: AsJson = False) -> None:
     """Say where the models' answers are kept, how many there are, and how large the file is."""
-    if context.invoked_subcommand is not None:
+    command = context.invoked_subcommand
+    if command is not None:
+        # It would be another file, the user's own, that the command then makes smaller.
+        if store is not None or as_json:
+            option = "--json" if store is None else f"--store {store}"
+            raise InputError(
+                f"{option.split()[0]}: goes behind the command, 'fewfit cache {command} {option}'"
+            )
         return
     from fewfit.store import statistics
 
@@ -89,6 +96,8 @@ def clear(store: Where = None, as_json: AsJson = False) -> None:
 def _path(store: Path | None) -> Path:
     from fewfit.store import default_path
 
+    if store is not None and not store.exists():
+        raise InputError(f"--store: there is no file {store}")
     return default_path() if store is None else store
 
 
