@@ -348,3 +348,14 @@ def test_several_warnings_of_a_kind_are_counted(tmp_path):
         loading.FIRST, loading.LARGEST = before
     assert said.count("longer than the model reads") == 3
     assert "6 more of these kinds" in said
+
+
+@pytest.mark.parametrize("words", ["", "good,,bad", " ,good", "good, good"])
+def test_words_that_are_none_are_not_tried(words):
+    assert "--words: expected word,word" in run("doctor", "fake", "--words", words, code=2).stderr
+
+
+def test_words_to_try_are_read_without_the_blanks_around_them():
+    """As those of --label are: ' great' was looked for among the tokens, and not found."""
+    report = run("doctor", "fake", "--words", "good, great ,bad", "--json").stdout
+    assert json.loads(report)["words"] == ["good", "great", "bad"]

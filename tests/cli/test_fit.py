@@ -10,6 +10,7 @@ import pytest
 from fewfit import FewShotClassifier
 from fewfit.artifacts import schema
 from tests.cli.helpers import LABELS, TEXTS, WORDS, csv_bytes, run, write_xlsx
+from tests.fake_server import FakeServer
 
 ROWS = [[text, label] for text, label in zip(TEXTS, LABELS, strict=True)]
 
@@ -411,3 +412,19 @@ def test_blanks_around_a_class_that_is_given_words_are_none_of_it(fit, tmp_path,
     twice = ("--labels", path) if as_file else (*inline, "--label", "neg=poor")
     _, said, _ = fit([["text", "label"], *ROWS], *twice, code=2)
     assert "once" in said
+
+
+def test_the_queries_of_the_doctor_are_of_the_budget(tmp_path):
+    """It asked five and more, whatever the budget was."""
+    (tmp_path / "a.csv").write_bytes(csv_bytes())
+    views = ["--template", "{text} It was {mask}", "--template", "{text} All in all {mask}"]
+    with FakeServer() as server:
+        args = ["-o", tmp_path / "t", "--model", f"openai-chat:{server.url}?model=toy", "--doctor"]
+        fit = ["fit", tmp_path / "a.csv", *args, "--label", "pos=good", "--label", "neg=bad"]
+        said = run(*fit, *views, "--max-queries", 6, code=6).stderr
+        assert "up to 7 queries, and --max-queries is 6" in said
+        assert not server.requests
+        result = run(*fit, "--max-queries", 8, "--errors", "nan", code=6)
+        assert len(server.queries()) == 8
+        assert "5 queries, 3 of --max-queries 8 left" in result.stderr
+        assert "the budget of 3 queries is used up" in result.stderr

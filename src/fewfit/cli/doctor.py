@@ -11,7 +11,7 @@ import typer
 from fewfit.cli.options import Hidden
 from fewfit.cli.output import plain_errors
 from fewfit.cli.terminal import show
-from fewfit.errors import ModelError
+from fewfit.errors import BudgetExceededError, InputError, ModelError
 from fewfit.markdown import Table
 
 
@@ -29,7 +29,7 @@ def doctor(
 
     Exit code 3 if it gave no usable answer.
     """
-    report = probed(joined(model, hidden), [template], words.split(","))
+    report = probed(joined(model, hidden), [template], _listed(words))
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -42,6 +42,14 @@ def doctor(
         raise typer.Exit(ModelError.exit_code)
 
 
+def _listed(words: str) -> list[str]:
+    """Return the label words of the option, without the blanks around them (InputError)."""
+    listed = [word.strip() for word in words.split(",")]
+    if not all(listed) or len(set(listed)) < len(listed):
+        raise InputError(f"--words: expected word,word,... each of them once, got {words!r:.80}")
+    return listed
+
+
 def joined(model: str, hidden: str | None) -> str:
     """Return the spec of two models in one; of `model` where there is no other."""
     from fewfit.models.paired import JOINT
@@ -49,11 +57,26 @@ def joined(model: str, hidden: str | None) -> str:
     return model if hidden is None else model + JOINT + hidden
 
 
-def probed(model: str, templates: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
-    """Probe the model that a spec names with each template; the report as JSON keeps it."""
+def probed(
+    model: str, templates: Sequence[str], words: Sequence[str], max_queries: int | None = None
+) -> dict[str, Any]:
+    """Probe the model that a spec names with each template; the report as JSON keeps it.
+
+    Raises
+    ------
+    BudgetExceededError
+        If more may be asked than `max_queries`; nothing was.
+    """
     from fewfit.estimators.opening import load_model
-    from fewfit.models.probe import probe
+    from fewfit.models.probe import MOST, MOST_OF_VIEW, probe
     from fewfit.prompts import Template
 
     first, *further = map(Template, templates)
+    most = MOST + MOST_OF_VIEW * len(further)
+    if max_queries is not None and max_queries < most:
+        raise BudgetExceededError(
+            f"--doctor asks up to {most} queries, and --max-queries is {max_queries}; name a "
+            "larger budget, or leave --doctor out",
+            left=most,
+        )
     return probe(load_model(model), template=first, further=further, words=words).to_dict()

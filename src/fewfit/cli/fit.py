@@ -235,7 +235,12 @@ def fit(
     if show_prompt:
         say("\n\n".join(classifier.show_prompts(examples.texts, y)))
         return
-    report = probed(joined(model, hidden), source, _words(words, y)) if probe else None
+    report = None
+    if probe:
+        report = probed(joined(model, hidden), source, _words(words, y), max_queries)
+        if max_queries is not None:
+            left = classifier.max_queries = max_queries - report["queries"]
+            note(f"doctor: {report['queries']} queries, {left} of --max-queries {max_queries} left")
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
     given: dict[str, Any] = {"unlabelled": texts} if texts else {}

@@ -20,6 +20,9 @@ TEXTS = (
     "The film was a joy from its first minute to its last.",
     "The parcel arrived broken, and nobody at the shop answers the phone.",
 )
+MOST, MOST_OF_VIEW = 5, 2
+"""How many queries :func:`probe` asks with the first template, and with each further one."""
+
 NOISE = 0.05
 """Nats, or share of a vector's length: more than half-precision arithmetic explains."""
 
