@@ -70,3 +70,31 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch, arguments, says):
     found = run(*arguments)
     assert found.exit_code == 2, found.output
     assert says in " ".join(found.output.split())
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["--label", "a=", "--label", "b=y"], "give a word"),
+        (["--label", "a=x", "--label", "b=X"], "belongs to one class"),
+    ],
+)
+def test_names_that_labels_would_refuse_are_refused_here(tmp_path, names, says):
+    """They were asked about, and written to a file that no command reads."""
+    (tmp_path / "terms.txt").write_text(TERMS)
+    found = run(tmp_path / "terms.txt", *names)
+    assert found.exit_code == 2
+    assert says in found.output
+
+
+@pytest.mark.parametrize("output", ["nowhere/words.json", "terms.txt"])
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_asked(
+    tmp_path, monkeypatch, output
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "terms.txt").write_text(TERMS)
+    monkeypatch.setattr("fewfit.cli.words._cosines", lambda *_: pytest.fail("asked"))
+    found = run("terms.txt", *CLASSES, "-o", output)
+    assert found.exit_code == 2
+    assert "--output" in found.output
+    assert (tmp_path / "terms.txt").read_text() == TERMS

@@ -11,6 +11,7 @@ import typer
 from fewfit.cli.labels import read_label_words
 from fewfit.cli.options import LabelFile, LabelWords, Store, store_path
 from fewfit.cli.output import note, plain_errors, say
+from fewfit.cli.writing import check_output
 from fewfit.errors import InputError
 
 
@@ -53,6 +54,8 @@ def words(
     names = _names(read_label_words(label, labels))
     if (terms is None) == (vocabulary is None):
         raise InputError("words: give a file of terms, or --vocabulary hf:NAME, one of the two")
+    if output is not None:
+        check_output(str(output), [path for path in (terms, labels, store) if path is not None])
     found = _terms(terms) if terms is not None else _vocabulary(str(vocabulary))
     cosine = _cosines(model, list(names.values()), found, store_path(store))
     chosen = retrieve_words(names, found, cosine, threshold=threshold, n=n)
@@ -68,7 +71,9 @@ def words(
 
 
 def _names(given: Any) -> dict[str, str]:
-    """Return the one name of each class (InputError)."""
+    """Return the one name of each class, no two the same (InputError)."""
+    from fewfit.prompts import Verbalizer
+
     names: dict[str, str] = {}
     for label, own in (given or {}).items():
         listed = [own] if isinstance(own, str) else list(own)
@@ -79,7 +84,8 @@ def _names(given: Any) -> dict[str, str]:
         names[str(label)] = str(listed[0])
     if len(names) < 2:
         raise InputError("words: name two classes or more, as --label CLASS=NAME")
-    return names
+    checked = Verbalizer(names).labels  # as --labels will read them
+    return {label: checked[label][0] for label in names}
 
 
 def _terms(path: Path) -> list[str]:

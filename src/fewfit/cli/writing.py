@@ -54,25 +54,13 @@ class Output:
         if path == "-":
             if sys.stdout is None or sys.stdout.closed:
                 raise InputError("standard output is closed; name a file with --output")
-            self._check_apart(_STANDARD[1], not_over)
+            _check_apart(path, _STANDARD[1], not_over)
             return
         if suffix in _PACKED or (suffix in _TEXT and not as_json):
             raise InputError(
                 f"--output: {path}: predictions are CSV, or JSON lines; name a .csv or .jsonl file"
             )
-        try:
-            _check_writable(Path(path))
-            self._check_apart(Path(path), not_over)
-        except (OSError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            text = getattr(error, "strerror", None) or error
-            raise InputError(f"--output: {path}: cannot be written: {text}") from error
-
-    def _check_apart(self, path: Path, not_over: Iterable[str | Path]) -> None:
-        """Refuse a file that is still needed, by whatever name (InputError)."""
-        if path.is_file() and any(o.exists() and o.samefile(path) for o in _files(not_over)):
-            raise InputError(f"--output: {self.path} is also read; name another file")
+        check_output(path, not_over)
 
     def write(self, rows: Iterable[Sequence[Any]], objects: Iterable[dict[str, Any]]) -> None:
         """Write rows under the header, or, as JSON, the objects; what is written is on its way."""
@@ -121,6 +109,31 @@ class Output:
         if not self.as_json:
             stream.write(_record(self.header))
         return stream
+
+
+def check_output(path: str, not_over: Iterable[str | Path]) -> None:
+    """Refuse a file that cannot be written, or is still needed, without touching it (InputError).
+
+    Parameters
+    ----------
+    path : str
+    not_over : iterable of path
+        As for :class:`Output`.
+    """
+    try:
+        _check_writable(Path(path))
+        _check_apart(path, Path(path), not_over)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        text = getattr(error, "strerror", None) or error
+        raise InputError(f"--output: {path}: cannot be written: {text}") from error
+
+
+def _check_apart(name: str, path: Path, not_over: Iterable[str | Path]) -> None:
+    """Refuse a file that is still needed, by whatever name (InputError)."""
+    if path.is_file() and any(o.exists() and o.samefile(path) for o in _files(not_over)):
+        raise InputError(f"--output: {name} is also read; name another file")
 
 
 def _files(needed: Iterable[str | Path]) -> Iterator[Path]:
