@@ -11,9 +11,11 @@ SEEDS = 2**32
 """How many seeds there are, from 0: those that NumPy's older generator takes."""
 
 
-def choose(option: str, value: str, known: Iterable[str]) -> str:
-    """Return a value that is one of those known (InputError)."""
+def choose(option: str, value: str | None, known: Iterable[str], default: str = "") -> str:
+    """Return a value that is one of those known (InputError), the default where it is left out."""
     names = list(known)
+    if value is None:
+        return default
     if value in names:
         return value
     raise InputError(f"{option}: {value!r} is not one of {names}{did_you_mean(value, names)}")

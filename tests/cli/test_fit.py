@@ -428,3 +428,9 @@ def test_the_queries_of_the_doctor_are_of_the_budget(tmp_path):
         assert len(server.queries()) == 8
         assert "5 queries, 3 of --max-queries 8 left" in result.stderr
         assert "the budget of 3 queries is used up" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--label-column", "--decoder", "--calibration", "--tune"])
+def test_an_option_with_nothing_in_it_is_not_left_out(fit, option):
+    """As of a variable that the shell does not know; it was taken for the default."""
+    assert option in fit([["text", "label"], *ROWS], option, "", code=2)[1]

@@ -62,7 +62,8 @@ def evaluate(
     separator = separator_of(classifier, multi_label, label_separator)
     fields, known = classifier.task_.template.fields, classifier.columns_
     remembered = known.fields if known else None
-    name = label_column or (known.label if known else "label")
+    own = known.label if known else "label"
+    name = own if label_column is None else label_column
     names = [n for own in column_names(fields, text_column, remembered).values() for n in own]
     table = open_table(
         test, format, delimiter=delimiter, encoding=encoding, wanted=[*names, name], say=note

@@ -168,7 +168,7 @@ def fit(
     choose("--errors", errors, ("raise", "nan"))
     model, words = read_taxonomy(taxonomy, model, read_label_words(label, labels))
     kept = {"store": store_path(store), "max_queries": max_queries, "errors": errors}
-    choose("--tune", tune or "auto", ("auto",))
+    choose("--tune", tune, ("auto",))
     source = template or [DEFAULT_TEMPLATE]
     views = through(source, transform, store)
     fields = make_views(views).fields
@@ -195,7 +195,8 @@ def fit(
     for view in make_views(views).views:
         check_savable(view)
 
-    names, name = column_names(fields, text_column), label_column or "label"
+    names = column_names(fields, text_column)
+    name = "label" if label_column is None else label_column
     wanted = [n for own in names.values() for n in own]
     file = {"delimiter": delimiter, "encoding": encoding, "say": note}
     table = open_table(train, format, wanted=[*wanted, name], **file)
@@ -285,11 +286,11 @@ def _single(
     from fewfit.estimators.classifier import FewShotClassifier
 
     own, of_calibration = _options(options)
-    name = choose("--decoder", decoder or "offset-regression", sorted(DECODERS))
+    name = choose("--decoder", decoder, sorted(DECODERS), default="offset-regression")
     made = make_decoder(name, options=own)
     how = None
     if calibration is not None or of_calibration:
-        name = choose("--calibration", calibration or "contextual", sorted(CALIBRATIONS))
+        name = choose("--calibration", calibration, sorted(CALIBRATIONS), default="contextual")
         how = make_calibration(name, options=of_calibration)
     return FewShotClassifier(
         model, template=template, labels=words, decoder=made, calibration=how, **kept

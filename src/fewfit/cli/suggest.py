@@ -86,7 +86,9 @@ def suggest(
     table = open_table(input, format, delimiter=delimiter, encoding=encoding, say=note)
     places = find_texts(table, views.fields, text_column, columns.fields if columns else None)
     name = label_column or (columns.label if columns else "label")
-    place = find_labels(table, name) if label_column else position(table.columns, name)
+    place = position(table.columns, name)
+    if label_column is not None:
+        place = find_labels(table, label_column)
     why = position(table.columns, REASON)
     raw = dict(table.read())
     if why is not None:

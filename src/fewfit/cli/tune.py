@@ -172,8 +172,8 @@ def tune(
             f"{did_you_mean(method, list(METHODS))}"
         )
     choose("--dtype", dtype, DTYPES)
-    choose("--reading", reading or "words", ("answers", "words"))
-    choose("--rate", rate or "auto", ("auto",))
+    choose("--reading", reading, ("answers", "words"))
+    choose("--rate", rate, ("auto",))
     older = {
         "unlikelihood": unlikelihood,
         "length_normalised": length_normalised,
@@ -208,7 +208,7 @@ def tune(
     check_output(output, ARTIFACT if not chosen.decoded else (*ARTIFACT, *DECODED), checkpoint)
     templates = [Template(source) for source in template or [DEFAULT_TEMPLATE]]
     words = read_label_words(label, labels)
-    name = label_column or "label"
+    name = "label" if label_column is None else label_column
     file = {"format": format, "delimiter": delimiter, "encoding": encoding}
     sets, rest = None, None
     if separator is not None:
