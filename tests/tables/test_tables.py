@@ -212,6 +212,13 @@ def refused(path):
     return None
 
 
+def test_what_is_there_comes_before_what_its_name_tells(tmp_path):
+    """A folder, and a name that is mistyped, were told to add --format."""
+    (tmp_path / "mails").mkdir()
+    assert "is a folder; name a file in it" in str(refused(tmp_path / "mails"))
+    assert "No such file" in str(refused(tmp_path / "male"))
+
+
 def packed():
     rows = [[f"{text} {i}", label] for i in range(400) for text, label in ROWS]
     data = csv_bytes(rows=[["text", "label"], *rows])

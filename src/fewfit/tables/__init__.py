@@ -103,8 +103,9 @@ def open_table(
         If the file cannot be read, is cut short or damaged, is not what its format says, or holds
         no rows.
     """
-    kind = choose("--format", format, FORMATS) if format is not None else _format_of(path)
-    source = Source(path)
+    given = choose("--format", format, FORMATS)
+    source = Source(path)  # whether it is there comes before what its name tells
+    kind = given or _format_of(path)
     other = is_binary(source)
     if other is not None and kind != other:
         raise InputError(
