@@ -50,23 +50,24 @@ def parse_spec(spec: str, options: Sequence[str] = OPTIONS) -> tuple[str, dict[s
     given: dict[str, Any] = {}
     if not Checkpoint(name).local_folder and "?" in name:
         name, _, query = name.rpartition("?")
+        behind = f"model: what stands behind '{name}?'"  # which may hold a token, and is not said
         try:
             pairs = parse_qsl(query, strict_parsing=True, keep_blank_values=True)
         except ValueError as error:
-            raise InputError(f"model: {query!r} in {spec!r} is not option=value") from error
+            raise InputError(f"{behind} is not option=value") from error
         given = dict(pairs)
         if set(given) - set(options) or len(given) != len(pairs):
             raise InputError(
-                f"model: {query!r} in {spec!r}: each of {list(options)} may be given once, "
-                "nothing else"
+                f"{behind}: each of {list(options)} may be given once, nothing else; a token of "
+                "the hub is put into the environment, as HF_TOKEN"
             )
         if "max_tokens" in given:
             if not given["max_tokens"].isdecimal():
-                raise InputError(f"model: max_tokens in {spec!r} is not a number")
+                raise InputError(f"{behind}: max_tokens is not a number")
             given["max_tokens"] = int(given["max_tokens"])
         if "chat" in given:
             if given["chat"] not in ("true", "false"):
-                raise InputError(f"model: chat in {spec!r} is true or false")
+                raise InputError(f"{behind}: chat is true or false")
             given["chat"] = given["chat"] == "true"
     if not Checkpoint(name).local_folder and "@" in name:
         name, _, given["revision"] = name.rpartition("@")
