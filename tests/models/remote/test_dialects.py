@@ -314,3 +314,15 @@ def test_a_model_that_was_changed_goes_on_under_another_fingerprint():
         other = model_of("openai", server, "&fingerprint=new-weights")
         assert other.observe(prompts("y"), WORDS).queries == 1
     assert other.identity != model.identity
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options"), [*((name, "") for name in ASKS), ("openai-chat", "&system=Be+brief.")]
+)
+def test_what_is_shown_of_a_prompt_is_what_is_sent(scheme, options):
+    with FakeServer() as server:
+        model = model_of(scheme, server, options)
+        model.observe(prompts("x"), WORDS)
+        sent = [r for r in server.requests if r.path == ASKS[scheme]][-1]
+        said = [turn["content"] for turn in sent.body.get("messages", [])] or [sent.text]
+        assert model.show(prompts("x")[0], WORDS) == "\n\n".join(said)

@@ -197,6 +197,9 @@ class TopTokens(RemoteModel):
 class ChosenTokens(RemoteModel):
     """Base of the dialects that score exactly the tokens that they are given by id."""
 
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return before_slot(prompt)
+
     def _asking(
         self, session: Session, prompts: Sequence[Prompt], words: Sequence[str]
     ) -> Callable[[Prompt], Answer]:

@@ -54,12 +54,15 @@ class _Embeddings(RemoteModel):
         labels.prepare(prompts)
 
         def ask(prompt: Prompt) -> Answer:
-            texts = list(prompt.fields) if is_pair(prompt) else [prompt.user_text]
+            texts = _texts(prompt)
             found = [self._checked(row)[None] for row in self._embedded(session, texts)]
             hidden, vector = read_pair(*found) if is_pair(prompt) else (found[0], found[0])
             return Answer(labels.scores([prompt], vector)[0], None, hidden[0])
 
         return ask
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return "\n\n".join(_texts(prompt))
 
     def _all(self, session: Session, texts: Sequence[str]) -> NDArray[np.float32]:
         chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
@@ -69,6 +72,11 @@ class _Embeddings(RemoteModel):
     @abstractmethod
     def _embedded(self, session: Session, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Ask for the vectors of at most 32 texts, in one request."""
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    """Return what is sent of a prompt: the user's text, or the two of a pair."""
+    return list(prompt.fields) if is_pair(prompt) else [prompt.user_text]
 
 
 class OpenAIEmbeddings(_Embeddings):

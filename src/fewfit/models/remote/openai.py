@@ -197,6 +197,9 @@ class OpenAIChat(_OpenAI):
         in_words = options.get("answers") == "text"
         return object.__new__(OpenAIChatText if cls is OpenAIChat and in_words else cls)
 
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return "\n\n".join(filter(None, [self.options.system, super().show(prompt, words)]))
+
     def _body(self, text: str) -> dict[str, Any]:
         system = self.options.system
         said = [{"role": "system", "content": system}] if system is not None else []

@@ -21,7 +21,6 @@ from fewfit.models.remote.replies import (
     token_ids,
     vector,
 )
-from fewfit.models.remote.slot import before_slot
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
 from fewfit.models.remote.writing import WritesTexts, completion, of_choice
@@ -152,7 +151,7 @@ class VLLM(ServedChat, ChosenTokens, WritesTexts):
         return vector(field(items(field(reply, "data"), 1, "data")[0], "data"))
 
     def show(self, prompt: Prompt, words: Sequence[str]) -> str:
-        return self._said(prompt) if self.options.chat else before_slot(prompt)
+        return self._said(prompt) if self.options.chat else super().show(prompt, words)
 
     def _check_fields(self, session: Session, prompt: Prompt, words: Sequence[str]) -> list[Check]:
         ids = self._tokenizer(session)(" " + words[0])[:1]
