@@ -248,13 +248,13 @@ def test_fit_keeps_the_report_in_the_artifact(tmp_path, monkeypatch):
         arguments = ["fit", str(tmp_path / "train.csv"), "--model", spec, "--doctor"]
         arguments += ["--label", "n=bad", "--label", "p=good", "--output", str(tmp_path / "a")]
         arguments += ["--template", "{text} It was {mask}.", "--store", str(tmp_path / "s.sqlite")]
-        done = run(app, [*arguments, "--max-queries", "3"])
+        done = run(app, [*arguments, "--max-queries", "8"])  # 5 of them the doctor's
         assert done.exit_code == 6
         assert "2 are left" in done.output
-        done = run(app, [*arguments, "--max-queries", "3", "--json"])
+        done = run(app, [*arguments, "--max-queries", "8", "--json"])
         assert done.exit_code == 0, done.output
-        assert json.loads(done.output)["queries"] == 2
-        assert json.loads(done.output)["retries"] == 0
+        assert json.loads(done.stdout)["queries"] == 2
+        assert json.loads(done.stdout)["retries"] == 0
         classifier = FewShotClassifier.load(tmp_path / "a", store=None)
         assert classifier.doctor_ is not None
         assert classifier.doctor_["answers"] is True
