@@ -135,3 +135,19 @@ def test_artifacts_have_their_own_words_and_one_label_a_row(tmp_path, pool):
     args = ["-o", tmp_path / "many", "--model", "fake", "--multi-label"]
     run("fit", tmp_path / "train.csv", *args)
     assert "several labels" in run("suggest", tmp_path / "many", pool, code=2).stderr
+
+
+def test_a_second_model_gives_the_hidden_states(tmp_path, pool):
+    """Beside a model that is named, or the one of an artifact."""
+    model = ("--hidden", "embedded", *WORDS)
+    alone = run("suggest", "fake", pool, "-n", 6, *WORDS).stdout
+    both = run("suggest", "fake", pool, "-n", 6, "-o", tmp_path / "both.csv", *model).stderr
+    assert "25 queries asked" in both  # a text, of whichever of the two
+    assert (tmp_path / "both.csv").read_text() != alone
+    (tmp_path / "train.csv").write_bytes(csv_bytes())
+    run("fit", tmp_path / "train.csv", "-o", tmp_path / "one", "--model", "fake", *model)
+    told = run("suggest", tmp_path / "one", pool, "-o", tmp_path / "more.csv").stderr
+    assert ", 0 queries asked" in told
+    again = ("--model", "fake", "--hidden", "embedded", "-o", tmp_path / "same.csv")
+    run("suggest", tmp_path / "one", pool, *again)
+    assert (tmp_path / "same.csv").read_text() == (tmp_path / "more.csv").read_text()

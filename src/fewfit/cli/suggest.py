@@ -15,6 +15,7 @@ from fewfit.cli.options import (
     Encoding,
     Errors,
     Format,
+    Hidden,
     Input,
     LabelColumn,
     LabelFile,
@@ -58,6 +59,7 @@ def suggest(
     label: LabelWords = None,
     labels: LabelFile = None,
     model: Model = None,
+    hidden: Hidden = None,
     store: Store = "default",
     max_queries: MaxQueries = None,
     errors: Errors = "raise",
@@ -77,7 +79,7 @@ def suggest(
 
     words = read_label_words(label, labels)
     fitted = Path(artifact).is_dir()
-    kept = {"store": store, "max_queries": max_queries, "errors": errors}
+    kept = {"hidden": hidden, "store": store, "max_queries": max_queries, "errors": errors}
     classifier = _loaded(artifact, model, template or words, **kept) if fitted else None
     if classifier is None:
         classifier = _new(artifact if model is None else model, template, words, **kept)

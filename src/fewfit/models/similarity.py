@@ -87,6 +87,17 @@ def is_pair(prompt: Prompt) -> bool:
     return len(prompt.fields) == 2
 
 
+def texts_of(prompt: Prompt) -> list[str]:
+    """Return what is embedded of a prompt: the user's text, or the two of a pair."""
+    return list(prompt.fields) if is_pair(prompt) else [prompt.user_text]
+
+
+def show_texts(prompt: Prompt, words: Sequence[str]) -> str:
+    """Return for a person what is embedded: the texts of a prompt, and each label sentence."""
+    said = "\n".join(label_sentence(prompt, word) for word in words)
+    return "\n\n".join([*texts_of(prompt), said])
+
+
 def read_pair(u: Vectors, v: Vectors) -> tuple[Vectors, Vectors]:
     """Return the hidden states of pairs of texts, and what their label sentences are held against.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import erf, softmax
 
-from fewfit import load_model
+from fewfit import Template, load_model
 from fewfit.errors import InputError, MissingExtraError, ModelError
 from fewfit.models import EmbeddedEncoder, EnglishEncoder
 from fewfit.models.costs import Size
@@ -283,3 +283,10 @@ def test_they_are_opened_by_name_and_take_no_options(name):
     assert not any("/" in value and "site-packages" in value for value in model.identity.values())
     with pytest.raises(InputError, match="takes no options"):
         load_model(f"{name}:x")
+
+
+def test_what_is_shown_is_what_is_embedded(embedded):
+    one = Template("{text} This is {mask}.").render({"text": "So dull"})
+    assert embedded.show(one, ["good", "bad"]) == "So dull\n\nThis is good.\nThis is bad."
+    two = Template("{a} ? {mask} , {b}").render({"a": "Rain", "b": "It is wet"})
+    assert embedded.show(two, ["yes"]) == "Rain\n\nIt is wet\n\n? yes ,"

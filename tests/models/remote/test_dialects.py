@@ -323,6 +323,9 @@ def test_what_is_shown_of_a_prompt_is_what_is_sent(scheme, options):
     with FakeServer() as server:
         model = model_of(scheme, server, options)
         model.observe(prompts("x"), WORDS)
-        sent = [r for r in server.requests if r.path == ASKS[scheme]][-1]
+        *before, sent = [r for r in server.requests if r.path == ASKS[scheme]]
         said = [turn["content"] for turn in sent.body.get("messages", [])] or [sent.text]
+        if scheme in ("embeddings", "tei"):  # whose label sentences are asked once, first
+            name = {"embeddings": "input", "tei": "inputs"}[scheme]
+            said.append("\n".join(text for r in before for text in r.body[name]))
         assert model.show(prompts("x")[0], WORDS) == "\n\n".join(said)

@@ -13,7 +13,7 @@ from fewfit.errors import ModelError
 from fewfit.models.base import Capabilities, FrozenModel
 from fewfit.models.local.scores import finish
 from fewfit.models.local.texts import Encoded
-from fewfit.models.similarity import LabelSentences, is_pair, read_pair
+from fewfit.models.similarity import LabelSentences, is_pair, read_pair, show_texts
 from fewfit.observations import Batch, ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -46,6 +46,9 @@ class TextVectors(FrozenModel):
         for positions, items, hidden, vectors in self._read(prompts):
             scores = labels.scores([prompts[i] for i in positions], vectors)
             yield positions, finish(items, columns, ScoreSpace.SIMILARITY, scores, hidden)
+
+    def show(self, prompt: Prompt, words: Sequence[str]) -> str:
+        return show_texts(prompt, words)
 
     @abstractmethod
     def _embedded(self, texts: Sequence[str]) -> Iterator[tuple[Any, Any]]:

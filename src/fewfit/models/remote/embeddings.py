@@ -15,7 +15,7 @@ from fewfit.models.remote.base import RemoteModel
 from fewfit.models.remote.replies import field, items, vector
 from fewfit.models.remote.transport import Session
 from fewfit.models.remote.verdict import RowError
-from fewfit.models.similarity import LabelSentences, is_pair, read_pair
+from fewfit.models.similarity import LabelSentences, is_pair, read_pair, show_texts, texts_of
 from fewfit.observations import ScoreSpace
 from fewfit.prompts import Prompt
 
@@ -54,7 +54,7 @@ class _Embeddings(RemoteModel):
         labels.prepare(prompts)
 
         def ask(prompt: Prompt) -> Answer:
-            texts = _texts(prompt)
+            texts = texts_of(prompt)
             found = [self._checked(row)[None] for row in self._embedded(session, texts)]
             hidden, vector = read_pair(*found) if is_pair(prompt) else (found[0], found[0])
             return Answer(labels.scores([prompt], vector)[0], None, hidden[0])
@@ -62,7 +62,7 @@ class _Embeddings(RemoteModel):
         return ask
 
     def show(self, prompt: Prompt, words: Sequence[str]) -> str:
-        return "\n\n".join(_texts(prompt))
+        return show_texts(prompt, words)
 
     def _all(self, session: Session, texts: Sequence[str]) -> NDArray[np.float32]:
         chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
@@ -72,11 +72,6 @@ class _Embeddings(RemoteModel):
     @abstractmethod
     def _embedded(self, session: Session, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         """Ask for the vectors of at most 32 texts, in one request."""
-
-
-def _texts(prompt: Prompt) -> list[str]:
-    """Return what is sent of a prompt: the user's text, or the two of a pair."""
-    return list(prompt.fields) if is_pair(prompt) else [prompt.user_text]
 
 
 class OpenAIEmbeddings(_Embeddings):
