@@ -72,7 +72,7 @@ FILES = [
     ("a.csv", GOOD + b'"two\nlines",\n', 0, "1 row without a label, left out (line 8)"),
     ("a.csv", GOOD + b"one,two,three\n", 2, "line 8 has 3 values for 2 columns"),
     ("a.csv", b"text,label\n", 2, "no rows"),
-    ("a.csv", b"text,label\na,b\n", 2, "at least two classes"),
+    ("a.csv", b"text,label\na,b\n", 2, "every label is 'b'"),
     ("a.pickle", b"\x80", 2, "add --format"),
 ]  # fmt: skip
 

@@ -311,6 +311,27 @@ def test_a_pipe_is_read_again(monkeypatch):
     assert "standard input" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "n"),
+    [
+        (b'{"text": "a"}\n{"text": "b"}\n', 2),
+        (b'\xef\xbb\xbf\n[{"text": "a"},\n {"text": "b"}]', 2),
+        (gzip.compress(b'{"rows": [{"text": "a"}, {"text": "b"}, {"text": "c"}]}'), 3),
+        (b"{text},text\n1,a\n", 1),
+        (b"[text],text\n1,a\n", 1),
+    ],
+)
+def test_a_pipe_is_json_where_it_begins_so(monkeypatch, content, n):
+    class Piped:
+        closed = False
+        buffer = io.BytesIO(content)
+
+    monkeypatch.setattr("sys.stdin", Piped)
+    table = open_table("-")
+    assert "text" in table.columns
+    assert [row[table.columns.index("text")] for _, row in table.read()] == ["a", "b", "c"][:n]
+
+
 def test_a_pipe_by_name_is_read_again(tmp_path):
     path = tmp_path / "a.csv"
     os.mkfifo(path)

@@ -109,6 +109,11 @@ def check_names(
                     f"{did_you_mean(label, list(words))}"
                 )
         return
+    if len(set(y)) == 1:
+        raise InputError(
+            f"{table.path}, column {name!r}: at least two classes are needed, and every label is "
+            f"{y[0]!r}; add rows of another, or name all classes there are, --label CLASS=word"
+        )
     advice = ", or tell the model how they differ with --label CLASS=word for each class"
     _check_distinct(table, examples.lines, y, name, advice)
 

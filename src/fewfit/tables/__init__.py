@@ -19,7 +19,7 @@ from fewfit.tables.delimited import (
 )
 from fewfit.tables.encoding import find_encoding
 from fewfit.tables.names import position
-from fewfit.tables.records import is_array, read_array, read_lines
+from fewfit.tables.records import begins_as_json, is_array, read_array, read_lines
 from fewfit.tables.source import SUFFIXES, Source
 
 __all__ = ["FORMATS", "Row", "Table", "open_table"]
@@ -89,7 +89,8 @@ def open_table(
     path : str
         Compressed where its first bytes say so (gzip, bzip2, xz).
     format : str, optional
-        One of :data:`FORMATS`; left out, the name tells it, and what is piped is CSV.
+        One of :data:`FORMATS`; left out, the name tells it, and what is piped is CSV, or JSON
+        where it begins as JSON does.
     delimiter, encoding : str, optional
         Of CSV, and of what is text; left out, they are found.
     wanted : sequence of str
@@ -105,7 +106,7 @@ def open_table(
     """
     given = choose("--format", format, FORMATS)
     source = Source(path)  # whether it is there comes before what its name tells
-    kind = given or _format_of(path)
+    kind = given or ("json" if path == "-" and begins_as_json(source) else _format_of(path))
     other = is_binary(source)
     if other is not None and kind != other:
         raise InputError(

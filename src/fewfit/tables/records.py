@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from fewfit.errors import InputError
 from fewfit.tables.source import Source
 
 Record = tuple[int, dict[str, Any]]
+_BEGINS = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:\{\s*[\"}]|\[\s*[{\]])")
 
 
 def read_lines(source: Source, encoding: str) -> Iterator[Record]:
@@ -45,6 +47,12 @@ def read_array(source: Source, encoding: str) -> list[Record]:
         if not isinstance(record, dict):
             raise InputError(f"{source.name}: item {number} is not a JSON object")
     return list(enumerate(content, start=1))
+
+
+def begins_as_json(source: Source) -> bool:
+    """Whether an object with a name, or an array of objects, begins here; no header of CSV does."""
+    with source.open() as stream:
+        return _BEGINS.match(stream.read(4096)) is not None
 
 
 def is_array(source: Source, encoding: str) -> bool:
