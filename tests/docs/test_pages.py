@@ -1,4 +1,4 @@
-"""What the pages show of Python is Python, of names that there are; docs/how-to is followed apart."""
+"""What the pages show of Python is Python, of names that there are; the how-tos are followed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def blocks() -> Iterator[Any]:
 @pytest.mark.parametrize("source", list(blocks()))
 def test_a_block_is_python_and_imports_what_there_is(source):
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fewfit"):
-            if node.module.startswith("fewfit.tuning"):
+        name = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+        if isinstance(node, ast.ImportFrom) and name.startswith("fewfit"):
+            if name.startswith("fewfit.tuning"):
                 pytest.importorskip("torch")
-            module = importlib.import_module(node.module)
-            missing = [name.name for name in node.names if not hasattr(module, name.name)]
+            module = importlib.import_module(name)
+            missing = [one.name for one in node.names if not hasattr(module, one.name)]
             assert not missing
