@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_benchmarks():
     assert len(figures) > 20
     assert [figure for figure in figures if not re.search(rf"\b{figure}\b", results)] == []
     commands = set(re.findall(r"`(python -m benchmarks \w+)", text))
-    assert len(commands) == 4
+    assert len(commands) == 5
     assert [command for command in commands if command not in results] == []
 
 
