@@ -208,14 +208,14 @@ def section(path: Path) -> str:
         "samples as stand behind the stroke; in brackets how far `auto` tuned in each, 0 being "
         "frozen; a pool is 1,000 other texts of the training split. Samples and test rows are "
         "those of the experiment `setfit`, and so are SetFit's figures at 4 and 16 shots, each the "
-        "mean over three samples, as at 8: SetFit 1.2.0 with its own defaults.\n\n"
+        "mean over three samples, as at 8 and 64: SetFit 1.2.0 with its own defaults.\n\n"
         + markdown_table(["accuracy, %", "SetFit", *methods], rows)
         + "\n\nOthers, each on the samples that it was run on: mean accuracy over them, that of "
         "the default on the same ones, and the processor's seconds that `auto` took as a share of "
         "the other's, lowest to highest. Full fine-tuning is 20 epochs (`finetune_peer.py` says "
         "how), FastFit 1.2.1 what its page sets, AutoIntent 0.4.0 its preset `classic-light`, "
-        "all on this encoder. What is missing was not run: SetFit on trec at 64 labels makes "
-        "7,680 steps a sample, an hour and a half; AutoIntent refuses trec at 4.\n\n"
+        "all on this encoder. What is missing was not run, and AutoIntent refuses trec at 4. "
+        "SetFit on trec at 64 labels makes 7,680 steps a sample, an hour and a half.\n\n"
         + markdown_table(header, _others(cells))
         + "\n\nWhat a fit takes, in a process of its own on one thread, imports aside; the "
         "processor's seconds, since other programs ran: two beside `auto` and SetFit at 4 to 16 "
