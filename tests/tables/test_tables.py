@@ -320,6 +320,7 @@ def test_a_pipe_is_read_again(monkeypatch):
         (b"{text},text\n1,a\n", 1),
         (b"[text],text\n1,a\n", 1),
     ],
+    ids=["lines", "array", "packed", "csv-brace", "csv-bracket"],  # a packed file holds its time
 )
 def test_a_pipe_is_json_where_it_begins_so(monkeypatch, content, n):
     class Piped:
