@@ -10,7 +10,7 @@ import pytest
 from scipy.special import softmax
 
 from fewfit import FewShotClassifier, OffsetLogisticRegression
-from fewfit.decoders import DecT, ZeroShot
+from fewfit.decoders import DecT, LinearProbe, ZeroShot
 from fewfit.decoders.pool import Labelled, learn_from_pool
 from fewfit.errors import CapabilityError, InputError, ModelWarning
 from fewfit.estimators.examples import fit_decoder
@@ -430,6 +430,12 @@ def test_without_hidden_states_texts_without_labels_are_refused_before_anything_
     with pytest.raises(CapabilityError, match=said):
         clf.adapt(["so"])
     assert model.queries == asked
+
+
+def test_a_linear_probe_refuses_a_pool():
+    X = np.eye(2, 4)
+    with pytest.raises(InputError, match="LinearProbe does not learn from texts without labels"):
+        LinearProbe().fit(X, ["a", "b"], pool=np.ones((200, 4)))
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.3])

@@ -18,7 +18,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from fewfit.decoders.base import Floats, WeightedDecoder
+from fewfit.decoders.base import Floats, WeightedDecoder, check_unlabelled
 from fewfit.decoders.duplicates import distinct, first_rows
 from fewfit.decoders.pool import Labelled, learn_from_pool, warn_of_useless
 from fewfit.decoders.ridge import basis, leave_one_out, minimise
@@ -176,9 +176,10 @@ class OffsetLogisticRegression(WeightedDecoder):
         Raises
         ------
         InputError
-            As :meth:`WeightedDecoder.fit`; and if `scores` are given without `pool_scores` or the
-            reverse.
+            As :meth:`WeightedDecoder.fit`; if `scores` are given without `pool_scores` or the
+            reverse; and for a pool, if it learns from none.
         """
+        check_unlabelled(self, given=pool is not None)
         if pool is None and pool_scores is not None:
             raise InputError("pool_scores: they need the hidden states of the same texts, pool=")
         if pool is not None and (scores is None) != (pool_scores is None):

@@ -80,6 +80,9 @@ def column_names(
                 f"--text-column: {item!r} is for a template with one field; this one has "
                 f"{list(fields)}: say {fields[0]}={item}"
             )
+    twice = [column for own in names.values() for i, column in enumerate(own) if column in own[:i]]
+    if twice:
+        raise InputError(f"--text-column: {twice[0]!r} is named twice; leave one out")
     return {name: names.get(name, [name]) for name in fields}
 
 
