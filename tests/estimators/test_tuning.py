@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import pickle
@@ -57,6 +58,7 @@ def test_tuned_where_held_out_rows_speak_for_it(encoder, tmp_path):
     assert (told.chosen, told.n_trainings, told.steps) == ("tuned", 3, 3 * 6)
     assert told.gain > 0.05
     assert told.alpha in (0.5, 1)
+    assert told.temperature >= 1
     assert told.values == 2 * (32 + 32 + 48)
     # Rows in both folds, for each alpha: kept ones, the empty text, and held ones.
     assert told.queries == 2 * 2 * (16 + 1)
@@ -144,6 +146,28 @@ def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monk
         assert torch.allclose(tensor, (one[name] + other[name]) / 2, atol=1e-6)
 
 
+def test_held_out_rows_take_confidence_away(encoder, monkeypatch):
+    codes = np.unique(Y, return_inverse=True)[1]
+    proba = np.full((3, len(Y), 2), 0.5)
+    proba[2, np.arange(len(Y)), codes] = np.where(np.arange(len(Y)) % 5, 0.95, 0.05)
+    proba[2, :, 0] = 1 - proba[2, np.arange(len(Y)), 1]
+    monkeypatch.setattr(Tuner, "held_out", lambda self, folds: proba)
+    clf = classifier(encoder).fit(X, Y)
+    T = clf.tuning_.temperature
+    assert clf.tuning_.alpha == 1
+    assert 1.5 < T < 3
+    plain = FewShotClassifier(clf.task_.model, labels=LABELS, store=None).fit(X, Y)
+    cooler = copy.deepcopy(plain.decoder_)
+    cooler.temper(T)
+    H, scores = clf.task_.features(clf.observe(NEW))
+    expected = cooler.predict_proba(H, scores=scores)
+    np.testing.assert_allclose(clf.decoder_.predict_proba(H, scores=scores), expected, atol=1e-5)
+    monkeypatch.undo()
+    clf.set_params(tune=None).fit(X, Y)  # and nothing is left of it
+    frozen = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)
+    assert same(clf, frozen)
+
+
 @pytest.mark.parametrize(
     ("likely", "chosen"),
     [
@@ -207,6 +231,7 @@ def test_frozen_where_the_labels_say_nothing(encoder):
     frozen.fit(X, ["yes", "no"] * 8)
     assert clf.tuning_.gain <= 0
     assert (clf.tuning_.chosen, clf.tuning_.alpha, clf.tuning_.values) == ("frozen", 0, 0)
+    assert clf.tuning_.temperature == 1
     assert same(clf, frozen)
 
 

@@ -209,6 +209,12 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         self.classes_ = np.arange(K)
         return self
 
+    def temper(self, temperature: float) -> None:
+        """Divide the log-odds by a number, where that is a matter of what was learnt; else nothing.
+
+        The default decoder and the linear probe do.
+        """
+
     def adapt(
         self,
         X: ArrayLike,

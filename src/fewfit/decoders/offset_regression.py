@@ -307,6 +307,11 @@ class OffsetLogisticRegression(WeightedDecoder):
         self.intercept_ += X.dtype.type(s) * often
         self._rare = s * rare
 
+    def temper(self, temperature: float) -> None:
+        dtype = self.coef_.dtype
+        for name in self.fitted_arrays:
+            setattr(self, name, np.asarray(getattr(self, name) / temperature, dtype))
+
     def add_unseen(self, seen: NDArray[np.intp], y: NDArray[np.intp], scores: Floats) -> Self:
         """Put in classes k that had no example.
 

@@ -228,6 +228,20 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         -------
         self
         """
+        given = {"sample_weight": sample_weight, "unlabelled": unlabelled}
+        return self._fit(X, y, **given, progress=progress)
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any,
+        unlabelled: Any,
+        progress: Progress | bool | None = None,
+        temperature: float = 1.0,
+    ) -> Self:
+        """Fit, and divide the default decoder's log-odds by a temperature."""
         check_parameters(self)
         template = make_views(self.template)
         spec = None
@@ -278,8 +292,9 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             further = self._pool(task, pool_rows, told) if pool_rows else {}
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
-        decoder = fit_decoder(decoder, codes, hidden, scores, verbalizer.classes, further, weight)
-        counts = np.bincount(codes, minlength=len(verbalizer.classes)).tolist()
+        classes = verbalizer.classes
+        decoder = fit_decoder(decoder, codes, hidden, scores, classes, further, weight, temperature)
+        counts = np.bincount(codes, minlength=len(classes)).tolist()
         self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
         fixed = not any(view.learns for view in template.views)
@@ -313,7 +328,8 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             with warnings.catch_warnings():  # of what was given, which the first fit has said
                 warnings.simplefilter("ignore", InputWarning)
                 warnings.simplefilter("ignore", LabelWordWarning)
-                other.fit(X, y, sample_weight=weight, unlabelled=unlabelled)
+                given = {"sample_weight": weight, "unlabelled": unlabelled}
+                other._fit(X, y, **given, temperature=told.temperature)
             self.__dict__.update({**vars(other), **own})
             held = {"right": tuner.right, "n_folds": N_FOLDS}
             self._training = replace(self._training, **held)

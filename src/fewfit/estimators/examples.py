@@ -117,6 +117,7 @@ def fit_decoder(
     classes: Sequence[Label],
     further: Mapping[str, Any],
     weight: NDArray[Any] | None = None,
+    temperature: float = 1.0,
 ) -> Decoder:
     """Fit on positions, which are alike for classes of any kind, and name the classes then.
 
@@ -131,6 +132,8 @@ def fit_decoder(
         Texts without labels, as the decoder's `fit` takes them.
     weight : ndarray of shape (N,), optional
         Of the examples.
+    temperature : float, default=1
+        By what log-odds are divided, before texts without labels are looked at.
 
     Returns
     -------
@@ -151,6 +154,7 @@ def fit_decoder(
         if scores is not None and len(seen) < len(classes):
             decoder.add_unseen(seen, codes, scores)
         decoder.classes_ = class_array(classes)
+    decoder.temper(temperature)
     if not later:
         return decoder
     pool, pool_scores = further["pool"], further["pool_scores"]

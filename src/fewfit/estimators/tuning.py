@@ -18,6 +18,7 @@ from fewfit.decoders.base import tell_views
 from fewfit.errors import DivergenceError, InputError, MissingExtraError, TruncationWarning
 from fewfit.estimators.examples import fit_decoder
 from fewfit.estimators.expected import Training, assign_folds
+from fewfit.estimators.temperature import find_temperature
 from fewfit.models import FrozenModel
 from fewfit.models.paired import JOINT
 from fewfit.progress import Progress, showing
@@ -67,6 +68,9 @@ class Tuning:
     seconds : float
     values : int
         Numbers that were learnt in the model, and are kept.
+    temperature : float
+        By what the default decoder's log-odds are divided, since it is fitted to examples that the
+        tuned model has seen: as those held out say, and at least 1.
     """
 
     chosen: str
@@ -80,6 +84,7 @@ class Tuning:
     queries: int = 0
     seconds: float = 0.0
     values: int = 0
+    temperature: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON keeps it."""
@@ -213,6 +218,9 @@ class Tuner:
             tuned=float(right[best].mean()),
             gain=gain,
             values=self.values if yes else 0,
+            temperature=(
+                find_temperature(proba[best], codes, self.training.weight) if yes else 1.0
+            ),
         )
         return told, model
 
