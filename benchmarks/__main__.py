@@ -40,6 +40,7 @@ PROGRAMS = {
     "suggest": "suggest",
     "setfit_grid": "setfit_grid",
     "decision": "decision",
+    "temperature": "temperature",
     "pairs": "pairs",
     "vectors": "vectors",
     "chat": "chat",
