@@ -68,6 +68,7 @@ def test_others_stay_as_they_are():
     rng = np.random.default_rng(0)
     X, scores = rng.normal(size=(12, 5)).astype(np.float32), rng.normal(size=(12, 3))
     decoder = DecT().fit(X, np.arange(12) % 3, scores=scores)
+    assert not decoder.tempers
     before = decoder.predict_proba(X, scores=scores)
     decoder.temper(2.5)
     np.testing.assert_array_equal(decoder.predict_proba(X, scores=scores), before)

@@ -162,6 +162,7 @@ def test_held_out_rows_take_confidence_away(encoder, monkeypatch):
     H, scores = clf.task_.features(clf.observe(NEW))
     expected = cooler.predict_proba(H, scores=scores)
     np.testing.assert_allclose(clf.decoder_.predict_proba(H, scores=scores), expected, atol=1e-5)
+    assert classifier(encoder, decoder="dect").fit(X, Y).tuning_.temperature == 1
     monkeypatch.undo()
     clf.set_params(tune=None).fit(X, Y)  # and nothing is left of it
     frozen = FewShotClassifier(encoder, labels=LABELS, store=None).fit(X, Y)

@@ -114,6 +114,9 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
     but for ties, which go to the first class: KNNPrompting's few votes have many. PromptBoosting
     does where a class has no token of its own."""
 
+    tempers: ClassVar[bool] = False
+    """Whether :meth:`temper` takes confidence away once it is fitted."""
+
     unseen: ClassVar[bool] = False
     """Whether a class without an example can be put in (:meth:`add_unseen`)."""
 
@@ -210,10 +213,7 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         return self
 
     def temper(self, temperature: float) -> None:
-        """Divide the log-odds by a number, where that is a matter of what was learnt; else nothing.
-
-        The default decoder and the linear probe do.
-        """
+        """Divide the log-odds by a number, if it :attr:`tempers`; else nothing."""
 
     def adapt(
         self,

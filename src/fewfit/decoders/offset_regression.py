@@ -129,6 +129,7 @@ class OffsetLogisticRegression(WeightedDecoder):
 
     unlabelled: ClassVar[bool] = True
     adapts: ClassVar[bool] = True
+    tempers: ClassVar[bool] = True
     unseen: ClassVar[bool] = True
     """Weights of a class without examples are the mean of their prior, 0, so f = b (m - c)."""
 

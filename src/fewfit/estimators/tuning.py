@@ -69,8 +69,8 @@ class Tuning:
     values : int
         Numbers that were learnt in the model, and are kept.
     temperature : float
-        By what the default decoder's log-odds are divided, since it is fitted to examples that the
-        tuned model has seen: as those held out say, and at least 1.
+        By what the log-odds of the default decoder or a linear probe are divided, since it is
+        fitted to examples that the tuned model has seen: as those held out say, and at least 1.
     """
 
     chosen: str
@@ -218,9 +218,7 @@ class Tuner:
             tuned=float(right[best].mean()),
             gain=gain,
             values=self.values if yes else 0,
-            temperature=(
-                find_temperature(proba[best], codes, self.training.weight) if yes else 1.0
-            ),
+            temperature=self._temperature(proba[best]) if yes else 1.0,
         )
         return told, model
 
@@ -280,6 +278,14 @@ class Tuner:
         short = is_encoder(self.spec) and self._n_different < MANY
         steps, rate = _SHORT if short else _LONG
         return replace(self._method.recipe, steps=steps, learning_rate=rate)
+
+    def _temperature(self, proba: NDArray[np.float64]) -> float:
+        training = self.training
+        return (
+            find_temperature(proba, training.codes, training.weight)
+            if self.decoder.tempers
+            else 1.0
+        )
 
     def _pairs(self) -> bool:
         given = self.task.model.capabilities
