@@ -22,6 +22,7 @@ from benchmarks.decision import CHOSEN_ON, CONFIRMED_ON, MODEL
 from benchmarks.tasks import TASKS, data_folder, read_split
 from fewfit import FewShotClassifier
 from fewfit.compare import measure, sample_shots
+from fewfit.errors import InputError
 from fewfit.markdown import markdown_table
 
 JUDGES, POOL = 400, 1000
@@ -41,10 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in range(args.seeds):
         for shots in map(int, args.shots.split(",")):
             for name in args.sets.split(","):
-                if (name, shots, seed) not in known:
+                if (name, shots, seed) in known:
+                    continue
+                try:
                     cell = run(name, shots, seed)
-                    add_cell(PATH, cell)
-                    print(cell, flush=True)
+                except InputError as error:  # a set that has not so many of each class
+                    print(name, error, flush=True)
+                    continue
+                add_cell(PATH, cell)
+                print(cell, flush=True)
 
 
 def run(name: str, shots: int, seed: int) -> dict[str, Any]:
