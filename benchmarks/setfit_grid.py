@@ -206,7 +206,8 @@ def section(path: Path) -> str:
         "`python -m benchmarks setfit_grid`\n\n"
         "all-MiniLM-L6-v2 in float32; accuracy on 500 rows of the test split, mean over as many "
         "samples as stand behind the stroke; in brackets how far `auto` tuned in each, 0 being "
-        "frozen; a pool is 1,000 other texts of the training split. Samples and test rows are "
+        "frozen; a pool is 1,000 other texts of the training split, its mixture on the tuned model "
+        "without the temperature that `auto` finds. Samples and test rows are "
         "those of the experiment `setfit`, and so are SetFit's figures at 4 and 16 shots, each the "
         "mean over three samples, as at 8 and 64: SetFit 1.2.0 with its own defaults.\n\n"
         + markdown_table(["accuracy, %", "SetFit", *methods], rows)
