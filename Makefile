@@ -16,7 +16,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?= python3
 OLDEST ?= .venv-oldest
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # The embedded model comes out of a wheel: nothing here needs a hub.
 export HF_HUB_OFFLINE := 1
@@ -38,9 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	@$(BIN)/fewfit demo --output demo-output
 
-# A process for each core and one more, since some tests wait; one thread each. ARGS is for pytest (CI asks for the coverage here).
+# A process for each core, one thread each; ARGS is for pytest (CI asks for the coverage here).
 test: setup
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 setup-oldest: $(OLDEST)/.installed
 
@@ -51,7 +50,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@touch $@
 
 test-oldest: $(OLDEST)/.installed
-	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider -n $(WORKERS) --dist loadfile tests \
+	@OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -W default -p no:cacheprovider -n auto --dist loadfile tests \
 		--ignore-glob='tests/tuning*' --ignore=tests/models/local --ignore=tests/servers --ignore=tests/browser \
 		--ignore=tests/benchmarks \
 		--ignore=tests/hf_checkpoints.py

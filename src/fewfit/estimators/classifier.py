@@ -153,6 +153,7 @@ class FewShotClassifier(ClassifierMixin, Pooled):
     kind: ClassVar[type[Decoder]] = Decoder
     decoder_: Decoder
     tuning_: Tuning | None = None
+    _temperature: float = 1.0  # by which the log-odds of a fit on a tuned model are divided
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         **Pooled._parameter_constraints,
@@ -228,20 +229,6 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         -------
         self
         """
-        given = {"sample_weight": sample_weight, "unlabelled": unlabelled}
-        return self._fit(X, y, **given, progress=progress)
-
-    def _fit(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any,
-        unlabelled: Any,
-        progress: Progress | bool | None = None,
-        temperature: float = 1.0,
-    ) -> Self:
-        """Fit, and divide the default decoder's log-odds by a temperature."""
         check_parameters(self)
         template = make_views(self.template)
         spec = None
@@ -293,7 +280,9 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         self.n_retries_ = retries_of(task.model) - retries
         hidden, scores = task.features(answers)
         classes = verbalizer.classes
-        decoder = fit_decoder(decoder, codes, hidden, scores, classes, further, weight, temperature)
+        decoder = fit_decoder(
+            decoder, codes, hidden, scores, classes, further, weight, self._temperature
+        )
         counts = np.bincount(codes, minlength=len(classes)).tolist()
         self._keep(Fitted(task, decoder, len(codes), example=None, counts=counts))
         own = [rows[i] for i in there.nonzero()[0]]
@@ -328,8 +317,9 @@ class FewShotClassifier(ClassifierMixin, Pooled):
             with warnings.catch_warnings():  # of what was given, which the first fit has said
                 warnings.simplefilter("ignore", InputWarning)
                 warnings.simplefilter("ignore", LabelWordWarning)
-                given = {"sample_weight": weight, "unlabelled": unlabelled}
-                other._fit(X, y, **given, temperature=told.temperature)
+                other._temperature = told.temperature
+                other.fit(X, y, sample_weight=weight, unlabelled=unlabelled)
+                del other._temperature
             self.__dict__.update({**vars(other), **own})
             held = {"right": tuner.right, "n_folds": N_FOLDS}
             self._training = replace(self._training, **held)
