@@ -23,6 +23,7 @@ from fewfit import FewShotClassifier, load
 from fewfit.cli import app
 from fewfit.errors import InputError, MissingExtraError
 from fewfit.estimators import tuning
+from fewfit.estimators.temperature import find_temperature
 from fewfit.estimators.tuning import ALPHAS, Tuner
 from fewfit.prompts import InContext
 from tests.models.local.test_sentences import save
@@ -149,13 +150,15 @@ def test_the_last_training_goes_on_from_the_mean_of_those_on_parts(encoder, monk
 def test_held_out_rows_take_confidence_away(encoder, monkeypatch):
     codes = np.unique(Y, return_inverse=True)[1]
     proba = np.full((3, len(Y), 2), 0.5)
-    proba[2, np.arange(len(Y)), codes] = np.where(np.arange(len(Y)) % 5, 0.95, 0.05)
-    proba[2, :, 0] = 1 - proba[2, np.arange(len(Y)), 1]
+    own = np.where(np.arange(len(Y)) % 5, 0.95, 0.05)
+    proba[2, np.arange(len(Y)), codes] = own
+    proba[2, np.arange(len(Y)), 1 - codes] = 1 - own
     monkeypatch.setattr(Tuner, "held_out", lambda self, folds: proba)
     clf = classifier(encoder).fit(X, Y)
     T = clf.tuning_.temperature
     assert clf.tuning_.alpha == 1
-    assert 1.5 < T < 3
+    assert pytest.approx(find_temperature(proba[2], codes)) == T
+    assert T > 1.3
     plain = FewShotClassifier(clf.task_.model, labels=LABELS, store=None).fit(X, Y)
     cooler = copy.deepcopy(plain.decoder_)
     cooler.temper(T)

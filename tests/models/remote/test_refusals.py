@@ -125,7 +125,7 @@ def test_a_field_is_blamed_by_name_and_not_by_a_word_of_a_sentence(said, field):
         ({"code": "content_policy", "message": "this text is not wanted"}, False),
     ],
 )
-@pytest.mark.parametrize("place", ["reply", "body", "choice"])
+@pytest.mark.parametrize("place", ["reply", "body", "both", "choice"])
 def test_an_error_in_a_reply_of_success_is_told_and_tried_again_where_it_may_pass(
     scheme, error, again, place
 ):
@@ -136,6 +136,8 @@ def test_an_error_in_a_reply_of_success_is_told_and_tried_again_where_it_may_pas
             return Reply({"error": error})
         if place == "body":  # as vLLM said it before it had "error"
             return Reply({"object": "error", **error})
+        if place == "both":
+            return Reply({"object": "error", "error": error})
         return edited(request.honest, "choices", 0, "error", to=error)
 
     with FakeServer(script) as server:

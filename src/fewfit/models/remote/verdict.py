@@ -121,7 +121,7 @@ def _check_whole(reply: Any) -> None:
     for part in parts:
         if not isinstance(part, dict):
             continue
-        error = part if part.get("object") == "error" else part.get("error")
+        error = part.get("error") or (part if part.get("object") == "error" else None)
         if error:
             told = error if isinstance(error, dict) else {"message": error}
             kinds = [str(told.get(name)) for name in ("code", "type", "status") if told.get(name)]
