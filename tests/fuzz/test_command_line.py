@@ -18,7 +18,7 @@ from fewfit.decoders import DECODERS
 from fewfit.tables import FORMATS
 from tests.cli.helpers import WORDS, check_plain, csv_bytes, run
 
-CASES = int(os.environ.get("FEWFIT_FUZZ", "150"))
+CASES = int(os.environ.get("FEWFIT_FUZZ", "75"))
 
 ODD = (
     "", " ", "-", "--", "-1", "0", "1", "2", "9" * 30, "1e308", "inf", "nan", "None", "null",

@@ -80,13 +80,13 @@ def of_each_kind(name: str) -> list[str]:
 
 CASES = [
     (check, name, architecture)
-    for check in TUNING_CHECKS
     for name, architecture in NETWORKS
+    for check in TUNING_CHECKS
     if check not in TRAINED or architecture in of_each_kind(name)
 ]
 
 
-@functools.cache
+@functools.lru_cache(1)  # its checks come one after the other
 def case(name: str, architecture: str) -> TuningCase:
     method = make_method(name, SMALL.get(name))
     return TuningCase(method, lambda: trunk(architecture, dropout=0.0).reads(method.reading))
