@@ -97,10 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for seed in range(args.seeds):
         for shots in map(int, args.shots.split(",")):
             for name in args.sets.split(","):
-                wanted = [m for m in methods if (name, shots, seed, m) not in known]
-                for method in dict.fromkeys(m.removesuffix(WITH_POOL) for m in wanted):
-                    own = [m for m in wanted if m.removesuffix(WITH_POOL) == method]
-                    run(name, shots, seed, method, own)
+                for method in methods:
+                    if (name, shots, seed, method) not in known:
+                        run(name, shots, seed, method)
 
 
 def drawn(name: str, shots: int, seed: int) -> tuple[Data, Any]:
@@ -119,45 +118,37 @@ def drawn(name: str, shots: int, seed: int) -> tuple[Data, Any]:
     return data, data.samples[0]
 
 
-def run(name: str, shots: int, seed: int, method: str, wanted: Sequence[str]) -> None:
-    """Run a method, then with a pool on the same model, and append what is wanted to the file."""
+def run(name: str, shots: int, seed: int, method: str) -> None:
+    """Run a method and append its cell to the file."""
     data, sample = drawn(name, shots, seed)
     given: dict[str, Any] = {
         "texts": [row["text"] for row in data.drawn(sample)],
         "labels": data.y_train[sample.rows].tolist(),
     }
-    how: dict[str, Any] = {}
     if method not in NEEDED:
-        how = {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
-        how["tune"] = TUNE[method]
-        how["store"] = "default" if how["tune"] is None else None  # of texts that often come up
+        given |= {"template": TASKS[name]["template"], "words": TASKS[name]["labels"]}
+        given["tune"] = TUNE[method.removesuffix(WITH_POOL)]
+        given["store"] = "default" if given["tune"] is None else None  # of texts that often come up
+    if method.endswith(WITH_POOL):
+        rest = data.rest(sample)
+        some = np.random.RandomState(seed).permutation(len(rest))[:POOL]
+        given["unlabelled"] = [rest[i]["text"] for i in some]
     classes = np.array([str(c) for c in Verbalizer(TASKS[name]["labels"]).classes])
-
-    def judged() -> float:
-        proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
-        return round(float(np.mean(classes[np.argmax(proba, axis=1)] == data.y_test)), 4)
-
     peer = Peer(method if method in NEEDED else "fewfit")
     try:
-        told = peer.call("fit", **given, **how)
-        found = {method: {"accuracy": judged(), **told}}
-        if method + WITH_POOL in wanted:
-            rest = data.rest(sample)
-            some = np.random.RandomState(seed).permutation(len(rest))[:POOL]
-            more = peer.call("pool", **given, unlabelled=[rest[i]["text"] for i in some])
-            more["cpu_seconds"] += told["cpu_seconds"]
-            found[method + WITH_POOL] = {"accuracy": judged(), **told, **more}
+        told = peer.call("fit", **given)
+        proba = peer.call("predict", texts=[row["text"] for row in data.test])["probabilities"]
+        accuracy = float(np.mean(classes[np.argmax(proba, axis=1)] == data.y_test))
+        cell = {"accuracy": round(accuracy, 4), **told}
     except ModelError as error:
         if method not in NEEDED:
             raise
-        found = {method: {"error": str(error)}}  # told, and not tried again
+        cell = {"error": str(error)}  # told, and not tried again
     finally:
         peer.close()
-    for key, cell in found.items():
-        if key in wanted:
-            line = {"set": name, "shots": shots, "seed": seed, "method": key, **cell}
-            add_cell(PATH, line)
-            print(line, flush=True)
+    line = {"set": name, "shots": shots, "seed": seed, "method": method, **cell}
+    add_cell(PATH, line)
+    print(line, flush=True)
 
 
 def section(path: Path) -> str:
