@@ -133,6 +133,7 @@ def test_shots_draws_a_sample(train, tmp_path):
     ("args", "code", "message"),
     [
         (["--text-column", "review"] * 2, 2, "--text-column: 'review' is named twice"),
+        (["--text-column", "review", "--text-column", " Review"], 2, "' Review' is named twice"),
         (["--text-column", "nope"], 2, "no column 'nope'; there are ['label', 'review']"),
         ([], 2, "the template needs column 'text'"),
         (["--label-column", "nope", "--text-column", "review"], 2, "--label-column: no column"),

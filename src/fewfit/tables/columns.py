@@ -80,9 +80,6 @@ def column_names(
                 f"--text-column: {item!r} is for a template with one field; this one has "
                 f"{list(fields)}: say {fields[0]}={item}"
             )
-    twice = [column for own in names.values() for i, column in enumerate(own) if column in own[:i]]
-    if twice:
-        raise InputError(f"--text-column: {twice[0]!r} is named twice; leave one out")
     return {name: names.get(name, [name]) for name in fields}
 
 
@@ -94,12 +91,14 @@ def find_texts(
 ) -> Places:
     """Return where the texts of a table are (InputError)."""
     names = column_names(fields, given, remembered)
-    if given:
-        return {
-            field: [find(table.columns, name, f"{table.path}: --text-column") for name in own]
-            for field, own in names.items()
-        }
     places: dict[str, list[int]] = {}
+    if given:
+        for field, own in names.items():
+            places[field] = [find(table.columns, n, f"{table.path}: --text-column") for n in own]
+            twice = [n for i, n in enumerate(own) if places[field][i] in places[field][:i]]
+            if twice:
+                raise InputError(f"--text-column: {twice[0]!r} is named twice; leave one out")
+        return places
     for field, own in names.items():
         found = [position(table.columns, name) for name in own]
         if None in found:
