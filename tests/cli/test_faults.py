@@ -167,7 +167,7 @@ ARGUMENTS = [
     (["-o", "/dev/null"], 4, "not a folder"),
     (["-o", "/proc/nothing"], 4, "cannot be written"),
     (["-o", "x" * 5000], 4, "cannot be written"),
-    (["-o", "a\0b"], 2, "null byte"),
+    (["-o", "a\0b"], 2, " null "),
 ]
 
 

@@ -147,7 +147,7 @@ MISSING = {
     "numpy nan": np.array([0.0, np.nan]),
     "float16 nan": [np.float16(1), np.float16("nan")],
     "NaT": ["a", pd.NaT],
-    "numpy NaT": ["a", np.datetime64("NaT")],
+    "numpy NaT": ["a", np.datetime64("NaT", "D")],
     "pandas.NA": ["a", pd.NA],
     "Int64": pd.array([1, None], dtype="Int64"),
     "string": pd.Series(["a", None], dtype="string"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -50,6 +52,31 @@ def test_a_server_that_is_not_there(url, says):
         if "refused" in says:
             with pytest.raises(ModelError, match="in a row"):
                 model.observe(prompts(*map(str, range(60))), WORDS)
+
+
+ASKS = """
+import contextlib, gc, sys
+from fewfit import load_model
+from fewfit.errors import ModelError
+from tests.models.remote.test_base import WORDS, prompts
+
+gc.disable()
+with contextlib.suppress(ModelError):
+    load_model(sys.argv[1]).observe(prompts(*map(str, range(30))), WORDS)
+gc.collect()
+"""
+
+
+def test_nothing_fails_when_replies_are_collected():
+    """What does is printed from Python 3.13 on, and before in the development mode."""
+    with FakeServer(lambda *_: Reply({"choices": "none"})) as server:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", ASKS, f"openai:{server.url}?model=toy&{QUICK}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "Exception ignored" not in done.stderr
 
 
 def test_a_server_that_dies_stops_the_run_soon_and_keeps_what_it_said(tmp_path):

@@ -106,7 +106,7 @@ class Connection:
             raise HTTPException("the reply says no usable Content-Length")
         # Chunks take a few bytes each.
         timed.left = limit + HEAD_LIMIT if not reply.chunked else 2 * limit + HEAD_LIMIT
-        data = _body(reply, limit)
+        data = _body(reply, timed.stream, limit)
         both = reply.chunked and bool(lengths)
         self.reusable = not (reply.will_close or both or timed.more())
         return reply, data
@@ -201,11 +201,11 @@ class _Timed(io.RawIOBase):
         self._sock = sock
         self._ends = ends
         self.left = HEAD_LIMIT
-        self._stream = io.BufferedReader(self)
+        self.stream = io.BufferedReader(self)
         self._over = False
 
     def makefile(self, mode: str) -> Any:
-        return self._stream
+        return self.stream
 
     def readable(self) -> bool:
         return True
@@ -226,21 +226,22 @@ class _Timed(io.RawIOBase):
     def more(self) -> bool:
         """End reading; return whether something that was read already was not used."""
         self._over = True
-        return bool(self._stream.peek(1))
+        return bool(self.stream.peek(1))
 
 
 def _head(timed: _Timed, method: str) -> HTTPResponse:
     """Read up to the body, past any number of replies of status 1xx that the head may hold."""
     while True:
         reply = HTTPResponse(cast(socket.socket, timed), method=method)
-        reply.begin()
+        try:
+            reply.begin()
+        finally:  # or it would close it, now or when it is collected, which then may fail
+            reply.fp = None  # pyright: ignore[reportAttributeAccessIssue]
         if not 100 <= reply.status < 200:
             return reply
-        reply.fp = None  # pyright: ignore[reportAttributeAccessIssue]  # or it would close it
 
 
-def _body(reply: HTTPResponse, limit: int) -> bytes:
-    stream = cast(io.BufferedReader, reply.fp)
+def _body(reply: HTTPResponse, stream: io.BufferedReader, limit: int) -> bytes:
     too_long = f"more than the {limit} bytes allowed"
     if reply.chunked:
         parts: list[bytes] = []
