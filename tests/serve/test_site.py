@@ -359,11 +359,13 @@ def test_commands_that_are_refused_before_anything_is_served(folder, tmp_path, m
     short.write_text("short")
     key.write_text(KEY)
     (tmp_path / "bytes").write_bytes(b"\xff" * 16)
+    (tmp_path / "lines").write_text(f"{KEY}\n{KEY}\n")
     for options, what in (
         (["--host", "0.0.0.0"], "a key is needed"),
         (["--api-key-file", short], "at least 16"),
         (["--api-key-file", tmp_path / "none"], "No such file"),
         (["--api-key-file", tmp_path / "bytes"], "is no text"),
+        (["--api-key-file", tmp_path / "lines"], "is one line"),  # no header could hold it
         (["--allow-fit", "--model", "fake", "--model", "wat:x"], "wat"),
         (["--host", "0.0.0.0", "--api-key-file", short], "at least 16"),
     ):
@@ -450,6 +452,28 @@ def test_a_process_reloads_on_sighup_and_answers_what_it_took_on_sigterm(folder)
     assert found[0][0] == 200
     with pytest.raises(ConnectionRefusedError):
         http.client.HTTPConnection("127.0.0.1", int(url.rsplit(":", 1)[1].strip("/"))).connect()
+
+
+def test_a_sighup_that_comes_while_tasks_are_loaded_is_heard_when_they_are(folder):
+    code = """
+        import os, signal
+        from fewfit.cli import main
+        from fewfit.serve.tasks import Tasks
+        load, done = Tasks.reload, []
+        def reload(self):
+            report = load(self)
+            if not done:
+                os.kill(os.getpid(), signal.SIGHUP)
+            done.append(report)
+            return report
+        Tasks.reload = reload
+        main()
+    """
+    program = Program(code, "serve", folder, "--port", 0)
+    _said(program, "http://")
+    _said(program, "reloaded: 0 new, 0 gone")
+    program.send_signal(signal.SIGTERM)
+    assert program.wait() in (0, -signal.SIGTERM)
 
 
 def test_ctrl_c_ends_it_and_says_nothing_of_what_is_kept(folder):

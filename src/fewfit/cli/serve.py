@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,6 +72,9 @@ def serve(
     from fewfit.serve.guard import LOCAL, Bounds
     from fewfit.serve.tasks import Tasks
 
+    early: list[int] = []
+    if hasattr(signal, "SIGHUP"):  # by itself it would end a server that still loads its tasks
+        signal.signal(signal.SIGHUP, lambda number, _: early.append(number))
     key = _key(api_key_file)
     if key is None and host not in _LOOPBACK:
         raise InputError(
@@ -105,13 +109,12 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=int(deadline) + 1,
     )
-    _run(uvicorn.Server(config), tasks, app.state.queue, host)
+    _run(uvicorn.Server(config), tasks, app.state.queue, host, early)
 
 
-def _run(server: Any, tasks: Any, queue: Any, host: str) -> None:
-    """Serve until a signal says stop; SIGHUP reloads."""
+def _run(server: Any, tasks: Any, queue: Any, host: str, early: list[int]) -> None:
+    """Serve until a signal says stop; SIGHUP reloads, and so does one that came too early."""
     import asyncio
-    import signal
 
     async def told() -> None:
         while not server.started:
@@ -140,10 +143,14 @@ def _run(server: Any, tasks: Any, queue: Any, host: str) -> None:
     async def main() -> None:
         warnings.showwarning = warn
         reloading: set[Any] = set()
+
+        def again() -> None:
+            reloading.add(asyncio.ensure_future(reload()))
+
         if hasattr(signal, "SIGHUP"):
-            asyncio.get_running_loop().add_signal_handler(
-                signal.SIGHUP, lambda: reloading.add(asyncio.ensure_future(reload()))
-            )
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+        if early:
+            again()
         telling = asyncio.ensure_future(told())
         await server.serve()
         telling.cancel()
@@ -169,6 +176,6 @@ def _key(file: Path | None) -> str | None:
         key = os.environ.get(KEY, "").strip()
         if not key:
             return None
-    if len(key) < 16 or not key.isascii():
-        raise InputError("the API key has at least 16 characters, all of ASCII")
+    if len(key) < 16 or not (key.isascii() and key.isprintable()):
+        raise InputError("the API key is one line of at least 16 characters, all of ASCII")
     return key
