@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,16 @@ def test_what_is_wrong_with_a_request_is_said(site):
         assert reply.status in (status, 400 if status == 422 else status), (body, reply)
         assert set(reply.body["error"]) == {"code", "message"}, body
     assert site.ask("PUT", "/v1/tasks").headers["allow"] == "GET, POST"
+    for method, path, body, told in (
+        ("POST", "/v1/predict", b'{"texts": ["x" "y"]}', "no JSON: Expecting ',' delimiter, chara"),
+        ("POST", "/v1/predict", b"", "the body: "),
+        ("POST", "/v1/predict", b'{"texts": "\xe4"}', "send JSON in UTF-8"),
+        ("POST", "/v1/predict", gzip.compress(b"{}"), "not compressed"),
+        ("GET", "/v1/predict", None, "for POST alone"),
+        ("PUT", "/v1/tasks", b"{}", "for GET, POST alone"),
+        ("GET", "/v1/nothing", None, "/openapi.json lists"),
+    ):
+        assert told in site.ask(method, path, body).body["error"]["message"], (path, body)
     for method, path, status in (
         ("GET", "/v1/nothing", 404),
         ("GET", "/v1/predict", 405),

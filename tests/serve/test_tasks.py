@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,15 @@ def test_a_folder_is_told_from_those_that_are_served_on(tmp_path):
     assert tasks.shown(tmp_path / "deep" / "\udcff\n") == r"deep/\udcff "  # a name of any bytes
 
 
+def test_what_an_error_says_to_a_caller_holds_no_place_of_the_servers_files(tmp_path, monkeypatch):
+    fitted(tmp_path / "served", "a")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEWFIT_CACHE", str(tmp_path / "cache"))
+    tasks = Tasks(["served"], store="answers.db")
+    for file in (tasks.place("b"), tmp_path / "answers.db", tmp_path / "cache" / "observations"):
+        assert tasks.told(f"{file} cannot be used") == f"{file.name} cannot be used"
+
+
 def test_a_new_task_goes_to_the_first_folder_and_not_where_another_would_hide_it(tmp_path):
     fitted(tmp_path / "team", "deep")
     fitted(tmp_path, "flat")
@@ -146,6 +158,35 @@ def test_a_task_that_is_being_replaced_is_not_dropped(tmp_path):
     (tmp_path / "task").rename(aside / "task")  # between the two renames of a write
     report = tasks.reload()
     assert (report.kept, report.gone, tasks.names()) == (["task"], [], ["task"])
+
+
+@pytest.mark.parametrize("what", ["names", "files"])
+def test_a_folder_that_cannot_be_looked_into_is_reported_and_its_tasks_stay(
+    tmp_path, monkeypatch, what
+):
+    fitted(tmp_path, "good")
+    fitted(tmp_path / "team", "shut")
+    tasks = Tasks([tmp_path])
+    shut = str(tmp_path / "team" / "shut")
+    scan, stat = os.scandir, os.stat
+
+    def refused(call, path, *args, **options):  # as the system does; root may do anything
+        if str(path).startswith(shut + os.sep * (call is stat)):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return call(path, *args, **options)
+
+    if what == "names":
+        monkeypatch.setattr(os, "scandir", partial(refused, scan))
+    monkeypatch.setattr(os, "stat", partial(refused, stat))
+    report = tasks.reload()
+    assert (report.gone, tasks.names()) == ([], ["good", "shut"])
+    [(folder, why)] = report.broken.items()
+    assert folder == shut
+    assert "Permission denied" in why
+    assert Tasks([tmp_path]).names() == ["good"]
+    monkeypatch.undo()
+    shutil.rmtree(shut)
+    assert tasks.reload().gone == ["shut"]
 
 
 def test_what_a_kill_left_aside_is_put_back(tmp_path):

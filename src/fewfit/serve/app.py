@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from fewfit.errors import (
 )
 from fewfit.serve.api import api_router
 from fewfit.serve.batching import BusyError, LateError, Limits, Queue
-from fewfit.serve.guard import Bounds, Guard
+from fewfit.serve.guard import Bounds, Guard, logged
 from fewfit.serve.metrics import Metrics
 from fewfit.serve.page import Desk, page_router
 from fewfit.serve.tasks import MANIFESTS, TakenError, Tasks
@@ -151,26 +152,35 @@ def _ours(request: Request, error: Any) -> JSONResponse:
     if isinstance(error, BusyError):
         return problem(status, code, str(error), **{"Retry-After": str(error.after)})
     if status >= 500:
-        LOG.warning("%s %s: %s", request.method, _route(request), type(error).__name__)
+        LOG.warning("%s %s: %s", request.method, _route(request), logged(error))
     return problem(status, code, request.app.state.tasks.told(str(error)))
 
 
 def _invalid(request: Request, error: Any) -> JSONResponse:
     told = []
     for one in error.errors()[:5]:  # what was sent is not repeated: it may be a user's text
+        if one["type"] == "json_invalid":
+            why, place = one["ctx"]["error"], one["loc"][-1]
+            told.append(f"the body is no JSON: {why}, character {place}")
+            continue
         where = ".".join(_plain(part) for part in one["loc"] if part != "body")
-        told.append(f"{where}: {one['msg']}" if where else str(one["msg"]))
+        told.append(f"{where or 'the body'}: {one['msg']}")
     return problem(422, "invalid", "; ".join(told))
 
 
 def _http(request: Request, error: Any) -> JSONResponse:
-    code = _CODES.get(error.status_code, "failed")
+    code, message = _CODES.get(error.status_code, "failed"), str(error.detail)
     headers = dict(error.headers or {})
     if error.status_code == 405:  # the framework names those of the first route alone
         met = [r for r in request.app.state.routes if r.matches(request.scope)[0] != Match.NONE]
         own = {name for route in met for name in getattr(route, "methods", None) or ()}
         headers["Allow"] = ", ".join(sorted(own)) or headers.get("Allow", "")
-    return problem(error.status_code, code, str(error.detail), **headers)
+        message = f"this address is for {headers['Allow']} alone"
+    elif error.status_code == 400:  # is the framework's alone, of what Python could not read
+        message = "the body cannot be read; send JSON in UTF-8, not compressed"
+    elif message == HTTPStatus.NOT_FOUND.phrase:
+        message = "there is no such address; /openapi.json lists those for programs"
+    return problem(error.status_code, code, message, **headers)
 
 
 def _route(request: Request) -> str:

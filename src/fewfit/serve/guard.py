@@ -15,6 +15,7 @@ from typing import Any
 
 from starlette.exceptions import HTTPException
 
+from fewfit.errors import FewfitError, StoreError, printable
 from fewfit.serve.metrics import Metrics
 
 LOG = logging.getLogger("fewfit.serve")
@@ -183,6 +184,15 @@ class Guard:
 def kind_and_place(error: Exception) -> str:
     """Return what a log holds of an error: not what it says, which may be a user's text."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+def logged(error: FewfitError) -> str:
+    """Return what a log holds of an error of the library's own.
+
+    Of a file of the server's, all: no text is in it, and callers are not told where it is.
+    """
+    kind = type(error).__name__
+    return f"{kind}: {printable(str(error))}" if isinstance(error, StoreError) else kind
 
 
 async def _answer(send: Send, status: int, code: str, message: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import ASIDE, recover
-from fewfit.errors import ArtifactError, FewfitError, InputError, printable
+from fewfit.caches import cache_folder
+from fewfit.errors import ArtifactError, FewfitError, InputError, StoreError, printable
 from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.loading import load
 from fewfit.estimators.opening import open_model
@@ -119,13 +122,15 @@ class Tasks:
         store: str | Path | None = None,
         models: Mapping[str, str] | None = None,
     ) -> None:
-        self.folders = [Path(folder) for folder in folders]
-        if not self.folders:
+        if not folders:
             raise InputError("serve: name a folder with artifacts")
-        for folder in self.folders:
-            if not folder.is_dir():
+        for folder in folders:
+            if not Path(folder).is_dir():
                 raise InputError(f"serve: {folder} is no folder")
-        self._store, self._named = store, dict(models or {})
+        # Absolute: so `told` finds them in what errors say.
+        self.folders = [Path(folder).absolute() for folder in folders]
+        self._store = store if store in (None, "default") else Path(store).absolute()
+        self._named = dict(models or {})
         self._own: dict[str, Served] = {}
         self._models: dict[str, FrozenModel] = {}
         self._networks: dict[str, Any] = {}
@@ -188,8 +193,8 @@ class Tasks:
         Requests that have begun end with what they began with.
         """
         with self._changing:
-            report, found = Report(), {}
-            for folder in self._artifacts():
+            report, found, unread = Report(), {}, []
+            for folder in self._artifacts(unread.append):
                 name = folder.name
                 if name in found:
                     other = self.shown(found[name].folder)
@@ -210,9 +215,14 @@ class Tasks:
                     report.broken[str(folder)] = str(error)
                     if known and known.folder == folder:
                         found[name] = known
+            blind = {Path(error.filename): f"cannot be read: {error.strerror}" for error in unread}
+            report.broken |= {str(place): why for place, why in blind.items()}
             for name in self._own.keys() - found.keys():
                 folder = self._own[name].folder
-                if any(folder.parent.glob(ASIDE.replace("*", name, 1))):  # is being replaced
+                # What cannot be looked at is not gone, and neither is what is being replaced.
+                if any(map(folder.is_relative_to, blind)) or any(
+                    folder.parent.glob(ASIDE.replace("*", name, 1))
+                ):
                     found[name] = self._own[name]
                     report.kept.append(name)
             report.gone = sorted(self._own.keys() - found.keys())
@@ -230,23 +240,39 @@ class Tasks:
         return printable(own.name)
 
     def told(self, message: str) -> str:
-        """Return what an error says as a caller may know it: without where the folders are."""
-        for root in self.folders:
-            for own in (root.resolve(), root.absolute()):
-                place = own.parent if len(self.folders) > 1 else own
-                message = message.replace(f"{place}{os.sep}", "")
+        """Return what an error says as a caller may know it: without where files are."""
+        several = len(self.folders) > 1
+        own = [place for root in self.folders for place in (root.resolve(), root)]
+        places = [place.parent if several else place for place in own]
+        if isinstance(self._store, Path):
+            places.append(self._store.parent)
+        with suppress(StoreError):  # there is none
+            places.append(cache_folder().absolute())
+        places.append(Path(tempfile.gettempdir()))
+        for place in sorted(map(str, places), key=len, reverse=True):  # one may be in another
+            message = message.replace(f"{place}{os.sep}", "")
         return message
 
-    def _artifacts(self) -> Iterator[Path]:
-        """Yield the folders of artifacts; links among them too, which are not followed."""
+    def _artifacts(self, unread: Callable[[OSError], object]) -> Iterator[Path]:
+        """Yield the folders of artifacts; links among them too, which are not followed.
+
+        `unread` is told of each folder whose names cannot be read, but for one that has just gone.
+        """
+
+        def failed(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError):
+                unread(error)
+
         seen: set[Path] = set()
         for root in map(Path.resolve, self.folders):
-            for at, below, _ in os.walk(root):
+            for at, below, files in os.walk(root, onerror=failed):
                 below[:] = sorted(name for name in below if not name.startswith("."))
                 links = [path for name in below if (path := Path(at, name)).is_symlink()]
-                for folder in [Path(at), *links]:
-                    is_one = any((folder / name).is_file() for name in MANIFESTS)
-                    if is_one and folder not in seen:
+                found = [link for link in links if any(os.path.isfile(link / m) for m in MANIFESTS)]
+                if not {*MANIFESTS}.isdisjoint(files):
+                    found.insert(0, Path(at))
+                for folder in found:
+                    if folder not in seen:
                         seen.add(folder)
                         yield folder
 

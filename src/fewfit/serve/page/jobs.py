@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from fewfit.errors import FewfitError
-from fewfit.serve.guard import kind_and_place
+from fewfit.errors import FewfitError, StoreError
+from fewfit.serve.guard import kind_and_place, logged
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ class Jobs:
             state = "cancelled"
         except FewfitError as error:
             state, job.error = "failed", str(error)
+            if isinstance(error, StoreError):
+                _log.warning("the fit of %r failed: %s", name, logged(error))
         except Exception as error:
             state, job.error = "failed", "The fit failed unexpectedly; the server's log says why"
             _log.error("the fit of %r failed: %s", name, kind_and_place(error))
