@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import io
 import socket
+import sqlite3
 import threading
 import zipfile
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ pytest.importorskip("fastapi", exc_type=ImportError)
 from fastapi.testclient import TestClient
 
 from fewfit import FewShotClassifier
+from fewfit.errors import StoreError
 from fewfit.serve.batching import Queue
 from fewfit.serve.guard import Bounds
 from fewfit.serve.page import fitting, uploads
@@ -195,6 +198,27 @@ def test_a_fit_that_fails_says_why_and_the_next_one_works(page, monkeypatch):
     assert page.fitted()["job"]["state"] == "done"
 
 
+def test_where_the_servers_files_are_is_for_its_log_alone(page, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("FEWFIT_CACHE", str(tmp_path / "cache"))
+    page.create()
+
+    def full(*_, **__):
+        raise StoreError(f"the store {tmp_path}/cache/answers cannot be used: disk full")
+
+    monkeypatch.setattr(fitting, "fit", full)
+    assert page.fitted()["job"]["error"] == "the store answers cannot be used: disk full"
+
+    def locked(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sqlite3, "connect", locked)
+        told = page.get("/tasks", 503)["error"]
+    assert told == {"code": "store", "message": "page.sqlite3: cannot be used: database is locked"}
+    for said in (f"{tmp_path}/cache/answers", f"{tmp_path}/page.sqlite3"):
+        assert said in caplog.text
+
+
 def test_a_task_that_is_deleted_leaves_nothing(page, tmp_path):
     page.create()
     page.create("other")
@@ -256,6 +280,10 @@ def test_rows_are_searched_by_what_is_written(page):
     assert [r["text"] for r in page.get("/tasks/mood/rows?search=0%25")["rows"]] == ["100% good"]
     assert [r["text"] for r in page.get("/tasks/mood/rows?search=_")["rows"]] == ["bad_"]
     assert page.get("/tasks/mood/rows?label=pos")["n"] == 2
+    page.create("kalt", data="text,label\nÜber Größe,a\nso ÜBERALL,b\nso,\n".encode())
+    for search in ("über", "ÜBER"):
+        assert page.get("/tasks/kalt/rows?search=" + quote(search))["n"] == 2
+    assert [r["place"] for r in page.get("/tasks/kalt/rows?search=GR%C3%96SSE")["rows"]] == [0]
     assert [r["place"] for r in page.get("/tasks/mood/rows?blank=true")["rows"]] == [4]
     assert page.get("/tasks/mood/rows?offset=4") == {
         "n": 5,
@@ -384,6 +412,34 @@ def test_files_are_bounded(page, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 10**6)
     monkeypatch.setattr(uploads, "MAX_ROWS", 3)
     assert "10 rows" in page.upload("/read", FILE, 422, file="mood.csv")["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "parquet"])
+def test_files_are_bounded_by_what_they_unpack_to(page, monkeypatch, tmp_path, kind):
+    path = tmp_path / f"file.{kind}"
+    rows: list[list[object]] = [["so good " * 100, "pos"], ["bad", "neg"]] * 1000
+    if kind == "xlsx":
+        pytest.importorskip("python_calamine")
+        write_xlsx(path, [["text", "label"], *rows])
+    else:
+        pa = pytest.importorskip("pyarrow")
+        texts, labels = zip(*rows, strict=True)
+        pytest.importorskip("pyarrow.parquet").write_table(
+            pa.table({"text": texts, "label": labels}), path
+        )
+    data = path.read_bytes()
+    monkeypatch.setattr(uploads, "MAX_UNPACKED", 2**19)
+    for route, query in (("/read", {}), ("/tasks", {"name": "big", "text": "text"})):
+        told = page.upload(route, data, 422, file=f"my.{kind}", **query)["error"]["message"]
+        assert told.startswith(f"my.{kind}: is more than 0 MB unpacked")
+    assert page.get("/tasks")["tasks"] == []
+
+
+def test_a_file_that_cannot_be_read_is_named_as_the_user_names_it(page):
+    pytest.importorskip("python_calamine")
+    told = page.upload("/read", b"PK\3\4 and no more", 422, file="my.xlsx")["error"]["message"]
+    assert "again" in told
+    assert told.count(".xlsx") == told.count("my.xlsx") == 2
 
 
 def test_a_file_that_does_not_come_is_not_waited_for(tmp_path, monkeypatch):

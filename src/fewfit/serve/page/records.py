@@ -223,12 +223,14 @@ class Records:
         if blank:
             where += " AND label IS NULL"
         if search:
-            where += " AND text LIKE ? ESCAPE '\\'"
-            given.append("%" + re.sub(r"([%_\\])", r"\\\1", search) + "%")
+            where += " AND has(text, ?)"
+            given.append(search.casefold())
         if places is not None:
             where += " AND place IN (SELECT value FROM json_each(?))"
             given.append(json.dumps(list(places)))
         with self._open() as db:
+            # LIKE knows the case of ASCII alone.
+            db.create_function("has", 2, lambda text, part: part in text.casefold())
             db.execute("BEGIN")
             (n,) = db.execute(f"SELECT COUNT(*) FROM row WHERE {where}", given).fetchone()
             found = db.execute(

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fewfit.errors import InputError
 from fewfit.prompts import read_labels
 from fewfit.serve.page.records import NewRow
-from fewfit.tables import Table, open_table
+from fewfit.tables import Row, Table, open_table
 from fewfit.tables.columns import has_text, is_blank, texts_of
 from fewfit.tables.names import position
 from fewfit.tables.source import Source
 
 MAX_BYTES = 64 * 2**20
+MAX_UNPACKED = 4 * MAX_BYTES
+"""Of workbooks and Parquet files, which are compressed: small ones may hold any amount."""
+
 MAX_SECONDS = 300.0
 MAX_ROWS = 100_000
 MAX_CLASSES = 200
@@ -116,20 +121,50 @@ def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
     suffix = Path(file).suffix.lower()
     suffix = suffix if _SUFFIX.fullmatch(suffix) else ""  # it becomes that of a file here
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / f"file{suffix}")
+        own = Path(folder).name  # that nobody's text holds: what is said of it is of the user's
+        path = str(Path(folder) / f"{own}{suffix}")
         Path(path).write_bytes(data)
+
+        def named(text: str) -> str:
+            return text.replace(path, file).replace(f"{own}{suffix}", file)
+
         try:
             if Source(path).packing is not None:
                 raise InputError(f"{path}: is compressed; unpack it first")
+            _check_unpacked(path)
             table = open_table(path, wanted=["text", "label"], say=said.append)
             if table.n > MAX_ROWS:
                 raise InputError(
                     f"{path}: {table.n:,} rows; the page takes {MAX_ROWS:,}, and 'fewfit fit' more"
                 )
             columns = tuple(_cell(name) for name in table.columns)
-            yield replace(table, columns=columns), [line.replace(path, file) for line in said]
+            read = partial(_bounded, table)
+            yield replace(table, columns=columns, read=read), [named(line) for line in said]
         except InputError as error:
-            raise InputError(str(error).replace(path, file)) from error
+            raise InputError(named(str(error))) from error
+
+
+def _check_unpacked(path: str) -> None:
+    """Refuse a workbook, which is an archive, that is much larger unpacked (InputError)."""
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        _check_size(path, sum(part.file_size for part in archive.infolist()))
+
+
+def _bounded(table: Table) -> Iterator[Row]:
+    """Yield rows as long as they are no more than a file may unpack to (InputError)."""
+    size = 0
+    for row in table.read():
+        size += sum(len(value) for value in row[1] if isinstance(value, str))
+        _check_size(table.path, size)
+        yield row
+
+
+def _check_size(path: str, size: int) -> None:
+    if size > MAX_UNPACKED:
+        raise InputError(
+            f"{path}: is more than {MAX_UNPACKED >> 20} MB unpacked; the page takes no more, and "
+            "'fewfit fit' does"
+        )
 
 
 def _named(table: Table, names: Sequence[str]) -> int | None:
