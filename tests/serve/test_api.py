@@ -204,9 +204,9 @@ def test_requests_have_a_largest_size(folder):
     with serving(Tasks([folder]), allow_fit=True, bounds=bounds) as site:
         assert site.predict(["x"] * 3, "mood").status == 200
         assert site.predict(["x"] * 2, ["mood", "taste"]).status == 413
-        assert site.predict(["x" * 51], "mood").status == 413
         assert site.predict([{"a": "x" * 51, "b": ""}], "pair").status == 413
-        assert site.predict(["x" * 2000], "mood").status == 413
+        for text in ("x" * 51, "x" * 2000):  # a word for programs, whichever bound it was
+            assert site.predict([text], "mood").body["error"]["code"] == "too_large"
         suggest = {"task": "mood", "texts": ["x"] * 4}
         assert site.ask("POST", "/v1/suggest", suggest).status == 413
         one = {"model": "mood", "state": "x" * 51, "questions": {"q": {"criteria": WORDS}}}

@@ -46,12 +46,18 @@ _STATUS: tuple[tuple[type[FewfitError], int, str], ...] = (
     (ArtifactError, 409, "conflict"),  # the folder of a new task holds something else
     (FewfitError, 500, "failed"),
 )
-_CODES = {
+_CODES = {  # of a status, whoever gives it: the same as above, and as the guard's
     400: "invalid",
+    403: "not_allowed",
     404: "not_found",
     405: "wrong_method",
-    403: "not_allowed",
+    408: "too_slow",
     409: "conflict",
+    413: "too_large",
+    415: "wrong_type",
+    422: "invalid",
+    499: "gone",
+    503: "model",
 }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import logging
+import os
 import re
 import time
 import traceback
@@ -182,8 +183,14 @@ class Guard:
 
 
 def kind_and_place(error: Exception) -> str:
-    """Return what a log holds of an error: not what it says, which may be a user's text."""
-    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
+    """Return what a log holds of an error: not what it says, which may be a user's text.
+
+    The system's own words are none: that a disk is full.
+    """
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None:
+        kind = f"{kind}: {os.strerror(error.errno)}"
+    return f"{kind}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 def logged(error: FewfitError) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from fewfit.artifacts import schema
 from fewfit.artifacts.files import ASIDE, recover
 from fewfit.caches import cache_folder
-from fewfit.errors import ArtifactError, FewfitError, InputError, StoreError, printable
+from fewfit.errors import ArtifactError, FewfitError, InputError, printable
 from fewfit.estimators.base import TextEstimator
 from fewfit.estimators.loading import load
 from fewfit.estimators.opening import open_model
@@ -246,9 +246,9 @@ class Tasks:
         places = [place.parent if several else place for place in own]
         if isinstance(self._store, Path):
             places.append(self._store.parent)
-        with suppress(StoreError):  # there is none
-            places.append(cache_folder().absolute())
-        places.append(Path(tempfile.gettempdir()))
+        for folder in (cache_folder, tempfile.gettempdir):
+            with suppress(OSError):  # there is none
+                places.append(Path(folder()).absolute())
         for place in sorted(map(str, places), key=len, reverse=True):  # one may be in another
             message = message.replace(f"{place}{os.sep}", "")
         return message

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import socket
 import sqlite3
+import tempfile
 import threading
 import zipfile
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -18,7 +21,7 @@ from fastapi.testclient import TestClient
 from fewfit import FewShotClassifier
 from fewfit.errors import StoreError
 from fewfit.serve.batching import Queue
-from fewfit.serve.guard import Bounds
+from fewfit.serve.guard import Bounds, kind_and_place
 from fewfit.serve.page import fitting, uploads
 from fewfit.serve.page.jobs import Cancelled
 from fewfit.store import StoredModel
@@ -219,6 +222,34 @@ def test_where_the_servers_files_are_is_for_its_log_alone(page, tmp_path, monkey
         assert said in caplog.text
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_server_without_room_for_a_file_says_so(page, monkeypatch, tmp_path, caplog, there):
+    place = str(tmp_path / "temporary")
+    full = OSError(errno.ENOSPC, "No space left on device", f"{place}/x")
+
+    def none():
+        raise FileNotFoundError(errno.ENOENT, f"No usable temporary directory found in ['{place}']")
+
+    def refused(*_):
+        raise full
+
+    if there:
+        monkeypatch.setattr(tempfile, "tempdir", place)
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(Path, "write_bytes", refused)
+    else:
+        monkeypatch.setattr(tempfile, "gettempdir", none)
+    told = page.upload("/read", FILE, 503, file="mood.csv")["error"]
+    assert told["code"] == "store"
+    assert ("No space left" if there else "No such file") in told["message"]
+    assert "$TMPDIR" in told["message"]
+    assert told["message"] in caplog.text
+    assert place not in told["message"]
+    assert "mood.csv" not in caplog.text
+    assert "No space left" in kind_and_place(full)
+    assert place not in kind_and_place(full)
+
+
 def test_a_task_that_is_deleted_leaves_nothing(page, tmp_path):
     page.create()
     page.create("other")
@@ -374,7 +405,9 @@ def test_a_file_that_is_no_task_is_refused(page, tmp_path):
     for change, said in NO_TASK:
         given = {"file": "mood.csv", "text": "text", "label": "label", "name": "other", **change}
         data = given.pop("data", FILE)
-        assert said in page.upload("/tasks", data, 422, **given)["error"]["message"], change
+        error = page.upload("/tasks", data, 422, **given)["error"]
+        assert said in error["message"], change
+        assert error["code"] == "invalid", change
     assert [task["name"] for task in page.get("/tasks")["tasks"]] == ["mood"]
 
 

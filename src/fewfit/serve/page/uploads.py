@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fewfit.errors import InputError
+from fewfit.errors import InputError, StoreError
 from fewfit.prompts import read_labels
 from fewfit.serve.page.records import NewRow
 from fewfit.tables import Row, Table, open_table
@@ -120,10 +121,17 @@ def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
     said: list[str] = []
     suffix = Path(file).suffix.lower()
     suffix = suffix if _SUFFIX.fullmatch(suffix) else ""  # it becomes that of a file here
-    with tempfile.TemporaryDirectory() as folder:
-        own = Path(folder).name  # that nobody's text holds: what is said of it is of the user's
-        path = str(Path(folder) / f"{own}{suffix}")
-        Path(path).write_bytes(data)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            own = Path(folder).name  # that nobody's text holds: what is said of it is of the user's
+            path = str(Path(folder) / f"{own}{suffix}")
+            Path(path).write_bytes(data)
+        except OSError as error:
+            raise StoreError(
+                "the server's folder for temporary files does not take the file "
+                f"({os.strerror(error.errno or 0)}); make room there, or name another in $TMPDIR"
+            ) from error
 
         def named(text: str) -> str:
             return text.replace(path, file).replace(f"{own}{suffix}", file)
