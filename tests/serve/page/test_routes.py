@@ -41,9 +41,7 @@ def test_a_file_is_looked_at_before_it_is_a_task(page):
     assert (found["text"], found["label"], found["n"]) == (["text"], "label", 10)
     assert found["columns"][2]["labels"] == {"counts": [["pos", 4], ["neg", 3]], "blank": 3}
     assert found["columns"][1]["labels"] is None
-    assert found["said"] == [
-        "mood.csv: read as utf-8, delimiter ';'; --delimiter can say otherwise"
-    ]
+    assert found["said"] == ["mood.csv: read as utf-8, delimiter ';'"]
     assert page.get("/tasks")["tasks"] == []
 
 
@@ -382,7 +380,7 @@ NO_TASK = [
     ({"name": "MOOD"}, "already"),
     ({"text": "nothing"}, "no column 'nothing'"),
     ({"text": "label"}, "another one"),
-    ({"file": "mood.xyz"}, "format"),
+    ({"file": "mood.xyz"}, "The page has no such option: save the file as .csv in UTF-8"),
     ({"file": "mood.csv\0csv"}, "format"),
     ({"file": "mood." + "x" * 300}, "format"),
     ({"file": "mood.cs/../v"}, "format"),

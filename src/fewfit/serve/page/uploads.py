@@ -30,6 +30,11 @@ MAX_SECONDS = 300.0
 MAX_ROWS = 100_000
 MAX_CLASSES = 200
 
+# What a reader of tables says is for the command line, and the page has none of its options.
+_OTHERWISE = re.compile(r"; --\w+( and --\w+)? can say otherwise")
+_OPTION = re.compile(r"(^| )--[a-z]")
+_INSTEAD = ". The page has no such option: save the file as .csv in UTF-8, or use 'fewfit fit'"
+
 _SHOWN = 5
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,16}")
 _LABELS = ("label", "class", "category", "topic", "intent", "tag", "target", "y")
@@ -134,6 +139,8 @@ def _table(data: bytes, file: str) -> Iterator[tuple[Table, list[str]]]:
             ) from error
 
         def named(text: str) -> str:
+            text = _OTHERWISE.sub("", text)
+            text += _INSTEAD * bool(_OPTION.search(text))
             return text.replace(path, file).replace(f"{own}{suffix}", file)
 
         try:
