@@ -137,6 +137,11 @@ def test_macro_f1_of_several_labels_is_the_mean_of_those_that_the_table_has():
     found, own = several(true, told), by_class(true, told, ["a", "b", "c"])
     assert found["macro_f1"] == pytest.approx((own["a"]["f1"] + own["b"]["f1"]) / 2)
     assert own["c"]["f1"] is None
+    only = true & [True, False, False]  # a table that has one of the classes
+    found, own = several(only, told), by_class(only, told, ["a", "b", "c"])
+    assert found["macro_f1"] == own["a"]["f1"] == 1
+    told[2, 0] = True
+    assert several(only, told)["macro_f1"] == pytest.approx(4 / 5)
     assert several(np.zeros_like(true), told)["macro_f1"] == 0
 
 
