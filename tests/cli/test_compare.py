@@ -85,7 +85,7 @@ def test_rows_are_named_by_file_and_line(compare, tmp_path):
     assert "left out (line 5)" in compare(test=[*TEST, ["", "pos"]]).stderr
     test = [*TEST, *([text.upper(), label] for text, label in TRAIN[5:])]
     said = compare("--drop-overlap", test=test, code=2).stderr
-    assert "train: class 'neg' has label words but no example" in said
+    assert "train: every row of class 'neg' has the text of a test row, and is left out" in said
 
 
 def test_a_test_file_may_spell_the_classes_of_the_other_otherwise(tmp_path):
@@ -96,6 +96,18 @@ def test_a_test_file_may_spell_the_classes_of_the_other_otherwise(tmp_path):
     args = ["--model", "fake", "--shots", "1", "--seeds", "1", "--methods", "zero-shot", "--json"]
     found = json.loads(run("compare", tmp_path / "a.csv", tmp_path / "b.csv", *args).stdout)
     assert found["cells"]
+
+
+def test_a_test_file_has_of_the_classes_what_it_has(tmp_path):
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=TRAIN))
+    args = ["compare", tmp_path / "a.csv", tmp_path / "b.csv", "--model", "fake", "--json"]
+    args += ["--shots", "1", "--seeds", "1", "--methods", "tfidf"]
+    (tmp_path / "b.csv").write_bytes(csv_bytes(rows=[TEST[0], ["so good", "pos"]]))
+    assert json.loads(run(*args).stdout)["setup"]["test_rows"] == 1
+    (tmp_path / "b.csv").write_bytes(csv_bytes(rows=[*TEST[:2], ["so bad", "ngg"]]))
+    said = run(*args, code=2).stderr
+    assert f"{tmp_path / 'b.csv'}: line 3: class 'ngg' is not one of ['neg', 'pos']" in said
+    assert "did you mean 'neg'" in said
 
 
 @pytest.mark.parametrize(

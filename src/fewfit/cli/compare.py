@@ -10,7 +10,14 @@ import typer
 
 from fewfit.choices import did_you_mean
 from fewfit.cli.doctor import joined
-from fewfit.cli.labels import check_names, find_labels, one_label, read_label_words, read_taxonomy
+from fewfit.cli.labels import (
+    check_classes,
+    check_names,
+    find_labels,
+    one_label,
+    read_label_words,
+    read_taxonomy,
+)
 from fewfit.cli.options import (
     AsJson,
     Delimiter,
@@ -167,7 +174,10 @@ def compare(
         examples, _ = split_labelled(table, read_examples(table, places, place), use=False)
         known = words or (splits[1] if splits else None)
         y = one_label(table, examples, table.columns[place], known)
-        check_names(table, examples, y, table.columns[place], words)
+        if words is None and splits:  # the test set has of the other's classes what it has
+            check_classes(table, examples, [[label] for label in y], sorted(set(splits[1])))
+        else:
+            check_names(table, examples, y, table.columns[place], words)
         splits += [examples.texts, y]
         first = {name: examples.texts[name] for name in views.views[0].fields}
         own = [dict(zip(first, row, strict=True)) for row in zip(*first.values(), strict=True)]

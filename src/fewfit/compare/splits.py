@@ -185,6 +185,16 @@ def check_classes(classes: Sequence[object], y_train: Any, y_test: Any) -> None:
         )
 
 
+def check_left(classes: Sequence[object], y: Any) -> None:
+    """Refuse a class whose training rows were all left out for their texts (InputError)."""
+    gone = set(classes) - set(y.tolist())
+    if gone:
+        raise InputError(
+            f"train: every row of class {min(gone, key=str)!r} has the text of a test row, and is "
+            "left out; give the class others, or split again"
+        )
+
+
 def _folded(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(" ".join(row[name].split()).casefold() for name in sorted(row))
 
