@@ -676,3 +676,4 @@ def test_a_searcher_advises_no_option_either():
     with pytest.raises(ModelError, match="a filter") as found:
         make(Silent(TEST[0][7]), methods=["prompt-search"], shots=[4], seeds=1).run()
     assert "errors=" not in str(found.value)
+    assert "prompt-search, 4 shots, seed 0: " in str(found.value)  # also where the test set fails

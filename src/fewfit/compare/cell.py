@@ -59,14 +59,14 @@ def run_cell(
     start = time.perf_counter()
     try:
         fitted = method.fit(sample, classes)
+        middle = time.perf_counter()
+        searched = None if meter is None else replace(meter.bill)
+        proba = method.predict_proba(fitted, test)
     except ModelError as error:
         raise ModelError(
             f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; without this "
             "method, or with other options, a run goes on from the cells in its output folder"
         ) from error
-    middle = time.perf_counter()
-    searched = None if meter is None else replace(meter.bill)
-    proba = method.predict_proba(fitted, test)
     end = time.perf_counter()
     metrics = measure(test.y, proba, classes)
 
