@@ -112,7 +112,7 @@ class Policy:
                 f"{rate:.0%} of the class scores are only bounds (allowed: "
                 f"{self.max_censored:.0%}, max_censored); choose label words that the model would "
                 "say (see 'fewfit doctor'), a larger top_k, or a server that scores tokens "
-                "by id. The answers are stored"
+                "by id. What the store has is not asked again"
             )
 
 

@@ -20,7 +20,14 @@ from fewfit.compare.names import default_of, make_methods
 from fewfit.compare.report.html import html_report
 from fewfit.compare.report.tables import accuracy_table, report
 from fewfit.decoders import make_decoder
-from fewfit.errors import CapabilityError, InputError, InputWarning, ModelError, StoreWarning
+from fewfit.errors import (
+    CalibrationError,
+    CapabilityError,
+    InputError,
+    InputWarning,
+    ModelError,
+    StoreWarning,
+)
 from fewfit.models import FakeModel
 from fewfit.models.costs import Size
 from fewfit.models.paired import PairedModel
@@ -670,6 +677,14 @@ def test_a_training_row_without_an_answer_has_the_number_that_it_was_given_with(
     experiment = Experiment(texts, y, *TEST, methods=["dect"], shots=[1], seeds=20, **given)
     with pytest.raises(ModelError, match=r"of \d+ prompts, first train row 4 \("):
         experiment.run()
+
+
+@pytest.mark.parametrize("method", ["zero-shot+ratio", "prompt-search+ratio"])
+def test_a_calibration_that_is_undefined_is_named_with_its_cell(method):
+    with pytest.raises(CalibrationError, match="not safely positive") as found:
+        make(FakeModel(space="logit"), methods=["tfidf", method], shots=[4], seeds=1).run()
+    assert str(found.value).startswith(f"{method}, 4 shots, seed 0: ")
+    assert "goes on from the cells" in str(found.value)
 
 
 def test_a_searcher_advises_no_option_either():

@@ -42,7 +42,8 @@ class RatioCalibration(Calibration):
         if c_bar.min() < self.smallest:
             raise CalibrationError(
                 f"'ratio' calibration divides by the content-free logits {c.tolist()}, which are "
-                "not safely positive; use calibration='contextual'. Nothing needs to be asked again"
+                "not safely positive; use calibration='contextual'. What the store has is not "
+                "asked again"
             )
         return c_bar
 

@@ -18,7 +18,6 @@ from fewfit.compare.journal import Finished
 from fewfit.compare.methods import Features
 from fewfit.compare.metrics import measure
 from fewfit.compare.schema import Cell, Ledger
-from fewfit.errors import ModelError
 from fewfit.models import FrozenModel
 from fewfit.models.metered import Bill, MeteredModel
 
@@ -49,24 +48,13 @@ def run_cell(
         The queries of the calibration's content-free prompts, with their tokens.
     meter : MeteredModel, optional
         What a searcher asks on its own.
-
-    Raises
-    ------
-    ModelError
-        Where the method's training diverges or its model gives no usable answer, with the cell.
     """
     method = job.method
     start = time.perf_counter()
-    try:
-        fitted = method.fit(sample, classes)
-        middle = time.perf_counter()
-        searched = None if meter is None else replace(meter.bill)
-        proba = method.predict_proba(fitted, test)
-    except ModelError as error:
-        raise ModelError(
-            f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; without this "
-            "method, or with other options, a run goes on from the cells in its output folder"
-        ) from error
+    fitted = method.fit(sample, classes)
+    middle = time.perf_counter()
+    searched = None if meter is None else replace(meter.bill)
+    proba = method.predict_proba(fitted, test)
     end = time.perf_counter()
     metrics = measure(test.y, proba, classes)
 

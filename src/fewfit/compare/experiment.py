@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -34,7 +34,7 @@ from fewfit.compare.report.statistics import summarise
 from fewfit.compare.schema import Asked, Comparison, Setup, Summary
 from fewfit.compare.splits import read_seeds, same_samples, whole_numbers
 from fewfit.decoders import Decoder
-from fewfit.errors import InputError, InputWarning
+from fewfit.errors import CalibrationError, InputError, InputWarning, ModelError
 from fewfit.estimators.classifier import DEFAULT_TEMPLATE
 from fewfit.models import FrozenModel
 from fewfit.models.metered import MeteredModel
@@ -196,10 +196,11 @@ class Experiment:
             tested: dict[tuple[int, ...], Places] = {}
             with shown(f"fitting, {source or 'texts'}", len(pending), "cell") as done:
                 for job in pending:
-                    if job.method.alone:
-                        finished = self._alone(job, journal)
-                    else:
-                        finished = self._fit(job, answers, tested)
+                    with _named(job):
+                        if job.method.alone:
+                            finished = self._alone(job, journal)
+                        else:
+                            finished = self._fit(job, answers, tested)
                     journal.add(job.key, finished)
                     done(1)
         data, finished = self.data, [journal.cells[job.key] for job in self.plan.jobs]
@@ -343,6 +344,18 @@ class Experiment:
             dropped_train_rows=data.n_dropped,
             price_per_token=price,
         )
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Say in which cell a training diverged, a model did not answer, a calibration is undefined."""
+    try:
+        yield
+    except (ModelError, CalibrationError) as error:
+        raise type(error)(
+            f"{job.name}, {job.sample.shots} shots, seed {job.sample.seed}: {error}; without this "
+            "method, or with other options, a run goes on from the cells in its output folder"
+        ) from error
 
 
 def _note(journal: Journal, model: str, meter: MeteredModel) -> None:
