@@ -180,9 +180,10 @@ def check_classes(
     """Refuse labels that an artifact has not learnt (InputError)."""
     from fewfit.prompts.containers import shown
 
+    known = set(classes)
     for number, labels in zip(examples.lines, own, strict=True):
         for name in labels:
-            if name not in classes:
+            if name not in known:
                 raise InputError(
                     f"{table.path}: {table.where(number)}: class {name!r} is not one of "
                     f"{shown(list(classes))}{did_you_mean(name, list(classes))}"
