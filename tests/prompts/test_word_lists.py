@@ -76,6 +76,11 @@ def test_a_shared_word_goes_to_the_more_similar_class_whatever_the_order():
     assert Verbalizer(found).words == ("alpha", "mine", "beta", "shared")
     above_one = retrieve_words(names, ["x"], np.array([[1.5], [0.0]]))
     assert above_one["a"]["x"] == 1.0
+    unlike = np.array([[-0.3, 0.2], [-0.9, 0.0]])  # what label words can weigh is above 0
+    assert retrieve_words(names, ["x", "y"], unlike, threshold=-1) == {
+        "a": {"alpha": 1.0, "y": 0.2},
+        "b": {"beta": 1.0},
+    }
     with pytest.raises(InputError, match="expected shape"):
         retrieve_words(names, ["x"], cosine)
 

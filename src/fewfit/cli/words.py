@@ -34,7 +34,7 @@ def words(
     threshold: Annotated[
         float,
         typer.Option(
-            help="Least cosine of a term that is kept, from -1 to 1. Those of the embedded model "
+            help="Least cosine of a term that is kept, from 0 to 1. Those of the embedded model "
             "lie above 0.8, so that 0.87 or more tells apart."
         ),
     ] = 0.5,

@@ -41,9 +41,9 @@ def retrieve_words(
     """Choose and weigh label words from a list of terms (SciPrompt, steps 2 and 3).
 
     A term is kept for a class if its similarity to the class's name is *above* `threshold` and its
-    contrast score is *below* `contrast_threshold`, each strictly; its weight is the similarity, at
-    most 1. A term that several classes would keep goes to the most similar one (the reference code
-    gives it to the first). The name itself is always kept, with weight 1.
+    contrast score is *below* `contrast_threshold`, each strictly; its weight is the similarity,
+    above 0 and at most 1. A term that several classes would keep goes to the most similar one (the
+    reference code gives it to the first). The name itself is always kept, with weight 1.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def retrieve_words(
         raise InputError(
             f"similarity: expected shape {(len(names), len(terms))}, got {cosine.shape}"
         )
-    keep = cosine > threshold
+    keep = cosine > max(threshold, 0.0)  # a weight below 0 no label word has
     if contrast is not None:
         keep &= np.asarray(contrast) < contrast_threshold
     owner = np.where(keep, cosine, -np.inf).argmax(axis=0)
