@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
+import weakref
 
 import numpy as np
 import pytest
@@ -231,6 +233,22 @@ def test_languages_share_one_space(embedded):
     found = embedded.observe(prompts(*english, *others), WORDS).hidden
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     assert (found[2:] @ found[:2].T).argmax(axis=1).tolist() == [0, 1, 1]
+
+
+def test_a_model_takes_along_what_it_has_loaded():
+    """200 MiB, which a loop over fits had several times, until gc looked."""
+    model = EmbeddedEncoder()
+    model.observe(prompts("ab"), WORDS)
+    loaded = model._made["read"].encode
+    kept = [weakref.ref(thing) for thing in (model, loaded, loaded.__closure__[0].cell_contents)]
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        del model, loaded
+        assert [thing() for thing in kept] == [None] * 3
+    finally:
+        if collects:
+            gc.enable()
 
 
 def test_the_files_are_trusted_by_hash_only(tmp_path, monkeypatch):

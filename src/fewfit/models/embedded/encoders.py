@@ -146,9 +146,11 @@ class EmbeddedEncoder(_OnnxEncoder):
         places = packed.floats("emb.pos", packed.n_positions, packed.width)
         places = places + packed.floats("emb.type", 2, packed.width)[0]
         network = _session(encoder(packed), as_it_is=True)
+        # Not the model, which keeps what is made here: without it, it goes and takes this along.
+        prefix, limit = self.prefix, self.max_tokens - 2
 
         def encode(text: str) -> Encoded:
-            ids, cut = cutter.encode(self.prefix + text, self.max_tokens - 2)
+            ids, cut = cutter.encode(prefix + text, limit)
             return Encoded([packed.first, *ids, packed.last], 0, cut)
 
         def vector(item: Encoded) -> NDArray[np.float32]:

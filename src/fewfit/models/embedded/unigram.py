@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 _SPACE = "\u2581"
 _CACHED = 32  # characters of a word that is worth remembering
@@ -39,9 +39,11 @@ class Unigram:
         unknown: int,
         replaced: Mapping[int, str],
     ) -> None:
-        self._pieces, self._unknown, self._replaced = pieces, unknown, replaced
-        self._longest = max(map(len, pieces))
-        self._least = min(score for _, score in pieces.values()) - _PENALTY
+        self._replaced = replaced
+        longest = max(map(len, pieces))
+        least = min(score for _, score in pieces.values()) - _PENALTY
+        # No method of this object: a cycle would keep all pieces until the collector looks.
+        self._cut = partial(_cut, pieces, unknown, longest, least)
         self._remembered = lru_cache(2**16)(self._cut)
 
     def encode(self, text: str, limit: int) -> tuple[list[int], bool]:
@@ -54,22 +56,25 @@ class Unigram:
                 return ids[:limit], True
         return ids, False
 
-    def _cut(self, word: str) -> Sequence[int]:
-        """Viterbi: the best way to each character, from the best ways to those before it."""
-        word = _SPACE + word
-        n = len(word)
-        best = [0.0] + [float("-inf")] * n
-        came: list[tuple[int, int]] = [(0, self._unknown)] * (n + 1)
-        for i in range(n):
-            if best[i] + self._least > best[i + 1]:
-                best[i + 1], came[i + 1] = best[i] + self._least, (i, self._unknown)
-            for j in range(i + 1, min(n, i + self._longest) + 1):
-                found = self._pieces.get(word[i:j])
-                if found is not None and best[i] + found[1] > best[j]:
-                    best[j], came[j] = best[i] + found[1], (i, found[0])
-        ids: list[int] = []
-        while n:
-            n, token = came[n]
-            if token != self._unknown or not ids or ids[-1] != token:
-                ids.append(token)
-        return ids[::-1]
+
+def _cut(
+    pieces: Mapping[str, tuple[int, float]], unknown: int, longest: int, least: float, word: str
+) -> Sequence[int]:
+    """Viterbi: the best way to each character, from the best ways to those before it."""
+    word = _SPACE + word
+    n = len(word)
+    best = [0.0] + [float("-inf")] * n
+    came: list[tuple[int, int]] = [(0, unknown)] * (n + 1)
+    for i in range(n):
+        if best[i] + least > best[i + 1]:
+            best[i + 1], came[i + 1] = best[i] + least, (i, unknown)
+        for j in range(i + 1, min(n, i + longest) + 1):
+            found = pieces.get(word[i:j])
+            if found is not None and best[i] + found[1] > best[j]:
+                best[j], came[j] = best[i] + found[1], (i, found[0])
+    ids: list[int] = []
+    while n:
+        n, token = came[n]
+        if token != unknown or not ids or ids[-1] != token:
+            ids.append(token)
+    return ids[::-1]
