@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -15,9 +17,10 @@ import torch
 import transformers
 
 from fewfit.errors import ArtifactError, InputError
-from fewfit.tuning import Data, Recipe, Run, Trunk, TunedModel, make_method
+from fewfit.tuning import METHODS, Data, Recipe, Run, Trunk, TunedModel, make_method
 from fewfit.tuning.artifact import adapter_files
 from fewfit.tuning.prompts.prompt_tuning import SoftPrompt, Words
+from fewfit.tuning.reading import scored
 from tests.tuning_models import EXAMPLES, example, tokenizer, trunk
 
 ROWS = [[e] for e in EXAMPLES]
@@ -101,6 +104,35 @@ def test_a_teacher_weighs_the_same_in_parts_of_a_batch():
         losses.append(method.fit(base, Data(ROWS), run).tensors())
     for name, tensor in losses[0].items():
         assert torch.allclose(tensor, losses[1][name], atol=1e-5)
+
+
+BY_SHARE = ("contrastive", "cpt", "diff-pruning", "focal", "list", "swr")
+"""Methods for which it matters how a batch is shared out; docs/tuning.md names them."""
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {*BY_SHARE, "peft", "ptec"}))
+def test_a_batch_in_parts_trains_as_one_piece_does(name):
+    base, found, method = trunk("gpt2", dropout=0.0), [], make_method(name)
+    rows = [
+        [example(text, k)] for text, k in (("so dull", 0), ("very fun", 1), ("bad", 0), ("a", 1))
+    ]
+    encoded = [base.encoder.encode(row[0]) for row in rows]
+    pool = rows if method.unlabelled else ()
+    for part in (None, 1):
+        recipe = replace(method.usual(), steps=1, batch_size=4, warmup=0.0, dropout=False)
+        run = Run(replace(recipe, micro_batch=part, learning_rate=1e-3))
+        adapter = method.fit(base, Data(rows, pool), run)
+        with adapter.on(base.network):  # Adam moves what has no gradient by its rounding's sign
+            found.append(scored(base, encoded, adapter=adapter))
+    np.testing.assert_allclose(*found, atol=1e-5)
+
+
+def test_the_docs_name_the_methods_that_depend_on_how_a_batch_is_shared_out():
+    page = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text("utf-8")
+    said = page.partition("Not so with ")[2].partition(".")[0]
+    assert sorted(METHODS.keys() & set(said.replace("`", " ").replace(",", " ").split())) == [
+        *BY_SHARE
+    ]
 
 
 def shared(base: Trunk, method: str) -> TunedModel:

@@ -87,7 +87,8 @@ class Recipe:
         Whether the frozen network's own dropout is active, as in the original. Its masks differ
         with the number of processes, so results agree across numbers of processes only without.
     micro_batch : int, optional
-        Rows that are computed at once, if not all of the batch; the gradient is the same.
+        Rows that are computed at once, if not all of the batch; the gradient is the same where the
+        loss is a mean over the rows, and nothing is drawn beside the dropout.
 
     Raises
     ------

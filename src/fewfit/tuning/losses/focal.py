@@ -19,6 +19,8 @@ from fewfit.tuning.trunk import Trunk
 class Focal(ScaledActivations):
     """(IA)^3 with the language-model loss whose tokens weigh (1 - p)^gamma, held fixed.
 
+    The weights are divided by their sum over the batch, or over a process's share of it.
+
     Parameters
     ----------
     gamma : float, default=2
