@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -159,6 +160,31 @@ def test_a_quote_is_text_in_tsv(tmp_path):
     (tmp_path / "b.tsv").write_text('"text"\t"label"\n"a ""b""\tc"\t"pos"\n')
     _, rows, _ = read(tmp_path / "b.tsv")
     assert rows == [(2, ['a "b"\tc', "pos"])]  # quotes around every name are no part of them
+
+
+def test_quotes_that_a_spreadsheet_writes_into_tsv_are_no_text(tmp_path):
+    values = ['he said "hi"', "two\nlines", "a\ttab", '5" screen', "plain", '""']
+    for kept in (values, values[:1], values[1:2], values[2:3]):
+        with (tmp_path / "a.tsv").open("w", newline="") as stream:
+            writer = csv.writer(stream, delimiter="\t")  # pandas and Excel quote the same
+            writer.writerows([["text", "label"], *([value, "pos"] for value in kept)])
+        _, rows, _ = read(tmp_path / "a.tsv")
+        assert [row for _, row in rows] == [[value, "pos"] for value in kept]
+
+
+@pytest.mark.parametrize("text", ['"great"', '"so ""it"" goes" he said', '"', 'a ""b""'])
+def test_a_quote_that_need_not_stand_around_a_value_is_text_in_tsv(tmp_path, text):
+    (tmp_path / "a.tsv").write_text(f'text\tlabel\n{text}\tpos\n"x\tneg\n')
+    _, rows, _ = read(tmp_path / "a.tsv")
+    assert [row for _, row in rows] == [[text, "pos"], ['"x', "neg"]]
+
+
+def test_a_ragged_tsv_is_told_what_helps_it(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\ntwo\nlines\tpos\n"x" y\tneg\n')
+    with pytest.raises(InputError, match="line 2 has 1 values for 2 columns") as error:
+        read(tmp_path / "a.tsv")
+    assert "a line break" in str(error.value)
+    assert "--delimiter" not in str(error.value)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -14,7 +14,7 @@ from fewfit.tables.binary import is_binary, open_parquet, read_excel, read_parqu
 from fewfit.tables.delimited import (
     blank_before_quotes,
     find_delimiter,
-    quoted_header,
+    quotes_around_values,
     read_delimited,
 )
 from fewfit.tables.encoding import find_encoding
@@ -154,7 +154,7 @@ def _delimited(
         delimiter = find_delimiter(source, encoding, given, known)
         blanks = blank_before_quotes(source, encoding, delimiter)
     else:
-        quotes = quoted_header(source, encoding)
+        quotes = quotes_around_values(source, encoding)
     how: dict[str, Any] = {"quotes": quotes, "blanks": blanks}
     rows = read_delimited(source, encoding, delimiter, **how)
     _, header = next(rows, (0, []))

@@ -15,6 +15,7 @@ from fewfit.tables.source import Source
 DELIMITERS = (",", ";", "\t", "|")
 _NONE = "\x1f"  # of a file with one column, whose values may hold every delimiter
 _TRIED = 50
+_QUOTED = re.compile('"(?:[^"]|"")*"')
 
 Rows = Iterator[tuple[int, list[Any]]]
 
@@ -57,13 +58,35 @@ def find_delimiter(
     return DELIMITERS[-max(rated)[-1]] if rated else _NONE
 
 
-def quoted_header(source: Source, encoding: str) -> bool:
-    """Whether every name in the first line of a TSV stands in quotes, which then are no text."""
-    with source.open() as stream:
-        text = io.TextIOWrapper(stream, encoding=encoding, newline="")
-        names = text.readline().rstrip("\r\n").split("\t")
-        text.detach()
-    return all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
+def quotes_around_values(source: Source, encoding: str) -> bool:
+    """Whether quotes in a TSV stand around values, as spreadsheets write them, or are text.
+
+    They stand around values where every name in the first line has them; where a line break or a
+    tab in a value leaves lines with too few or too many values, unless quotes hold it together; and
+    where whatever begins with a quote ends with one, with quotes in it that are doubled.
+    """
+    header: list[Any] = []
+    doubled, plain = False, False
+    for _, row in _read(source, encoding, "\t", False):
+        if not header:
+            header = row
+            if all(len(name) > 1 and name[0] == name[-1] == '"' for name in row):
+                return True
+        if len(row) != len(header):
+            return _as_many_values(source, encoding)
+        for value in row:
+            if value.startswith('"'):
+                plain = plain or _QUOTED.fullmatch(value) is None
+                doubled = doubled or '""' in value[1:-1]
+    return doubled and not plain
+
+
+def _as_many_values(source: Source, encoding: str) -> bool:
+    """Whether all rows of a TSV have as many values, with quotes around values."""
+    try:
+        return len({len(row) for _, row in _read(source, encoding, "\t", True)}) == 1
+    except csv.Error:
+        return False
 
 
 def blank_before_quotes(source: Source, encoding: str, delimiter: str) -> bool:
@@ -95,7 +118,7 @@ def read_delimited(
     Parameters
     ----------
     quotes : bool
-        Whether a value that begins with a quote ends with one (CSV), or a quote is text (TSV).
+        Whether a value that begins with a quote ends with one, or a quote is text (some TSV).
     blanks : bool
         Whether blanks behind a delimiter are no part of the value.
 
@@ -105,6 +128,8 @@ def read_delimited(
         If a row has not as many values as the header, or a quote is not closed.
     """
     shown = "" if delimiter == _NONE else f" (delimiter {delimiter!r})"
+    # Another delimiter than a tab is nothing that a TSV can have: quotes are text there alone.
+    other = ", or name it with --delimiter" if quotes else ""
     begun, header = 1, None
     try:
         for begun, row in _read(source, encoding, delimiter, quotes, blanks):
@@ -113,7 +138,7 @@ def read_delimited(
             elif len(row) != len(header):
                 raise InputError(
                     f"{source.name}: line {begun} has {len(row)} values for {len(header)} columns"
-                    f"{shown}; quote values that hold the delimiter, or name it with --delimiter"
+                    f"{shown}; quote values that hold the delimiter or a line break{other}"
                 )
             yield begun, row
     except csv.Error as error:
