@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from fewfit.errors import InputError
-from fewfit.prompts import read_rows
+from fewfit.prompts import read_labels, read_rows
 
 
 class Text(str, Enum):  # noqa: UP042
@@ -88,3 +88,16 @@ def test_a_message_says_where_its_reader_finds_the_row():
         read_rows(["one", None], ("text",), where=lambda i: f"line {i + 2}", name="in.csv")
     with pytest.raises(InputError, match=r"^X: line 2 lacks the field 'b'"):
         read_rows([{"a": "x"}], ("a", "b"), where=lambda i: f"line {i + 2}")
+
+
+def test_a_query_that_has_not_run_is_told_to_be_collected():
+    class LazyFrame:  # as polars has it: column names, but no column
+        columns = ("text", "label")
+
+        def collect(self):
+            raise AssertionError("run by whoever wrote it, not by us")
+
+    with pytest.raises(InputError, match=r"^X: a LazyFrame is a query, .* collect it first$"):
+        read_rows(LazyFrame(), ["text"])
+    with pytest.raises(InputError, match=r"^y: a LazyFrame is a query"):
+        read_labels(LazyFrame(), 2)

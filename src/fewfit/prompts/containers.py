@@ -32,11 +32,16 @@ def column_names(table: Any, name: str) -> list[Any] | None:
     Raises
     ------
     InputError
-        If two columns have the same name; `name` begins the message.
+        If two columns have the same name, or the table is a query that has not run, such as a
+        ``LazyFrame`` of polars; `name` begins the message.
     """
     names: Any = None
     if isinstance(table, Mapping):
         names = list(table)
+    elif hasattr(table, "collect"):
+        raise InputError(
+            f"{name}: a {type(table).__name__} is a query, and has no rows yet; collect it first"
+        )
     else:
         for attribute in ("column_names", "columns"):  # datasets and pyarrow; pandas and polars
             found = getattr(table, attribute, None)
