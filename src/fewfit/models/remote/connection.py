@@ -201,7 +201,7 @@ class _Timed(io.RawIOBase):
         self._sock = sock
         self._ends = ends
         self.left = HEAD_LIMIT
-        self.stream = io.BufferedReader(self)
+        self.stream: io.BufferedReader = io.BufferedReader(self)
         self._over = False
 
     def makefile(self, mode: str) -> Any:
