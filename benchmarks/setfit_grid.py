@@ -197,8 +197,7 @@ def section(path: Path) -> str:
         "`python -m benchmarks setfit_grid`\n\n"
         "all-MiniLM-L6-v2 in float32; accuracy on 500 rows of the test split, mean over as many "
         "samples as stand behind the stroke; in brackets how far `auto` tuned in each, 0 being "
-        "frozen; a pool is 1,000 other texts of the training split, its mixture on the tuned model "
-        "without the temperature that `auto` finds. Samples and test rows are "
+        "frozen; a pool is 1,000 other texts of the training split. Samples and test rows are "
         "those of the experiment `setfit`, and so are SetFit's figures at 4 and 16 shots, each the "
         "mean over three samples, as at 8 and 64: SetFit 1.2.0 with its own defaults.\n\n"
         + markdown_table(["accuracy, %", "SetFit", *methods], rows)
@@ -231,7 +230,8 @@ def _others(cells: Sequence[dict[str, Any]]) -> list[list[str]]:
     }
     rows = []
     for peer, n in product(NEEDED, sorted({cell["shots"] for cell in cells})):
-        same = [key[2:] for key in by if key[:2] == (peer, n) and ("auto", n, *key[2:]) in by]
+        every = [key[2:] for key in by if key[:2] == (peer, n)]
+        same = [key for key in every if all((method, n, *key) in by for method in OWN)]
         if not same:
             continue
 

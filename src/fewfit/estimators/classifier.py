@@ -124,7 +124,8 @@ class FewShotClassifier(ClassifierMixin, Pooled):
         The report of :func:`fewfit.models.probe.probe` on the frozen model, if one was put here;
         it is saved with the task.
     tuning_ : Tuning or None
-        With ``tune="auto"``, what was chosen, why, and what that cost.
+        With ``tune="auto"``, what was chosen, why, and what that cost; a saved task keeps the model
+        that came of it, not this report.
 
     Raises
     ------
