@@ -74,12 +74,12 @@ def run(name: str, shots: int, seed: int) -> dict[str, Any]:
     sure: Any = copy.copy(clf.decoder_)
     sure.temper(1 / told.temperature)
 
-    def with_pool(decoder: Any) -> Any:
-        labelled = (training.hidden, training.codes, training.weight)
-        return decoder.adapt(others, scores=their_scores, labelled=labelled)
-
+    labelled = (training.hidden, training.codes, training.weight)
+    pooled = sure.adapt(others, scores=their_scores, labelled=labelled)
+    less_sure: Any = copy.copy(pooled)
+    less_sure.temper(told.temperature)
     classes = np.array([str(c) for c in clf.classes_])
-    decoders = (sure, clf.decoder_, with_pool(sure), with_pool(clf.decoder_))
+    decoders = (sure, clf.decoder_, pooled, less_sure)
     said = [np.asarray(frozen.predict_proba([texts[i] for i in judges]))]
     said += [decoder.predict_proba(hidden, scores=scores) for decoder in decoders]
     found = [measure(y[judges], proba, classes) for proba in said]

@@ -133,7 +133,7 @@ def fit_decoder(
     weight : ndarray of shape (N,), optional
         Of the examples.
     temperature : float, default=1
-        By what log-odds are divided, before texts without labels are looked at.
+        By what log-odds are divided in the end, which changes no label.
 
     Returns
     -------
@@ -154,11 +154,11 @@ def fit_decoder(
         if scores is not None and len(seen) < len(classes):
             decoder.add_unseen(seen, codes, scores)
         decoder.classes_ = class_array(classes)
+    if later:
+        pool, pool_scores = further["pool"], further["pool_scores"]
+        decoder = decoder.adapt(pool, scores=pool_scores, labelled=(hidden, codes, weight))
     decoder.temper(temperature)
-    if not later:
-        return decoder
-    pool, pool_scores = further["pool"], further["pool_scores"]
-    return decoder.adapt(pool, scores=pool_scores, labelled=(hidden, codes, weight))
+    return decoder
 
 
 def read_pool(X: Any, fields: Sequence[str], *, name: str = "unlabelled") -> list[Row]:
