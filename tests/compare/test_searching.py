@@ -130,6 +130,7 @@ def test_the_budget_holds_for_all_that_is_asked(name, calibration):
             store=None,
         )
         assert found.max_queries == allowed
+        assert found.queries == model.queries
         assert allowed - 30 < model.queries <= allowed
     with pytest.raises(InputError, match=r"need at least (\d+), and 5 are") as refused:
         search(*(name, TEXTS, Y), model=model, labels=LABELS, options=options, max_queries=5)
@@ -157,14 +158,17 @@ def test_from_the_command_line(tmp_path):
     table = tmp_path / "t.csv"
     rows = "".join(f"{text},{label}\n" for text, label in zip(TEXTS, Y, strict=True))
     table.write_text("text,label\n" + rows)
-    words = ("--label", "pos=good", "--label", "neg=bad", "--model", "fake", "--store", "none")
+    words = ("--label", "pos=good", "--label", "neg=bad", "--model", "fake")
     command = ("search", table, "-o", tmp_path / "a", *words, "--option", "n_samples=2")
-    told = json.loads(run(*command, "--max-queries", 60, "--json").stdout)
+    kept = ("--max-queries", 60, "--store", tmp_path / "s.db", "--json")
+    told = json.loads(run(*command, *kept).stdout)
     assert told["max_queries"] == 60
+    assert 30 < told["queries"] <= 60
+    assert json.loads(run(*command, *kept).stdout)["queries"] == 0
     assert told["classes"] == ["neg", "pos"]
     assert "accuracy" in run("evaluate", tmp_path / "a", table, "--store", "none").output.lower()
-    shown = run(*command, "--method", "unsupervised-prompts").output
-    assert "At most 300 queries" in shown
+    shown = run(*command, "--method", "unsupervised-prompts", "--store", "none").output
+    assert " queries, of 300 allowed\n" in shown
     bare = ("search", table, "-o", tmp_path / "a", "--model", "fake")
     assert "name the classes" in run(*bare, "--method", "unsupervised-prompts", code=2).output
     run(*command, "--method", "magic", code=2)

@@ -132,10 +132,12 @@ def search(
     classifier.save(output)
     if as_json:
         told = {"artifact": str(output), "method": method, "question": found.shown}
-        told |= {"max_queries": found.max_queries, "classes": classifier.classes_.tolist()}
+        told |= {"queries": found.queries, "max_queries": found.max_queries}
+        told["classes"] = classifier.classes_.tolist()
         say(json.dumps(told, ensure_ascii=False))
         return
-    say(f"At most {found.max_queries:,} queries. What is asked now, with the first text:")
+    say(f"{found.queries:,} queries, of {found.max_queries:,} allowed")
+    say("What is asked now, with the first text:")
     say(found.shown)
     say(f"Next: {shlex.join(['fewfit', 'evaluate', str(output), 'LABELLED.csv'])}")
 

@@ -20,6 +20,7 @@ from fewfit.estimators.examples import check_unseen, positions
 from fewfit.estimators.opening import load_model, open_model
 from fewfit.models import FrozenModel
 from fewfit.models.base import FrontModel
+from fewfit.models.metered import MeteredModel
 from fewfit.prompts import Row, Template, Verbalizer, read_labels, read_rows
 from fewfit.prompts.labels import Label
 from fewfit.searchers import SEARCHERS, learn_unsupervised
@@ -35,13 +36,16 @@ class Search(NamedTuple):
     ----------
     classifier : FewShotClassifier
         Fitted, with the question that was found.
+    queries : int
+        What was asked of the model and no store had, the fit of what was found included.
     max_queries : int
-        What the search was allowed to ask, the fit of what it found included.
+        What was allowed.
     shown : str
         The question, for a person.
     """
 
     classifier: FewShotClassifier
+    queries: int
     max_queries: int
     shown: str
 
@@ -102,8 +106,8 @@ def search(
     known = None if y is None or unsupervised else read_labels(y, len(rows))
     words = Verbalizer.for_examples(labels, known or list(labels or ()))
     assert method.calibration is not None
-    opened = open_model(model, store)
-    task = Task(opened, Template(template), words, method.calibration)
+    metered = MeteredModel(open_model(model, store))
+    task = Task(metered, Template(template), words, method.calibration)
     method.check(task, who=searcher)
     task.check(method.requires, who=searcher)
     _check_decoder(decoder, task, known)
@@ -134,7 +138,8 @@ def search(
         calibration=method.calibration,
         store=store,
     ).fit(rows, known)
-    return Search(classifier, allowed, _shown(found.task, rows[0]))
+    queries = metered.bill.paid + classifier.n_queries_
+    return Search(classifier, queries, allowed, _shown(found.task, rows[0]))
 
 
 def _check_decoder(decoder: Any, task: Task, known: Sequence[Label] | None) -> None:
