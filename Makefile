@@ -21,7 +21,8 @@ OLDEST ?= .venv-oldest
 # The embedded model comes out of a wheel: nothing here needs a hub.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Some hundred tests start a process: the package is compiled once, not by each of them.
+# Some hundred tests start a process: what they import is compiled once, not by each of them; and
+# not all that is installed, most of which nobody imports: pip install --no-compile.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-oldest demo test coverage test-page test-servers test-ray test-schema test-oldest fuzz check docs bench clean
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (a minute or two, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	@$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
 		--editable '.[english,excel,hf,minilm,parquet,plot,serve,tune]' --group dev
 	@touch $(STAMP)
 
@@ -55,7 +56,7 @@ setup-oldest: $(OLDEST)/.installed
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
-	@$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt \
+	@$(OLDEST)/bin/python -m pip install --quiet --no-compile --constraint constraints-oldest.txt \
 		--editable '.[serve]' pytest pytest-timeout pytest-xdist hypothesis httpx pandas datasets cma
 	@touch $@
 

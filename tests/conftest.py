@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer.testing
 
 from fewfit.models import EmbeddedEncoder, Float32Encoder
 from fewfit.prompts import Prompt, Template
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# All commands would be built again for each call, which takes longer than most calls.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 TEMPLATE = Template("{text} In summary, it was {mask}.")
 
