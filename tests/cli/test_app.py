@@ -162,7 +162,7 @@ def test_bad_arguments_are_one_line_and_an_exit_code(train, tmp_path, args, code
         ("a.csv", b"", "no rows"),
         ("a.csv", b"text,label\n", "no rows"),
         ("a.csv", b"text,label\nx\n", "line 2 has 1 values for 2 columns"),
-        ("a.csv", b"text,text\nx,y\n", "two columns have the same name"),
+        ("a.csv", b"text,text\nx,y\n", "there are ['text (column 1)', 'text (column 2)']"),
         ("a.csv", b'text,label\n"x,y\n', "unexpected end of data"),
         ("a.csv", "text,label\nПривет,y\n".encode("cp1251"), "not UTF-8 at byte 11"),
         ("a.csv", b"text,label\nx,\n", "no row has a label"),

@@ -521,6 +521,23 @@ def test_two_models_and_a_text_peer_share_a_table():
         Experiment(*TRAIN, *TEST, labels=LABELS, models=[one, one], store=None)
 
 
+def test_objects_of_one_class_are_told_apart_by_their_order(tmp_path):
+    models = [FakeModel(seed=n) for n in range(3)]
+    for model in models:
+        model.spec = None
+    given = {"labels": LABELS, "shots": [2], "seeds": 2, "store": None, "methods": ["dect"]}
+    found = compare(*TRAIN, *TEST, models=models, output=tmp_path, **given)
+    assert [s.model for s in found.summaries] == ["FakeModel", "FakeModel 2", "FakeModel 3"]
+    for model, summary in zip(models, found.summaries, strict=True):
+        [alone] = compare(*TRAIN, *TEST, models=[model], **given).summaries
+        assert alone.log_loss == summary.log_loss
+    asked = sum(model.queries for model in models)
+    compare(*TRAIN, *TEST, models=models, output=tmp_path, **given)
+    assert sum(model.queries for model in models) == asked
+    with pytest.raises(InputError, match="'FakeModel' is given twice"):
+        Experiment(*TRAIN, *TEST, labels=LABELS, models=[models[0], models[0]], store=None)
+
+
 class Tags(HTMLParser):
     """Collects the tags, and the attributes that would fetch something."""
 

@@ -436,6 +436,54 @@ def test_columns_are_found_without_blanks_and_case(tmp_path, args):
     run("fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake", *args)
 
 
+def test_columns_of_one_name_have_their_places_and_none_is_the_one(tmp_path):
+    rows = [["text", "note", "", "label", "note", "", "note (column 2)"]]
+    rows += [
+        [text, "x", "", label, "y", "", "z"] for text, label in zip(TEXTS, LABELS, strict=True)
+    ]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))
+    table, found, said = read(tmp_path / "a.csv")
+    names = ["note (column 2)'", "note (column 5)"]
+    assert [*table.columns] == ["text", names[0], "", "label", names[1], "", "note (column 2)"]
+    assert [values for _, values in found] == rows[1:]
+    assert said == [
+        f"{tmp_path / 'a.csv'}: columns of the same name are read as {', '.join(map(repr, names))}"
+    ]
+    fit = (
+        "fit",
+        tmp_path / "a.csv",
+        "-o",
+        tmp_path / "t",
+        "--model",
+        "fake",
+        "--label",
+        "pos=good",
+    )
+    fit = (*fit, "--label", "neg=bad")
+    run(*fit)
+    labelled = run("predict", tmp_path / "t", tmp_path / "a.csv").stdout
+    assert next(csv.reader(labelled.splitlines()))[:7] == [*table.columns]
+    refusal = run(*fit, "--label-column", "note", code=2).stderr
+    assert "no column 'note'" in refusal
+    assert "note (column 5)" in refusal
+    run(*fit, "--text-column", "text", "--text-column", "note (column 5)")
+    wide = [f"c{i % 8000}" for i in range(16_000)]
+    (tmp_path / "a.csv").write_bytes(csv_bytes(rows=[["text", *wide], ["x"] * 16_001]))
+    _, _, said = read(tmp_path / "a.csv")
+    assert said[0].endswith("'c3 (column 5)', and 15,996 more")
+
+
+def test_a_parquet_file_with_columns_of_one_name_is_read_by_their_places(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    two = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], ["text", "text"])
+    parquet.write_table(two, tmp_path / "a.parquet")
+    table, found, _ = read(tmp_path / "a.parquet")
+    assert table.columns == ("text (column 1)", "text (column 2)")
+    assert found == [(1, ["a", "b"])]
+
+
 def test_a_column_that_can_be_two_is_refused(tmp_path):
     rows = [["Text ", "TEXT", "label"], *([t, t, y] for t, y in ROWS)]
     (tmp_path / "a.csv").write_bytes(csv_bytes(rows=rows))

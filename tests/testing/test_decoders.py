@@ -7,7 +7,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from fewfit import FewShotClassifier
 from fewfit.decoders import Decoder
+from fewfit.errors import InputError
+from fewfit.models import FakeModel
 from fewfit.testing import check_decoder
 
 
@@ -58,3 +61,23 @@ def test_a_sound_decoder_passes():
 def test_a_broken_one_does_not(kind):
     with pytest.raises((AssertionError, AttributeError)):
         check_decoder(kind())
+
+
+class DividesByNothing(Sound):
+    def _log_odds(self, X, scores):
+        odds = super()._log_odds(X, scores)
+        odds[1:3, 0] = np.nan
+        return odds
+
+
+def test_a_number_that_is_none_is_its_decoder_s_and_no_row_without_an_answer():
+    texts, y = ["good fun", "bad taste", "quite good", "so bad"], ["pos", "neg", "pos", "neg"]
+    fitted = DividesByNothing().fit(np.eye(4), y)
+    with pytest.raises(InputError, match=r"DividesByNothing: .* 2 of 4 rows, row 1 the first"):
+        fitted.predict_proba(np.eye(4))
+    labels = {"pos": "good", "neg": "bad"}
+    classifier = FewShotClassifier(FakeModel(), labels=labels, decoder=DividesByNothing())
+    classifier.fit(texts, y)
+    for asked in (classifier.predict, classifier.predict_proba):
+        with pytest.raises(InputError, match="DividesByNothing"):
+            asked(texts)

@@ -126,11 +126,16 @@ class Plan:
         if isinstance(models, str) or (asking and not models):
             raise InputError("models: give a list with at least one frozen model")
         opened: dict[str | None, Source] = {}
+        known: dict[str, dict[str, str]] = {}
         for spec in models if asking else ():
             plain = open_model(spec, store)
-            model = plain.spec or type(spec).__name__
-            if model in {source.model for source in opened.values()}:
+            model, identity = plain.spec or type(spec).__name__, dict(plain.identity)
+            if model in known and (plain.spec or identity in known.values()):
                 raise InputError(f"models: {model!r} is given twice")
+            n, kind = 2, model
+            while model in known:  # another object of the same class
+                model, n = f"{kind} {n}", n + 1
+            known[model] = identity
             for name, method in asking.items():
                 frozen = plain
                 calibration = self._calibration(method, plain.capabilities.resolution)

@@ -244,7 +244,13 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
         )
 
     def predict_proba(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> Floats:
-        """Return the probability of each class, shape (N, K), columns as in ``classes_``."""
+        """Return the probability of each class, shape (N, K), columns as in ``classes_``.
+
+        Raises
+        ------
+        InputError
+            As :meth:`fit`; and if the log-odds of a decoder of one's own are NaN.
+        """
         check_is_fitted(self)
         hidden: Floats = validate_data(
             self,
@@ -253,7 +259,14 @@ class Decoder(Restorable, ClassifierMixin, BaseEstimator):
             dtype=[np.float64, np.float32],
             ensure_min_features=1 if scores is None else 0,
         )
-        return softmax(self._log_odds(hidden, self._checked(scores, hidden)), axis=1)
+        p = softmax(self._log_odds(hidden, self._checked(scores, hidden)), axis=1)
+        bad = np.flatnonzero(np.isnan(p).any(axis=1))
+        if len(bad):  # a row of NaN is one that the model did not answer
+            raise InputError(
+                f"{type(self).__name__}: its log-odds are no numbers in {len(bad)} of {len(p)} "
+                f"rows, row {bad[0]} the first, though what it was given is finite"
+            )
+        return p
 
     def predict(self, X: ArrayLike, *, scores: ArrayLike | None = None) -> NDArray[Any]:
         """Return the most probable class of each row, shape (N,); ties go to the first class."""

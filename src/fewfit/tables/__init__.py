@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from fewfit.tables.delimited import (
     read_delimited,
 )
 from fewfit.tables.encoding import find_encoding
-from fewfit.tables.names import position
+from fewfit.tables.names import distinct, position
 from fewfit.tables.records import begins_as_json, is_array, read_array, read_lines
 from fewfit.tables.source import SUFFIXES, Source
 
@@ -96,7 +96,8 @@ def open_table(
     wanted : sequence of str
         Columns that will be asked for, by which a delimiter is chosen.
     say : callable
-        Gets a line where encoding, delimiter or sheet are not the usual ones.
+        Gets a line where encoding, delimiter or sheet are not the usual ones, and where columns
+        have the same name: they are told apart by their places, and no one of them is the one.
 
     Raises
     ------
@@ -104,6 +105,24 @@ def open_table(
         If the file cannot be read, is cut short or damaged, is not what its format says, or holds
         no rows.
     """
+    table = _read(path, format, delimiter, encoding, wanted, say)
+    columns = tuple(distinct(table.columns))
+    renamed = [own for own, name in zip(columns, table.columns, strict=True) if own != name]
+    if renamed:
+        more = f", and {len(renamed) - 4:,} more" * (len(renamed) > 4)
+        listed = ", ".join(map(repr, renamed[:4]))
+        say(f"{table.path}: columns of the same name are read as {listed}{more}")
+    return replace(table, columns=columns)
+
+
+def _read(
+    path: str,
+    format: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+    wanted: Sequence[str],
+    say: Say,
+) -> Table:
     given = choose("--format", format, FORMATS)
     source = Source(path)  # whether it is there comes before what its name tells
     kind = given or ("json" if path == "-" and begins_as_json(source) else _format_of(path))
@@ -194,9 +213,6 @@ def _table(
     source: Source, columns: tuple[str, ...], unit: str, read: Callable[[], Iterator[Row]]
 ) -> Table:
     """Read all rows once, so that what is wrong with the last is said before the first is paid."""
-    twice = [name for i, name in enumerate(columns) if name and name in columns[:i]]
-    if twice:
-        raise InputError(f"{source.name}: two columns have the same name, {twice[0]!r}; rename one")
     n = sum(1 for _ in read())
     if not n:
         raise InputError(f"{source.name}: no rows" + " after the header" * bool(columns))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from fewfit.choices import did_you_mean
 from fewfit.errors import InputError
@@ -31,13 +32,24 @@ def find(columns: Sequence[str], name: str, where: str) -> int:
 
 def told_apart(columns: Sequence[str]) -> list[str]:
     """Return a name for each column, where several have none: ``column 1``, by its place."""
-    if columns.count("") < 2:
-        return list(columns)
+    none = columns.count("") > 1
+    return _placed(columns, lambda name: not name and none, "column {place}")
+
+
+def distinct(columns: Sequence[str]) -> list[str]:
+    """Return the names, those that several columns have with their places: ``a (column 1)``."""
+    times = Counter(columns)
+    return _placed(columns, lambda name: name != "" and times[name] > 1, "{name} (column {place})")
+
+
+def _placed(columns: Sequence[str], which: Callable[[str], bool], form: str) -> list[str]:
     taken, names = {*columns}, []
     for place, column in enumerate(columns, start=1):
-        name = column or f"column {place}"
-        while not column and name in taken:
-            name += "'"
+        name = column
+        if which(column):
+            name = form.format(name=column, place=place)
+            while name in taken:
+                name += "'"
         names.append(name)
     return names
 
