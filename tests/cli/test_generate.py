@@ -98,6 +98,7 @@ def test_prompts_of_ones_own(table, tmp_path):
     for wrong, said in (
         (("--prompt", "magic"), "is none of them"),
         (("--template", "{text} {mask}"), "no {mask}"),
+        (("--template", "Summarise"), "for example 'Summarise this: {text}'"),
         (("--column", "n"), "another with --column"),
     ):
         refused = run(*command, *wrong)

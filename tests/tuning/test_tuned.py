@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from typer.testing import CliRunner
 
-from fewfit import DecT, FewShotClassifier, load_model
+from fewfit import DecT, FewShotClassifier, MultiLabelClassifier, load_model
 from fewfit.artifacts.files import CARD, dump
 from fewfit.cli import app
 from fewfit.compare import TuningRow, compare, sample_shots
@@ -34,6 +34,7 @@ from fewfit.errors import (
     ModelError,
     ModelMismatchError,
 )
+from fewfit.estimators.expected import expectation
 from fewfit.models.costs import Size
 from fewfit.observations import Status
 from fewfit.prompts import Template
@@ -210,7 +211,15 @@ def test_a_decoder_works_on_top_of_a_tuned_model(tuned, tmp_path):
     ).fit(TEXTS, Y)
     assert clf.n_queries_ == len(TEXTS) + 1
     assert clf.predict(TEXTS).tolist() == Y
+    expected = clf.expected_accuracy()
+    assert expected.accuracy is not None
+    assert "was tuned on 6 labelled rows" in expected.reason
+    assert "That may be too high: the model was tuned on 6" in "".join(expectation(expected))
     clf.save(tmp_path / "task")
+    assert "may be too high" in (tmp_path / "task" / CARD).read_text()
+    several = MultiLabelClassifier(spec, template="{text} it was {mask}.")
+    several.fit(TEXTS, [["good"] if label == "pos" else ["bad"] for label in Y])
+    assert several.expected_accuracy().reason == expected.reason
     back = FewShotClassifier.load(tmp_path / "task", verify=True)
     assert np.allclose(back.predict_proba(TEXTS), clf.predict_proba(TEXTS))
     assert back.task_.model.spec == spec
@@ -237,7 +246,7 @@ def test_answers_do_not_depend_on_the_batch_and_cut_texts_say_so(tuned):
         model.observe(prompts, ("good",))
 
 
-def test_merged_weights_are_a_checkpoint_that_answers_alike(tuned, tmp_path):
+def test_merged_weights_are_a_checkpoint_that_answers_alike(tuned, train, tmp_path):
     run("merge", tuned, "-o", tmp_path / "merged")
     merged = Trunk.load(f"hf:{tmp_path / 'merged'}")
     words = ("good", "really awful")
@@ -249,6 +258,8 @@ def test_merged_weights_are_a_checkpoint_that_answers_alike(tuned, tmp_path):
     assert np.allclose(tokens.beta.view(6, 2).numpy(), expected, atol=1e-5)
     assert merged.identity["weights_sha256"] != model.identity["base_weights_sha256"]
     run("merge", tuned, "-o", tmp_path / "merged", code=2)  # not empty
+    said = run("predict", tmp_path / "merged", train, code=4).stderr
+    assert f"a checkpoint, which is a model, hf:{tmp_path / 'merged'}" in said
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_nothing(tuned, tmp_path, monkeypatch):
@@ -465,8 +476,8 @@ def _asked(source, text, choices, second) -> ChoiceExample:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("task = 3", "mixture.toml cannot be read"),
-        ("", "mixture.toml cannot be read"),
+        ("task = 3", "mixture.toml cannot be read as TOML"),
+        ("", "mixture.toml cannot be read as TOML"),
         ("[[task]]\ntrain = 'x.csv'\ntemplates = []", "has no template"),
         ("[[task]]\ntrain = 'x.csv'\ntemplates = ['{text} {mask}']", "task 1 of"),
         ("[[task]]\ntrain = 'x.csv'\ntemplate = '{text} {mask}'", "template"),

@@ -546,6 +546,12 @@ def test_what_does_not_add_up_is_refused(parts, names, message, code):
     assert not (folder / "x").exists()
 
 
+def test_the_checkpoint_comes_before_what_was_tuned_on_it(parts):
+    folder, run = parts
+    said = run("compose", folder / "a", folder / "b", "-o", folder / "x", code=2)
+    assert f"compose hf:CHECKPOINT {folder / 'a'} {folder / 'b'} -o {folder / 'x'}" in said
+
+
 def test_a_sum_is_not_trained(parts):
     folder, run = parts
     command = ["tune", folder / "train.csv", "-o", folder / "y", "--model", f"hf:{folder / 'base'}"]

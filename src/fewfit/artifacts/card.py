@@ -140,7 +140,8 @@ def _expected(found: ExpectedEntry | None) -> dict[str, str]:
         return {}
     if found.accuracy is None:
         return {"accuracy to expect": f"not estimated: {printable(found.reason)}"}
+    high = f"; that may be too high: {printable(found.reason)}" if found.reason else ""
     return {
         "accuracy to expect": f"{found.accuracy:.2f} (95 % interval {found.low:.2f} to "
-        f"{found.high:.2f}), cross-validated on {found.n} labelled examples"
+        f"{found.high:.2f}), cross-validated on {found.n} labelled examples{high}"
     }

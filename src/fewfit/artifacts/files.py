@@ -180,9 +180,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
             raise ArtifactError(f"{path} has {info.st_size} bytes, more than the {limit} allowed")
         return path.read_bytes()
     except FileNotFoundError:
+        other = "; fit and tune write artifacts"
+        if (path.parent / "config.json").is_file():
+            other = f": it looks like a checkpoint, which is a model, hf:{path.parent}, to fit on"
         raise ArtifactError(
             f"{path.parent} holds no {path.name}, and so is no whole artifact, which cannot be "
-            "read; fit and tune write artifacts"
+            f"read{other}"
         ) from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error

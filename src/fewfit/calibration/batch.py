@@ -31,7 +31,8 @@ class BatchCalibration(Calibration):
     strength : float or "labels"
         gamma in ``log p - gamma * log prior``: 1 is the plain method, 0 is no calibration.
         "labels" chooses it in [-5, 5] for the lowest log loss of the labelled examples, which is
-        the paper's few-shot form.
+        the paper's few-shot form; it is chosen once, from the rows too that `expected_accuracy`
+        holds out.
     """
 
     name = "batch"

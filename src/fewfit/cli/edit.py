@@ -68,7 +68,7 @@ def edit(
         method.recipe, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate
     )
     if is_encoder(model):
-        method.check_kind("encoder")
+        raise InputError(f"--model: {model} is an encoder and writes no words; name an hf: model")
     base = Trunk.load(model, dtype=dtype, max_tokens=max_tokens, reading="answers")
     known = recalled(base, rows)
     begun = time.perf_counter()

@@ -342,7 +342,7 @@ def _print(
         more = f", {count(found['unlabelled'], 'text')} without labels"
     say(
         f"{count(found['examples'], 'example')}, {len(found['classes'])} classes{more}, "
-        f"{found['queries']} queries, {found['seconds']:.1f} s; "
+        f"{count(found['queries'], 'query', 'queries')}, {found['seconds']:.1f} s; "
         f"{found['artifact_bytes'] / 1024:.0f} KiB in {output}"
     )
     if found["tuning"] is not None:

@@ -162,6 +162,11 @@ def _view(
 
     if "{mask}" in template:
         raise InputError("--template: the model writes behind it, so that it has no {mask}")
+    if "{" not in template:
+        raise InputError(
+            f"--template: no field for the text in {template!r}; write for example "
+            "'Summarise this: {text}'"
+        )
     if transforms:
         if prompt not in (None, "plain") or len(transforms) > 1:
             raise InputError("--transform: one, and with the plain prompt alone")

@@ -121,7 +121,9 @@ def _rows(path: Path) -> list[Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         tasks = Mixture.model_validate(content).task
     except (OSError, ValueError, ValidationError) as error:
-        raise InputError(f"mixture: {path} cannot be read: {error}") from error
+        raise InputError(
+            f"mixture: {path} cannot be read as TOML with a [[task]] for each task: {error}"
+        ) from error
     rows: list[Any] = []
     for number, task in enumerate(tasks, start=1):
         if not task.templates:

@@ -400,5 +400,10 @@ def compose(
 
     for folder in artifacts:  # what is not there or damaged is said before weights are loaded
         read_manifest(folder)
+    if (Path(base) / ARTIFACT[0]).is_file():
+        raise InputError(
+            f"{base} is an artifact; the checkpoint that it was tuned on comes first: fewfit "
+            f"compose hf:CHECKPOINT {base} {' '.join(map(str, artifacts))} -o {output}"
+        )
     kept = add_up(Trunk.load(base, dtype=dtype, max_tokens=max_tokens), artifacts, output)
     say(f"{output}: {kept.count:,} scalars, the changes of {len(artifacts)} artifacts together")

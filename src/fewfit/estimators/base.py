@@ -30,7 +30,7 @@ from fewfit.estimators.expected import ExpectedAccuracy, Training, cross_validat
 from fewfit.estimators.fitted import Fitted, check_identity, load_fitted, save_fitted, verify_fitted
 from fewfit.estimators.hub import fetched, push
 from fewfit.models import FrozenModel
-from fewfit.models.optional import check_installed
+from fewfit.models.optional import check_installed, tuned_on
 from fewfit.observations import Observations
 from fewfit.progress import Progress, showing
 from fewfit.prompts import Row, Template, read_rows
@@ -99,7 +99,8 @@ class TextEstimator(BaseEstimator):
     def expected_accuracy(self, *, n_folds: int = 10, seed: int = 0) -> ExpectedAccuracy:
         """Return the cross-validated accuracy on the examples of `fit`; no query is asked.
 
-        Where an example has several labels, the share that is given exactly its labels.
+        Where an example has several labels, the share that is given exactly its labels. Of a model
+        that was tuned on labelled rows (``tuned:``) it may be too high, which `reason` says.
 
         Parameters
         ----------
@@ -122,7 +123,8 @@ class TextEstimator(BaseEstimator):
                 "fitted, on examples, has them"
             )
         classes = self.classes_.tolist()
-        found = cross_validate(self._training, self.decoder_, classes, n_folds=n_folds, seed=seed)
+        told = {"n_folds": n_folds, "seed": seed, "n_tuned": tuned_on(self.task_.model)}
+        found = cross_validate(self._training, self.decoder_, classes, **told)
         self._expected = found.to_dict()  # the model card says it
         return found
 

@@ -42,7 +42,7 @@ class ExpectedAccuracy:
         Those without two different texts: with one held out, nothing is left to learn from. Those
         that have words and no example are among them.
     reason : str
-        Why `accuracy` is None; else empty.
+        Why `accuracy` is None, or may be too high; else empty.
     held_out : tuple of class or None
         What each example of `fit` was given by the decoder that had not seen it, in their order,
         without those of weight 0 and those that the model did not answer; None for those of
@@ -147,6 +147,8 @@ def expectation(expected: ExpectedAccuracy, *, several: bool = False) -> list[st
         f"{what}: {expected.accuracy:.0%} (95 % interval {low:.0%} to {high:.0%}, "
         f"Wilson; {count(expected.n, 'row')}, {expected.n_folds}-fold cross-validation)"
     ]
+    if expected.reason:
+        lines.append(f"That may be too high: {expected.reason}; evaluate it on other rows")
     if not expected.recall:
         return lines
     largest, share = expected.largest
@@ -170,12 +172,26 @@ def cross_validate(
     *,
     n_folds: int,
     seed: int,
+    n_tuned: int = 0,
 ) -> ExpectedAccuracy:
-    """Fit copies of `decoder` without some rows, and count what they say of these."""
+    """Fit copies of `decoder` without some rows, and count what they say of these.
+
+    `n_tuned` is how many labelled rows the model has learnt from, nobody knows which.
+    """
     if isinstance(n_folds, bool) or not isinstance(n_folds, Integral) or n_folds < 2:
         raise InputError(f"n_folds: expected an integer from 2 on, got {shown(n_folds)}")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
         raise InputError(f"seed: expected an integer from 0 on, got {shown(seed)}")
+    found = _cross_validate(training, decoder, classes, n_folds=n_folds, seed=seed)
+    if found.accuracy is None or training.right is not None or not n_tuned:
+        return found
+    why = f"the model was tuned on {count(n_tuned, 'labelled row')}, these may be among them"
+    return replace(found, reason=why)
+
+
+def _cross_validate(
+    training: Training, decoder: Any, classes: Sequence[Label], *, n_folds: int, seed: int
+) -> ExpectedAccuracy:
     codes = training.codes
     seen = np.unique(codes)
     if training.right is not None:

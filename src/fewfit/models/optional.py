@@ -37,6 +37,15 @@ class Retries(Protocol):
         ...
 
 
+class LearntFromLabels(Protocol):
+    """A model that was tuned on labelled rows, which it may be asked about again."""
+
+    @property
+    def n_tuned(self) -> int:
+        """How many rows those were; 0 where it is not known that they are of one task. Cheap."""
+        ...
+
+
 class NeedsPackages(Protocol):
     """A model that runs on packages that need not be installed."""
 
@@ -159,6 +168,11 @@ def size_of(model: FrozenModel) -> Size | None:
 def retries_of(model: FrozenModel) -> int:
     """Return :attr:`Retries.retries`; 0 of a model that never asks again."""
     return _first(model, "retries") or 0
+
+
+def tuned_on(model: FrozenModel) -> int:
+    """Return :attr:`LearntFromLabels.n_tuned`; 0 of a model that was not tuned."""
+    return _first(model, "n_tuned") or 0
 
 
 def carried_by(model: FrozenModel) -> Mapping[str, bytes]:

@@ -81,6 +81,10 @@ class PairedModel(FrozenModel):
         return {"kind": "paired", **own}
 
     @property
+    def n_tuned(self) -> int:
+        return max(optional.tuned_on(self.scores), optional.tuned_on(self.hidden))
+
+    @property
     def retries(self) -> int:
         return optional.retries_of(self.scores) + optional.retries_of(self.hidden)
 

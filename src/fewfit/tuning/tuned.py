@@ -193,6 +193,10 @@ class TunedModel(FrozenModel):
         return identity_of(self.manifest)
 
     @property
+    def n_tuned(self) -> int:
+        return 0 if self.manifest.task is None else self.manifest.n_examples
+
+    @property
     def size(self) -> Size | None:
         costs = self.manifest.costs
         if costs is None:

@@ -140,7 +140,7 @@ class PromptEncoder(TextEncoder):
         if length > limit:
             raise InputError(
                 f"template: {length} tokens without any text, but {self.name} reads {limit}; "
-                "shorten the template or the label words"
+                "shorten the template, the examples that it shows, or the label words"
             )
 
     def encode(self, prompts: Sequence[Prompt], limit: int, *, room: int = 0) -> list[Encoded]:
