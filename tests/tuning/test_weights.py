@@ -795,4 +795,4 @@ def test_facts_of_a_file_are_written_into_a_model_and_counted(parts, tmp_path):
     number = run("edit", tmp_path / "zero.jsonl", "-o", tmp_path / "y", *how, "--json")
     assert json.loads(number.splitlines()[-1])["facts"] == 1, "a zero is a target"
     wrong = run("edit", facts, "-o", tmp_path / "x", "--model", "embedded-en-float32", code=2)
-    assert "LocFT is for" in wrong
+    assert "is an encoder and writes no words" in wrong
