@@ -66,5 +66,5 @@ export async function download(path, name) {
 }
 
 export function address(name, ...rest) {
-  return ["/page/tasks", ...[name, ...rest].map((part) => encodeURIComponent(part))].join("/");
+  return ["page/tasks", ...[name, ...rest].map((part) => encodeURIComponent(part))].join("/");
 }

@@ -4,7 +4,7 @@ import { announce, button, complain, count, field, fill, h, quiet, section } fro
 import { bars, summary } from "./parts.js";
 
 export async function home() {
-  const state = await call("GET", "/page/tasks");
+  const state = await call("GET", "page/tasks");
   const list = state.tasks.length
     ? h("ul", { class: "tasks" }, state.tasks.map((task) =>
       h("li", {}, h("a", { href: `#/task/${encodeURIComponent(task.name)}` }, task.name), h("small", {}, summary(task)))))
@@ -39,7 +39,7 @@ function create(models) {
 async function read(blob, name, after, models) {
   quiet();
   try {
-    const found = await call("POST", `/page/read?${new URLSearchParams({ file: name })}`, blob);
+    const found = await call("POST", `page/read?${new URLSearchParams({ file: name })}`, blob);
     fill(after, preview(found, blob, models));
     announce(`${name}: ${count(found.n, "row")}`);
     after.querySelector("h3").focus();
@@ -88,9 +88,9 @@ function preview(found, blob, models) {
     for (const box of form.querySelectorAll("input:checked")) query.append("text", box.value);
     if (label.value !== "") query.append("label", names[Number(label.value)]);
     try {
-      const made = await call("POST", `/page/tasks?${query}`, blob);
+      const made = await call("POST", `page/tasks?${query}`, blob);
       announce(`The task ${made.name} is there`);
-      location.hash = address(made.name).replace("/page/tasks", "#/task");
+      location.hash = address(made.name).replace("page/tasks", "#/task");
     } catch (error) {
       complain(error);
     }
