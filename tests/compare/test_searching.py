@@ -64,6 +64,7 @@ def test_vectors_are_kept_with_the_name_of_their_model(tmp_path):
         store=tmp_path / "s.sqlite",
     )
     assert found.shown.startswith("2 vectors, and good fun")
+    assert 30 < found.queries <= 60
     found.classifier.save(tmp_path / "a")
     expected = found.classifier.predict_proba(NEW)
     again = FewShotClassifier.load(tmp_path / "a", store=None, verify=True)

@@ -449,17 +449,8 @@ def test_columns_of_one_name_have_their_places_and_none_is_the_one(tmp_path):
     assert said == [
         f"{tmp_path / 'a.csv'}: columns of the same name are read as {', '.join(map(repr, names))}"
     ]
-    fit = (
-        "fit",
-        tmp_path / "a.csv",
-        "-o",
-        tmp_path / "t",
-        "--model",
-        "fake",
-        "--label",
-        "pos=good",
-    )
-    fit = (*fit, "--label", "neg=bad")
+    words = ("--label", "pos=good", "--label", "neg=bad")
+    fit = ("fit", tmp_path / "a.csv", "-o", tmp_path / "t", "--model", "fake", *words)
     run(*fit)
     labelled = run("predict", tmp_path / "t", tmp_path / "a.csv").stdout
     assert next(csv.reader(labelled.splitlines()))[:7] == [*table.columns]

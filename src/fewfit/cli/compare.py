@@ -37,7 +37,7 @@ from fewfit.cli.output import bar, note, plain_errors, say
 from fewfit.cli.terminal import show
 from fewfit.errors import InputError
 from fewfit.tables import open_table
-from fewfit.tables.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.tables.columns import column_names, count, find_texts, read_examples, split_labelled
 
 if TYPE_CHECKING:
     from fewfit.calibration import Calibration
@@ -216,8 +216,8 @@ def compare(
         for cost in costs:
             searched = f", and at most {cost.search_queries} by searchers"
             say(
-                f"{cost.model}: {cost.queries} queries to ask "
-                f"({cost.prompts} prompts, {cost.prompts - cost.queries} in the store)"
+                f"{cost.model}: {count(cost.queries, 'query', 'queries')} to ask "
+                f"({count(cost.prompts, 'prompt')}, {cost.prompts - cost.queries:,} in the store)"
                 + (searched if cost.search_queries else "")
             )
         if not costs:

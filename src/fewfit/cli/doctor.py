@@ -13,6 +13,7 @@ from fewfit.cli.output import plain_errors
 from fewfit.cli.terminal import show
 from fewfit.errors import BudgetExceededError, InputError, ModelError
 from fewfit.markdown import Table
+from fewfit.tables.columns import count
 
 
 @plain_errors
@@ -35,7 +36,7 @@ def doctor(
     else:
         rows = [[check["name"], check["outcome"], check["detail"]] for check in report["checks"]]
         show(
-            f"{report['model'] or model}, {report['queries']} queries",
+            f"{report['model'] or model}, {count(report['queries'], 'query', 'queries')}",
             Table(["check", "outcome", "detail"], rows, numbers=False),
         )
     if not report["answers"]:

@@ -241,7 +241,8 @@ def fit(
         report = probed(joined(model, hidden), source, _words(words, y), max_queries)
         if max_queries is not None:
             left = classifier.max_queries = max_queries - report["queries"]
-            note(f"doctor: {report['queries']} queries, {left} of --max-queries {max_queries} left")
+            asked = count(report["queries"], "query", "queries")
+            note(f"doctor: {asked}, {left} of --max-queries {max_queries} left")
     texts = [{k: v[i] for k, v in p.texts.items()} for p in pool for i in range(len(p))]
     start = time.perf_counter()
     given: dict[str, Any] = {"unlabelled": texts} if texts else {}
@@ -349,7 +350,8 @@ def _print(
         say(_told(found["tuning"]))
     if report is not None:
         problems = [c["name"] for c in report["checks"] if c["outcome"] == "problem"]
-        say(f"doctor: {report['queries']} queries, problems: {', '.join(problems) or 0}")
+        asked = count(report["queries"], "query", "queries")
+        say(f"doctor: {asked}, problems: {', '.join(problems) or 0}")
     if expected is not None:
         from fewfit.estimators.expected import expectation
 

@@ -18,6 +18,7 @@ from fewfit.cli.options import AsJson, MaxTokens
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.cli.tune import ARTIFACT, DTYPES, check_output
 from fewfit.errors import InputError
+from fewfit.tables.columns import count
 
 
 class MixtureTask(files.Strict):
@@ -108,8 +109,8 @@ def pretrain(
     say(
         json.dumps(report)
         if as_json
-        else f"{len(rows)} examples, {steps} steps, {seconds:.1f} s; {vectors.count:,} values in "
-        f"{output}: fewfit tune ... --start {output}"
+        else f"{count(len(rows), 'example')}, {count(steps, 'step')}, {seconds:.1f} s; "
+        f"{vectors.count:,} values in {output}: fewfit tune ... --start {output}"
     )
 
 

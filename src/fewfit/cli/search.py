@@ -28,7 +28,7 @@ from fewfit.cli.options import (
 from fewfit.cli.output import note, plain_errors, say
 from fewfit.errors import InputError
 from fewfit.tables import open_table
-from fewfit.tables.columns import column_names, find_texts, read_examples, split_labelled
+from fewfit.tables.columns import column_names, count, find_texts, read_examples, split_labelled
 
 
 @plain_errors
@@ -136,7 +136,7 @@ def search(
         told["classes"] = classifier.classes_.tolist()
         say(json.dumps(told, ensure_ascii=False))
         return
-    say(f"{found.queries:,} queries, of {found.max_queries:,} allowed")
+    say(f"{count(found.queries, 'query', 'queries')}, of {found.max_queries:,} allowed")
     say("What is asked now, with the first text:")
     say(found.shown)
     say(f"Next: {shlex.join(['fewfit', 'evaluate', str(output), 'LABELLED.csv'])}")

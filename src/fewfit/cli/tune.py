@@ -39,6 +39,7 @@ from fewfit.cli.options import (
 )
 from fewfit.cli.output import bar, plain_errors, say
 from fewfit.errors import InputError
+from fewfit.tables.columns import count
 from fewfit.tuning import ENTRIES, METHODS
 
 if TYPE_CHECKING:
@@ -338,9 +339,10 @@ def tune(
             f"{tried.best.accuracy:.2f}); trained on all for {steps} steps"
         )
     more = f" in each of {n_trainings} trainings" if n_trainings > 1 else ""
-    more += f", {len(pool)} unlabelled texts" if pool else ""
+    more += f", {count(len(pool), 'unlabelled text')}" if pool else ""
     say(
-        f"{len(y)} examples, {len(verbalizer.classes)} classes, {steps} steps{more}, "
+        f"{count(len(y), 'example')}, {len(verbalizer.classes)} classes, "
+        f"{count(steps, 'step')}{more}, "
         f"{seconds:.1f} s; "
         f"{adapter.count:,} values, {report['artifact_bytes'] / 1024:.0f} KiB in {output}; "
         f"{report['training_flops']:.1e} FLOPs, {report['query_flops']:.1e} per query"

@@ -10,13 +10,14 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", exc_type=ImportError)
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from fewfit import FewShotClassifier
@@ -636,6 +637,17 @@ def test_the_page_is_whole_and_asks_nobody_else(page):
         file.name for file in uploads.Path(fitting.__file__).parent.joinpath("static").iterdir()
     }
     assert listed == seen | {"index.html"}  # nothing lies about that no page loads
+
+
+def test_the_page_stands_at_a_path_of_its_own(tmp_path):
+    outside = FastAPI()
+    outside.mount("/fewfit", app(tmp_path))
+    with TestClient(outside, base_url="http://localhost") as client:
+        at = "http://localhost/fewfit/"
+        addresses = re.findall(r'(?:href|src)="([^"#]+)"', client.get(at).text)
+        assert len(addresses) == 3
+        for address in [*addresses, "page/tasks"]:
+            assert client.get(urljoin(at, address)).status_code == 200, address
 
 
 def test_a_cancelled_fit_is_no_error_of_the_library():
